@@ -1,0 +1,1 @@
+"""Generative models as the services see them: cards, the generator protocol, the ONNX Runtime backend."""

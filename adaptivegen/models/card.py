@@ -1,0 +1,157 @@
+"""Model cards: what a model is called, which files it has, what it accepts, how fast and how good it was measured.
+
+Decides validation of cards and of requests against their limits. Pure: it must not know a backend, a clock or a socket.
+"""
+
+import hashlib
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from adaptivegen.errors import InvalidRequest
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class CardFile(_Frozen):
+    """One weights file; the path is relative to the weights folder and stays inside it."""
+
+    path: str
+    sha256: Sha256
+    bytes: Annotated[int, Field(gt=0)]
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+            raise ValueError(f"path {path!r} leaves the weights folder")
+        return path
+
+
+class Limits(_Frozen):
+    """What a request may ask of the model. Sizes are "WIDTHxHEIGHT" in pixels, seconds the clip lengths offered."""
+
+    sizes: tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")], ...] = Field(min_length=1)
+    seconds: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(min_length=1)
+    fps: Annotated[int, Field(gt=0, le=240)]
+    steps_min: Annotated[int, Field(ge=1)]
+    steps_max: Annotated[int, Field(le=1000)]
+    steps_default: int
+    guidance_min: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    guidance_max: Annotated[float, Field(allow_inf_nan=False)]
+    guidance_default: Annotated[float, Field(allow_inf_nan=False)]
+    seed_min: Annotated[int, Field(ge=0)] = 0
+    seed_max: Annotated[int, Field(le=2**63 - 1)] = 2**63 - 1
+    prompt_max_bytes: Annotated[int, Field(gt=0)] = 4096
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Limits":
+        if not self.steps_min <= self.steps_default <= self.steps_max:
+            raise ValueError(f"steps {self.steps_min} <= {self.steps_default} <= {self.steps_max} does not hold")
+        if not self.guidance_min <= self.guidance_default <= self.guidance_max:
+            raise ValueError("guidance_min <= guidance_default <= guidance_max does not hold")
+        if self.seed_min > self.seed_max:
+            raise ValueError("seed_min is above seed_max")
+        return self
+
+    def frame_counts(self) -> tuple[int, ...]:
+        """Frames of every clip length offered, in the order of `seconds`."""
+        return tuple(round(length * self.fps) for length in self.seconds)
+
+
+class Refine(_Frozen):
+    """How the model continues a clip of another: re-noise it to t0 (1 keeps it, 0 forgets it), then run `steps`."""
+
+    sources: tuple[ModelName, ...] = Field(alias="from", min_length=1)
+    t0: Annotated[float, Field(gt=0, lt=1)]
+    steps: Annotated[int, Field(ge=1)]
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Profile(_Frozen):
+    """Measured times on one kind of hardware, medians, for a clip of width x height x frames."""
+
+    hardware: str
+    threads: Annotated[int, Field(ge=1)]
+    backend: Literal["onnx", "torch"]
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    frames: Annotated[int, Field(gt=0)]
+    load_ms: Milliseconds
+    text_ms: Milliseconds
+    step_ms: Milliseconds
+    upsample_ms: Milliseconds
+    first_look_ms: Milliseconds
+    encode_ms: Milliseconds
+    memory_mib: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Quality(_Frozen):
+    """A measured figure with its 95 % interval over n clips."""
+
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
+    n: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Quality":
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.low} <= {self.value} <= {self.high} does not hold")
+        return self
+
+
+class ModelCard(_Frozen):
+    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula."""
+
+    name: ModelName
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+    role: Literal["draft", "cloud"]
+    description: Annotated[str, Field(min_length=1)]
+    latent_space: Literal["pixels"]
+    files: dict[str, CardFile] = Field(min_length=1)
+    limits: Limits
+    refine: Refine | None = None
+    profile: tuple[Profile, ...] = ()
+    quality: dict[str, Quality] = Field(default_factory=dict)
+    digest: Sha256
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelCard":
+        expected = card_digest(self.name, self.version, self.files)
+        if self.digest != expected:
+            raise ValueError(f"digest is {self.digest}, the name, version and files give {expected}")
+        mos = self.quality.get("mos")
+        if mos is not None and not 1.0 <= mos.value <= 5.0:
+            raise ValueError(f"quality mos is {mos.value}, allowed: 1 to 5")
+        return self
+
+
+def card_digest(name: str, version: str, files: dict[str, CardFile]) -> str:
+    """Identity of a model version: sha256 over its name, version and the digests of its files, by logical name."""
+    parts = [name, version, *(f"{logical}={files[logical].sha256}" for logical in sorted(files))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def parse_card(text: str) -> ModelCard:
+    """Read a card from JSON; raises InvalidRequest naming the first bad field."""
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "card"
+        raise InvalidRequest.field(f"card.{where}", first["input"], first["msg"]) from exc
+
+
+def dump_card(card: ModelCard) -> str:
+    """The card as indented JSON that `parse_card` reads back to an equal card."""
+    return json.dumps(card.model_dump(mode="json", by_alias=True), indent=2) + "\n"

@@ -1,0 +1,51 @@
+"""Which models exist here, and opening one: cards by name, every weights file checked against its card.
+
+ONNX Runtime is imported only when a generator is opened. The torch backend is added by `core_cloud.models.registry`.
+"""
+
+import hashlib
+from pathlib import Path
+
+from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
+from adaptivegen.models.base import Generator
+from adaptivegen.models.card import ModelCard, parse_card
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def card_names(weights: Path = WEIGHTS) -> tuple[str, ...]:
+    """Names of all models that have a card, sorted."""
+    return tuple(sorted(path.parent.name for path in weights.glob("*/card.json")))
+
+
+def load_card(name: str, weights: Path = WEIGHTS) -> ModelCard:
+    """Read a model's card; raises ModelNotFound, or InvalidRequest for a malformed card."""
+    known = card_names(weights)
+    if name not in known:
+        raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(known) or 'none'}", param="model")
+    return parse_card((weights / name / "card.json").read_text(encoding="utf-8"))
+
+
+def verified_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:
+    """Paths of the card's files by logical name, each read and compared; raises ModelDigestMismatch."""
+    paths: dict[str, Path] = {}
+    for logical, file in card.files.items():
+        path = weights / file.path
+        if not path.is_file():
+            raise ModelDigestMismatch(f"{card.name}: file {file.path} ({logical}) is missing")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != file.sha256:
+            raise ModelDigestMismatch(
+                f"{card.name}: file {file.path} ({logical}) has sha256 {found}, its card says {file.sha256}"
+            )
+        paths[logical] = path
+    return paths
+
+
+def open_generator(name: str, *, threads: int, weights: Path = WEIGHTS) -> Generator:
+    """Load a model into ONNX Runtime on `threads` threads after checking every file's digest."""
+    card = load_card(name, weights)
+    paths = verified_files(card, weights)
+    from adaptivegen.models.pocket import PocketGenerator
+
+    return PocketGenerator(card, paths, threads=threads)
