@@ -1,0 +1,1 @@
+"""Durable jobs: the spec, the record and its transitions, where they are stored, claims and reconciliation."""

@@ -1,0 +1,236 @@
+"""The job record and its transitions. Pure: a record and an event go in, the next record or a typed error comes out.
+
+The record is an index (NATS KV) that can be rebuilt from the object store at any time. Its status moves only so:
+
+    queued ------claim------> in_progress ---manifest---> completed | failed | cancelled
+      |  ^                        |   |
+      |  `---------requeue--------'   `--claim (lease over, or the same worker again): epoch + 1
+      `---draft-only draft stored---> completed (no final) ---upgrade---> queued
+      `---manifest (cancelled, hit)-> completed | cancelled
+
+The epoch is the fencing token: whoever holds an older one may not write.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptivegen.errors import Conflict, PreconditionFailed
+from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media
+
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+MAX_CLAIMS = 3  # a job claimed this often without an outcome is poison
+ClaimVerdict = Literal["claim", "held", "ended", "poison"]
+
+
+class JobRecord(BaseModel):
+    """The state of one video as every edge and scheduler reads it. Times are wall nanoseconds, `eta_s` seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tenant: str
+    status: Status
+    epoch: int = 0
+    attempts: int = 0
+    prompt: str
+    model: str
+    size: str
+    seconds: float
+    seed: int
+    intent: str
+    plan: str
+    edge_id: str
+    want_final: bool
+    worker_id: str = ""
+    lease_expires_at_ns: int = 0
+    progress_percent: int = 0
+    eta_s: float = 0.0
+    draft: Media | None = None
+    final: Media | None = None
+    draft_steps: int = 0
+    final_steps: int = 0
+    cached: bool = False
+    error: Failure | None = None
+    notes: tuple[str, ...] = ()
+    created_at_ns: int
+    started_at_ns: int = 0
+    draft_at_ns: int = 0
+    completed_at_ns: int = 0
+    updated_at_ns: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self.status in TERMINAL
+
+    @property
+    def key(self) -> str:
+        """Key in the `jobs` bucket."""
+        return f"{self.tenant}.{self.id}"
+
+    def encode(self) -> bytes:
+        """JSON as stored in the bucket."""
+        return self.model_dump_json().encode()
+
+
+def new_record(spec: JobSpec) -> JobRecord:
+    """The record of a job just submitted."""
+    request = spec.request
+    chosen = spec.decision.chosen()
+    return JobRecord(
+        id=spec.id,
+        tenant=spec.tenant,
+        status="queued",
+        prompt=request.prompt,
+        model=request.model,
+        size=request.size,
+        seconds=request.seconds,
+        seed=request.seed or 0,
+        intent=request.intent,
+        plan=spec.decision.plan,
+        edge_id=spec.decision.edge_id,
+        want_final=spec.want_final,
+        eta_s=(chosen.final_s or 0.0) if chosen else 0.0,
+        created_at_ns=spec.created_at_ns,
+        updated_at_ns=spec.created_at_ns,
+    )
+
+
+def judge_claim(record: JobRecord, *, worker_id: str, now_ns: int) -> ClaimVerdict:
+    """Whether `worker_id` may claim the job now.
+
+    `held`: another worker's lease still runs. A worker may take its own job again at once: it asks only when it is
+    not working on it, so its earlier life is over. `poison`: claimed `MAX_CLAIMS` times without an outcome.
+    """
+    if record.ended:
+        return "ended"
+    leased = record.status == "in_progress" and record.lease_expires_at_ns > now_ns
+    if leased and record.worker_id != worker_id:
+        return "held"
+    return "poison" if record.attempts >= MAX_CLAIMS else "claim"
+
+
+def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> JobRecord:
+    """Take the job: in progress, a new epoch, one more attempt. Raises Conflict unless `judge_claim` says claim."""
+    verdict = judge_claim(record, worker_id=worker_id, now_ns=now_ns)
+    if verdict != "claim":
+        raise Conflict(f"job {record.id} cannot be claimed: {verdict}")
+    return record.model_copy(
+        update={
+            "status": "in_progress",
+            "epoch": record.epoch + 1,
+            "attempts": record.attempts + 1,
+            "worker_id": worker_id,
+            "lease_expires_at_ns": now_ns + round(lease_s * 1e9),
+            "started_at_ns": record.started_at_ns or now_ns,
+            "updated_at_ns": now_ns,
+        }
+    )
+
+
+def check_fence(record: JobRecord, *, epoch: int) -> None:
+    """Raise PreconditionFailed unless `epoch` still holds the job."""
+    if record.status != "in_progress" or record.epoch != epoch:
+        raise PreconditionFailed(
+            f"job {record.id} is {record.status} at epoch {record.epoch}; this worker holds epoch {epoch}"
+        )
+
+
+def renew(
+    record: JobRecord, *, epoch: int, now_ns: int, lease_s: float, progress_percent: int, eta_s: float
+) -> JobRecord:
+    """Extend the lease and tell the progress; it never goes back. Raises PreconditionFailed when fenced off."""
+    check_fence(record, epoch=epoch)
+    return record.model_copy(
+        update={
+            "lease_expires_at_ns": now_ns + round(lease_s * 1e9),
+            "progress_percent": max(record.progress_percent, min(99, progress_percent)),
+            "eta_s": eta_s,
+            "updated_at_ns": now_ns,
+        }
+    )
+
+
+def release(record: JobRecord, *, epoch: int, now_ns: int) -> JobRecord:
+    """Give an unfinished job back (drain): queued again, and the attempt is not counted."""
+    check_fence(record, epoch=epoch)
+    return record.model_copy(
+        update={
+            "status": "queued",
+            "attempts": record.attempts - 1,
+            "worker_id": "",
+            "lease_expires_at_ns": 0,
+            "updated_at_ns": now_ns,
+        }
+    )
+
+
+def draft_stored(record: JobRecord, draft: DraftManifest) -> JobRecord:
+    """The draft is there. A draft-only job is completed by it; any other goes on. An ended job keeps its outcome."""
+    update: dict[str, object] = {
+        "draft": draft.media,
+        "draft_steps": draft.steps,
+        "draft_at_ns": record.draft_at_ns or draft.completed_at_ns,
+        "updated_at_ns": max(record.updated_at_ns, draft.completed_at_ns),
+    }
+    if not record.want_final and record.status == "queued":
+        update |= {"status": "completed", "completed_at_ns": draft.completed_at_ns, "eta_s": 0.0}
+    return record.model_copy(update=update)
+
+
+def upgrade(record: JobRecord, *, plan: str, eta_s: float, now_ns: int) -> JobRecord:
+    """Ask for the final of a draft-only job; asking twice changes nothing. Raises Conflict if there is no draft."""
+    if record.want_final and record.status != "cancelled" and record.status != "failed":
+        return record
+    if record.want_final or record.status in ("cancelled", "failed"):
+        raise Conflict(f"video {record.id} is {record.status}; only a draft can be upgraded")
+    return record.model_copy(
+        update={
+            "status": "queued",
+            "want_final": True,
+            "plan": plan,
+            "progress_percent": 0,
+            "eta_s": eta_s,
+            "completed_at_ns": 0,
+            "updated_at_ns": now_ns,
+        }
+    )
+
+
+def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
+    """Write the job's one outcome into the record; applying it again changes nothing."""
+    completed = manifest.outcome == "completed"
+    return record.model_copy(
+        update={
+            "status": manifest.outcome,
+            "epoch": max(record.epoch, manifest.epoch),
+            "worker_id": manifest.worker_id or record.worker_id,
+            "plan": manifest.plan or record.plan,
+            "final": manifest.final,
+            "final_steps": manifest.final_steps,
+            "cached": manifest.cached,
+            "error": manifest.error,
+            "notes": tuple(dict.fromkeys((*record.notes, *manifest.notes))),
+            "progress_percent": 100 if completed else record.progress_percent,
+            "eta_s": 0.0,
+            "lease_expires_at_ns": 0,
+            "completed_at_ns": manifest.finished_at_ns,
+            "updated_at_ns": max(record.updated_at_ns, manifest.finished_at_ns),
+        }
+    )
+
+
+def rebuild(spec: JobSpec, *, draft: DraftManifest | None, upgrade_asked: bool, manifest: Manifest | None) -> JobRecord:
+    """The record as the object store tells it, for a lost or stale index."""
+    record = new_record(spec)
+    if draft is not None:
+        record = draft_stored(record, draft)
+    if upgrade_asked:
+        record = upgrade(record, plan="refine", eta_s=0.0, now_ns=record.updated_at_ns)
+    if manifest is not None:
+        record = apply_manifest(record, manifest)
+    return record

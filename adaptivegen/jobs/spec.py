@@ -1,0 +1,138 @@
+"""What is stored about a job in the object store: spec, draft manifest, manifest. Pure data and keys.
+
+The object store is the truth. A job exists once its spec does; it has ended once its manifest does. Both are
+written once; the manifest by put-if-absent, so exactly one outcome wins.
+
+    pending/<tenant>.<id>                 marker: this job may need work (what the reconciler scans)
+    jobs/<tenant>/<id>/spec               JobSpec
+    jobs/<tenant>/<id>/draft              DraftManifest
+    jobs/<tenant>/<id>/upgrade            marker: a draft-only job whose final was asked for later (JobSpec)
+    jobs/<tenant>/<id>/manifest           Manifest: completed, failed or cancelled
+    out/<tenant>/<id>/<epoch>/<sha>.mp4   media; epoch 0 is the draft
+    content/<tenant>/<content key>        ContentEntry: which final a content key has
+    inputs/<tenant>/<sha>                 uploaded references, already decoded and checked
+    ratings/<tenant>/<id>/<at_ns>         ratings
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from adaptivegen.placement import Decision
+from adaptivegen.request import GenerationRequest
+
+SCHEMA = 1
+Outcome = Literal["completed", "failed", "cancelled"]
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    def encode(self) -> bytes:
+        """JSON as stored."""
+        return self.model_dump_json().encode()
+
+
+class Media(_Stored):
+    """One stored clip. `key` ends in its SHA-256, so the bytes can always be checked."""
+
+    key: str
+    sha256: str
+    size_bytes: int
+    width: int
+    height: int
+    frames: int
+    fps: int
+    content_type: str = "video/mp4"
+
+
+class JobSpec(_Stored):
+    """Everything needed to run the job on any machine; written before the client is answered."""
+
+    schema_version: int = SCHEMA
+    id: str
+    tenant: str
+    created_at_ns: int
+    request: GenerationRequest
+    content_key: str
+    draft_model: str
+    cloud_model: str
+    draft_steps: int
+    decision: Decision
+    edge_grpc_address: str
+    want_final: bool
+    trace: dict[str, str] = {}
+
+
+class DraftManifest(_Stored):
+    """The stored draft of a job."""
+
+    media: Media
+    steps: int
+    completed_at_ns: int
+
+
+class Failure(_Stored):
+    """A stable code of adaptivegen.errors and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+class Manifest(_Stored):
+    """The one outcome of a job."""
+
+    id: str
+    tenant: str
+    outcome: Outcome
+    epoch: int
+    finished_at_ns: int
+    worker_id: str = ""
+    final: Media | None = None
+    final_steps: int = 0
+    plan: str = ""
+    error: Failure | None = None
+    cached: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class ContentEntry(_Stored):
+    """Which job made the final of a content key."""
+
+    id: str
+    final: Media
+    draft: Media | None
+    final_steps: int
+    draft_steps: int
+
+
+def pending_key(tenant: str, job_id: str) -> str:
+    """Marker of a job that may need work."""
+    return f"pending/{tenant}.{job_id}"
+
+
+def job_key(tenant: str, job_id: str, part: Literal["spec", "draft", "upgrade", "manifest"]) -> str:
+    """Key of one stored part of a job."""
+    return f"jobs/{tenant}/{job_id}/{part}"
+
+
+def media_key(tenant: str, job_id: str, epoch: int, sha256: str) -> str:
+    """Key of a clip; the draft has epoch 0."""
+    return f"out/{tenant}/{job_id}/{epoch}/{sha256}.mp4"
+
+
+def content_index_key(tenant: str, content_key: str) -> str:
+    """Key of the content index entry; tenants never share entries."""
+    return f"content/{tenant}/{content_key}"
+
+
+def input_key(tenant: str, sha256: str) -> str:
+    """Key of an uploaded reference."""
+    return f"inputs/{tenant}/{sha256}"
+
+
+def record_key(tenant: str, job_id: str) -> str:
+    """Key of the job's record in the `jobs` bucket."""
+    return f"{tenant}.{job_id}"

@@ -1,0 +1,67 @@
+"""Heartbeats: what a node says about itself every `HEARTBEAT_S`, on core NATS, lossy by design.
+
+Pure data and the subjects; a receiver trusts nothing in it beyond its types (NaN and out-of-range values are refused).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adaptivegen.errors import InvalidRequest
+
+HEARTBEAT_S = 0.5
+NodeKind = Literal["edge", "worker"]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class NodeReport(BaseModel):
+    """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    kind: NodeKind
+    seq: Annotated[int, Field(ge=0)]
+    sent_at_ns: Annotated[int, Field(ge=0)]
+    started_at_ns: Annotated[int, Field(ge=0)]
+    grpc_address: Annotated[str, Field(max_length=255)] = ""
+    http_url: Annotated[str, Field(max_length=255)] = ""
+    pool: Annotated[str, Field(max_length=63)] = ""
+    models: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
+    ready: bool = True
+    draining: bool = False
+    capacity: Annotated[int, Field(ge=0, le=4096)] = 1
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    queued: Annotated[int, Field(ge=0)] = 0
+    remaining_s: Finite = 0.0
+    cpu_percent: Finite = 0.0
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+
+    def encode(self) -> bytes:
+        """JSON for the wire."""
+        return self.model_dump_json().encode()
+
+
+def decode_report(data: bytes) -> NodeReport:
+    """Parse a heartbeat; raises InvalidRequest naming the field."""
+    try:
+        return NodeReport.model_validate_json(data)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "report"
+        raise InvalidRequest.field(f"report.{field}", first["input"], first["msg"]) from exc
+
+
+def heartbeat_subject(kind: NodeKind, node_id: str) -> str:
+    """`ag.node.<kind>.<id>`."""
+    return f"ag.node.{kind}.{node_id}"
+
+
+ALL_HEARTBEATS = "ag.node.*.*"
+
+
+def drain_key(node_id: str) -> str:
+    """Key in the `policy` bucket whose presence keeps a node out of rotation."""
+    return f"drain.{node_id}"

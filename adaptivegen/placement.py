@@ -1,0 +1,93 @@
+"""The language of placement, shared by edges (who ask), schedulers (who decide) and operators (who want to know why).
+
+Pure data: plans, candidates with their predicted times and scores, and the decision that is stored in the job's spec.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+Plan = Literal["hit", "near-hit", "draft", "refine", "split", "cloud", "reduced"]
+
+
+class Candidate(BaseModel):
+    """One plan as it was weighed. Times are predicted seconds from submission; None where the plan has no such part."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    feasible: bool
+    reason: str
+    first_look_s: float | None = None
+    draft_s: float | None = None
+    final_s: float | None = None
+    qoe: float = 1.0
+    gpu_s: float = 0.0
+    score: float = 0.0
+
+
+class Decision(BaseModel):
+    """What was chosen for one job and why; stored with the job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    plan: Plan
+    edge_id: str
+    pool: str
+    final_steps: int
+    refine_t0: float | None
+    decided_by: str
+    decided_at_ns: int
+    reasons: tuple[str, ...]
+    candidates: tuple[Candidate, ...] = ()
+    view_digest: str = ""
+
+    def chosen(self) -> Candidate | None:
+        """The candidate of the chosen plan, if it was weighed."""
+        return next((candidate for candidate in self.candidates if candidate.plan == self.plan), None)
+
+
+class PlacementQuery(BaseModel):
+    """What an edge tells the scheduler about one request. `final_steps` 0 means the plan's default."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    tenant: str
+    edge_id: str
+    intent: Literal["iterate", "render"]
+    draft_model: str
+    cloud_model: str
+    width: int
+    height: int
+    frames: int
+    final_steps: int = 0
+    content_known: bool = False
+    has_reference: bool = False
+    requested_plan: str | None = None
+
+
+class Outcome(BaseModel):
+    """What really happened to a placed job, in seconds from submission."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    edge_id: str
+    worker_id: str
+    plan: str
+    status: str
+    first_look_s: float | None = None
+    draft_s: float | None = None
+    final_s: float | None = None
+
+
+class Placer(Protocol):
+    """Whoever can decide: a scheduler over gRPC, or the edge alone."""
+
+    async def place(self, query: PlacementQuery) -> Decision:
+        """Decide; raises Unavailable or DeadlineExceeded when nobody answered."""
+        ...

@@ -1,0 +1,84 @@
+"""gRPC channels to peers and the one way to call: with a deadline, the trace context, and typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from adaptivegen.rpc.server import MAX_MESSAGE_BYTES
+from adaptivegen.rpc.status import from_rpc_error
+from adaptivegen.telemetry import carry
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """PEM files of a client: the CA of servers, and its own certificate where servers ask for one."""
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.ca.read_bytes(),
+            private_key=self.key.read_bytes() if self.key else None,
+            certificate_chain=self.cert.read_bytes() if self.cert else None,
+        )
+
+
+def open_channel(address: str, *, tls: ClientTls | None = None) -> grpc.aio.Channel:
+    """A channel to `host:port`; connects on first use and reconnects by itself. The caller closes it."""
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return grpc.aio.secure_channel(address, tls.credentials(), options=_OPTIONS)
+
+
+def _metadata(extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return (*carry().items(), *extra)
+
+
+async def call(
+    method: Callable[..., Any],
+    request: object,
+    *,
+    deadline_s: float,
+    peer: str,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> Any:
+    """A unary call of a generated stub's method; raises the typed error the peer raised, or Unavailable and kin."""
+    try:
+        return await method(request, timeout=deadline_s, metadata=_metadata(metadata))
+    except grpc.aio.AioRpcError as exc:
+        raise from_rpc_error(exc, peer=peer) from exc
+
+
+async def stream(
+    method: Callable[..., Any],
+    request: object,
+    *,
+    deadline_s: float,
+    peer: str,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> AsyncIterator[Any]:
+    """The messages of a server stream; errors as in `call`."""
+    responses = method(request, timeout=deadline_s, metadata=_metadata(metadata))
+    try:
+        async for message in responses:
+            yield message
+    except grpc.aio.AioRpcError as exc:
+        raise from_rpc_error(exc, peer=peer) from exc
+    finally:
+        responses.cancel()

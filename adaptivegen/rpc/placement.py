@@ -1,0 +1,194 @@
+"""Placement over gRPC: conversions between adaptivegen.placement and the wire, the client and the servicer.
+
+The only place that knows both. An absent time is None here and negative on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NodeUnavailable
+from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan
+from adaptivegen.rpc.channel import ClientTls, call, open_channel
+from adaptivegen.rpc.pb import placement_pb2 as pb
+from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
+
+SERVICE = "adaptivegen.v1.PlacementService"
+
+
+def _seconds(value: float | None) -> float:
+    return -1.0 if value is None else value
+
+
+def _optional(value: float) -> float | None:
+    return None if value < 0 else value
+
+
+def decision_to_pb(decision: Decision) -> pb.Decision:
+    """A decision for the wire."""
+    return pb.Decision(
+        job_id=decision.job_id,
+        plan=decision.plan,
+        edge_id=decision.edge_id,
+        pool=decision.pool,
+        final_steps=decision.final_steps,
+        refine_t0=_seconds(decision.refine_t0),
+        decided_by=decision.decided_by,
+        decided_at_ns=decision.decided_at_ns,
+        reasons=decision.reasons,
+        view_digest=decision.view_digest,
+        candidates=[
+            pb.Candidate(
+                plan=candidate.plan,
+                feasible=candidate.feasible,
+                reason=candidate.reason,
+                first_look_s=_seconds(candidate.first_look_s),
+                draft_s=_seconds(candidate.draft_s),
+                final_s=_seconds(candidate.final_s),
+                qoe=candidate.qoe,
+                gpu_s=candidate.gpu_s,
+                score=candidate.score,
+            )
+            for candidate in decision.candidates
+        ],
+    )
+
+
+def decision_from_pb(message: pb.Decision) -> Decision:
+    """A decision from the wire."""
+    return Decision(
+        job_id=message.job_id,
+        plan=cast(Plan, message.plan),
+        edge_id=message.edge_id,
+        pool=message.pool,
+        final_steps=message.final_steps,
+        refine_t0=_optional(message.refine_t0),
+        decided_by=message.decided_by,
+        decided_at_ns=message.decided_at_ns,
+        reasons=tuple(message.reasons),
+        view_digest=message.view_digest,
+        candidates=tuple(
+            Candidate(
+                plan=cast(Plan, candidate.plan),
+                feasible=candidate.feasible,
+                reason=candidate.reason,
+                first_look_s=_optional(candidate.first_look_s),
+                draft_s=_optional(candidate.draft_s),
+                final_s=_optional(candidate.final_s),
+                qoe=candidate.qoe,
+                gpu_s=candidate.gpu_s,
+                score=candidate.score,
+            )
+            for candidate in message.candidates
+        ),
+    )
+
+
+def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
+    """A query from the wire; raises InvalidRequest for an unknown intent."""
+    if message.intent not in ("iterate", "render"):
+        raise InvalidRequest.field("intent", message.intent, "iterate, render")
+    return PlacementQuery(
+        job_id=message.job_id,
+        tenant=message.tenant,
+        edge_id=message.edge_id,
+        intent="iterate" if message.intent == "iterate" else "render",
+        draft_model=message.draft_model,
+        cloud_model=message.cloud_model,
+        width=message.width,
+        height=message.height,
+        frames=message.frames,
+        final_steps=message.final_steps,
+        content_known=message.content_known,
+        has_reference=message.has_reference,
+        requested_plan=message.requested_plan or None,
+    )
+
+
+class PlacementServicer(stubs.PlacementServiceServicer):
+    """Serves `Place` and `ReportOutcome` by two plain callables."""
+
+    def __init__(
+        self,
+        place: Callable[[PlacementQuery], Awaitable[Decision]],
+        observe: Callable[[Outcome], Awaitable[None]],
+    ) -> None:
+        self._place = place
+        self._observe = observe
+
+    async def Place(self, request: pb.PlaceRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.Decision:
+        return decision_to_pb(await self._place(query_from_pb(request)))
+
+    async def ReportOutcome(
+        self, request: pb.ReportOutcomeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ReportOutcomeResponse:
+        await self._observe(
+            Outcome(
+                job_id=request.job_id,
+                edge_id=request.edge_id,
+                worker_id=request.worker_id,
+                plan=request.plan,
+                status=request.status,
+                first_look_s=_optional(request.first_look_s),
+                draft_s=_optional(request.draft_s),
+                final_s=_optional(request.final_s),
+            )
+        )
+        return pb.ReportOutcomeResponse()
+
+
+class PlacementClient:
+    """Asks schedulers in order within one budget; one that fails goes to the end of the order."""
+
+    def __init__(
+        self, addresses: list[str], *, clock: Clock, budget_s: float = 0.05, tls: ClientTls | None = None
+    ) -> None:
+        self._clock = clock
+        self._budget_s = budget_s
+        self._channels = {address: open_channel(address, tls=tls) for address in addresses}
+        self._order = list(addresses)
+
+    async def place(self, query: PlacementQuery) -> Decision:
+        """Decide; raises NodeUnavailable or DeadlineExceeded when no scheduler answered within the budget."""
+        request = pb.PlaceRequest(**query.model_dump(exclude_none=True))
+        until_s = self._clock.monotonic_s() + self._budget_s
+        last: AdaptiveGenError = NodeUnavailable("no scheduler is configured")
+        for address in list(self._order):
+            left_s = until_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                break
+            stub = stubs.PlacementServiceStub(self._channels[address])
+            try:
+                reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
+                return decision_from_pb(reply)
+            except InternalError:
+                raise
+            except AdaptiveGenError as exc:
+                if not exc.retryable:
+                    raise
+                last = exc
+                self._order.remove(address)
+                self._order.append(address)
+        raise last
+
+    async def report(self, outcome: Outcome) -> None:
+        """Tell the scheduler what happened; raises as `place`."""
+        request = pb.ReportOutcomeRequest(
+            **outcome.model_dump(exclude={"first_look_s", "draft_s", "final_s"}),
+            first_look_s=_seconds(outcome.first_look_s),
+            draft_s=_seconds(outcome.draft_s),
+            final_s=_seconds(outcome.final_s),
+        )
+        if not self._order:
+            raise NodeUnavailable("no scheduler is configured")
+        stub = stubs.PlacementServiceStub(self._channels[self._order[0]])
+        await call(stub.ReportOutcome, request, deadline_s=2.0, peer=f"scheduler {self._order[0]}")
+
+    async def close(self) -> None:
+        """Close the channels."""
+        for channel in self._channels.values():
+            await channel.close()

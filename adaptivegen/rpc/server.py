@@ -1,0 +1,178 @@
+"""The gRPC server every process uses: deadlines required, errors translated, requests named and traced, drain.
+
+Decides the rules of the wire. Serves grpc.health.v1 and reflection beside the services given. It must not know what
+the services do.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest
+from adaptivegen.ids import new_token
+from adaptivegen.rpc.status import status_of, trailing_metadata
+from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 8 * 1024
+MAX_CONCURRENT_RPCS = 1024
+OPEN_SERVICES = ("grpc.health.v1.", "grpc.reflection.")  # probes and tools may omit the deadline
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_connection_age_ms", 600_000),
+    ("grpc.max_connection_age_grace_ms", 600_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """PEM files of a server. With `client_ca`, peers must show a certificate it signed."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Read the files."""
+        return grpc.ssl_server_credentials(
+            [(self.key.read_bytes(), self.cert.read_bytes())],
+            root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
+            require_client_auth=self.client_ca is not None,
+        )
+
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+UnaryBehaviour: TypeAlias = Callable[..., Awaitable[Any]]
+StreamBehaviour: TypeAlias = Callable[..., AsyncIterator[Any]]
+
+
+class _Rules(grpc.aio.ServerInterceptor[Any, Any]):
+    """Deadline, request id, trace context and error translation for unary and server-streaming calls."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.lstrip("/").startswith(OPEN_SERVICES):
+            return handler
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(method, cast(UnaryBehaviour, handler.unary_unary)),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream(method, cast(StreamBehaviour, handler.unary_stream)),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler
+
+    def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+        carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        request_id = carrier.get(REQUEST_ID_HEADER) or new_token(prefix="req", rng=self._rng)
+        structlog.contextvars.bind_contextvars(request_id=request_id[:64])
+        remaining_s = context.time_remaining()
+        if remaining_s is None or remaining_s > 24 * 3600:
+            raise InvalidRequest.field("deadline", remaining_s, "set on every call, at most 24 h")
+        return carrier
+
+    def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                with span(method, carrier=self._enter(context)):
+                    return await behaviour(request, context)
+            except AdaptiveGenError as exc:
+                await _abort(context, exc)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as exc:
+                await _abort(context, _bug(method, exc))
+
+        return call
+
+    def _stream(self, method: str, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            try:
+                self._enter(context)
+                async for message in behaviour(request, context):
+                    yield message
+            except AdaptiveGenError as exc:
+                await _abort(context, exc)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as exc:
+                await _abort(context, _bug(method, exc))
+
+        return call
+
+
+def _bug(method: str, exc: Exception) -> InternalError:
+    get_logger().error("unexpected_error", method=method, exc_info=exc)
+    return InternalError(f"{type(exc).__name__} in {method}; see the log of this node")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: AdaptiveGenError) -> None:
+    await context.abort(status_of(error), error.message, trailing_metadata(error))
+
+
+class RpcServer:
+    """One process's gRPC server. `register` adds services (each adds itself), then `start`, later `drain`."""
+
+    def __init__(self, *, rng: random.Random) -> None:
+        self._server = grpc.aio.server(
+            interceptors=[_Rules(rng)], options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS
+        )
+        self._health = health.aio.HealthServicer()
+        self._names: list[str] = []
+        self.port = 0
+
+    def register(self, add: Callable[[Any, Any], None], servicer: object, full_name: str) -> None:
+        """Add a servicer with its generated `add_..._to_server` and its full service name."""
+        add(servicer, self._server)
+        self._names.append(full_name)
+
+    async def start(self, *, host: str, port: int, tls: ServerTls | None) -> int:
+        """Listen (port 0: any free one) and report SERVING; returns the port. Raises OSError-like RuntimeError."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflected: Sequence[str] = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)
+        address = f"{host}:{port}"
+        self.port = (
+            self._server.add_secure_port(address, tls.credentials()) if tls else self._server.add_insecure_port(address)
+        )
+        await self._server.start()
+        await self.set_serving(True)
+        return self.port
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 answers, for the server and each service."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Say NOT_SERVING, take no new call, let open ones finish within `grace_s`, then stop."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

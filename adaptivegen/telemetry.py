@@ -1,0 +1,67 @@
+"""Logs, request ids and W3C trace context: one way for every process.
+
+Decides the shape of a log line (one JSON object per line on stdout: timestamp, level, service, node_id, event,
+request_id, trace_id) and how the trace context goes into and out of carriers (gRPC metadata, NATS and HTTP headers).
+Spans are made by OpenTelemetry; without an exporter they cost little and still carry the ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+REQUEST_ID_HEADER = "x-request-id"
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def configure_logging(service: str, node_id: str, level: str = "info") -> None:
+    """Set up JSON logs on stdout and the tracer; called once, in a process's composition."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service, node_id=node_id)
+    resource = Resource.create({"service.name": f"adaptivegen-{service}", "service.instance.id": node_id})
+    trace.set_tracer_provider(TracerProvider(resource=resource))
+
+
+def get_logger() -> structlog.stdlib.BoundLogger:
+    """The process's logger; keyword arguments become fields."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    return logger
+
+
+@contextmanager
+def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[trace.Span]:
+    """A span, child of the context in `carrier` when it holds a valid `traceparent`, else of the current one."""
+    parent = _PROPAGATOR.extract(dict(carrier)) if carrier else None
+    tracer = trace.get_tracer("adaptivegen")
+    with tracer.start_as_current_span(name, context=parent, attributes=attributes) as current:
+        yield current
+
+
+def carry(request_id: str | None = None) -> dict[str, str]:
+    """Headers that carry the current trace context and the request id to a peer."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    if request_id:
+        carrier[REQUEST_ID_HEADER] = request_id
+    return carrier

@@ -1,0 +1,1 @@
+"""All tests: unit, contract, integration, e2e, gpu."""
