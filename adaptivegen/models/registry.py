@@ -46,6 +46,7 @@ def open_generator(name: str, *, threads: int, weights: Path = WEIGHTS) -> Gener
     """Load a model into ONNX Runtime on `threads` threads after checking every file's digest."""
     card = load_card(name, weights)
     paths = verified_files(card, weights)
+    from adaptivegen.models.onnx_backend import OnnxNetworks
     from adaptivegen.models.pocket import PocketGenerator
 
-    return PocketGenerator(card, paths, threads=threads)
+    return PocketGenerator(card, OnnxNetworks(paths, threads=threads))

@@ -1,0 +1,66 @@
+"""The registry finds cards and refuses files that are not the ones their card names."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
+from adaptivegen.models.card import CardFile, Limits, ModelCard, card_digest, dump_card
+from adaptivegen.models.registry import card_names, load_card, open_generator, verified_files
+
+CONTENT = b"weights"
+
+
+def write_model(folder: Path, name: str) -> ModelCard:
+    files = {
+        "base": CardFile(
+            path=f"{name}/base.onnx", sha256=hashlib.sha256(CONTENT).hexdigest(), bytes=len(CONTENT)
+        )
+    }
+    limits = Limits(
+        sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=8, steps_default=4, guidance_min=1.0,
+        guidance_max=4.0, guidance_default=1.0,
+    )
+    card = ModelCard(
+        name=name, version="1.0.0", role="draft", description="for a test", latent_space="pixels", files=files,
+        limits=limits, digest=card_digest(name, "1.0.0", files),
+    )
+    (folder / name).mkdir(parents=True)
+    (folder / name / "base.onnx").write_bytes(CONTENT)
+    (folder / name / "card.json").write_text(dump_card(card))
+    return card
+
+
+def test_names_are_those_with_a_card(tmp_path: Path) -> None:
+    write_model(tmp_path, "two")
+    write_model(tmp_path, "one")
+    (tmp_path / "text").mkdir()
+    assert card_names(tmp_path) == ("one", "two")
+
+
+@pytest.mark.parametrize("name", ["three", "../one", "", "one/../one", "x" * 5000])
+def test_an_unknown_model_is_refused(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, "one")
+    with pytest.raises(ModelNotFound) as caught:
+        load_card(name, tmp_path)
+    assert len(caught.value.message) < 300
+
+
+def test_files_that_match_are_returned(tmp_path: Path) -> None:
+    card = write_model(tmp_path, "one")
+    assert verified_files(card, tmp_path) == {"base": tmp_path / "one" / "base.onnx"}
+
+
+def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
+    write_model(tmp_path, "one")
+    (tmp_path / "one" / "base.onnx").write_bytes(CONTENT + b"!")
+    with pytest.raises(ModelDigestMismatch, match=r"one/base\.onnx"):
+        open_generator("one", threads=1, weights=tmp_path)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    card = write_model(tmp_path, "one")
+    (tmp_path / "one" / "base.onnx").unlink()
+    with pytest.raises(ModelDigestMismatch, match="missing"):
+        verified_files(card, tmp_path)

@@ -1,0 +1,1 @@
+"""Training of the Pocket models: procedural world, data, flow matching, export, evaluation."""

@@ -1,0 +1,114 @@
+"""Exports trained checkpoints to ONNX files for the CPU, compactly, and writes their model cards.
+
+Weights are stored as float16 or int8 with one scale per output channel and widened once at load, so a file is a half
+or a quarter of its float32 size and runs at float32 speed; `dynamic_int8` computes in int8 as well.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+
+from adaptivegen.models.card import CardFile
+from core_cloud.models.pocket import BaseTransformer
+from core_cloud.models.upsampler import FrameDoubler, SpaceTimeUpsampler
+
+SMALL = 1024  # tensors with fewer values stay float32
+
+
+def _trace(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], output: str, path: Path,
+           axes: dict[str, dict[int, str]]) -> None:
+    torch.onnx.export(
+        model.eval(), inputs, str(path), input_names=list(names), output_names=[output], opset_version=17,
+        dynamo=False, dynamic_axes=axes, keep_initializers_as_inputs=False,
+    )
+
+
+def export_base(model: BaseTransformer, path: Path) -> None:
+    """Graph: noisy (B, 8, 32, 32, 3), t (B,), tokens (B, 32, 384), mask (B, 32), pooled (B, 384) -> clean."""
+    p = model.params
+    inputs = (
+        torch.zeros(1, p.frames, p.size, p.size, 3), torch.zeros(1),
+        torch.zeros(1, p.text_tokens, p.text_dim), torch.ones(1, p.text_tokens), torch.zeros(1, p.text_dim),
+    )
+    names = ("noisy", "t", "tokens", "mask", "pooled")
+    _trace(model, inputs, names, "clean", path, {})
+
+
+def export_upsampler(model: SpaceTimeUpsampler, path: Path) -> None:
+    """Graph: low (1, 8, 32, 32, 3), level (1,), tokens (1, 32, 384), mask (1, 32) -> high (1, 24, 128, 128, 3)."""
+    inputs = (torch.zeros(1, 8, 32, 32, 3), torch.zeros(1), torch.zeros(1, 32, 384), torch.ones(1, 32))
+    _trace(model, inputs, ("low", "level", "tokens", "mask"), "high", path, {})
+
+
+def export_doubler(model: FrameDoubler, path: Path) -> None:
+    """Graph: frames (N, 128, 128, 3) -> doubled (N, 256, 256, 3)."""
+    axes = {"frames": {0: "frames"}, "doubled": {0: "frames"}}
+    _trace(model, (torch.zeros(2, 128, 128, 3),), ("frames",), "doubled", path, axes)
+
+
+def store_half(source: Path, target: Path) -> None:
+    """Keep large weights as float16 followed by a cast to float32."""
+    model = onnx.load(source)
+    for weight in list(model.graph.initializer):
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < SMALL:
+            continue
+        stored = f"{weight.name}.half"
+        model.graph.initializer.remove(weight)
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), stored))
+        cast = helper.make_node("Cast", [stored], [weight.name], to=TensorProto.FLOAT, name=f"{weight.name}.widen")
+        model.graph.node.insert(0, cast)
+    onnx.save(model, target)
+
+
+def quantised(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 with one scale per index of the axis: values ~ int8 * scale."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = np.maximum(np.abs(values).max(axis=others) / 127.0, 1e-8).astype(np.float32)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return np.rint(values / scale.reshape(shape)).astype(np.int8), scale
+
+
+def store_int8(source: Path, target: Path) -> None:
+    """Keep large matrices as int8 with a scale per output channel, widened to float32 at load."""
+    model = onnx.load(source)
+    for weight in list(model.graph.initializer):
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < SMALL or values.ndim not in (2, 4):
+            continue
+        # MatMul weights are (in, out); Conv and Gemm weights are (out, in, ...).
+        uses = [node.op_type for node in model.graph.node if weight.name in node.input]
+        axis = values.ndim - 1 if "MatMul" in uses else 0
+        whole, scale = quantised(values, axis)
+        name = weight.name
+        model.graph.initializer.remove(weight)
+        model.graph.initializer.append(numpy_helper.from_array(whole, f"{name}.int8"))
+        model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), dtype=np.int8), f"{name}.zero"))
+        widen = helper.make_node(
+            "DequantizeLinear", [f"{name}.int8", f"{name}.scale", f"{name}.zero"], [name], axis=axis
+        )
+        model.graph.node.insert(0, widen)
+    onnx.save(model, target)
+
+
+def dynamic_int8(source: Path, target: Path) -> None:
+    """Matrix products in int8 with activations quantised as they come."""
+    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
+
+
+def card_file(path: Path, weights: Path) -> CardFile:
+    """Name, size and digest of a file under the weights folder."""
+    content = path.read_bytes()
+    return CardFile(
+        path=path.relative_to(weights).as_posix(), sha256=hashlib.sha256(content).hexdigest(), bytes=len(content)
+    )
