@@ -24,22 +24,26 @@ SMALL = 1024  # tensors with fewer values stay float32
 
 
 def _trace(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], output: str, path: Path,
-           axes: dict[str, dict[int, str]]) -> None:
+           axes: dict[str, dict[int, str]], *, fold: bool = False) -> None:
+    """Without folding the weights keep their parameters' names and layout, which the torch backend reads them by."""
     torch.onnx.export(
         model.eval(), inputs, str(path), input_names=list(names), output_names=[output], opset_version=17,
-        dynamo=False, dynamic_axes=axes, keep_initializers_as_inputs=False,
+        dynamo=False, dynamic_axes=axes, keep_initializers_as_inputs=False, do_constant_folding=fold,
     )
 
 
-def export_base(model: BaseTransformer, path: Path) -> None:
-    """Graph: noisy (B, 8, 32, 32, 3), t (B,), tokens (B, 32, 384), mask (B, 32), pooled (B, 384) -> clean."""
+def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
+    """Graph: noisy (1, 8, 32, 32, 3), t (1,), tokens (1, 32, 384), mask (1, 32), pooled (1, 384) -> clean.
+
+    Fold constants where `dynamic_int8` follows: it looks for matrices that enter a product directly.
+    """
     p = model.params
     inputs = (
         torch.zeros(1, p.frames, p.size, p.size, 3), torch.zeros(1),
         torch.zeros(1, p.text_tokens, p.text_dim), torch.ones(1, p.text_tokens), torch.zeros(1, p.text_dim),
     )
     names = ("noisy", "t", "tokens", "mask", "pooled")
-    _trace(model, inputs, names, "clean", path, {})
+    _trace(model, inputs, names, "clean", path, {}, fold=fold)
 
 
 def export_upsampler(model: SpaceTimeUpsampler, path: Path) -> None:
@@ -85,17 +89,14 @@ def store_int8(source: Path, target: Path) -> None:
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < SMALL or values.ndim not in (2, 4):
             continue
-        # MatMul weights are (in, out); Conv and Gemm weights are (out, in, ...).
-        uses = [node.op_type for node in model.graph.node if weight.name in node.input]
-        axis = values.ndim - 1 if "MatMul" in uses else 0
-        whole, scale = quantised(values, axis)
+        whole, scale = quantised(values, axis=0)  # unfolded weights are (out, in, ...)
         name = weight.name
         model.graph.initializer.remove(weight)
         model.graph.initializer.append(numpy_helper.from_array(whole, f"{name}.int8"))
         model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), dtype=np.int8), f"{name}.zero"))
         widen = helper.make_node(
-            "DequantizeLinear", [f"{name}.int8", f"{name}.scale", f"{name}.zero"], [name], axis=axis
+            "DequantizeLinear", [f"{name}.int8", f"{name}.scale", f"{name}.zero"], [name], axis=0
         )
         model.graph.node.insert(0, widen)
     onnx.save(model, target)

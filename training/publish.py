@@ -50,7 +50,7 @@ def export_models(folder: Path, weights: Path) -> None:
         for name, source in ((DRAFT, folder / "draft"), (CLOUD, folder / "cloud")):
             target = weights / name
             target.mkdir(parents=True, exist_ok=True)
-            export.export_base(load_base(source / "base.pt"), raw)
+            export.export_base(load_base(source / "base.pt"), raw, fold=name == DRAFT)
             (export.dynamic_int8 if name == DRAFT else export.store_int8)(raw, target / "base.onnx")
             export.export_upsampler(load_upsampler(source / "upsampler.pt"), raw)
             export.store_half(raw, target / "upsampler.onnx")

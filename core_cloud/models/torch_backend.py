@@ -1,0 +1,122 @@
+"""Pocket's networks in torch, with the weights of the exported ONNX files; the text encoder stays in ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from adaptivegen.errors import GenerationFailed
+from adaptivegen.models.text import TextEmbedding, TextEncoder
+from core_cloud.models.pocket import BaseParams, BaseTransformer
+from core_cloud.models.upsampler import (
+    SCALE,
+    FrameDoubler,
+    SharpenerParams,
+    SpaceTimeUpsampler,
+    UpsamplerParams,
+)
+
+Floats = NDArray[np.float32]
+
+
+def stored_weights(path: Path) -> dict[str, Tensor]:
+    """float32 tensors by parameter name from a file that keeps some as `name.half` or `name.int8` with its scale."""
+    raw = {weight.name: numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer}
+    out: dict[str, Tensor] = {}
+    for name, values in raw.items():
+        if name.endswith(".half"):
+            out[name.removesuffix(".half")] = torch.from_numpy(values.astype(np.float32))
+        elif name.endswith(".int8"):
+            plain = name.removesuffix(".int8")
+            scale = raw[f"{plain}.scale"].reshape([-1] + [1] * (values.ndim - 1))
+            out[plain] = torch.from_numpy(values.astype(np.float32) * scale)
+        elif not name.endswith((".scale", ".zero")):
+            out[name] = torch.from_numpy(values.copy())
+    return out
+
+
+def _count(weights: dict[str, Tensor], prefix: str) -> int:
+    """How many numbered blocks the names under a prefix mention."""
+    return 1 + max(int(name.split(".")[1]) for name in weights if name.startswith(prefix))
+
+
+def _filled(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    wanted = model.state_dict()
+    missing = sorted(set(wanted) - set(weights))
+    if missing:
+        raise GenerationFailed(f"weights file lacks {missing[0]} and {len(missing) - 1} more")
+    model.load_state_dict({name: weights[name].view(value.shape) for name, value in wanted.items()})
+    return model.eval()
+
+
+def load_base(path: Path) -> nn.Module:
+    """The base transformer of an exported file; its shape is read from the weights."""
+    weights = stored_weights(path)
+    dim = weights["embed.weight"].shape[0]
+    queries = weights["pool.queries"].shape[0]
+    params = BaseParams(dim=dim, depth=_count(weights, "blocks."), heads=dim // 64, queries=queries)
+    return _filled(BaseTransformer(params), weights)
+
+
+def load_upsampler(path: Path) -> nn.Module:
+    """The space-time upsampler of an exported file."""
+    weights = stored_weights(path)
+    params = UpsamplerParams(
+        channels=weights["stem.weight"].shape[0],
+        depth=_count(weights, "blocks."),
+        stretch=weights["head.weight"].shape[0] // (3 * SCALE**2),
+        queries=weights["pool.queries"].shape[0],
+    )
+    return _filled(SpaceTimeUpsampler(params), weights)
+
+
+def load_doubler(path: Path) -> nn.Module:
+    """The frame doubler of an exported file."""
+    weights = stored_weights(path)
+    params = SharpenerParams(channels=weights["stem.weight"].shape[0], depth=_count(weights, "blocks."))
+    return _filled(FrameDoubler(params), weights)
+
+
+class TorchNetworks:
+    """`adaptivegen.models.pocket.Networks` in torch, on one device, in float32."""
+
+    def __init__(self, paths: dict[str, Path], *, threads: int, device: str | None = None) -> None:
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(threads)
+        self._text = TextEncoder(paths["text_encoder"].parent, threads=threads)
+        self._base = load_base(paths["base"]).to(self.device)
+        self._upsampler = load_upsampler(paths["upsampler"]).to(self.device)
+        self._doubler = load_doubler(paths["doubler"]).to(self.device) if "doubler" in paths else None
+
+    def encode(self, prompt: str) -> TextEmbedding:
+        """Embed the prompt."""
+        return self._text.encode(prompt)
+
+    def predict(self, noisy: Floats, t: float, text: TextEmbedding, *, conditional: bool) -> Floats:
+        """One base evaluation, (8, 32, 32, 3) -> the same."""
+        mask = text.mask * np.float32(conditional)
+        return self._run(self._base, noisy[None], self._scalar(t), text.tokens[None], mask[None], text.pooled[None])[0]
+
+    def upsample(self, low: Floats, level: float, text: TextEmbedding) -> Floats:
+        """(8, 32, 32, 3) -> (24, 128, 128, 3)."""
+        return self._run(self._upsampler, low[None], self._scalar(level), text.tokens[None], text.mask[None])[0]
+
+    def double(self, frames: Floats) -> Floats:
+        """(N, H, W, 3) -> (N, 2H, 2W, 3)."""
+        if self._doubler is None:
+            raise GenerationFailed("this model has no doubler; its card must not offer the larger size")
+        return self._run(self._doubler, frames)
+
+    @staticmethod
+    def _scalar(value: float) -> Floats:
+        return np.asarray([value], dtype=np.float32)
+
+    @torch.inference_mode()
+    def _run(self, network: nn.Module, *arrays: Floats) -> Floats:
+        inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
+        out: Floats = network(*inputs).float().cpu().numpy()
+        return out
