@@ -62,6 +62,7 @@ class JobSpec(_Stored):
     draft_steps: int
     decision: Decision
     edge_grpc_address: str
+    draft_token: str = ""  # shown by the worker to the edge when it fetches the draft
     want_final: bool
     trace: dict[str, str] = {}
 

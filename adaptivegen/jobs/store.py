@@ -8,10 +8,11 @@ not know any of them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -126,6 +127,22 @@ class JobStore:
         queue = await self.bus.work_queue(pool, ack_wait_s=self.ack_wait_s)
         message = JobMessage(tenant=tenant, id=job_id)
         await queue.publish(message.encode(), msg_id=f"{job_id}.{token}", headers=trace)
+
+    async def record_hit(self, spec: JobSpec, draft: DraftManifest | None, manifest: Manifest) -> JobRecord:
+        """Store a job that is complete from the start (an earlier job made its final). Nothing is queued, and nothing
+        is pending: until this returns the client has no answer, so a crash leaves no accepted job behind."""
+        parts: list[tuple[Literal["spec", "draft", "manifest"], bytes]] = [
+            ("spec", spec.encode()),
+            ("manifest", manifest.encode()),
+        ]
+        if draft is not None:
+            parts.append(("draft", draft.encode()))
+        async with asyncio.TaskGroup() as group:
+            for part, data in parts:
+                group.create_task(self.blob.put(job_key(spec.tenant, spec.id, part), data))
+        record = rebuild(spec, draft=draft, upgrade_asked=False, manifest=manifest)
+        await self._create(record)
+        return record
 
     # ---- reading ----------------------------------------------------------------------------------------------
 

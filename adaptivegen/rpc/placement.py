@@ -16,6 +16,7 @@ from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, 
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
+from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
 
@@ -119,6 +120,10 @@ class PlacementServicer(stubs.PlacementServiceServicer):
     ) -> None:
         self._place = place
         self._observe = observe
+
+    def add_to(self, server: RpcServer) -> None:
+        """Serve on `server`."""
+        server.register(stubs.add_PlacementServiceServicer_to_server, self, SERVICE)
 
     async def Place(self, request: pb.PlaceRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.Decision:
         return decision_to_pb(await self._place(query_from_pb(request)))

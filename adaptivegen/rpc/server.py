@@ -17,7 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, SettingsInvalid
 from adaptivegen.ids import new_token
 from adaptivegen.rpc.status import status_of, trailing_metadata
 from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
@@ -60,7 +60,7 @@ UnaryBehaviour: TypeAlias = Callable[..., Awaitable[Any]]
 StreamBehaviour: TypeAlias = Callable[..., AsyncIterator[Any]]
 
 
-class _Rules(grpc.aio.ServerInterceptor[Any, Any]):
+class _Rules(grpc.aio.ServerInterceptor):
     """Deadline, request id, trace context and error translation for unary and server-streaming calls."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -138,7 +138,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: AdaptiveGen
 
 
 class RpcServer:
-    """One process's gRPC server. `register` adds services (each adds itself), then `start`, later `drain`."""
+    """One process's gRPC server. `reserve` a port, `register` services, `start`, later `drain`."""
 
     def __init__(self, *, rng: random.Random) -> None:
         self._server = grpc.aio.server(
@@ -153,18 +153,26 @@ class RpcServer:
         add(servicer, self._server)
         self._names.append(full_name)
 
-    async def start(self, *, host: str, port: int, tls: ServerTls | None) -> int:
-        """Listen (port 0: any free one) and report SERVING; returns the port. Raises OSError-like RuntimeError."""
+    def reserve(self, *, host: str, port: int, tls: ServerTls | None) -> int:
+        """Take the port (0: any free one) without serving yet; returns it. Raises SettingsInvalid when it is taken."""
+        address = f"{host}:{port}"
+        try:
+            self.port = (
+                self._server.add_secure_port(address, tls.credentials())
+                if tls
+                else self._server.add_insecure_port(address)
+            )
+        except RuntimeError as exc:
+            raise SettingsInvalid(f"cannot listen on {address}", param="grpc_port") from exc
+        return self.port
+
+    async def start(self) -> None:
+        """Serve what was registered, on the reserved port, and report SERVING."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflected: Sequence[str] = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)
-        address = f"{host}:{port}"
-        self.port = (
-            self._server.add_secure_port(address, tls.credentials()) if tls else self._server.add_insecure_port(address)
-        )
         await self._server.start()
         await self.set_serving(True)
-        return self.port
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers, for the server and each service."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/draft.proto\x12\x0e\x61\x64\x61ptivegen.v1\"I\n\x11\x46\x65tchDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\"_\n\nDraftChunk\x12\x0e\n\x06\x66rames\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x14\n\x0coffset_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x32]\n\x0c\x44raftService\x12M\n\nFetchDraft\x12!.adaptivegen.v1.FetchDraftRequest\x1a\x1a.adaptivegen.v1.DraftChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/draft.proto\x12\x0e\x61\x64\x61ptivegen.v1\"X\n\x11\x46\x65tchDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\x12\r\n\x05token\x18\x04 \x01(\t\"U\n\nDraftChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t2]\n\x0c\x44raftService\x12M\n\nFetchDraft\x12!.adaptivegen.v1.FetchDraftRequest\x1a\x1a.adaptivegen.v1.DraftChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adaptivegen.rpc.pb.draft_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FETCHDRAFTREQUEST']._serialized_start=46
-  _globals['_FETCHDRAFTREQUEST']._serialized_end=119
-  _globals['_DRAFTCHUNK']._serialized_start=121
-  _globals['_DRAFTCHUNK']._serialized_end=216
-  _globals['_DRAFTSERVICE']._serialized_start=218
-  _globals['_DRAFTSERVICE']._serialized_end=311
+  _globals['_FETCHDRAFTREQUEST']._serialized_end=134
+  _globals['_DRAFTCHUNK']._serialized_start=136
+  _globals['_DRAFTCHUNK']._serialized_end=221
+  _globals['_DRAFTSERVICE']._serialized_start=223
+  _globals['_DRAFTSERVICE']._serialized_end=316
 # @@protoc_insertion_point(module_scope)

@@ -23,20 +23,24 @@ class FetchDraftRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     job_id: _builtins.str
     offset_bytes: _builtins.int
     """resume here"""
+    token: _builtins.str
+    """from the job's spec"""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         job_id: _builtins.str = ...,
         offset_bytes: _builtins.int = ...,
+        token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "offset_bytes", b"offset_bytes", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "offset_bytes", b"offset_bytes", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -46,33 +50,27 @@ Global___FetchDraftRequest: _TypeAlias = FetchDraftRequest  # noqa: Y015
 class DraftChunk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    FRAMES_FIELD_NUMBER: _builtins.int
-    HEIGHT_FIELD_NUMBER: _builtins.int
-    WIDTH_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
-    frames: _builtins.int
-    """shape of the whole draft"""
-    height: _builtins.int
-    """pixels"""
-    width: _builtins.int
-    """pixels"""
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     offset_bytes: _builtins.int
-    """of this chunk in the raw uint8 array (frames, height, width, 3), C order"""
     data: _builtins.bytes
     """at most 256 KiB"""
+    total_bytes: _builtins.int
+    sha256: _builtins.str
+    """of the whole draft, lower-case hex"""
     def __init__(
         self,
         *,
-        frames: _builtins.int = ...,
-        height: _builtins.int = ...,
-        width: _builtins.int = ...,
         offset_bytes: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        total_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frames", b"frames", "height", b"height", "offset_bytes", b"offset_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,8 +45,9 @@ class DraftServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def FetchDraft(self, request, context):
-        """Waits (within the deadline) until the edge has finished the draft, then streams its frames as raw RGB,
-        losslessly, from an offset. NOT_FOUND: this edge neither has nor makes the draft.
+        """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
+        bytes that are stored, so it does not matter for the final where the worker got them.
+        NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,16 +32,18 @@ class DraftServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DraftServiceAsyncStub: ...
     FetchDraft: _grpc.UnaryStreamMultiCallable[_draft_pb2.FetchDraftRequest, _draft_pb2.DraftChunk]
-    """Waits (within the deadline) until the edge has finished the draft, then streams its frames as raw RGB,
-    losslessly, from an offset. NOT_FOUND: this edge neither has nor makes the draft.
+    """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
+    bytes that are stored, so it does not matter for the final where the worker got them.
+    NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
     """
 
 @_typing.type_check_only
 class DraftServiceAsyncStub(DraftServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     FetchDraft: _aio.UnaryStreamMultiCallable[_draft_pb2.FetchDraftRequest, _draft_pb2.DraftChunk]  # type: ignore[assignment]
-    """Waits (within the deadline) until the edge has finished the draft, then streams its frames as raw RGB,
-    losslessly, from an offset. NOT_FOUND: this edge neither has nor makes the draft.
+    """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
+    bytes that are stored, so it does not matter for the final where the worker got them.
+    NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
     """
 
 class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -51,8 +53,9 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _draft_pb2.FetchDraftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_draft_pb2.DraftChunk], _abc.AsyncIterator[_draft_pb2.DraftChunk]]:
-        """Waits (within the deadline) until the edge has finished the draft, then streams its frames as raw RGB,
-        losslessly, from an offset. NOT_FOUND: this edge neither has nor makes the draft.
+        """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
+        bytes that are stored, so it does not matter for the final where the worker got them.
+        NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
         """
 
 def add_DraftServiceServicer_to_server(servicer: DraftServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,79 @@
+"""Writing objects into a local folder so that they survive a power cut. Blocking: runs in the store's own threads.
+
+obstore's LocalStore writes `<key>#<n>` beside the key, then renames it (put) or hard-links it (create), and hides such
+names from listings: atomic, but never synced. After a power cut the name can then be there with none of the bytes,
+and a manifest like that could never be created again. So here the bytes are synced before the name appears, and the
+folders up to the root after. The temporary names are the same, so what a crash leaves behind stays out of listings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_object(root: Path, key: str, data: bytes, *, exclusive: bool) -> bool:
+    """Write `data` under `key`; False, with nothing changed, when `exclusive` and the key exists. Raises OSError."""
+
+    def fill(file: BinaryIO) -> None:
+        file.write(data)
+
+    return _write(root, key, fill, exclusive=exclusive)
+
+
+def copy_object(root: Path, key: str, source: Path) -> None:
+    """Write the contents of the file `source` under `key`, replacing what is there. Raises OSError."""
+
+    def fill(file: BinaryIO) -> None:
+        with source.open("rb") as opened:
+            shutil.copyfileobj(opened, file, 1024 * 1024)
+
+    _write(root, key, fill, exclusive=False)
+
+
+def _write(root: Path, key: str, fill: Callable[[BinaryIO], None], *, exclusive: bool) -> bool:
+    path = root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, file = _open_temporary(path)
+    try:
+        with file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if exclusive:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        else:
+            os.rename(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _sync_folders(path.parent, root)
+    return True
+
+
+def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    for number in itertools.count(1):
+        temporary = path.with_name(f"{path.name}#{number}")
+        with contextlib.suppress(FileExistsError):
+            return temporary, temporary.open("xb")
+    raise AssertionError("unreachable: count has no end")
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """fsync `folder` and those above it up to `root`: new folders must survive a power cut as well."""
+    for target in (folder, *folder.parents):
+        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if target == root:
+            return

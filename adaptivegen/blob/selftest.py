@@ -1,0 +1,40 @@
+"""The store's self-test: may jobs be kept here? Every service runs it before it serves.
+
+The commit of a job rests on put-if-absent being exclusive; at least one real store lets several racing creates win.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from adaptivegen.blob.base import BlobStore
+from adaptivegen.errors import NotFound, StoreUnsafe
+from adaptivegen.ids import new_token
+
+RACERS = 8
+
+
+async def selftest(store: BlobStore, rng: random.Random) -> None:
+    """Raise StoreUnsafe naming what failed, or what the store raised (read-only, full, unreachable)."""
+    key = f"selftest/{new_token(prefix='t', rng=rng)}"
+    payloads = [f"racer {number}".encode() for number in range(RACERS)]
+    async with asyncio.TaskGroup() as group:
+        races = [group.create_task(store.put_if_absent(key, payload)) for payload in payloads]
+    winners = [payload for payload, race in zip(payloads, races, strict=True) if race.result()]
+    try:
+        if len(winners) != 1:
+            raise StoreUnsafe(f"{len(winners)} of {RACERS} racing creates won in {store.url}; exactly one may")
+        if await store.get(key) != winners[0]:
+            raise StoreUnsafe(f"{store.url} does not hold what the winning create wrote")
+        if await store.get(key, start=2, end=5) != winners[0][2:5]:
+            raise StoreUnsafe(f"{store.url} answers a range read wrongly")
+        if [meta.key async for meta in store.list("selftest/") if meta.key == key] != [key]:
+            raise StoreUnsafe(f"{store.url} does not list what it holds")
+    finally:
+        await store.delete(key)
+    try:
+        await store.head(key)
+    except NotFound:
+        return
+    raise StoreUnsafe(f"{store.url} still shows a deleted object")

@@ -1,0 +1,180 @@
+"""The parent's side: one model child, one generation at a time in order of arrival, restarted when it dies.
+
+Owns the child. Decides when it is given up: on a death, on silence beyond `step_timeout_s`, and when a cancelled
+generation does not stop within `cancel_grace_s`. It must not know jobs, brokers or stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from adaptivegen.child.parent import ChildProcess
+from adaptivegen.clock import Clock
+from adaptivegen.errors import Cancelled, GenerationFailed, NodeUnavailable, ResourceExhausted
+from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
+from adaptivegen.telemetry import get_logger
+
+LOAD_TIMEOUT_S = 120.0
+CANCEL_GRACE_S = 5.0
+
+
+class ModelRunner:
+    """Runs generations in a child started as `python -m <module> <args>`.
+
+    `queued` counts those waiting, `busy` says whether one runs. At most `max_waiting` wait; one more is refused.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        args: list[str],
+        *,
+        clock: Clock,
+        max_waiting: int = 16,
+        step_timeout_s: float = 120.0,
+    ) -> None:
+        self._module = module
+        self._args = args
+        self._clock = clock
+        self._max_waiting = max_waiting
+        self._step_timeout_s = step_timeout_s
+        self._child: ChildProcess | None = None
+        self._turn = asyncio.Lock()
+        self._current = ""
+        self.queued = 0
+        self.load_ms = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self._child is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a generation runs now."""
+        return self._turn.locked()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while it lives."""
+        return self._child.pid if self._child else None
+
+    async def start(self) -> None:
+        """Start the child and wait until its model is loaded; raises what the child said, or GenerationFailed."""
+        child = ChildProcess(self._module, self._args)
+        await child.start()
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                header, _ = await child.receive()
+        except TimeoutError as exc:
+            await child.kill()
+            raise GenerationFailed(f"the model did not load within {LOAD_TIMEOUT_S:g} s") from exc
+        if header["type"] != "ready":
+            await child.kill()
+            raise raised(header)
+        self.load_ms = float(header["load_ms"])
+        self._child = child
+        get_logger().info("model_loaded", model=header["model"], load_ms=self.load_ms, pid=child.pid)
+
+    async def generate(
+        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+    ) -> Generated:
+        """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
+
+        Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
+        started again for the next), and whatever typed error the model raised.
+        """
+        if self.queued >= self._max_waiting:
+            raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
+        self.queued += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self.queued -= 1
+        try:
+            if self._child is None:
+                await self.start()
+            self._current = command.request_id
+            return await self._converse(command, start_mp4, on_step)
+        except (GenerationFailed, TimeoutError) as exc:
+            await self._give_up()
+            if isinstance(exc, TimeoutError):
+                raise GenerationFailed(f"the model said nothing for {self._step_timeout_s:g} s") from exc
+            raise
+        except asyncio.CancelledError:
+            await self._stop_model(command.request_id)
+            raise
+        finally:
+            self._current = ""
+            self._turn.release()
+
+    async def cancel(self, request_id: str) -> None:
+        """Ask the model to stop `request_id` before its next step; its `generate` then raises Cancelled."""
+        if self._child is not None and self._current == request_id:
+            await self._child.send({"type": "cancel", "request_id": request_id})
+
+    async def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            await self._child.stop(grace_s=2.0)
+            self._child = None
+
+    async def _converse(
+        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+    ) -> Generated:
+        child = self._living()
+        await child.send(command.header(), {"start": start_mp4} if start_mp4 is not None else {})
+        while True:
+            async with asyncio.timeout(self._step_timeout_s):
+                header, blobs = await child.receive()
+            if header.get("request_id") != command.request_id:
+                continue  # the tail of an earlier, cancelled generation
+            if header["type"] == "step":
+                on_step(_step(header, blobs))
+            elif header["type"] == "done":
+                return _generated(header, blobs)
+            else:
+                raise raised(header)
+
+    async def _stop_model(self, request_id: str) -> None:
+        """Make the child free again: it confirms the cancel, or is killed."""
+        child = self._child
+        if child is None:
+            return
+        try:
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await child.send({"type": "cancel", "request_id": request_id})
+                while True:
+                    header, _ = await child.receive()
+                    if header.get("request_id") == request_id and header["type"] in ("done", "error"):
+                        return
+        except (TimeoutError, GenerationFailed, Cancelled):
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.kill()
+
+    def _living(self) -> ChildProcess:
+        if self._child is None:
+            raise NodeUnavailable("the model is not loaded")
+        return self._child
+
+
+def _step(header: dict[str, Any], blobs: dict[str, Any]) -> Step:
+    look = bytes(blobs["look"]) if "look" in blobs else b""
+    return Step(step=int(header["step"]), steps=int(header["steps"]), stage=str(header["stage"]), look_jpeg=look)
+
+
+def _generated(header: dict[str, Any], blobs: dict[str, Any]) -> Generated:
+    return Generated(
+        mp4=bytes(blobs["mp4"]),
+        width=int(header["width"]),
+        height=int(header["height"]),
+        frames=int(header["frames"]),
+        generate_ms=float(header["generate_ms"]),
+        encode_ms=float(header["encode_ms"]),
+    )

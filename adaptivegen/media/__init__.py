@@ -1,0 +1,1 @@
+"""Media: encoding and decoding, untrusted uploads, byte ranges, signed URLs, contact sheets."""

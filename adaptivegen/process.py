@@ -1,0 +1,82 @@
+"""What every service process does around its work: the loop, signals, the ready line, the bounded drain.
+
+`run(main)` runs `main(stop)` on uvloop and returns the exit status. SIGTERM and SIGINT set `stop`; a second signal,
+or a drain that outlasts `DRAIN_LIMIT_S`, ends the process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
+from adaptivegen.telemetry import get_logger
+
+DRAIN_LIMIT_S = 60.0
+EXIT_SETTINGS = 2
+EXIT_FAILURE = 1
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]], *, use_uvloop: bool = True) -> int:
+    """Run a service to its end. 0 after a drain, 2 for refused settings, 1 for any other failure."""
+
+    async def guarded() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, stop)
+        await main(stop)
+
+    try:
+        if use_uvloop:
+            import uvloop
+
+            uvloop.run(guarded())
+        else:
+            asyncio.run(guarded())
+    except AdaptiveGenError as exc:
+        return refuse(exc)
+    except BaseExceptionGroup as group:
+        ours = [error for error in group.exceptions if isinstance(error, AdaptiveGenError)]
+        if not ours:
+            raise
+        return refuse(ours[0])
+    return 0
+
+
+def refuse(error: AdaptiveGenError) -> int:
+    """Say on standard error why the process ends; returns its exit status."""
+    sys.stderr.write(f"error: {error.message}\n")
+    return EXIT_SETTINGS if isinstance(error, SettingsInvalid) else EXIT_FAILURE
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(EXIT_FAILURE)
+    stop.set()
+    watchdog = threading.Timer(DRAIN_LIMIT_S, os._exit, args=(EXIT_FAILURE,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+async def retry_until(
+    step: Callable[[], Awaitable[None]], *, stop: asyncio.Event, clock: Clock, what: str, longest_s: float = 5.0
+) -> bool:
+    """Repeat `step` while it raises a retryable error, with growing pauses; False when `stop` came first."""
+    pause_s = 0.2
+    while not stop.is_set():
+        try:
+            await step()
+            return True
+        except AdaptiveGenError as exc:
+            if not exc.retryable:
+                raise
+            get_logger().warning("waiting", what=what, code=exc.code, error=exc.message)
+        await clock.sleep(pause_s)
+        pause_s = min(longest_s, pause_s * 2)
+    return False

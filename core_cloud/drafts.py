@@ -1,0 +1,71 @@
+"""What a final starts from: the draft (from the edge that makes it, else from the object store), a reference, or noise.
+
+Decides the order and what is said about it. An edge that is gone, slow or has forgotten the draft is no failure of
+the job: the final then starts from the stored draft or from noise, and the job's notes say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptivegen.errors import AdaptiveGenError
+from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.rpc.channel import ClientTls
+from adaptivegen.rpc.draft import fetch_draft
+from adaptivegen.telemetry import get_logger
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What generation starts from: the bytes of an MP4, or None for noise; `note` says what went otherwise."""
+
+    mp4: bytes | None = None
+    note: str = ""
+
+
+class DraftSource:
+    """Fetches start clips for one worker."""
+
+    def __init__(self, *, jobs: JobStore, wait_s: float, tls: ClientTls | None) -> None:
+        self._jobs = jobs
+        self._wait_s = wait_s
+        self._tls = tls
+
+    async def draft(self, spec: JobSpec) -> Start:
+        """The draft of `spec`, waiting up to `wait_s` for one being made. A draft that cannot be had raises nothing."""
+        stored = await self._stored(spec)
+        if stored is not None:
+            return Start(mp4=stored)
+        try:
+            return Start(
+                mp4=await fetch_draft(
+                    spec.edge_grpc_address,
+                    tenant=spec.tenant,
+                    job_id=spec.id,
+                    token=spec.draft_token,
+                    deadline_s=self._wait_s,
+                    tls=self._tls,
+                )
+            )
+        except AdaptiveGenError as exc:
+            get_logger().warning("draft_not_fetched", job_id=spec.id, edge=spec.decision.edge_id, error=exc.message)
+        stored = await self._stored(spec)
+        if stored is not None:
+            return Start(mp4=stored)
+        return Start(note=f"the draft of {spec.decision.edge_id} could not be had, so the final was made from noise")
+
+    async def reference(self, spec: JobSpec) -> Start:
+        """The uploaded clip a request starts from, if it has one; raises NotFound or StorageFailure."""
+        found = spec.request.reference
+        return Start(mp4=await self._jobs.blob.get(found.key)) if found else Start()
+
+    async def _stored(self, spec: JobSpec) -> bytes | None:
+        draft = await self._jobs.draft(spec.tenant, spec.id)
+        if draft is None:
+            return None
+        try:
+            return await self._jobs.blob.get(draft.media.key)
+        except AdaptiveGenError as exc:
+            get_logger().warning("stored_draft_unreadable", job_id=spec.id, error=exc.message)
+            return None

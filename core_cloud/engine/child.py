@@ -1,0 +1,30 @@
+"""The worker's model child: `python -m core_cloud.engine.child MODEL BACKEND THREADS`. The only process with a GPU."""
+
+from __future__ import annotations
+
+import sys
+
+from adaptivegen.child.serve import Channel
+from adaptivegen.generation.child import serve
+from core_cloud.models.registry import BACKENDS, Backend, open_generator
+
+
+def choose_backend(asked: str) -> Backend:
+    """The backend asked for; `auto` is torch where a CUDA device can be used, else ONNX Runtime."""
+    if asked in BACKENDS:
+        return "torch" if asked == "torch" else "onnx"
+    try:
+        import torch
+    except ImportError:
+        return "onnx"
+    return "torch" if torch.cuda.is_available() else "onnx"
+
+
+def main() -> None:
+    """Serve one model on standard input and output."""
+    model, backend, threads = sys.argv[1:4]
+    serve(Channel(), lambda: open_generator(model, backend=choose_backend(backend), threads=int(threads)))
+
+
+if __name__ == "__main__":
+    main()

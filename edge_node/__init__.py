@@ -1,0 +1,1 @@
+"""The edge node: client API, draft model, durable submission, delivery."""

@@ -1,0 +1,1 @@
+"""The client API over HTTP, in the OpenAI videos shape with extras."""

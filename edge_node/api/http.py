@@ -1,0 +1,272 @@
+"""The HTTP routes of an edge. Thin: read the request, call `Videos`, render the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound
+from adaptivegen.ids import new_token
+from adaptivegen.jobs.events import JobEvent
+from adaptivegen.media.ranges import answer, etag_of
+from adaptivegen.models.registry import card_names, load_card
+from adaptivegen.rpc.video import Authenticator, Variant
+from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
+from edge_node.api import render
+from edge_node.api.body import read_create, read_json
+from edge_node.delivery import Delivery
+from edge_node.videos import Videos
+
+HEARTBEAT_S = 10.0
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class HttpApi:
+    """Builds the ASGI application of one edge."""
+
+    def __init__(
+        self,
+        *,
+        videos: Videos,
+        authenticator: Authenticator,
+        delivery: Delivery,
+        ready: Callable[[], bool],
+        registry: CollectorRegistry,
+        rng: random.Random,
+        max_upload_bytes: int,
+    ) -> None:
+        self._videos = videos
+        self._authenticator = authenticator
+        self._delivery = delivery
+        self._ready = ready
+        self._registry = registry
+        self._rng = rng
+        self._max_upload_bytes = max_upload_bytes
+
+    def application(self) -> Starlette:
+        """The application, to be served by uvicorn."""
+        one = "/v1/videos/{id}"
+        routes = [
+            ("POST", "/v1/videos", self.create),
+            ("GET", "/v1/videos", self.list),
+            ("GET", one, self.get),
+            ("GET", f"{one}/content", self.content),
+            ("GET", f"{one}/events", self.events),
+            ("POST", f"{one}/cancel", self.cancel),
+            ("POST", f"{one}/upgrade", self.upgrade),
+            ("POST", f"{one}/rating", self.rate),
+            ("GET", "/v1/models", self.models),
+            ("GET", "/healthz", self.healthz),
+            ("GET", "/readyz", self.readyz),
+            ("GET", "/metrics", self.metrics),
+        ]
+        return Starlette(
+            routes=[Route(path, self._guarded(endpoint), methods=[method]) for method, path, endpoint in routes],
+            exception_handlers={HTTPException: self._unrouted},
+        )
+
+    # ---- videos -----------------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> Response:
+        """202 with the video, or 200 when it is complete already."""
+        tenant = self._tenant(request)
+        body = await read_create(request, max_bytes=self._max_upload_bytes)
+        key = request.headers.get("idempotency-key")
+        record = await self._videos.create(tenant, body.values, upload=body.upload, idempotency_key=key)
+        headers = {"location": f"/v1/videos/{record.id}", **self._pace(render.poll_after_ms(record))}
+        return JSONResponse(render.video(record), status_code=200 if record.ended else 202, headers=headers)
+
+    async def get(self, request: Request) -> Response:
+        """The video, and when to ask again."""
+        record = await self._videos.get(self._tenant(request), request.path_params["id"])
+        return JSONResponse(render.video(record), headers=self._pace(render.poll_after_ms(record)))
+
+    async def list(self, request: Request) -> Response:
+        """A page of videos."""
+        query = request.query_params
+        order = query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise InvalidRequest.field("order", order, "asc, desc")
+        limit = query.get("limit", "20")
+        if not limit.isascii() or not limit.isdigit():
+            raise InvalidRequest.field("limit", limit, "1 to 100")
+        records, has_more = await self._videos.list(
+            self._tenant(request), after=query.get("after"), limit=int(limit[:6]), ascending=order == "asc"
+        )
+        return JSONResponse(render.page(records, has_more=has_more))
+
+    async def content(self, request: Request) -> Response:
+        """The bytes, from the cache (307) or from here, whole or a range."""
+        variant = request.query_params.get("variant", "video")
+        if variant not in ("video", "draft"):
+            raise InvalidRequest.field("variant", variant, "video, draft")
+        chosen: Variant = "draft" if variant == "draft" else "video"
+        tenant = self._tenant(request)
+        media = await self._videos.media(tenant, request.path_params["id"], chosen)
+        location = self._delivery.cache_location(media, tenant=tenant)
+        if location is not None:
+            return RedirectResponse(location, status_code=307, headers={"cache-control": "private, no-store"})
+        etag = etag_of(media.sha256)
+        decided = answer(
+            size=media.size_bytes,
+            etag=etag,
+            range_header=request.headers.get("range"),
+            if_range=request.headers.get("if-range"),
+            if_none_match=request.headers.get("if-none-match"),
+        )
+        headers = {"etag": etag, "accept-ranges": "bytes", "cache-control": "private, max-age=31536000, immutable"}
+        part = decided.range
+        if decided.status == 416:
+            return Response(status_code=416, headers={**headers, "content-range": f"bytes */{part.size}"})
+        if decided.status == 304:
+            return Response(status_code=304, headers=headers)
+        if decided.status == 206:
+            headers["content-range"] = part.content_range
+        headers["content-length"] = str(part.length)
+        body = self._videos.read(media, start=part.start, end=part.end) if request.method == "GET" else _nothing()
+        return StreamingResponse(body, decided.status, headers, media_type=media.content_type)
+
+    async def events(self, request: Request) -> Response:
+        """Server-sent events until the video ends."""
+        tenant, video_id = self._tenant(request), request.path_params["id"]
+        stream = self._videos.watch(tenant, video_id, after=request.headers.get("last-event-id"))
+        first = await anext(stream)  # raises NotFound before the answer has begun
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_server_sent(first, stream), headers=headers, media_type="text/event-stream")
+
+    async def cancel(self, request: Request) -> Response:
+        """The cancelled video."""
+        return JSONResponse(render.video(await self._videos.cancel(self._tenant(request), request.path_params["id"])))
+
+    async def upgrade(self, request: Request) -> Response:
+        """The video, its final asked for."""
+        record = await self._videos.upgrade(self._tenant(request), request.path_params["id"])
+        return JSONResponse(render.video(record), status_code=202)
+
+    async def rate(self, request: Request) -> Response:
+        """204."""
+        tenant = self._tenant(request)
+        values = await read_json(request)
+        unknown = set(values) - {"stars", "draft_wait_s", "final_wait_s"}
+        if unknown:
+            raise InvalidRequest.field("body", sorted(unknown)[0], "stars, draft_wait_s, final_wait_s")
+        stars = values.get("stars")
+        if not isinstance(stars, int):
+            raise InvalidRequest.field("stars", stars, "1 to 5")
+        await self._videos.rate(
+            tenant,
+            request.path_params["id"],
+            stars=stars,
+            draft_wait_s=_seconds(values, "draft_wait_s"),
+            final_wait_s=_seconds(values, "final_wait_s"),
+        )
+        return Response(status_code=204)
+
+    # ---- the node ---------------------------------------------------------------------------------------------
+
+    async def models(self, request: Request) -> Response:
+        """The model cards."""
+        self._tenant(request)
+        return JSONResponse({"object": "list", "data": [render.model(load_card(name)) for name in card_names()]})
+
+    async def healthz(self, request: Request) -> Response:
+        """200 while the process lives."""
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, request: Request) -> Response:
+        """200 when requests are welcome, else 503."""
+        ready = self._ready()
+        return JSONResponse({"status": "ready" if ready else "not ready"}, status_code=200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    # ---- parts ------------------------------------------------------------------------------------------------
+
+    def _tenant(self, request: Request) -> str:
+        return self._authenticator.tenant(request.headers.get("authorization"))
+
+    @staticmethod
+    def _pace(milliseconds: int) -> dict[str, str]:
+        return {"openai-poll-after-ms": str(milliseconds)}
+
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+        """Request id, trace, and errors as JSON, around every endpoint."""
+
+        async def guarded(request: Request) -> Response:
+            request_id = request.headers.get(REQUEST_ID_HEADER, "")[:64] or new_token(prefix="req", rng=self._rng)
+            structlog.contextvars.bind_contextvars(request_id=request_id)
+            try:
+                with span(f"http {request.method} {request.url.path}", carrier=dict(request.headers)):
+                    response = await endpoint(request)
+            except AdaptiveGenError as exc:
+                response = _failed(exc)
+            except Exception as exc:
+                get_logger().error("unexpected_error", path=request.url.path, exc_info=exc)
+                response = _failed(InternalError(f"{type(exc).__name__}; the log has it under {request_id}"))
+            response.headers[REQUEST_ID_HEADER] = request_id
+            return response
+
+        return guarded
+
+    async def _unrouted(self, request: Request, exc: Exception) -> Response:
+        status = exc.status_code if isinstance(exc, HTTPException) else 500
+        if status == 404:
+            return _failed(NotFound(f"no such path: {request.url.path[:200]}"))
+        error = InvalidRequest.field("method", request.method, "the methods of this path")
+        return JSONResponse({"error": error.body()}, status_code=status)
+
+
+def _failed(exc: AdaptiveGenError) -> Response:
+    status, body, headers = render.error(exc)
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def _seconds(values: dict[str, object], name: str) -> float | None:
+    value = values.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequest.field(name, value, "seconds")
+    return float(value)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+async def _server_sent(first: JobEvent, rest: AsyncIterator[JobEvent]) -> AsyncIterator[bytes]:
+    """Events as they come, and a comment in every quiet `HEARTBEAT_S`, so that a dead client is noticed."""
+    yield render.event(first)
+    async with asyncio.TaskGroup() as group:
+        pending: asyncio.Task[JobEvent | None] | None = None
+        try:
+            while True:
+                pending = pending or group.create_task(_next(rest))
+                done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
+                if not done:
+                    yield b": still here\n\n"
+                    continue
+                happened = pending.result()
+                pending = None
+                if happened is None:
+                    return
+                yield render.event(happened)
+        finally:
+            if pending is not None:
+                pending.cancel()
+
+
+async def _next(events: AsyncIterator[JobEvent]) -> JobEvent | None:
+    return await anext(events, None)

@@ -1,0 +1,67 @@
+"""Where a client gets media: from the media cache by a signed URL while it answers, else from this edge.
+
+Owns the knowledge whether the cache is reachable (asked every two seconds) and the prefetch of fresh finals into it.
+"""
+
+from __future__ import annotations
+
+import httpx
+
+from adaptivegen.clock import Clock
+from adaptivegen.jobs.spec import Media
+from adaptivegen.media.signing import sign
+from adaptivegen.telemetry import get_logger
+
+PROBE_EVERY_S = 2.0
+PROBE_DEADLINE_S = 1.0
+PREFETCH_DEADLINE_S = 30.0
+
+
+class Delivery:
+    """The media cache as this edge sees it. `run` must be running."""
+
+    def __init__(self, cache_url: str, *, keys: dict[str, bytes], ttl_s: float, clock: Clock) -> None:
+        self._cache_url = cache_url.rstrip("/")
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._client = httpx.AsyncClient(timeout=PROBE_DEADLINE_S)
+        self.cache_reachable = False
+
+    async def run(self) -> None:
+        """Ask the cache whether it is there, until cancelled."""
+        while self._cache_url:
+            try:
+                answer = await self._client.get(f"{self._cache_url}/readyz")
+                reachable = answer.status_code == 200
+            except httpx.HTTPError:
+                reachable = False
+            if reachable != self.cache_reachable:
+                get_logger().info("cache_reachable" if reachable else "cache_unreachable", url=self._cache_url)
+            self.cache_reachable = reachable
+            await self._clock.sleep(PROBE_EVERY_S)
+
+    def cache_location(self, media: Media, *, tenant: str) -> str | None:
+        """The signed URL of `media` in the cache, or None when this edge must serve it."""
+        if not self.cache_reachable:
+            return None
+        path = f"/media/{media.key}"
+        if not self._keys:
+            return f"{self._cache_url}{path}"
+        kid, key = next(iter(self._keys.items()))
+        expires_at_s = int(self._clock.now_ns() / 1e9 + self._ttl_s)
+        return f"{self._cache_url}{path}?{sign(path, tenant=tenant, expires_at_s=expires_at_s, kid=kid, key=key)}"
+
+    async def prefetch(self, media: Media, *, tenant: str) -> None:
+        """Bring a fresh final into the cache, best effort: one byte is asked for, the cache fetches the whole."""
+        location = self.cache_location(media, tenant=tenant)
+        if location is None:
+            return
+        try:
+            await self._client.get(location, headers={"range": "bytes=0-0"}, timeout=PREFETCH_DEADLINE_S)
+        except httpx.HTTPError as exc:
+            get_logger().warning("prefetch_failed", key=media.key, error=str(exc))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

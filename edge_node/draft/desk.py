@@ -1,0 +1,254 @@
+"""The draft desk: runs the drafts of accepted jobs, stores them, and hands them to the workers that refine them.
+
+Owns the drafts in the making and a bounded number of finished ones. A draft that fails never fails a job that has a
+final to come: the worker is told there is none and starts from noise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, NotFound, PermissionDenied
+from adaptivegen.generation.messages import GenerateCommand, Generated, Step
+from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.jobs.events import make_event, terminal_event
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media, media_key
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.card import ModelCard
+from adaptivegen.telemetry import get_logger, span
+from edge_node.hub import EventHub
+
+KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One draft: its token, and its MP4 once finished."""
+
+    token: str
+    mp4: asyncio.Future[bytes]
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DraftTimes:
+    """Seconds from acceptance to the first look and to the complete draft, as this edge saw them."""
+
+    first_look_s: float | None
+    draft_s: float | None
+
+
+@dataclass(slots=True)
+class _Clocked:
+    began_s: float
+    first_look_s: float | None = None
+    looks: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(64))
+
+
+class DraftDesk:
+    """All drafts of one edge. `run` must be running."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        runner: ModelRunner,
+        jobs: JobStore,
+        hub: EventHub,
+        card: ModelCard,
+        clock: Clock,
+        observe: Callable[[DraftTimes], None],
+    ) -> None:
+        self._node_id = node_id
+        self._runner = runner
+        self._jobs = jobs
+        self._hub = hub
+        self.card = card
+        self._clock = clock
+        self._observe = observe
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._group: asyncio.TaskGroup | None = None
+        self.times: OrderedDict[str, DraftTimes] = OrderedDict()
+
+    async def run(self) -> None:
+        """Own the drafts' tasks, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await asyncio.Event().wait()
+
+    def begin(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None) -> None:
+        """Start the draft of an accepted job; returns at once."""
+        if self._group is None:
+            raise NotFound("the draft desk is not open")
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, so that nobody warns
+        entry = _Entry(token=spec.draft_token, mp4=future)
+        self._entries[spec.tenant, spec.id] = entry
+        entry.task = self._group.create_task(self._draft(spec, record, entry, start_mp4))
+        self._forget_old()
+
+    def cancel(self, tenant: str, job_id: str) -> None:
+        """Stop a draft in the making; the model is free within a step."""
+        entry = self._entries.get((tenant, job_id))
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
+    @property
+    def active(self) -> int:
+        """Drafts not finished yet."""
+        return sum(1 for entry in self._entries.values() if not entry.mp4.done())
+
+    async def wait_for(self, tenant: str, job_id: str, token: str) -> bytes:
+        """The MP4 of a draft made here, when it is finished. Raises NotFound or PermissionDenied."""
+        entry = self._entries.get((tenant, job_id))
+        if entry is None:
+            raise NotFound(f"no draft of {job_id!r} here", param="job_id")
+        if not hmac.compare_digest(entry.token, token):
+            raise PermissionDenied(f"not the draft token of {job_id!r}", param="token")
+        try:
+            return await asyncio.shield(entry.mp4)
+        except asyncio.CancelledError:
+            if entry.mp4.cancelled():
+                raise NotFound(f"the draft of {job_id!r} was cancelled") from None
+            raise
+
+    async def drain(self) -> None:
+        """Wait for the drafts in the making."""
+        tasks = {entry.task for entry in self._entries.values() if entry.task and not entry.task.done()}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # ---- one draft --------------------------------------------------------------------------------------------
+
+    async def _draft(self, spec: JobSpec, record: JobRecord, entry: _Entry, start_mp4: bytes | None) -> None:
+        timing = _Clocked(began_s=self._clock.monotonic_s())
+        try:
+            with span("edge.draft", carrier=spec.trace, job_id=spec.id):
+                generated = await self._generate(spec, record, timing, start_mp4)
+                if not entry.mp4.done():
+                    entry.mp4.set_result(generated.mp4)  # a waiting worker may start before the draft is stored
+                await self._store(spec, generated, timing)
+        except asyncio.CancelledError:
+            entry.mp4.cancel()
+            raise
+        except AdaptiveGenError as exc:
+            get_logger().warning("draft_failed", job_id=spec.id, code=exc.code, error=exc.message)
+            if not entry.mp4.done():
+                entry.mp4.set_exception(NotFound(f"the draft of {spec.id!r} failed: {exc.message}"))
+            if not spec.want_final:
+                await self._fail(spec, exc)
+
+    async def _generate(self, spec: JobSpec, record: JobRecord, timing: _Clocked, start_mp4: bytes | None) -> Generated:
+        """Run the model, telling each look as it comes."""
+        await self._hub.publish(make_event("draft.started", record, producer=self._node_id, now_ns=self._now_ns()))
+        command = self._command(spec, has_start=start_mp4 is not None)
+
+        def on_step(step: Step) -> None:
+            if step.look_jpeg and timing.first_look_s is None:
+                timing.first_look_s = self._clock.monotonic_s() - timing.began_s
+            if not timing.looks.full():
+                timing.looks.put_nowait(step)
+
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._tell_looks(record, timing.looks))
+            try:
+                return await self._runner.generate(command, start_mp4, on_step)
+            finally:
+                telling.cancel()
+                while not timing.looks.empty():
+                    await self._tell(record, timing.looks.get_nowait())
+
+    async def _tell_looks(self, record: JobRecord, looks: asyncio.Queue[Step]) -> None:
+        while True:
+            await self._tell(record, await looks.get())
+
+    async def _tell(self, record: JobRecord, step: Step) -> None:
+        event = make_event(
+            "draft.look",
+            record,
+            producer=self._node_id,
+            now_ns=self._now_ns(),
+            step=step.step,
+            steps=step.steps,
+            look_jpeg=step.look_jpeg,
+        )
+        if step.look_jpeg:
+            await self._hub.publish(event)
+
+    def _command(self, spec: JobSpec, *, has_start: bool) -> GenerateCommand:
+        limits, request = self.card.limits, spec.request
+        width, _, height = limits.sizes[0].partition("x")
+        return GenerateCommand(
+            request_id=spec.id,
+            request=GenerationInput(
+                prompt=request.prompt,
+                seed=request.seed or 0,
+                width=int(width),
+                height=int(height),
+                frames=request.frames,
+                steps=spec.draft_steps,
+                guidance=limits.guidance_default,
+            ),
+            fps=request.fps,
+            strength=request.strength if has_start else None,
+            hold_first_frame=bool(has_start and request.reference and request.reference.kind == "image"),
+            want_looks=True,
+        )
+
+    async def _store(self, spec: JobSpec, generated: Generated, timing: _Clocked) -> None:
+        """Upload and index the draft, and say that it is there."""
+        sha256 = hashlib.sha256(generated.mp4).hexdigest()
+        media = Media(
+            key=media_key(spec.tenant, spec.id, 0, sha256),
+            sha256=sha256,
+            size_bytes=len(generated.mp4),
+            width=generated.width,
+            height=generated.height,
+            frames=generated.frames,
+            fps=spec.request.fps,
+        )
+        await self._jobs.blob.put(media.key, generated.mp4)
+        manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=self._now_ns())
+        record = await self._jobs.store_draft(spec.tenant, spec.id, manifest)
+        draft_s = self._clock.monotonic_s() - timing.began_s
+        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s)
+        self.times[spec.id] = times
+        while len(self.times) > 1024:
+            self.times.popitem(last=False)
+        self._observe(times)
+        await self._hub.publish(make_event("draft.completed", record, producer=self._node_id, now_ns=self._now_ns()))
+        if record.ended:
+            await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
+        get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3))
+
+    async def _fail(self, spec: JobSpec, error: AdaptiveGenError) -> None:
+        """A job that was only a draft ends with it."""
+        manifest = Manifest(
+            id=spec.id,
+            tenant=spec.tenant,
+            outcome="failed",
+            epoch=0,
+            finished_at_ns=self._now_ns(),
+            error=Failure(code=error.code, message=error.message),
+        )
+        try:
+            record, _ = await self._jobs.finish(manifest)
+            await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
+        except AdaptiveGenError as exc:
+            get_logger().warning("failure_not_stored", job_id=spec.id, error=exc.message)  # the reconciler will see
+
+    def _forget_old(self) -> None:
+        finished = [key for key, entry in self._entries.items() if entry.mp4.done()]
+        for key in finished[: max(0, len(finished) - KEPT_DRAFTS)]:
+            del self._entries[key]
+
+    def _now_ns(self) -> int:
+        return self._clock.now_ns()
