@@ -54,7 +54,7 @@ class BlobStore(Protocol):
     def stream(
         self, key: str, *, start: int = 0, end: int | None = None, chunk_bytes: int = 256 * 1024
     ) -> AsyncIterator[bytes]:
-        """The bytes [start, end) in pieces of about `chunk_bytes`; the deadline counts per piece."""
+        """The bytes [start, end) in pieces of at most `chunk_bytes`; the deadline counts per piece."""
         ...
 
     async def head(self, key: str) -> ObjectMeta:

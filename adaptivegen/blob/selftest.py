@@ -19,10 +19,8 @@ async def selftest(store: BlobStore, rng: random.Random) -> None:
     """Raise StoreUnsafe naming what failed, or what the store raised (read-only, full, unreachable)."""
     key = f"selftest/{new_token(prefix='t', rng=rng)}"
     payloads = [f"racer {number}".encode() for number in range(RACERS)]
-    async with asyncio.TaskGroup() as group:
-        races = [group.create_task(store.put_if_absent(key, payload)) for payload in payloads]
-    winners = [payload for payload, race in zip(payloads, races, strict=True) if race.result()]
     try:
+        winners = await _race(store, key, payloads)
         if len(winners) != 1:
             raise StoreUnsafe(f"{len(winners)} of {RACERS} racing creates won in {store.url}; exactly one may")
         if await store.get(key) != winners[0]:
@@ -38,3 +36,12 @@ async def selftest(store: BlobStore, rng: random.Random) -> None:
     except NotFound:
         return
     raise StoreUnsafe(f"{store.url} still shows a deleted object")
+
+
+async def _race(store: BlobStore, key: str, payloads: list[bytes]) -> list[bytes]:
+    """The payloads whose create said that it won; raises the first error when one failed."""
+    answers = await asyncio.gather(*(store.put_if_absent(key, payload) for payload in payloads), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [payload for payload, won in zip(payloads, answers, strict=True) if won]

@@ -123,7 +123,9 @@ class ObjectStore:
                 piece = await self._call(key, pieces.__anext__())
             except StopAsyncIteration:
                 return
-            yield bytes(piece)
+            whole = bytes(piece)
+            for offset in range(0, len(whole), chunk_bytes):  # some stores answer in one piece, whatever was asked
+                yield whole[offset : offset + chunk_bytes]
 
     async def head(self, key: str) -> ObjectMeta:
         return _meta(await self._call(key, obstore.head_async(self._store, check_key(key))))
