@@ -129,7 +129,7 @@ def _upsampler(options: argparse.Namespace) -> None:
     dataset = data.load(options.folder / "data")
     high = train_upsampler.render_high(dataset, options.clips, options.folder / "high.npy")
     base = train.load_base(options.folder / options.name / "base.pt")
-    made = train_upsampler.reconstructions(base, dataset, options.clips, seed=3)
+    made = train_upsampler.reconstructions(base, dataset, options.clips, seed=3, device=options.device)
     if options.grow:
         small = train_upsampler.load_upsampler(options.folder / "draft" / "upsampler.pt")
         model = train_upsampler.grow_upsampler(small, options.grow)
@@ -138,7 +138,8 @@ def _upsampler(options: argparse.Namespace) -> None:
         tokens, mask, _ = dataset.text(np.arange(min(2000, len(dataset))))
         model.standardise.fit(tokens, mask)
     _bar(options.minutes, lambda report: train_upsampler.train_upsampler(
-        model, dataset, high, made, options.folder / options.name / "upsampler.pt", options.minutes, report))
+        model, dataset, high, made, options.folder / options.name / "upsampler.pt", options.minutes, report,
+        device=options.device))
 
 
 def _doubler(options: argparse.Namespace) -> None:
@@ -147,7 +148,7 @@ def _doubler(options: argparse.Namespace) -> None:
     frames, target = train_upsampler.doubling_pairs(upsampler, dataset, 250)
     _bar(options.minutes, lambda report: train_upsampler.train_doubler(
         FrameDoubler(SharpenerParams()), frames, target, options.folder / "cloud" / "doubler.pt", options.minutes,
-        report))
+        report, device=options.device))
 
 
 def _recogniser(options: argparse.Namespace) -> None:

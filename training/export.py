@@ -58,9 +58,33 @@ def export_doubler(model: FrameDoubler, path: Path) -> None:
     _trace(model, (torch.zeros(2, 128, 128, 3),), ("frames",), "doubled", path, axes)
 
 
+def share_constants(model: onnx.ModelProto) -> None:
+    """Keep one copy of large constants that the tracer repeated at every use (the rotary tables of each block)."""
+    names: dict[bytes, str] = {}
+    renamed: dict[str, str] = {}
+    for node in list(model.graph.node):
+        if node.op_type != "Constant" or not node.attribute or len(node.attribute[0].t.raw_data) < SMALL:
+            continue
+        tensor = node.attribute[0].t
+        key = str((tensor.data_type, list(tensor.dims))).encode() + tensor.raw_data
+        if key not in names:
+            names[key] = f"shared.{len(names)}"
+            kept = onnx.TensorProto()
+            kept.CopyFrom(tensor)
+            kept.name = names[key]
+            model.graph.initializer.append(kept)
+        renamed[node.output[0]] = names[key]
+        model.graph.node.remove(node)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name in renamed:
+                node.input[index] = renamed[name]
+
+
 def store_half(source: Path, target: Path) -> None:
     """Keep large weights as float16 followed by a cast to float32."""
     model = onnx.load(source)
+    share_constants(model)
     for weight in list(model.graph.initializer):
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < SMALL:
@@ -85,6 +109,7 @@ def quantised(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8],
 def store_int8(source: Path, target: Path) -> None:
     """Keep large matrices as int8 with a scale per output channel, widened to float32 at load."""
     model = onnx.load(source)
+    share_constants(model)
     for weight in list(model.graph.initializer):
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < SMALL or values.ndim not in (2, 4):
@@ -103,8 +128,9 @@ def store_int8(source: Path, target: Path) -> None:
 
 
 def dynamic_int8(source: Path, target: Path) -> None:
-    """Matrix products in int8 with activations quantised as they come."""
+    """Matrix products in int8 with activations quantised as they come; what stays float is stored as float16."""
     quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
+    store_half(target, target)
 
 
 def card_file(path: Path, weights: Path) -> CardFile:

@@ -1,7 +1,6 @@
 """Writes what the services load: ONNX files under the weights folder and the cards with measured times and quality."""
 
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from PIL import Image
 from adaptivegen.models.base import Clip, GenerationInput, Generator, StepReport
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest, dump_card
 from adaptivegen.models.registry import open_generator
+from adaptivegen.models.text import TextEncoder
 from training import evaluate, export
 from training.evaluate import Share
 from training.grammar import Attributes
@@ -35,7 +35,7 @@ LIMITS = {
         guidance_min=1.0, guidance_max=4.0, guidance_default=1.0,
     ),
     CLOUD: Limits(
-        sizes=("256x256", "128x128"), seconds=(2.0,), fps=12, steps_min=1, steps_max=64, steps_default=24,
+        sizes=("256x256", "128x128"), seconds=(2.0,), fps=12, steps_min=1, steps_max=64, steps_default=16,
         guidance_min=1.0, guidance_max=6.0, guidance_default=2.0,
     ),
 }
@@ -90,6 +90,7 @@ def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> P
     begun = time.perf_counter()
     model = open_generator(name, threads=threads, weights=weights)
     load_ms = (time.perf_counter() - begun) * 1e3
+    text_ms = _text_ms(weights, threads)
     looks, steps, ups = [], [], []
     for seed in range(repeats + 1):
         marks = _timed_run(model, seed)
@@ -101,7 +102,7 @@ def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> P
     request = request_for(model.card, "", 0)
     return Profile(
         hardware=hardware_name(), threads=threads, backend="onnx", width=request.width, height=request.height,
-        frames=request.frames, load_ms=round(load_ms, 1), text_ms=round(max(0.0, look_ms - step_ms), 1),
+        frames=request.frames, load_ms=round(load_ms, 1), text_ms=round(text_ms, 1),
         step_ms=round(step_ms, 1), upsample_ms=round(upsample_ms, 1), first_look_ms=round(look_ms, 1),
         encode_ms=0.0, memory_mib=round(loaded_memory_mib(name, threads), 1),
     )
@@ -120,6 +121,16 @@ def _timed_run(model: Generator, seed: int) -> list[tuple[StepReport, float]]:
     return marks
 
 
+def _text_ms(weights: Path, threads: int, *, repeats: int = 9) -> float:
+    """Median time to encode a prompt."""
+    encoder, times = TextEncoder(weights / "text", threads=threads), []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        encoder.encode("a red circle moves left over a sunset sky")
+        times.append((time.perf_counter() - begun) * 1e3)
+    return statistics.median(times)
+
+
 def hardware_name() -> str:
     """Processor as the system names it."""
     try:
@@ -130,17 +141,25 @@ def hardware_name() -> str:
 
 
 def loaded_memory_mib(name: str, threads: int) -> float:
-    """Peak resident memory of a fresh process that loads the model and generates once."""
-    code = f"from training.publish import peak_after_run; print(peak_after_run({name!r}, {threads}))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
+    """Resident MiB of a fresh process, without torch, that loaded the model and generated once; 0 if unknown."""
+    command = [sys.executable, "-c", _MEMORY_PROBE, name, str(threads)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     return float(out.stdout.strip().splitlines()[-1])
 
 
-def peak_after_run(name: str, threads: int) -> float:
-    """MiB at the peak of this process after one clip, less what the training imports had taken before."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _timed_run(open_generator(name, threads=threads), 0)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+_MEMORY_PROBE = """
+import sys
+from pathlib import Path
+from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.registry import open_generator
+model = open_generator(sys.argv[1], threads=int(sys.argv[2]))
+width, height = map(int, model.card.limits.sizes[0].split("x"))
+request = GenerationInput("a red ball", 1, width, height, 24, 2, 1.0)
+model.generate(request, on_step=lambda report: None, should_stop=lambda: False)
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.exists() else []
+print(next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0))
+"""
 
 
 def as_quality(share: Share) -> Quality:
@@ -166,7 +185,7 @@ def measure_models(folder: Path, weights: Path, count: int, threads: int, sheet:
     draft_quality = measured_quality(judge, drafts, scenes) | ceiling
     finals = _clips(cloud, prompts[: count // 2], "cloud from noise")
     cloud_quality = measured_quality(judge, finals, scenes[: count // 2]) | ceiling
-    few = max(8, count // 3)
+    few = max(8, count // 4)
     refined: list[Clip] = []
     for t0 in (0.3, 0.5, 0.7):
         made = _clips(cloud, prompts[:few], f"refine from {t0}", drafts[:few], t0)
@@ -180,7 +199,7 @@ def measure_models(folder: Path, weights: Path, count: int, threads: int, sheet:
         write_card(name, weights, (times[name],), {key: as_quality(share) for key, share in quality.items()})
         print(name, asdict_rows(quality), times[name].model_dump(), sep="\n")
     if sheet is not None:
-        rows = [part for i in range(0, 12, 2) for part in (drafts[i : i + 2], refined[i : i + 2])]
+        rows = [part for i in range(0, min(12, few - 1), 2) for part in (drafts[i : i + 2], refined[i : i + 2])]
         Image.fromarray(evaluate.contact_sheet(rows, 4, 64)).save(sheet, optimize=True)
 
 

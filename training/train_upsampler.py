@@ -49,22 +49,25 @@ def render_high(data: Dataset, count: int, path: Path, size: int = SCALE * LOW_S
 
 
 @torch.no_grad()
-def reconstructions(base: BaseTransformer, data: Dataset, count: int, seed: int) -> NDArray[np.uint8]:
+def reconstructions(
+    base: BaseTransformer, data: Dataset, count: int, seed: int, device: str = "cpu"
+) -> NDArray[np.uint8]:
     """What the base makes of the first `count` clips, noised to t in [0.35, 0.85]: (count, 8, 32, 32, 3) uint8."""
     generator = torch.Generator().manual_seed(seed)
+    base = base.to(device)
     out = np.empty((count, *data.clips.shape[1:]), dtype=np.uint8)
     for start in range(0, count, 16):
         rows = np.arange(start, min(start + 16, count))
-        clip, text = data.frames(rows), data.text(rows)
-        t = torch.rand(len(rows), generator=generator) * 0.5 + 0.35
-        noise = torch.randn(clip.shape, generator=generator)
+        clip, text = data.frames(rows, device), data.text(rows, device)
+        t = (torch.rand(len(rows), generator=generator) * 0.5 + 0.35).to(device)
+        noise = torch.randn(clip.shape, generator=generator).to(device)
         z = noised(clip, noise, t)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             first = base(z, t, *text).float()  # (B, 8, 32, 32, 3)
             later = t + (1 - t) * 0.5
             share = ((later - t) / (1 - t))[:, None, None, None, None]
             made = base(z + share * (first - z), later, *text).float()
-        out[rows] = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).numpy()
+        out[rows] = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
     return out
 
 
@@ -86,14 +89,16 @@ def upsampler_batch(data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uin
 
 
 def train_upsampler(model: SpaceTimeUpsampler, data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uint8] | None,
-                    path: Path, minutes: float, report: Report, batch: int = 8, rate: float = 1e-3) -> None:
+                    path: Path, minutes: float, report: Report, batch: int = 8, rate: float = 1e-3,
+                    device: str = "cpu") -> None:
     """Fit with an L1 loss until the minutes are spent; the averaged weights go to `path`."""
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     rng = np.random.default_rng(int(minutes * 1000))
 
     def loss() -> Tensor:
-        low, level, tokens, mask, target = upsampler_batch(data, high, made, batch, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        parts = upsampler_batch(data, high, made, batch, rng)
+        low, level, tokens, mask, target = (part.to(device) for part in parts)
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             out = model(low, level, tokens, mask)
         error: Tensor = (out.float() - target).abs().mean()
         return error
@@ -102,17 +107,18 @@ def train_upsampler(model: SpaceTimeUpsampler, data: Dataset, high: NDArray[np.u
 
 
 def train_doubler(model: FrameDoubler, frames: NDArray[np.uint8], target: NDArray[np.uint8], path: Path,
-                  minutes: float, report: Report, batch: int = 8, rate: float = 1e-3) -> None:
+                  minutes: float, report: Report, batch: int = 8, rate: float = 1e-3,
+                  device: str = "cpu") -> None:
     """Fit frames (N, H, W, 3) to target (N, 2H, 2W, 3), both uint8, on crops of 48 pixels, with an L1 loss."""
     rng = np.random.default_rng(0)
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
     def loss() -> Tensor:
         rows = np.sort(rng.choice(len(frames), batch, replace=False))
         y, x = (int(v) for v in rng.integers(0, frames.shape[1] - 48 + 1, 2))
-        low = to_unit(torch.from_numpy(frames[rows, y : y + 48, x : x + 48].copy()))
-        wanted = to_unit(torch.from_numpy(target[rows, 2 * y : 2 * y + 96, 2 * x : 2 * x + 96].copy()))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = to_unit(torch.from_numpy(frames[rows, y : y + 48, x : x + 48].copy())).to(device)
+        wanted = to_unit(torch.from_numpy(target[rows, 2 * y : 2 * y + 96, 2 * x : 2 * x + 96].copy())).to(device)
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             out = model(low)
         error: Tensor = (out.float() - wanted).abs().mean()
         return error

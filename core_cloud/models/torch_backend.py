@@ -99,11 +99,17 @@ class TorchNetworks:
     def predict(self, noisy: Floats, t: float, text: TextEmbedding, *, conditional: bool) -> Floats:
         """One base evaluation, (8, 32, 32, 3) -> the same."""
         mask = text.mask * np.float32(conditional)
-        return self._run(self._base, noisy[None], self._scalar(t), text.tokens[None], mask[None], text.pooled[None])[0]
+        clean: Floats = self._run(
+            self._base, noisy[None], self._scalar(t), text.tokens[None], mask[None], text.pooled[None]
+        )[0]
+        return clean
 
     def upsample(self, low: Floats, level: float, text: TextEmbedding) -> Floats:
         """(8, 32, 32, 3) -> (24, 128, 128, 3)."""
-        return self._run(self._upsampler, low[None], self._scalar(level), text.tokens[None], text.mask[None])[0]
+        high: Floats = self._run(
+            self._upsampler, low[None], self._scalar(level), text.tokens[None], text.mask[None]
+        )[0]
+        return high
 
     def double(self, frames: Floats) -> Floats:
         """(N, H, W, 3) -> (N, 2H, 2W, 3)."""

@@ -8,7 +8,12 @@ from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, 
 from adaptivegen.models.registry import card_names, load_card, open_generator, verified_files
 from core_cloud.models import registry as cloud_registry
 
-HUES = {"red": (0.85, 0.08, 0.10), "green": (0.10, 0.75, 0.15), "blue": (0.10, 0.19, 0.90), "yellow": (0.95, 0.85, 0.05)}
+HUES = {
+    "red": (0.85, 0.08, 0.10),
+    "green": (0.10, 0.75, 0.15),
+    "blue": (0.10, 0.19, 0.90),
+    "yellow": (0.95, 0.85, 0.05),
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +89,11 @@ def test_torch_and_onnx_agree() -> None:
     pytest.importorskip("torch", reason="the gpu or train extra (torch) is not installed")
     pytest.importorskip("onnx", reason="the train extra (onnx) is not installed")
     request = GenerationInput("a blue heart grows in a desert", 3, 128, 128, 24, 2, 1.5)
+    models = (
+        cloud_registry.open_generator("pocket-cloud", threads=2, backend="onnx"),
+        cloud_registry.open_generator("pocket-cloud", threads=2, backend="torch", device="cpu"),
+    )
     clips = [
-        cloud_registry.open_generator("pocket-cloud", threads=2, backend=backend, device=device).generate(
-            request, on_step=lambda report: None, should_stop=lambda: False
-        )
-        for backend, device in (("onnx", None), ("torch", "cpu"))
+        model.generate(request, on_step=lambda report: None, should_stop=lambda: False) for model in models
     ]
     assert np.abs(clips[0].astype(int) - clips[1]).mean() < 1.0
