@@ -1,0 +1,1 @@
+"""The scheduler: placement per request, the node table, reconciliation, the admin API."""

@@ -1,0 +1,131 @@
+"""The choice among plans for one request, with its reasons. Pure: same view, query, time and chance, same choice.
+
+`decide` changes nothing; `record` then notes in the view the work that a decision sends out, so that the next one sees
+it before any heartbeat does. Service and simulator call both.
+"""
+
+from __future__ import annotations
+
+import random
+
+from adaptivegen.errors import InvalidRequest, ModelNotFound
+from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
+from scheduler.decide.plans import Situation, final_steps, look_at, weigh
+from scheduler.decide.predict import draft_work, work_of
+from scheduler.decide.view import View
+
+MAX_PIXELS = 2**40  # of a whole clip; far beyond any model, near enough to keep the arithmetic sane
+
+
+def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Decision:
+    """Choose a plan. Raises ModelNotFound for a cloud model without a card, InvalidRequest for impossible numbers."""
+    _check(view, query)
+    situation = look_at(view, query, now_ns=now_ns, rng=rng)
+    candidates = weigh(situation)
+    plan, reasons = _choose(situation, candidates)
+    refine = situation.cloud.refine if plan == "refine" else None
+    return Decision(
+        job_id=query.job_id,
+        plan=plan,
+        edge_id=query.edge_id,
+        pool=situation.pool.pool,
+        final_steps=final_steps(situation, plan),
+        refine_t0=refine.t0 if refine else None,
+        decided_by=view.decider,
+        decided_at_ns=now_ns,
+        reasons=tuple(reasons),
+        candidates=candidates,
+        view_digest=view.nodes.digest(),
+    )
+
+
+def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
+    """Note the work the decision sends to the edge and to the pool."""
+    shape = {"width": query.width, "height": query.height, "frames": query.frames}
+    draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
+    if decision.plan in ("draft", "refine") and draft is not None:
+        work = draft_work(draft, **shape)
+        view.nodes.dispatch_draft(decision.edge_id, work.total_s if work else 0.0)
+    if decision.plan in ("refine", "cloud"):
+        work = work_of(cloud, **shape, steps=decision.final_steps)
+        view.nodes.dispatch_final(decision.pool, query.job_id, work.total_s if work else 0.0, now_ns=now_ns)
+
+
+def _check(view: View, query: PlacementQuery) -> None:
+    card = view.cards.get(query.cloud_model)
+    if card is None:
+        known = ", ".join(sorted(view.cards)) or "none"
+        raise ModelNotFound(f"no model {query.cloud_model[:80]!r} is known here; known: {known}", param="cloud_model")
+    for name, value in (("width", query.width), ("height", query.height), ("frames", query.frames)):
+        if value <= 0:
+            raise InvalidRequest.field(name, value, "1 or more")
+    pixels = query.width * query.height * query.frames
+    if pixels > MAX_PIXELS:
+        raise InvalidRequest.field("width x height x frames", pixels, f"at most {MAX_PIXELS}")
+    if query.final_steps and not card.limits.steps_min <= query.final_steps <= card.limits.steps_max:
+        limit = f"0 (the default) or {card.limits.steps_min} to {card.limits.steps_max}"
+        raise InvalidRequest.field("final_steps", query.final_steps, limit)
+
+
+def _choose(situation: Situation, candidates: tuple[Candidate, ...]) -> tuple[Plan, list[str]]:
+    query = situation.query
+    by_plan = {candidate.plan: candidate for candidate in candidates}
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    if by_plan["hit"].feasible:
+        return "hit", ["Plan hit: the same video is already stored, so it is served at once."]
+    reasons: list[str] = []
+    if query.requested_plan:
+        asked = next((c for c in candidates if c.plan == query.requested_plan), None)
+        if asked is not None and asked.feasible:
+            return asked.plan, [f"Plan {asked.plan} was asked for and is possible.", *_details(situation, asked)]
+        why = asked.reason if asked is not None else "this scheduler knows no such plan"
+        reasons.append(f"Plan {query.requested_plan[:40]} was asked for and is not possible: {why}.")
+    if not feasible:
+        plan: Plan = "refine" if _can_refine(situation) else "cloud"
+        reasons.append(f"Plan {plan} is taken although nothing can be predicted: {by_plan[plan].reason}.")
+        return plan, reasons
+    best = max(feasible, key=lambda candidate: candidate.score)  # the first listed wins a tie
+    reasons.append(_comparison(best, feasible))
+    reasons.extend(_details(situation, best))
+    for candidate in candidates:
+        if not candidate.feasible and candidate.plan not in ("hit", query.requested_plan):
+            reasons.append(f"Plan {candidate.plan} is not possible: {candidate.reason}.")
+    return best.plan, reasons
+
+
+def _can_refine(situation: Situation) -> bool:
+    refine = situation.cloud.refine
+    return not situation.drafting.obstacle and refine is not None and situation.query.draft_model in refine.sources
+
+
+def _comparison(best: Candidate, feasible: list[Candidate]) -> str:
+    others = [f"{other.plan} {other.score:.2f}" for other in feasible if other is not best]
+    against = f", against {' and '.join(others)}" if others else ", and nothing else is possible"
+    return f"Plan {best.plan} has the best score, {best.score:.2f} (QoE less cost){against}."
+
+
+def _details(situation: Situation, chosen: Candidate) -> list[str]:
+    """What is expected of the chosen plan, and what had to be assumed."""
+    reasons: list[str] = []
+    if chosen.draft_s is not None:
+        reasons.append(
+            f"The draft is expected after {chosen.draft_s:.1f} s, its first look after {chosen.first_look_s:.1f} s."
+        )
+    if chosen.plan in ("refine", "cloud"):
+        if chosen.final_s is not None:
+            reasons.append(
+                f"The final is expected after {chosen.final_s:.1f} s, with {chosen.gpu_s:.1f} cloud seconds."
+            )
+        else:
+            reasons.append(
+                f"No healthy worker serves {situation.cloud.name}: the final is queued and its time is not known."
+            )
+    if chosen.plan == "cloud" and situation.drafting.obstacle:
+        reasons.append(f"There is no draft: {situation.drafting.obstacle}.")
+    if chosen.plan in ("draft", "refine") and situation.drafting.note:
+        note = situation.drafting.note
+        reasons.append(f"{note[0].upper()}{note[1:]}.")
+    for card in (situation.draft, situation.cloud):
+        if card is not None and "mos" not in card.quality:
+            reasons.append(f"The quality of {card.name} was not measured, so it is assumed.")
+    return reasons

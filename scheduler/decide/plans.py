@@ -1,0 +1,193 @@
+"""The plans a request could take, each with its predicted times, QoE, cost, and why it is possible or not. Pure.
+
+Seams for later plans (near-hit, split, reduced): each is one more function here that returns a candidate.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import Candidate, PlacementQuery, Plan
+from scheduler.decide.predict import PoolWait, Work, draft_wait_s, draft_work, pool_wait, work_of
+from scheduler.decide.qoe import qoe, quality_of
+from scheduler.decide.view import Node, View
+
+
+@dataclass(frozen=True, slots=True)
+class Drafting:
+    """What the asking edge can do. `obstacle` is empty when it can draft; times in seconds from now."""
+
+    obstacle: str
+    wait_s: float = 0.0
+    work: Work | None = None
+    note: str = ""
+
+    @property
+    def done_s(self) -> float | None:
+        """When the draft is complete."""
+        return self.wait_s + self.work.total_s if self.work and not self.obstacle else None
+
+    @property
+    def look_s(self) -> float | None:
+        """When its first look is there."""
+        return self.wait_s + self.work.first_look_s if self.work and not self.obstacle else None
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One query against the view: everything the candidates share."""
+
+    view: View
+    query: PlacementQuery
+    cloud: ModelCard
+    draft: ModelCard | None
+    drafting: Drafting
+    pool: PoolWait
+
+    def candidate(
+        self,
+        plan: Plan,
+        reason: str,
+        *,
+        draft_s: float | None = None,
+        look_s: float | None = None,
+        final_s: float | None = None,
+        gpu_s: float = 0.0,
+    ) -> Candidate:
+        """A feasible candidate with its QoE and score."""
+        settings, intent = self.view.qoe, self.query.intent
+        final_quality = quality_of(self.cloud, assumed=settings.unmeasured_final)
+        draft_quality = quality_of(self.draft, assumed=settings.unmeasured_draft)
+        value = qoe(
+            settings,
+            intent=intent,
+            draft_quality=final_quality if plan == "hit" else draft_quality,  # what a hit shows first is the final
+            draft_s=draft_s,
+            final_quality=final_quality,
+            final_s=final_s,
+        )
+        return Candidate(
+            plan=plan,
+            feasible=True,
+            reason=reason,
+            first_look_s=look_s,
+            draft_s=draft_s,
+            final_s=final_s,
+            qoe=value,
+            gpu_s=gpu_s,
+            score=value - self.view.costs.of(gpu_s, intent=intent),
+        )
+
+
+def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
+    """Collect what the candidates share; the cloud model's card must be in the view."""
+    draft = view.cards.get(query.draft_model)
+    node = view.nodes.get(query.edge_id)
+    return Situation(
+        view=view,
+        query=query,
+        cloud=view.cards[query.cloud_model],
+        draft=draft,
+        drafting=_drafting(query, draft, node, now_ns=now_ns),
+        pool=pool_wait(view, query.cloud_model, now_ns=now_ns, rng=rng),
+    )
+
+
+def weigh(situation: Situation) -> tuple[Candidate, ...]:
+    """All candidates, feasible or not, in a fixed order."""
+    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation))
+
+
+def final_steps(situation: Situation, plan: Plan) -> int:
+    """Steps of the final under a plan: as asked, else the plan's default; 0 for a plan without one."""
+    if plan in ("hit", "draft"):
+        return 0
+    refine = situation.cloud.refine if plan == "refine" else None
+    return situation.query.final_steps or (refine.steps if refine else situation.cloud.limits.steps_default)
+
+
+def _impossible(plan: Plan, reason: str) -> Candidate:
+    return Candidate(plan=plan, feasible=False, reason=reason)
+
+
+def _drafting(query: PlacementQuery, card: ModelCard | None, node: Node | None, *, now_ns: int) -> Drafting:
+    edge = query.edge_id
+    if card is None:
+        return Drafting(f"no model card {query.draft_model} is known here")
+    work = draft_work(card, width=query.width, height=query.height, frames=query.frames)
+    if work is None:
+        return Drafting(f"the card of {card.name} has no measured times")
+    condition = node.condition(now_ns) if node is not None else "stale"
+    if node is None or condition == "stale":
+        # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
+        return Drafting("", 0.0, work, f"edge {edge} has sent no fresh report, so it is taken to be idle")
+    if condition == "draining":
+        return Drafting(f"edge {edge} is being drained")
+    if condition == "loading":
+        return Drafting(f"edge {edge} is not ready to draft")
+    if card.name not in node.report.models:
+        return Drafting(f"edge {edge} does not serve {card.name}")
+    return Drafting("", draft_wait_s(node, now_ns=now_ns), work, work.note)
+
+
+def _hit(situation: Situation) -> Candidate:
+    if not situation.query.content_known:
+        return _impossible("hit", "no finished video with this content key is stored")
+    reason = "the same video is already stored"
+    return situation.candidate("hit", reason, draft_s=0.0, look_s=0.0, final_s=0.0)
+
+
+def _draft(situation: Situation) -> Candidate:
+    query, drafting = situation.query, situation.drafting
+    if drafting.obstacle:
+        return _impossible("draft", drafting.obstacle)
+    if query.intent == "render" and query.requested_plan != "draft":
+        return _impossible("draft", "a final is wanted (intent render), and this plan makes none")
+    reason = f"edge {query.edge_id} drafts, and the final waits until it is asked for"
+    return situation.candidate("draft", reason, draft_s=drafting.done_s, look_s=drafting.look_s)
+
+
+def _refine(situation: Situation) -> Candidate:
+    query, drafting, refine = situation.query, situation.drafting, situation.cloud.refine
+    if refine is None or query.draft_model not in refine.sources:
+        return _impossible("refine", f"{situation.cloud.name} does not continue drafts of {query.draft_model}")
+    if drafting.obstacle:
+        return _impossible("refine", drafting.obstacle)
+    work = _final_work(situation, final_steps(situation, "refine"))
+    if work is None:
+        return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
+    final_s: float | None = None
+    if situation.pool.wait_s is not None:
+        final_s = max(situation.pool.wait_s, drafting.done_s or 0.0) + work.total_s
+    return situation.candidate(
+        "refine",
+        f"edge {query.edge_id} drafts, and {_who(situation)}",
+        draft_s=drafting.done_s,
+        look_s=drafting.look_s,
+        final_s=final_s,
+        gpu_s=work.generate_s,
+    )
+
+
+def _cloud(situation: Situation) -> Candidate:
+    work = _final_work(situation, final_steps(situation, "cloud"))
+    if work is None:
+        return _impossible("cloud", f"the card of {situation.cloud.name} has no measured times")
+    wait_s = situation.pool.wait_s
+    final_s = None if wait_s is None else wait_s + work.total_s
+    return situation.candidate("cloud", f"without a draft, {_who(situation)}", final_s=final_s, gpu_s=work.generate_s)
+
+
+def _final_work(situation: Situation, steps: int) -> Work | None:
+    query = situation.query
+    return work_of(situation.cloud, width=query.width, height=query.height, frames=query.frames, steps=steps)
+
+
+def _who(situation: Situation) -> str:
+    pool = situation.pool
+    if pool.wait_s is None:
+        return f"the final queues in pool {pool.pool} until a worker for {situation.cloud.name} is healthy"
+    workers = "one worker" if pool.workers == 1 else f"{pool.workers} workers"
+    return f"{workers} of pool {pool.pool} can start the final in {pool.wait_s:.1f} s"

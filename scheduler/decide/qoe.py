@@ -1,0 +1,101 @@
+"""How content a user is expected to be, from 1 to 5, and what a cloud second costs in that currency. Pure.
+
+QoE = 1 + w (Qd - 1) D(td; 0.5, 10) + (1 - w) (Qf - 1) D(tf; 5, 120)
+D(t; b, m) = clip(1 - ln(t/b) / ln(m/b), 0, 1)
+
+Waiting counts by its logarithm (Egger et al. 2012; ITU-T G.1030). Qd and Qf are the measured qualities of draft and
+final, td and tf the seconds until each is there. The anchors are guesses until ratings are collected: settings.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from adaptivegen.errors import SettingsInvalid
+from adaptivegen.models.card import ModelCard
+
+WORST, BEST = 1.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class QoeSettings:
+    """Weights of the draft by intent, anchors of waiting in seconds, and qualities assumed for unmeasured models."""
+
+    draft_weight_iterate: float = 0.5
+    draft_weight_render: float = 0.15
+    draft_best_s: float = 0.5
+    draft_worst_s: float = 10.0
+    final_best_s: float = 5.0
+    final_worst_s: float = 120.0
+    unmeasured_draft: float = 2.5
+    unmeasured_final: float = 3.5
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if not math.isfinite(getattr(self, item.name)):
+                raise SettingsInvalid(f"qoe {item.name} must be finite", param=item.name)
+        for name, value in (("iterate", self.draft_weight_iterate), ("render", self.draft_weight_render)):
+            if not 0.0 <= value <= 1.0:
+                raise SettingsInvalid(f"qoe draft_weight_{name} is {value}; allowed: 0 to 1", param="draft_weight")
+        for best_s, worst_s in ((self.draft_best_s, self.draft_worst_s), (self.final_best_s, self.final_worst_s)):
+            if not 0.0 < best_s < worst_s:
+                raise SettingsInvalid(f"qoe anchors {best_s} and {worst_s} s: 0 < best < worst must hold", param="qoe")
+        for value in (self.unmeasured_draft, self.unmeasured_final):
+            if not WORST <= value <= BEST:
+                raise SettingsInvalid(f"assumed quality is {value}; allowed: 1 to 5", param="unmeasured")
+
+    def draft_weight(self, intent: str) -> float:
+        """w: what the draft counts for."""
+        return self.draft_weight_iterate if intent == "iterate" else self.draft_weight_render
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """QoE points one cloud second must bring. Higher when iterating: most of those finals would be thrown away."""
+
+    per_gpu_s_iterate: float = 0.5
+    per_gpu_s_render: float = 0.005
+
+    def __post_init__(self) -> None:
+        for value in (self.per_gpu_s_iterate, self.per_gpu_s_render):
+            if not (math.isfinite(value) and value >= 0.0):
+                raise SettingsInvalid(f"cost per cloud second is {value}; allowed: 0 or more", param="cost_per_gpu_s")
+
+    def of(self, gpu_s: float, *, intent: str) -> float:
+        """What `gpu_s` cloud seconds cost, in QoE points."""
+        return gpu_s * (self.per_gpu_s_iterate if intent == "iterate" else self.per_gpu_s_render)
+
+
+def patience(wait_s: float, *, best_s: float, worst_s: float) -> float:
+    """D: 1 up to `best_s`, 0 from `worst_s` on, falling with the logarithm between them."""
+    if wait_s <= best_s:
+        return 1.0
+    return min(1.0, max(0.0, 1.0 - math.log(wait_s / best_s) / math.log(worst_s / best_s)))
+
+
+def qoe(
+    settings: QoeSettings,
+    *,
+    intent: str,
+    draft_quality: float,
+    draft_s: float | None,
+    final_quality: float,
+    final_s: float | None,
+) -> float:
+    """The function above; a part that never comes (None) adds nothing."""
+    weight = settings.draft_weight(intent)
+    value = WORST
+    if draft_s is not None:
+        seen = patience(draft_s, best_s=settings.draft_best_s, worst_s=settings.draft_worst_s)
+        value += weight * (draft_quality - 1.0) * seen
+    if final_s is not None:
+        seen = patience(final_s, best_s=settings.final_best_s, worst_s=settings.final_worst_s)
+        value += (1.0 - weight) * (final_quality - 1.0) * seen
+    return value
+
+
+def quality_of(card: ModelCard | None, *, assumed: float) -> float:
+    """The card's measured mean opinion score, or the assumed one."""
+    mos = card.quality.get("mos") if card is not None else None
+    return mos.value if mos is not None else assumed

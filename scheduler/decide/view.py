@@ -1,0 +1,202 @@
+"""What a decision can see: the nodes by their heartbeats, the pools' backlogs, the model cards, the weights. Pure.
+
+The table is one live object, updated in place. How fresh a report is, is judged by when it arrived here, never by its
+sender's clock. A node is `stale` after three missed heartbeats, and forgotten some minutes later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adaptivegen.models.card import ModelCard
+from adaptivegen.nodes import HEARTBEAT_S, NodeReport
+from scheduler.decide.backlog import Backlog
+from scheduler.decide.qoe import Costs, QoeSettings
+
+FRESH_FOR_S = 3 * HEARTBEAT_S
+FORGET_AFTER_S = 600.0
+MAX_NODES = 4096
+MAX_POOLS = 256
+MAX_SLOTS = 32  # of one worker, in predictions
+NodeCondition = Literal["healthy", "stale", "draining", "loading"]
+Verdict = Literal["accepted", "old", "full"]
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: its latest report, when that arrived, and the draft work sent to it since."""
+
+    report: NodeReport
+    received_at_ns: int
+    dispatched_s: float = 0.0
+    drained: bool = False
+    fingerprint: int = 0
+
+    def age_s(self, now_ns: int) -> float:
+        """Seconds since the report arrived; 0 when this machine's clock was set back."""
+        return max(0.0, (now_ns - self.received_at_ns) / 1e9)
+
+    @property
+    def clock_skew_s(self) -> float:
+        """How far the sender's clock is ahead of ours, transit included. For people only."""
+        return (self.report.sent_at_ns - self.received_at_ns) / 1e9
+
+    def condition(self, now_ns: int) -> NodeCondition:
+        """Its state as operators and decisions see it."""
+        if self.age_s(now_ns) > FRESH_FOR_S:
+            return "stale"
+        if self.drained or self.report.draining:
+            return "draining"
+        return "healthy" if self.report.ready else "loading"
+
+    def remaining_s(self, now_ns: int) -> float:
+        """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since."""
+        return max(0.0, self.report.remaining_s - self.age_s(now_ns)) + self.dispatched_s
+
+    def slots_free_at_s(self, now_ns: int) -> list[float]:
+        """When each of the node's places for work becomes free, in seconds from now."""
+        report = self.report
+        slots = max(1, min(report.capacity, MAX_SLOTS))
+        remaining_s = max(0.0, report.remaining_s - self.age_s(now_ns))
+        busy = min(slots, max(report.in_flight, 1 if remaining_s > 0 else 0))
+        return [remaining_s / max(1, busy)] * busy + [0.0] * (slots - busy)
+
+
+class NodeTable:
+    """All nodes heard of. `repr` shows its state."""
+
+    def __init__(self, *, max_nodes: int = MAX_NODES) -> None:
+        self._max_nodes = max_nodes
+        self._nodes: dict[str, Node] = {}
+        self._drained: frozenset[str] = frozenset()
+        self._backlogs: dict[str, Backlog] = {}
+        self._digest = 0
+
+    def __repr__(self) -> str:
+        return f"NodeTable(nodes={sorted(self._nodes)}, drained={sorted(self._drained)}, backlogs={self._backlogs})"
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def get(self, node_id: str) -> Node | None:
+        """The node, whatever its condition."""
+        return self._nodes.get(node_id)
+
+    # ---- nodes ------------------------------------------------------------------------------------------------
+
+    def observe(self, report: NodeReport, *, now_ns: int) -> Verdict:
+        """Take a report that arrived now. `old`: not newer than the one held; `full`: too many nodes.
+
+        A restarted node starts a new life (`started_at_ns`), in which `seq` begins again. One whose clock was set
+        back before it restarted looks older, and is taken once its old life has aged out.
+        """
+        known = self._nodes.get(report.node_id)
+        if known is None:
+            if len(self._nodes) >= self._max_nodes:
+                return "full"
+            known = Node(report, now_ns, drained=report.node_id in self._drained)
+            self._nodes[report.node_id] = known
+        else:
+            newer = (report.started_at_ns, report.seq) > (known.report.started_at_ns, known.report.seq)
+            if not newer and known.age_s(now_ns) <= FRESH_FOR_S:
+                return "old"
+            if not newer and report == known.report:
+                return "old"  # the very same message, however late: no sign of life
+            known.report, known.received_at_ns, known.dispatched_s = report, now_ns, 0.0
+        self._mark(known)
+        return "accepted"
+
+    def expire(self, now_ns: int) -> list[str]:
+        """Forget nodes silent for long; returns their ids. (Stale ones are shown, and never chosen.)"""
+        gone = [node_id for node_id, node in self._nodes.items() if node.age_s(now_ns) > FORGET_AFTER_S]
+        for node_id in gone:
+            self._digest ^= self._nodes.pop(node_id).fingerprint
+        return gone
+
+    def set_drained(self, node_ids: Iterable[str]) -> None:
+        """The nodes operators keep out of rotation now, whatever their reports say."""
+        self._drained = frozenset(node_ids)
+        for node_id, node in self._nodes.items():
+            if node.drained != (node_id in self._drained):
+                node.drained = node_id in self._drained
+                self._mark(node)
+
+    def drained(self, node_id: str) -> bool:
+        """Whether an operator keeps the node out of rotation."""
+        return node_id in self._drained
+
+    def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
+        """Healthy workers that serve `model`, by pool."""
+        pools: dict[str, list[Node]] = {}
+        for node in self._nodes.values():
+            report = node.report
+            if report.kind == "worker" and model in report.models and node.condition(now_ns) == "healthy":
+                pools.setdefault(report.pool, []).append(node)
+        return pools
+
+    def last_pool(self, model: str) -> str | None:
+        """The pool of the worker for `model` heard of last, in whatever condition."""
+        known = [node for node in self if node.report.kind == "worker" and model in node.report.models]
+        return max(known, key=lambda node: (node.received_at_ns, node.report.node_id)).report.pool if known else None
+
+    # ---- work under way ---------------------------------------------------------------------------------------
+
+    def dispatch_draft(self, edge_id: str, work_s: float) -> None:
+        """A draft was placed on this edge; its next report will include it."""
+        node = self._nodes.get(edge_id)
+        if node is not None:
+            node.dispatched_s += work_s
+            self._mark(node)
+
+    def dispatch_final(self, pool: str, job_id: str, work_s: float, *, now_ns: int) -> None:
+        """A final was placed in this pool."""
+        if pool in self._backlogs or len(self._backlogs) < MAX_POOLS:
+            self._backlogs.setdefault(pool, Backlog()).dispatch(job_id, work_s, now_ns=now_ns)
+
+    def observe_queue(self, pool: str, pending: int, *, now_ns: int) -> None:
+        """The broker holds `pending` undelivered messages of this pool now."""
+        if pool in self._backlogs or len(self._backlogs) < MAX_POOLS:
+            self._backlogs.setdefault(pool, Backlog()).observe(pending, now_ns=now_ns)
+
+    def backlog(self, pool: str) -> Backlog:
+        """The pool's backlog, to read; an empty one for a pool nothing is known of."""
+        return self._backlogs.get(pool) or Backlog()
+
+    def pools(self) -> tuple[str, ...]:
+        """Pools of all known workers and backlogs, sorted."""
+        return tuple(sorted({*self._backlogs, *(n.report.pool for n in self if n.report.kind == "worker")}))
+
+    def settle(self, job_id: str) -> None:
+        """The job is over, in whichever pool it was."""
+        for backlog in self._backlogs.values():
+            backlog.settle(job_id)
+
+    # ---- identity ---------------------------------------------------------------------------------------------
+
+    def digest(self) -> str:
+        """A name for this state: equal digests, equal reports, drains and backlogs. 16 hex digits."""
+        backlogs = "".join(f"|{pool}:{self._backlogs[pool]!r}" for pool in sorted(self._backlogs))
+        return hashlib.blake2b(f"{self._digest:x}{backlogs}".encode(), digest_size=8).hexdigest()
+
+    def _mark(self, node: Node) -> None:
+        """Keep the digest in step with one changed node: the exclusive or of all nodes' fingerprints."""
+        report = node.report
+        text = f"{report.node_id} {report.started_at_ns} {report.seq} {node.drained} {node.dispatched_s}"
+        fingerprint = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
+        self._digest ^= node.fingerprint ^ fingerprint
+        node.fingerprint = fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a decision depends on besides the query, the time and chance."""
+
+    nodes: NodeTable
+    cards: Mapping[str, ModelCard]
+    decider: str
+    default_pool: str = "default"
+    qoe: QoeSettings = field(default_factory=QoeSettings)
+    costs: Costs = field(default_factory=Costs)

@@ -1,0 +1,1 @@
+"""Tests of the scheduler's pure decisions and of its behaviour without sockets."""

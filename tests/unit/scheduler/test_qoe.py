@@ -1,0 +1,70 @@
+"""The QoE function is the design's, and refuses settings that would make it meaningless."""
+
+import math
+
+import pytest
+
+from adaptivegen.errors import SettingsInvalid
+from scheduler.decide.qoe import Costs, QoeSettings, patience, qoe, quality_of
+from tests.unit.scheduler.builders import cloud_card
+
+
+def test_patience_is_whole_up_to_the_best_and_gone_from_the_worst() -> None:
+    assert patience(0.0, best_s=0.5, worst_s=10) == 1.0
+    assert patience(0.5, best_s=0.5, worst_s=10) == 1.0
+    assert patience(10.0, best_s=0.5, worst_s=10) == pytest.approx(0.0)
+    assert patience(1e300, best_s=0.5, worst_s=10) == 0.0
+
+
+def test_patience_falls_with_the_logarithm() -> None:
+    middle_s = math.sqrt(5 * 120)
+    assert patience(middle_s, best_s=5, worst_s=120) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("intent", "draft_s", "final_s", "expected"),
+    [
+        ("iterate", 0.1, 1.0, 1 + 0.5 * 2 + 0.5 * 3),
+        ("render", 0.1, 1.0, 1 + 0.15 * 2 + 0.85 * 3),
+        ("iterate", 0.1, None, 1 + 0.5 * 2),
+        ("render", None, 1.0, 1 + 0.85 * 3),
+        ("render", None, None, 1.0),
+        ("render", 20.0, 500.0, 1.0),
+        ("iterate", math.sqrt(0.5 * 10), math.sqrt(5 * 120), 1 + 0.5 * 2 * 0.5 + 0.5 * 3 * 0.5),
+    ],
+)
+def test_the_design_function(intent: str, draft_s: float | None, final_s: float | None, expected: float) -> None:
+    value = qoe(QoeSettings(), intent=intent, draft_quality=3, draft_s=draft_s, final_quality=4, final_s=final_s)
+    assert value == pytest.approx(expected)
+
+
+def test_quality_is_measured_or_assumed() -> None:
+    assert quality_of(cloud_card(mos=4.5), assumed=2.0) == 4.5
+    assert quality_of(cloud_card(mos=None), assumed=2.0) == 2.0
+    assert quality_of(None, assumed=2.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"draft_best_s": 0.0},
+        {"draft_best_s": 11.0},
+        {"final_worst_s": math.inf},
+        {"draft_weight_iterate": 1.5},
+        {"draft_weight_render": math.nan},
+        {"unmeasured_final": 6.0},
+    ],
+)
+def test_meaningless_settings_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(SettingsInvalid):
+        QoeSettings(**changes)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_meaningless_costs_are_refused(value: float) -> None:
+    with pytest.raises(SettingsInvalid):
+        Costs(per_gpu_s_render=value)
+
+
+def test_cloud_seconds_cost_more_when_iterating() -> None:
+    assert Costs().of(10.0, intent="iterate") > Costs().of(10.0, intent="render")
