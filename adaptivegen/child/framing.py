@@ -4,29 +4,40 @@
     header    JSON object; `_parts` lists [name, length] of the binary parts that follow
     parts     the bytes, in that order
 
-Limits keep a broken peer from making the other allocate without end.
+A part is bytes or a contiguous memoryview (`array.data` of a numpy array): it is sent as it lies in memory and arrives
+as bytes; what shape and dtype it has is the header's business. Limits keep a broken peer from making the other
+allocate without end.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from adaptivegen.errors import InternalError
 
 MAX_HEADER_BYTES = 1024 * 1024
 MAX_PARTS_BYTES = 512 * 1024 * 1024
-Parts = Mapping[str, bytes]
+Parts: TypeAlias = Mapping[str, bytes | memoryview]
+Message: TypeAlias = tuple[dict[str, Any], dict[str, bytes]]
 
 
-def encode_head(header: Mapping[str, Any], parts: Parts) -> bytes:
-    """The length and header; the parts follow as they are, so that large ones are never copied."""
-    listed = [[name, len(part)] for name, part in parts.items()]
+def encode(header: Mapping[str, Any], parts: Parts) -> list[memoryview]:
+    """The pieces of one message, in order; parts are not copied. Raises InternalError beyond the limits."""
+    views = {name: _flat(memoryview(part)) for name, part in parts.items()}
+    total = sum(view.nbytes for view in views.values())
+    if total > MAX_PARTS_BYTES:
+        raise InternalError(f"message parts of {total} bytes; allowed: {MAX_PARTS_BYTES}")
+    listed = [[name, view.nbytes] for name, view in views.items()]
     head = json.dumps({**header, "_parts": listed}, separators=(",", ":")).encode()
     if len(head) > MAX_HEADER_BYTES:
         raise InternalError(f"message header has {len(head)} bytes; allowed: {MAX_HEADER_BYTES}")
-    return len(head).to_bytes(4, "big") + head
+    return [memoryview(len(head).to_bytes(4, "big") + head), *views.values()]
+
+
+def _flat(view: memoryview) -> memoryview:
+    return view.cast("B") if view.nbytes else memoryview(b"")  # an empty view of several dimensions cannot be cast
 
 
 def decode_length(data: bytes) -> int:
@@ -42,7 +53,7 @@ def decode_header(data: bytes) -> tuple[dict[str, Any], list[tuple[str, int]]]:
     try:
         header = json.loads(data)
         listed = [(str(name), int(length)) for name, length in header.pop("_parts")]
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InternalError(f"malformed message header: {data[:80]!r}") from exc
     total = sum(length for _, length in listed)
     if any(length < 0 for _, length in listed) or total > MAX_PARTS_BYTES:

@@ -1,8 +1,8 @@
 """The parent's side: a child Python process that talks over its standard input and output.
 
 Owns the process. Its standard error is inherited, so what it logs or prints goes where the parent's goes. A dead child
-is GenerationFailed with the signal or status in its text. The child ends when its parent does: end of input, and on Linux
-the parent-death signal as well.
+is GenerationFailed with the signal or status in its text. The child ends when its parent does: end of input, and on
+Linux the parent-death signal as well.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from adaptivegen.child.framing import Parts, decode_header, decode_length, encode_head
+from adaptivegen.child.framing import Message, Parts, decode_header, decode_length, encode
 from adaptivegen.errors import GenerationFailed, InternalError
 
 STREAM_LIMIT_BYTES = 1024 * 1024
+LAST_WORDS_S = 1.0  # from the end of its output to the end of a child that ends by itself
 
 
 class ChildProcess:
-    """`python -m module args`. One reader and one writer at a time."""
+    """`python -m module args`. One reader at a time; any number of senders, whose messages do not mix.
 
-    def __init__(self, module: str, args: list[str]) -> None:
+    `env` replaces the environment; None inherits it.
+    """
+
+    def __init__(self, module: str, args: list[str], *, env: Mapping[str, str] | None = None) -> None:
         self._module = module
         self._args = args
+        self._env = env
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -48,6 +53,7 @@ class ChildProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=STREAM_LIMIT_BYTES,
+            env=self._env,
         )
 
     async def send(self, header: Mapping[str, Any], parts: Parts | None = None) -> None:
@@ -55,16 +61,14 @@ class ChildProcess:
         stdin = self._running().stdin
         if stdin is None:
             raise InternalError("the child has no standard input")
-        parts = parts or {}
         try:
-            stdin.write(encode_head(header, parts))
-            for part in parts.values():
-                stdin.write(part)
+            for piece in encode(header, parts or {}):  # no await in between, so that messages do not mix
+                stdin.write(piece)
             await stdin.drain()
-        except (BrokenPipeError, ConnectionResetError) as exc:
+        except (BrokenPipeError, ConnectionResetError, RuntimeError) as exc:  # RuntimeError: uvloop, a closed pipe
             raise await self._death() from exc
 
-    async def receive(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+    async def receive(self) -> Message:
         """The next message; raises GenerationFailed when the child has ended."""
         stdout = self._running().stdout
         if stdout is None:
@@ -80,35 +84,49 @@ class ChildProcess:
             raise
 
     async def stop(self, *, grace_s: float) -> None:
-        """Close its input, so that it ends by itself, and kill it after `grace_s`."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(grace_s):
-                await process.wait()
-        except TimeoutError:
-            await self.kill()
+        """Close its input, so that it ends by itself, and kill it after `grace_s`. Unread answers are dropped."""
+        await self._end(grace_s)
 
     async def kill(self) -> None:
         """End it at once and wait until it is gone."""
-        process = self._process
-        if process is None:
-            return
-        if process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
+                self._process.kill()
+        await self._end(None)
 
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
             raise InternalError(f"child {self._module} was not started")
         return self._process
 
+    async def _end(self, grace_s: float | None) -> None:
+        """Wait for the end, for `grace_s` before killing it."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(grace_s):
+                await _drained(process)
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await _drained(process)
+            await process.wait()
+
     async def _death(self) -> GenerationFailed:
-        await self.kill()
+        await self._end(LAST_WORDS_S)
         status = self.returncode or 0
         how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         return GenerationFailed(f"the process of {self._module} ended {how}")
+
+
+async def _drained(process: asyncio.subprocess.Process) -> None:
+    """Read and drop what is left of its output: `wait` does not return while a pipe holds unread bytes."""
+    if process.stdout is None:
+        return
+    with contextlib.suppress(RuntimeError):  # someone else is reading, and drains it as well
+        while await process.stdout.read(STREAM_LIMIT_BYTES):
+            continue
