@@ -96,7 +96,8 @@ class NatsBus:
             get_logger().debug("broker_error", error=str(exc))
 
         async def on_disconnect() -> None:
-            get_logger().warning("broker_disconnected")
+            if self._client is not None:  # else this is our own close
+                get_logger().warning("broker_disconnected")
 
         async def on_reconnect() -> None:
             get_logger().info("broker_reconnected")

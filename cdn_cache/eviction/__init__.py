@@ -1,0 +1,1 @@
+"""Eviction policies. Pure: they hold no clock, no file and no socket."""

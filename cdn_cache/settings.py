@@ -1,0 +1,27 @@
+"""Settings of a media cache, from `ADAPTIVEGEN_CACHE_*`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from adaptivegen.settings import ServiceSettings, SigningMixin
+
+
+class CacheSettings(ServiceSettings, SigningMixin):
+    """One cache on one folder."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_CACHE_")
+
+    http_port: int = Field(0, ge=0, le=65535, description="Port to serve on; 0 takes a free one.")
+    dir: Path = Field(Path("/var/cache/adaptivegen"), description="Folder of the cached objects.")
+    capacity_bytes: int = Field(10 * 1024**3, gt=0, description="Most bytes kept in the folder.")
+
+    @model_validator(mode="after")
+    def _signed(self) -> Self:
+        if self.auth == "required" and not self.signing_keys.get_secret_value():
+            raise ValueError("auth=required needs signing_keys")
+        return self

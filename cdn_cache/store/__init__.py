@@ -1,0 +1,1 @@
+"""Cached objects on disk."""

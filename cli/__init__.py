@@ -1,0 +1,1 @@
+"""The `adaptivegen` command: composition only."""
