@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 CELL = 160  # pixels
 MARGIN = 4
@@ -28,7 +28,7 @@ def contact_sheet(
         pen.text((left, LABEL), f"{instant * duration_s:.2f} s", fill="black")
         for row, clip in enumerate((draft, final)):
             frame = clip[min(len(clip) - 1, round(instant * (len(clip) - 1)))]
-            picture = Image.fromarray(frame).resize((CELL, CELL), Image.Resampling.BICUBIC)
+            picture = ImageOps.pad(Image.fromarray(frame), (CELL, CELL), Image.Resampling.BICUBIC, color="white")
             sheet.paste(picture, (left, 2 * LABEL + row * (CELL + MARGIN)))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG", optimize=True)

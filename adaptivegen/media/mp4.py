@@ -17,21 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptivegen.errors import InvalidRequest, UnsupportedMedia
+from adaptivegen.errors import InternalError, InvalidRequest, UnsupportedMedia
 
 Frames = NDArray[np.uint8]
 _X264 = {"crf": "18", "preset": "veryfast", "threads": "1", "bf": "0"}
 
 
 def encode_mp4(frames: Frames, fps: int) -> bytes:
-    """H.264 in MP4, index first, so that a player can begin at once. Sides must be even."""
+    """H.264 in MP4, index first, so that a player can begin at once. `fps` is frames per second.
+
+    Raises InvalidRequest unless there is a frame and the sides are even, InternalError when the encoder fails.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise InvalidRequest.field("frames", f"{frames.dtype} {frames.shape}", "uint8 (T, H, W, 3) with T >= 1")
     _, height, width, _ = frames.shape
     if height % 2 or width % 2:
         raise InvalidRequest.field("size", f"{width}x{height}", "even sides (4:2:0 chroma)")
-    with tempfile.TemporaryDirectory(prefix="adaptivegen-") as folder:
-        path = Path(folder) / "clip.mp4"  # `faststart` reads the file back, so it needs a real path
-        _write_mp4(path, frames, fps)
-        return path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="adaptivegen-") as folder:
+            path = Path(folder) / "clip.mp4"  # `faststart` reads the file back, so it needs a real path
+            _write_mp4(path, frames, fps)
+            return path.read_bytes()
+    except (av.error.FFmpegError, OSError) as exc:
+        raise InternalError(f"{width}x{height} at {fps} fps cannot be encoded: {exc}") from exc
 
 
 def _write_mp4(path: Path, frames: Frames, fps: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*")
+MAX_DIGITS = 19  # a position that needs more is no position of any file
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,9 @@ class ByteRange:
 
     @property
     def content_range(self) -> str:
-        """The Content-Range header of a 206."""
+        """The Content-Range header of a 206, or of a 416 when the range is empty."""
+        if self.length == 0:
+            return f"bytes */{self.size}"
         return f"bytes {self.start}-{self.end - 1}/{self.size}"
 
 
@@ -50,31 +53,39 @@ def answer(
 ) -> Answer:
     """Decide 200, 206, 304 or 416.
 
-    A malformed Range is ignored (200), as RFC 9110 asks; a well-formed one that lies outside, is inverted, or names
-    several parts is refused (416). If-Range must match the strong tag, else the whole is sent.
+    A Range that is malformed or in another unit is ignored (200), as RFC 9110 asks; a well-formed one that lies
+    outside, is inverted, names several parts or needs more than 19 digits is refused (416). If-Range must match the
+    strong tag, else the whole is sent.
     """
-    whole = ByteRange(0, size, size)
+    nothing = Answer(416, ByteRange(0, 0, size))
     if if_none_match is not None and _matches(if_none_match, etag):
         return Answer(304, ByteRange(0, 0, size))
+    whole = Answer(200, ByteRange(0, size, size))
     if range_header is None or (if_range is not None and if_range.strip() != etag):
-        return Answer(200, whole)
-    if not range_header.startswith("bytes="):
-        return Answer(200, whole)
-    if "," in range_header:
-        return Answer(416, ByteRange(0, 0, size))
-    match = _RANGE.fullmatch(range_header.replace(" ", ""))
-    if match is None or match.group(0) == "bytes=-":
-        return Answer(200, whole)
-    first, last = match.groups()
+        return whole
+    unit, _, spec = range_header.partition("=")
+    if unit.strip().lower() != "bytes":
+        return whole
+    if "," in spec:
+        return nothing
+    match = _RANGE.fullmatch(spec)
+    if match is None or not (match[1] or match[2]):
+        return whole
+    found = _resolve(match[1], match[2], size)
+    return nothing if found is None else Answer(206, found)
+
+
+def _resolve(first: str, last: str, size: int) -> ByteRange | None:
+    """The bytes that `first-last` names (one of the two may be empty), or None when there are none."""
+    if max(len(first), len(last)) > MAX_DIGITS:
+        return None
     if not first:
         start, end = max(0, size - int(last)), size
+    elif last and int(last) < int(first):
+        return None
     else:
         start, end = int(first), min(size, int(last) + 1) if last else size
-        if last and int(last) < int(first):
-            return Answer(416, ByteRange(0, 0, size))
-    if start >= end:
-        return Answer(416, ByteRange(0, 0, size))
-    return Answer(206, ByteRange(start, end, size))
+    return ByteRange(start, end, size) if start < end else None
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

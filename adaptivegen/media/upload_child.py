@@ -10,7 +10,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adaptivegen.child.serve import Channel
 from adaptivegen.errors import AdaptiveGenError, PayloadTooLarge, UnsupportedMedia
@@ -18,16 +18,21 @@ from adaptivegen.media.mp4 import Frames, encode_mp4
 from adaptivegen.media.upload import FIELD
 
 MAX_FILE_BYTES = 64 * 1024 * 1024  # the encoder's temporary file
+MAX_OPEN_FILES = 64
+KEPT_SIDE = 512  # pixels; frames are shrunk to it as they come
+DECODERS = "h264,hevc,mpeg4,mjpeg,prores,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,aac,mp3float,opus,vorbis"
+_DEMUXERS = {"mp4": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}  # as the library names them
 
 
 def restrict(limits: dict[str, Any]) -> None:
-    """Bound CPU time, address space, file size and child processes of this process."""
+    """Bound CPU time, address space, file size, open files and child processes of this process."""
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for kind, limit in (
         (resource.RLIMIT_CPU, int(limits["cpu_s"])),
         (resource.RLIMIT_AS, used_bytes + int(limits["memory_bytes"])),
         (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
         (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (limit, limit))
@@ -45,20 +50,24 @@ def read_image(data: bytes, form: str, limits: dict[str, Any]) -> list[Image.Ima
     try:
         with Image.open(io.BytesIO(data), formats=(form.upper(),)) as picture:
             check_pixels(picture.width, picture.height, limits)
-            return [picture.convert("RGB")]
+            return [ImageOps.exif_transpose(picture).convert("RGB")]
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as exc:
         raise UnsupportedMedia(f"{FIELD} cannot be decoded as {form}: {exc}", param=FIELD) from exc
 
 
 def read_video(data: bytes, form: str, limits: dict[str, Any]) -> list[Image.Image]:
-    """All frames, up to the limit; each is shrunk to at most 512 pixels a side as it comes."""
+    """All frames, up to the limit; each is shrunk to at most `KEPT_SIDE` pixels a side as it comes."""
     pictures: list[Image.Image] = []
-    options = {"enable_drefs": "0", "use_absolute_path": "0"} if form == "mp4" else {}
+    options = {"codec_whitelist": DECODERS, "protocol_whitelist": "none", "format_whitelist": _DEMUXERS[form]}
+    if form == "mp4":
+        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
     try:
         with av.open(io.BytesIO(data), "r", format=form, options=options) as container:
             if not container.streams.video:
                 raise UnsupportedMedia(f"{FIELD} holds no video stream", param=FIELD)
             stream = container.streams.video[0]
+            if stream.codec_context.name not in DECODERS.split(","):
+                raise UnsupportedMedia(f"{FIELD} is coded as {stream.codec_context.name}", param=FIELD)
             stream.thread_count = 1
             check_pixels(stream.width, stream.height, limits)
             for frame in container.decode(stream):
@@ -66,8 +75,10 @@ def read_video(data: bytes, form: str, limits: dict[str, Any]) -> list[Image.Ima
                 if len(pictures) >= limits["max_frames"]:
                     raise PayloadTooLarge(f"{FIELD} has over {limits['max_frames']} frames", param=FIELD)
                 picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
-                picture.thumbnail((512, 512))
+                picture.thumbnail((KEPT_SIDE, KEPT_SIDE))
                 pictures.append(picture)
+    except MemoryError:
+        raise  # FFmpeg's is an FFmpegError as well, but it is `main` that answers for memory
     except (av.error.FFmpegError, ValueError, EOFError) as exc:
         raise UnsupportedMedia(f"{FIELD} cannot be decoded as {form}: {exc}", param=FIELD) from exc
     if not pictures:
