@@ -124,9 +124,10 @@ class NodeTable:
                 node.drained = node_id in self._drained
                 self._mark(node)
 
-    def drained(self, node_id: str) -> bool:
-        """Whether an operator keeps the node out of rotation."""
-        return node_id in self._drained
+    @property
+    def drained(self) -> frozenset[str]:
+        """Ids of the nodes operators keep out of rotation, known or not."""
+        return self._drained
 
     def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
         """Healthy workers that serve `model`, by pool."""

@@ -1,0 +1,182 @@
+"""Operators' questions over gRPC: conversions between plain data and the wire, the client and the servicer.
+
+The only place that knows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import grpc
+
+from adaptivegen.placement import Decision
+from adaptivegen.rpc.channel import ClientTls, call, open_channel
+from adaptivegen.rpc.pb import admin_pb2 as pb
+from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
+from adaptivegen.rpc.placement import decision_from_pb, decision_to_pb
+from adaptivegen.rpc.server import RpcServer
+
+SERVICE = "adaptivegen.v1.AdminService"
+DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One node as a scheduler sees it; `state` is healthy, stale, draining or loading."""
+
+    node_id: str
+    kind: str
+    address: str
+    http_url: str
+    state: str
+    models: tuple[str, ...]
+    in_flight: int
+    queued: int
+    remaining_s: float
+    report_age_s: float
+    cpu_percent: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """One job, as far as an operator needs it. Times are wall nanoseconds, 0 where not yet."""
+
+    id: str
+    tenant: str
+    status: str
+    plan: str
+    edge_id: str
+    worker_id: str
+    progress_percent: int
+    attempts: int
+    created_at_ns: int
+    completed_at_ns: int
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
+
+    job: JobInfo
+    decision: Decision
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; empty means all, limit 0 the default."""
+
+    tenant: str = ""
+    status: str = ""
+    limit: int = 0
+
+
+def node_to_pb(node: NodeInfo) -> pb.Node:
+    """A node for the wire."""
+    return pb.Node(**{item.name: getattr(node, item.name) for item in fields(NodeInfo)})
+
+
+def node_from_pb(message: pb.Node) -> NodeInfo:
+    """A node from the wire."""
+    values = {item.name: getattr(message, item.name) for item in fields(NodeInfo)}
+    return NodeInfo(**{**values, "models": tuple(message.models)})
+
+
+def job_to_pb(job: JobInfo) -> pb.Job:
+    """A job for the wire."""
+    return pb.Job(**{item.name: getattr(job, item.name) for item in fields(JobInfo)})
+
+
+def job_from_pb(message: pb.Job) -> JobInfo:
+    """A job from the wire."""
+    return JobInfo(**{item.name: getattr(message, item.name) for item in fields(JobInfo)})
+
+
+class AdminServicer(stubs.AdminServiceServicer):
+    """Serves the admin service by four plain callables."""
+
+    def __init__(
+        self,
+        *,
+        nodes: Callable[[], Awaitable[list[NodeInfo]]],
+        jobs: Callable[[JobFilter], Awaitable[list[JobInfo]]],
+        explain: Callable[[str, str], Awaitable[Explanation]],
+        drain: Callable[[str, bool], Awaitable[str]],
+    ) -> None:
+        self._nodes = nodes
+        self._jobs = jobs
+        self._explain = explain
+        self._drain = drain
+
+    def add_to(self, server: RpcServer) -> None:
+        """Register with the process's server."""
+        server.register(stubs.add_AdminServiceServicer_to_server, self, SERVICE)
+
+    async def ListNodes(
+        self, request: pb.ListNodesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListNodesResponse:
+        return pb.ListNodesResponse(nodes=[node_to_pb(node) for node in await self._nodes()])
+
+    async def ListJobs(
+        self, request: pb.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListJobsResponse:
+        wanted = JobFilter(tenant=request.tenant, status=request.status, limit=request.limit)
+        return pb.ListJobsResponse(jobs=[job_to_pb(job) for job in await self._jobs(wanted)])
+
+    async def ExplainJob(
+        self, request: pb.ExplainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExplainJobResponse:
+        found = await self._explain(request.job_id, request.tenant)
+        return pb.ExplainJobResponse(
+            job=job_to_pb(found.job), decision=decision_to_pb(found.decision), notes=found.notes
+        )
+
+    async def DrainNode(
+        self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.DrainNodeResponse:
+        return pb.DrainNodeResponse(state=await self._drain(request.node_id, request.undo))
+
+
+class AdminClient:
+    """Asks one scheduler. Every call raises the typed error it sent, or Unavailable and kin."""
+
+    def __init__(self, address: str, *, tls: ClientTls | None = None, deadline_s: float = DEADLINE_S) -> None:
+        self._peer = f"scheduler {address}"
+        self._deadline_s = deadline_s
+        self._channel = open_channel(address, tls=tls)
+        self._stub = stubs.AdminServiceStub(self._channel)
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The node table, sorted by kind and id."""
+        reply = await self._call(self._stub.ListNodes, pb.ListNodesRequest())
+        return [node_from_pb(node) for node in reply.nodes]
+
+    async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
+        """Jobs, newest first."""
+        request = pb.ListJobsRequest(tenant=wanted.tenant, status=wanted.status, limit=wanted.limit)
+        reply = await self._call(self._stub.ListJobs, request)
+        return [job_from_pb(job) for job in reply.jobs]
+
+    async def explain(self, job_id: str, tenant: str = "") -> Explanation:
+        """Why a job was placed as it was; raises NotFound."""
+        reply = await self._call(self._stub.ExplainJob, pb.ExplainJobRequest(job_id=job_id, tenant=tenant))
+        return Explanation(
+            job=job_from_pb(reply.job), decision=decision_from_pb(reply.decision), notes=tuple(reply.notes)
+        )
+
+    async def drain(self, node_id: str, *, undo: bool = False) -> str:
+        """Take a node out of rotation, or put it back; returns its state. Raises NotFound."""
+        reply = await self._call(self._stub.DrainNode, pb.DrainNodeRequest(node_id=node_id, undo=undo))
+        return str(reply.state)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def _call(self, method: Callable[..., Any], request: object) -> Any:
+        return await call(method, request, deadline_s=self._deadline_s, peer=self._peer)

@@ -1,0 +1,149 @@
+"""What operators may ask and order: nodes, jobs, why a job was placed so, drains.
+
+Reads the node table and the jobs' store; the one thing it writes is a drain key in the policy bucket, which edges,
+workers and the other schedulers follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import get_args
+
+from adaptivegen.errors import InvalidRequest, NotFound
+from adaptivegen.heartbeat import POLICY_BUCKET
+from adaptivegen.ids import check_name, check_video_id
+from adaptivegen.jobs.record import JobRecord, Status
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.nodes import drain_key
+from adaptivegen.placement import Decision
+from adaptivegen.rpc.admin import Explanation, JobFilter, JobInfo, NodeInfo
+from adaptivegen.telemetry import get_logger
+from scheduler.decide.view import Node, NodeTable
+from scheduler.steady import SteadyTime
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 1000
+MAX_EXAMINED = 5000  # jobs read to fill one filtered list
+BATCH = 32
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+class Admin:
+    """Answers the admin service."""
+
+    def __init__(self, nodes: NodeTable, jobs: JobStore, *, time: SteadyTime) -> None:
+        self._nodes = nodes
+        self._jobs = jobs
+        self._time = time
+
+    async def nodes(self) -> list[NodeInfo]:
+        """All known nodes, by kind and id."""
+        now_ns = self._time.now_ns()
+        found = [_node_info(node, now_ns) for node in self._nodes]
+        return sorted(found, key=lambda node: (node.kind, node.node_id))
+
+    async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
+        """Jobs newest first; raises InvalidRequest for a filter that can match nothing."""
+        if wanted.tenant:
+            check_name(wanted.tenant, field="tenant")
+        if wanted.status and wanted.status not in STATUSES:
+            raise InvalidRequest.field("status", wanted.status, ", ".join(STATUSES))
+        if not 0 <= wanted.limit <= MAX_LIMIT:
+            raise InvalidRequest.field("limit", wanted.limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        limit = wanted.limit or DEFAULT_LIMIT
+        newest = [pair for pair in reversed(await self._jobs.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
+        found: list[JobInfo] = []
+        for start in range(0, min(len(newest), MAX_EXAMINED), BATCH):
+            records = await self._read(newest[start : start + BATCH])
+            found += [_job_info(record) for record in records if wanted.status in ("", record.status)]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    async def _read(self, pairs: list[tuple[str, str]]) -> list[JobRecord]:
+        async with asyncio.TaskGroup() as group:
+            reads = [group.create_task(self._find(tenant, job_id)) for tenant, job_id in pairs]
+        return [record for read in reads if (record := read.result()) is not None]
+
+    async def _find(self, tenant: str, job_id: str) -> JobRecord | None:
+        try:
+            return await self._jobs.find(tenant, job_id)
+        except NotFound:
+            return None  # deleted between the listing and the reading
+
+    async def explain(self, job_id: str, tenant: str) -> Explanation:
+        """The job, its stored decision and what became of it. Raises NotFound."""
+        check_video_id(job_id, field="job_id")
+        if tenant:
+            check_name(tenant, field="tenant")
+        else:
+            tenant = await self._tenant_of(job_id)
+        record = await self._jobs.find(tenant, job_id)
+        decision = (await self._jobs.spec(tenant, job_id)).decision
+        return Explanation(job=_job_info(record), decision=decision, notes=_notes(record, decision))
+
+    async def _tenant_of(self, job_id: str) -> str:
+        for tenant, known in await self._jobs.tenants_and_ids():
+            if known == job_id:
+                return tenant
+        raise NotFound(f"no job {job_id} in the index; with its tenant the store can be asked", param="job_id")
+
+    async def drain(self, node_id: str, undo: bool) -> str:
+        """Take a node out of rotation or put it back; returns its state. Raises NotFound, BrokerUnavailable."""
+        check_name(node_id, field="node_id")
+        node = self._nodes.get(node_id)
+        if node is None and node_id not in self._nodes.drained:
+            raise NotFound(f"no node {node_id!r} has been heard of", param="node_id")
+        bucket = await self._jobs.bus.kv(POLICY_BUCKET)
+        if undo:
+            await bucket.delete(drain_key(node_id))
+        else:
+            await bucket.put(drain_key(node_id), b"drained by an operator")
+        self._nodes.set_drained(self._nodes.drained - {node_id} if undo else self._nodes.drained | {node_id})
+        get_logger().info("node_drain", node=node_id, undo=undo)
+        return node.condition(self._time.now_ns()) if node is not None else "stale"
+
+
+def _node_info(node: Node, now_ns: int) -> NodeInfo:
+    report = node.report
+    return NodeInfo(
+        node_id=report.node_id,
+        kind=report.kind,
+        address=report.grpc_address,
+        http_url=report.http_url,
+        state=node.condition(now_ns),
+        models=report.models,
+        in_flight=min(report.in_flight, 2**32 - 1),
+        queued=min(report.queued, 2**32 - 1),
+        remaining_s=node.remaining_s(now_ns),
+        report_age_s=node.age_s(now_ns),
+        cpu_percent=report.cpu_percent,
+        memory_bytes=min(report.memory_bytes, 2**64 - 1),
+    )
+
+
+def _job_info(record: JobRecord) -> JobInfo:
+    return JobInfo(
+        id=record.id,
+        tenant=record.tenant,
+        status=record.status,
+        plan=record.plan,
+        edge_id=record.edge_id,
+        worker_id=record.worker_id,
+        progress_percent=record.progress_percent,
+        attempts=record.attempts,
+        created_at_ns=record.created_at_ns,
+        completed_at_ns=record.completed_at_ns,
+        error_code=record.error.code if record.error else "",
+        error_message=record.error.message if record.error else "",
+    )
+
+
+def _notes(record: JobRecord, decision: Decision) -> tuple[str, ...]:
+    """The job's own notes, and where the outcome differs from the decision without a note saying so."""
+    notes = list(record.notes)
+    if record.plan != decision.plan:
+        notes.append(f"Plan {decision.plan} was decided, and plan {record.plan} was done.")
+    if record.status == "completed" and record.final is not None and record.final_steps != decision.final_steps:
+        notes.append(f"{decision.final_steps} steps were decided, and {record.final_steps} were run.")
+    return tuple(notes)

@@ -1,0 +1,54 @@
+"""The placement service's behaviour: check what came over the wire, decide, note the dispatch, say so in the log."""
+
+from __future__ import annotations
+
+import random
+
+from adaptivegen.errors import InvalidRequest
+from adaptivegen.ids import check_name
+from adaptivegen.placement import Decision, Outcome, PlacementQuery
+from adaptivegen.telemetry import get_logger
+from scheduler.decide.decide import decide, record
+from scheduler.decide.view import View
+from scheduler.steady import SteadyTime
+
+MAX_JOB_ID_CHARACTERS = 64
+
+
+class Placement:
+    """Answers `Place` and `ReportOutcome` from one view."""
+
+    def __init__(self, view: View, *, time: SteadyTime, rng: random.Random) -> None:
+        self._view = view
+        self._time = time
+        self._rng = rng
+
+    async def place(self, query: PlacementQuery) -> Decision:
+        """Decide; raises InvalidRequest or ModelNotFound."""
+        check_name(query.tenant, field="tenant")
+        check_name(query.edge_id, field="edge_id")
+        _check_job_id(query.job_id)
+        now_ns = self._time.now_ns()
+        decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
+        record(self._view, query, decision, now_ns=now_ns)
+        chosen = decision.chosen()
+        get_logger().info(
+            "placed",
+            job_id=query.job_id,
+            plan=decision.plan,
+            edge=query.edge_id,
+            pool=decision.pool,
+            final_s=chosen.final_s if chosen else None,
+        )
+        return decision
+
+    async def observe(self, outcome: Outcome) -> None:
+        """A job is over: its work no longer waits. Raises InvalidRequest."""
+        _check_job_id(outcome.job_id)
+        self._view.nodes.settle(outcome.job_id)
+        get_logger().info("outcome", **outcome.model_dump())
+
+
+def _check_job_id(job_id: str) -> None:
+    if not 1 <= len(job_id) <= MAX_JOB_ID_CHARACTERS:
+        raise InvalidRequest.field("job_id", job_id, f"1 to {MAX_JOB_ID_CHARACTERS} characters")

@@ -1,0 +1,112 @@
+"""Composition of a scheduler: settings in, a running service out. Decides nothing.
+
+It serves as soon as the store has passed its test; the broker may come later, go and come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from adaptivegen.blob.selftest import selftest
+from adaptivegen.blob.store import open_store
+from adaptivegen.bus.nats import NatsBus
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError
+from adaptivegen.jobs.reconcile import reconcile
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.models.card import ModelCard
+from adaptivegen.models.registry import card_names, load_card
+from adaptivegen.process import retry_until
+from adaptivegen.rpc.admin import AdminServicer
+from adaptivegen.rpc.placement import PlacementServicer
+from adaptivegen.rpc.server import RpcServer, ServerTls
+from adaptivegen.settings import describe
+from adaptivegen.telemetry import configure_logging, get_logger
+from scheduler.admin import Admin
+from scheduler.decide.view import NodeTable, View
+from scheduler.placement import Placement
+from scheduler.settings import SchedulerSettings
+from scheduler.steady import SteadyTime
+from scheduler.watch import Watch
+
+
+def load_cards() -> dict[str, ModelCard]:
+    """All model cards of this installation, by name."""
+    return {name: load_card(name) for name in card_names()}
+
+
+async def serve(
+    settings: SchedulerSettings,
+    *,
+    cards: Mapping[str, ModelCard],
+    clock: Clock,
+    rng: random.Random,
+    stop: asyncio.Event,
+) -> None:
+    """Run the scheduler until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or a storage error at start."""
+    configure_logging("scheduler", settings.node_id, settings.log_level)
+    settings.require_mutual_tls()
+    get_logger().info("starting", models=sorted(cards), **describe(settings))
+    time = SteadyTime(clock)
+    view = View(
+        nodes=NodeTable(),
+        cards=cards,
+        decider=settings.node_id,
+        default_pool=settings.pool,
+        qoe=settings.qoe(),
+        costs=settings.costs(),
+    )
+    async with AsyncExitStack() as resources:
+        blob = open_store(settings.store_url)
+        resources.push_async_callback(blob.close)
+        if not await retry_until(lambda: selftest(blob, rng), stop=stop, clock=clock, what="object store"):
+            return
+        bus = NatsBus(settings.nats_servers(), name=settings.node_id)
+        resources.push_async_callback(bus.close)
+        jobs = JobStore(blob=blob, bus=bus, clock=clock, ack_wait_s=settings.ack_wait_s)
+        server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
+        port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_tls(settings))
+        await server.start()
+        watch = Watch(view.nodes, bus, clock=clock, time=time, ack_wait_s=settings.ack_wait_s)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(watch.run()),
+                group.create_task(_reconcile(jobs, bus, settings, clock=clock, stop=stop)),
+            ]
+            get_logger().info("ready", address=f"{settings.host}:{port}")
+            await stop.wait()
+            await server.drain(grace_s=settings.drain_grace_s)
+            for task in tasks:
+                task.cancel()
+    get_logger().info("stopped")
+
+
+def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
+    server = RpcServer(rng=rng)
+    PlacementServicer(placement.place, placement.observe).add_to(server)
+    AdminServicer(nodes=admin.nodes, jobs=admin.jobs, explain=admin.explain, drain=admin.drain).add_to(server)
+    return server
+
+
+async def _reconcile(
+    jobs: JobStore, bus: NatsBus, settings: SchedulerSettings, *, clock: Clock, stop: asyncio.Event
+) -> None:
+    """A pass at once when the broker is there, then one every interval; a failed pass is tried again."""
+    await retry_until(bus.start, stop=stop, clock=clock, what="broker")
+    while True:
+        try:
+            tally = await reconcile(jobs, patience_s=settings.reconcile_patience_s)
+            if tally.indexed or tally.cleared or tally.requeued or tally.failed:
+                get_logger().info("reconciled", seen=tally.seen, indexed=tally.indexed, requeued=tally.requeued)
+        except AdaptiveGenError as exc:
+            get_logger().warning("reconcile_pass_failed", code=exc.code, error=exc.message)
+        await clock.sleep(settings.reconcile_interval_s)
+
+
+def _tls(settings: SchedulerSettings) -> ServerTls | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return ServerTls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)

@@ -1,0 +1,44 @@
+"""Settings of a scheduler, from `ADAPTIVEGEN_SCHEDULER_*`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from adaptivegen.settings import ServiceSettings
+from scheduler.decide.qoe import Costs, QoeSettings
+
+
+class SchedulerSettings(ServiceSettings):
+    """A scheduler keeps nothing of its own: its state comes back from heartbeats, the queues and the store."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_SCHEDULER_")
+
+    grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
+    pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
+    ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job, as the workers have it.")
+    reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
+    reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
+    draft_weight_iterate: float = Field(0.5, ge=0, le=1, description="What the draft counts for when iterating.")
+    draft_weight_render: float = Field(0.15, ge=0, le=1, description="What the draft counts for when rendering.")
+    draft_best_s: float = Field(0.5, gt=0, description="A draft this early pleases fully.")
+    draft_worst_s: float = Field(10.0, gt=0, description="A draft this late pleases no more.")
+    final_best_s: float = Field(5.0, gt=0, description="A final this early pleases fully.")
+    final_worst_s: float = Field(120.0, gt=0, description="A final this late pleases no more.")
+    cost_iterate: float = Field(0.5, ge=0, description="QoE points a cloud second must bring when iterating.")
+    cost_render: float = Field(0.005, ge=0, description="QoE points a cloud second must bring when rendering.")
+
+    def qoe(self) -> QoeSettings:
+        """The QoE function's settings; raises SettingsInvalid for anchors out of order."""
+        return QoeSettings(
+            draft_weight_iterate=self.draft_weight_iterate,
+            draft_weight_render=self.draft_weight_render,
+            draft_best_s=self.draft_best_s,
+            draft_worst_s=self.draft_worst_s,
+            final_best_s=self.final_best_s,
+            final_worst_s=self.final_worst_s,
+        )
+
+    def costs(self) -> Costs:
+        """What cloud seconds cost; raises SettingsInvalid."""
+        return Costs(per_gpu_s_iterate=self.cost_iterate, per_gpu_s_render=self.cost_render)

@@ -1,0 +1,129 @@
+"""What keeps the view true: heartbeats, the operators' drains, the depth of each pool's queue.
+
+Three loops over the broker. Each survives its absence: what was last known stays, and ages. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from adaptivegen.bus.base import Bus, Message, WorkQueue
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest
+from adaptivegen.heartbeat import POLICY_BUCKET
+from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, drain_key, heartbeat_subject
+from adaptivegen.telemetry import get_logger
+from scheduler.decide.view import NodeTable
+from scheduler.steady import SteadyTime
+
+HEARTBEAT_BUFFER = 4096
+MAX_REPORT_BYTES = 16 * 1024
+RETRY_S = 0.5
+DRAIN_POLL_S = 2.0
+DEPTH_POLL_S = 1.0
+LOG_EVERY_S = 10.0
+DRAIN_PREFIX = drain_key("")
+
+
+class Watch:
+    """Feeds one node table. `malformed` and `refused` count heartbeats that were not taken."""
+
+    def __init__(self, nodes: NodeTable, bus: Bus, *, clock: Clock, time: SteadyTime, ack_wait_s: float) -> None:
+        self._nodes = nodes
+        self._bus = bus
+        self._clock = clock
+        self._time = time
+        self._ack_wait_s = ack_wait_s
+        self._queues: dict[str, WorkQueue] = {}
+        self._logged_at_s = -LOG_EVERY_S
+        self.malformed = 0
+        self.refused = 0
+
+    async def run(self) -> None:
+        """All three loops, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hear())
+            group.create_task(self._follow_drains())
+            group.create_task(self._follow_queues())
+
+    # ---- heartbeats -------------------------------------------------------------------------------------------
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                subscription = await self._bus.subscribe(ALL_HEARTBEATS, buffer=HEARTBEAT_BUFFER)
+            except AdaptiveGenError:
+                await self._clock.sleep(RETRY_S)
+                continue
+            try:
+                async for message in subscription:
+                    self.take(message)
+            finally:
+                await subscription.close()
+
+    def take(self, message: Message) -> None:
+        """One message under the heartbeats' subjects; one that is no heartbeat is counted and forgotten."""
+        try:
+            if len(message.data) > MAX_REPORT_BYTES:
+                raise InvalidRequest.field("report", f"{len(message.data)} bytes", f"at most {MAX_REPORT_BYTES} bytes")
+            report = decode_report(message.data)
+            if message.subject != heartbeat_subject(report.kind, report.node_id):
+                raise InvalidRequest.field("report.node_id", report.node_id, f"the sender on {message.subject[:120]}")
+        except InvalidRequest as exc:
+            self.malformed += 1
+            self._complain(
+                "heartbeat_malformed", subject=message.subject[:120], error=exc.message, so_far=self.malformed
+            )
+            return
+        known = self._nodes.get(report.node_id) is not None
+        verdict = self._nodes.observe(report, now_ns=self._time.now_ns())
+        if verdict == "full":
+            self.refused += 1
+            self._complain("node_table_full", node=report.node_id, so_far=self.refused)
+        elif verdict == "accepted" and not known:
+            node = self._nodes.get(report.node_id)
+            skew_s = round(node.clock_skew_s, 3) if node is not None else 0.0
+            get_logger().info("node_seen", node=report.node_id, kind=report.kind, clock_skew_s=skew_s)
+
+    def _complain(self, event: str, **details: object) -> None:
+        """Log, at most once in `LOG_EVERY_S` seconds."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._logged_at_s >= LOG_EVERY_S:
+            self._logged_at_s = now_s
+            get_logger().warning(event, **details)
+
+    # ---- drains and forgetting ----------------------------------------------------------------------------------
+
+    async def _follow_drains(self) -> None:
+        while True:
+            try:
+                await self.read_drains()
+            except AdaptiveGenError as exc:
+                get_logger().debug("drains_not_read", error=exc.message)
+            for node_id in self._nodes.expire(self._time.now_ns()):
+                get_logger().info("node_forgotten", node=node_id)
+            await self._clock.sleep(DRAIN_POLL_S)
+
+    async def read_drains(self) -> None:
+        """Take over the drains as the policy bucket has them now; raises BrokerUnavailable."""
+        bucket = await self._bus.kv(POLICY_BUCKET)
+        keys = await bucket.keys(DRAIN_PREFIX)
+        self._nodes.set_drained(key.removeprefix(DRAIN_PREFIX) for key in keys)
+
+    # ---- queues -----------------------------------------------------------------------------------------------
+
+    async def _follow_queues(self) -> None:
+        while True:
+            for pool in self._nodes.pools():
+                try:
+                    await self._read_depth(pool)
+                except AdaptiveGenError as exc:
+                    self._queues.pop(pool, None)
+                    get_logger().debug("depth_not_read", pool=pool, error=exc.message)
+            await self._clock.sleep(DEPTH_POLL_S)
+
+    async def _read_depth(self, pool: str) -> None:
+        if pool not in self._queues:
+            self._queues[pool] = await self._bus.work_queue(pool, ack_wait_s=self._ack_wait_s)
+        depth = await self._queues[pool].depth()
+        self._nodes.observe_queue(pool, depth.pending, now_ns=self._time.now_ns())
