@@ -33,7 +33,7 @@ Third-party exceptions are translated at their adapter (`raise ... from exc`) an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class AdaptiveGenError(Exception):
@@ -60,7 +60,7 @@ class InvalidRequest(AdaptiveGenError):
     code = "invalid_request"
 
     @classmethod
-    def field(cls, name: str, value: object, limit: str) -> InvalidRequest:
+    def field(cls, name: str, value: object, limit: str) -> Self:
         """Name the field, the value (shortened to 80 characters) and the limit."""
         shown = repr(value)
         if len(shown) > 80:

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-import nats
 import nats.errors
 import nats.js.errors
+import nats.js.kv
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -28,6 +28,7 @@ from adaptivegen.telemetry import get_logger
 
 Result = TypeVar("Result")
 CALL_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 3.0
 JOBS_STREAM = "AG_JOBS"
 DEAD_STREAM = "AG_DEAD"
 DEDUP_WINDOW_S = 120.0
@@ -102,19 +103,26 @@ class NatsBus:
         async def on_reconnect() -> None:
             get_logger().info("broker_reconnected")
 
+        client = Client()
         with _translated("connect"):
-            return await nats.connect(
-                self._servers,
-                name=self._name,
-                connect_timeout=2,
-                reconnect_time_wait=0.25,
-                max_reconnect_attempts=-1,
-                ping_interval=10,
-                allow_reconnect=True,
-                error_cb=on_error,
-                disconnected_cb=on_disconnect,
-                reconnected_cb=on_reconnect,
-            )
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):  # nats-py would try for ever
+                    await client.connect(
+                        self._servers,
+                        name=self._name,
+                        connect_timeout=2,
+                        reconnect_time_wait=0.25,
+                        max_reconnect_attempts=-1,
+                        ping_interval=10,
+                        allow_reconnect=True,
+                        error_cb=on_error,
+                        disconnected_cb=on_disconnect,
+                        reconnected_cb=on_reconnect,
+                    )
+            except BaseException:
+                await client.close()
+                raise
+        return client
 
     async def kv(self, bucket: str, *, ttl_s: float | None = None) -> KeyValue:
         if bucket not in self._buckets:
