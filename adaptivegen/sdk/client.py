@@ -52,12 +52,14 @@ class Client:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         transport: httpx.BaseTransport | None = None,
+        pause: Callable[[float], object] | None = None,
     ) -> None:
         """One or several edges by address, or a file that names them (`adaptivegen up` writes DIR/endpoints.json); of
         several, the nearest is found by probing at the first call, and the next takes over when it is lost.
 
         `timeout_s` is for one answer, `retry_budget_s` for repeating a call while the edge cannot be reached or is
         full, `reconnect_budget_s` for the same within a stream of events or a download, counted anew after progress.
+        `clock`, `rng`, `transport` and `pause` (blocks for so many seconds) are there for tests.
         """
         self._base_url = base_url
         self._endpoints_file = endpoints_file
@@ -66,6 +68,7 @@ class Client:
         self._reconnect_budget_s = reconnect_budget_s
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
+        self._pause = pause or threading.Event().wait
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(headers=headers, follow_redirects=True, transport=transport)
         self._known: Edges | None = None
@@ -155,9 +158,6 @@ class Client:
         if isinstance(error, Unavailable):
             self._edges().failed(edge)
         return backoff.pause_s(error, now_s=self._now_s())
-
-    def _pause(self, seconds: float) -> None:
-        threading.Event().wait(seconds)
 
     def _now_s(self) -> float:
         return self._clock.monotonic_s()
