@@ -1,9 +1,9 @@
 """The broker over NATS and JetStream.
 
-Owns the connection, the translation of nats-py's errors, and what the design says of JetStream: work-queue
-retention with discard-new, unlimited deliveries (attempts are counted by the jobs), confirmed acknowledgements, no direct reads from
-buckets, a lost answer of a compare-and-set read back. A stream or bucket that was deleted is made again on next use.
-While disconnected calls fail at once: nats-py would buffer them and might lose the buffer.
+Owns the connection, the translation of nats-py's errors, and what the design says of JetStream: work-queue retention
+with discard-new, unlimited deliveries (attempts are counted by the jobs), confirmed acknowledgements, no direct reads
+from buckets, a lost answer of a compare-and-set read back. A stream or bucket that was deleted is made again on next
+use. While disconnected calls fail at once: nats-py would buffer them and might lose the buffer.
 """
 
 from __future__ import annotations

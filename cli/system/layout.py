@@ -149,7 +149,7 @@ def plan_system(options: SystemOptions, ports: Ports, secrets: Secrets, broker_a
             "grpc",
             ports.scheduler,
             1,
-            {"GRPC_PORT": str(ports.scheduler), **timing},
+            {"GRPC_PORT": str(ports.scheduler), "RECONCILE_PATIENCE_S": f"{2 * options.ack_wait_s:g}", **timing},
             grpc_address=scheduler,
         ),
         service(
@@ -170,7 +170,10 @@ def plan_system(options: SystemOptions, ports: Ports, secrets: Secrets, broker_a
     ]
     for number, port in enumerate(ports.workers, start=1):
         settings = {"GRPC_PORT": str(port), "MODEL": options.cloud_model, "THREADS": str(options.threads), **timing}
-        plans.append(service("worker", "core_cloud", f"worker-{number}", "grpc", port, 2, settings))
+        address = f"{HOST}:{port}"
+        plans.append(
+            service("worker", "core_cloud", f"worker-{number}", "grpc", port, 2, settings, grpc_address=address)
+        )
     for number, (http, grpc) in enumerate(zip(ports.edges_http, ports.edges_grpc, strict=True), start=1):
         settings = {
             "HTTP_PORT": str(http),
