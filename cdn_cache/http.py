@@ -1,28 +1,42 @@
-"""The routes of a media cache, on aiohttp. Authorise, look up, send with sendfile."""
+"""The routes of a media cache, on aiohttp. Authorise, look up, send with the kernel's sendfile.
+
+Once an answer has begun nothing but its bytes may follow: a failure in the middle aborts the connection, so that the
+client sees a body that is too short and never one that is wrong.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from adaptivegen.blob.base import check_key
 from adaptivegen.clock import Clock
-from adaptivegen.errors import STATUS, AdaptiveGenError, InternalError, InvalidRequest, StorageFull, StorageReadOnly
+from adaptivegen.errors import (
+    STATUS,
+    AdaptiveGenError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    StorageFull,
+    StorageReadOnly,
+)
 from adaptivegen.media.ranges import Answer, answer, etag_of
 from adaptivegen.media.signing import verify
 from adaptivegen.telemetry import get_logger
-from cdn_cache.store.disk import CachedFile, DiskStore
+from cdn_cache.store.disk import CachedFile, CorruptObject, DiskStore
 
-_MEDIA_KEY = re.compile(r"out/([a-z0-9][a-z0-9_-]{0,62})/.+/([0-9a-f]{64})\.mp4|inputs/[^/]+/[0-9a-f]{64}")
-CONTENT_TYPE = "video/mp4"
+CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "jpg": "image/jpeg", "png": "image/png"}
+SEND_GRACE_S = 30.0
+SLOWEST_READER_BYTES_PER_S = 16 * 1024  # a reader slower than this is cut off
+_MEDIA_KEY = re.compile(r"out/([a-z0-9][a-z0-9_-]{0,62})/(?:[^/]+/)*([0-9a-f]{64})\.([a-z0-9]+)")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -37,8 +51,9 @@ class CacheApi:
         self._keys = keys
         self._clock = clock
         self._ready = ready
+        self._counters = _Counters(store)
         self._registry = CollectorRegistry()
-        self._registry.register(_Counters(store))
+        self._registry.register(self._counters)
 
     def application(self) -> web.Application:
         """The application, to be run by aiohttp's runner."""
@@ -52,37 +67,43 @@ class CacheApi:
     async def media(self, request: web.Request) -> web.StreamResponse:
         """A media object, whole or one range."""
         if request.can_read_body or request.headers.get(hdrs.CONTENT_ENCODING):
-            raise InvalidRequest("a media request has no body", param="body")
+            raise InvalidRequest("a media request has no body and no Content-Encoding", param="body")
         key = check_key(request.match_info["key"])
         match = _MEDIA_KEY.fullmatch(key)
-        if match is None or match[2] is None:
-            raise InvalidRequest.field("key", key, "out/<tenant>/.../<sha256>.mp4")
-        self._authorise(request, tenant=match[1])
-        sha256 = match[2]
-        with self._store.reading(sha256):
-            try:
-                file, how = await self._store.get(key, sha256)
-            except (StorageFull, StorageReadOnly) as exc:
-                get_logger().warning("not_cached", key=key, code=exc.code, error=exc.message)
-                return await self._from_origin(request, key, sha256)
-            decided = _decide(request, sha256, file.size_bytes)
-            response = self._response(decided, sha256, "hit" if how == "hit" else f"fwd=miss{_collapsed(how)}")
-            await response.prepare(request)
-            if request.method == hdrs.METH_GET and decided.range.length:
-                await _send_file(request, response, file, decided)
-            await response.write_eof()
-            return response
+        if match is None or match[3] not in CONTENT_TYPES:
+            raise InvalidRequest.field("key", key, f"out/<tenant>/.../<sha256>.({'|'.join(CONTENT_TYPES)})")
+        tenant, sha256, kind = match.groups()
+        self._authorise(request, tenant=tenant)
+        try:
+            async with self._store.reading(key, sha256) as cached:
+                decided = _decide(request, sha256, cached.size_bytes)
+                status = {"hit": "hit", "miss": "fwd=miss; stored", "joined": "fwd=miss; collapsed"}[cached.how]
+                response = self._response(decided, sha256, kind, status)
+                await response.prepare(request)
+                if request.method == hdrs.METH_GET and decided.range.length:
+                    async with _all_or_abort(request, decided.range.length):
+                        await _send_file(request, cached, decided)
+                        self._counters.sent_bytes += decided.range.length
+                return response
+        except (StorageFull, StorageReadOnly) as exc:  # only before the answer began
+            get_logger().warning("not_cached", key=key, code=exc.code, error=exc.message)
+        return await self._from_origin(request, key, sha256, kind)
 
-    async def _from_origin(self, request: web.Request, key: str, sha256: str) -> web.StreamResponse:
+    async def _from_origin(self, request: web.Request, key: str, sha256: str, kind: str) -> web.StreamResponse:
         """Pass through what cannot be kept."""
         size_bytes = await self._store.origin_size(key)
         decided = _decide(request, sha256, size_bytes)
-        response = self._response(decided, sha256, "fwd=miss; stored=?0")
+        wanted = decided.range
+        response = self._response(decided, sha256, kind, "fwd=miss; stored=?0")
         await response.prepare(request)
-        if request.method == hdrs.METH_GET and decided.range.length:
-            async for chunk in self._store.stream_origin(key, start=decided.range.start, end=decided.range.end):
-                await response.write(chunk)
-        await response.write_eof()
+        if request.method == hdrs.METH_GET and wanted.length:
+            async with _all_or_abort(request, wanted.length):
+                pieces = self._store.stream_origin(
+                    key, sha256, start=wanted.start, end=wanted.end, size_bytes=size_bytes
+                )
+                async for piece in pieces:
+                    await response.write(piece)
+                self._counters.sent_bytes += wanted.length
         return response
 
     def _authorise(self, request: web.Request, *, tenant: str) -> None:
@@ -90,21 +111,20 @@ class CacheApi:
         if self._keys:
             signed = verify(request.path, request.query, now_s=self._clock.now_ns() / 1e9, keys=self._keys)
             if signed != tenant:
-                raise InvalidRequest.field("tenant", signed, "the tenant in the path")
+                raise PermissionDenied("the URL is signed for another tenant than the path's", param="tenant")
 
-    def _response(self, decided: Answer, sha256: str, status: str) -> web.StreamResponse:
+    def _response(self, decided: Answer, sha256: str, kind: str, status: str) -> web.StreamResponse:
         response = web.StreamResponse(status=decided.status)
         headers = response.headers
         headers[hdrs.ETAG] = etag_of(sha256)
         headers[hdrs.ACCEPT_RANGES] = "bytes"
         headers[hdrs.CACHE_CONTROL] = "private, max-age=31536000, immutable"
         headers["Cache-Status"] = f"{self._node_id}; {status}"
-        if decided.status == 416:
-            headers[hdrs.CONTENT_RANGE] = f"bytes */{decided.range.size}"
-        elif decided.status == 206:
+        headers["X-Content-Type-Options"] = "nosniff"
+        if decided.status in (206, 416):
             headers[hdrs.CONTENT_RANGE] = decided.range.content_range
         if decided.status != 304:
-            headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+            headers[hdrs.CONTENT_TYPE] = CONTENT_TYPES[kind]
             response.content_length = decided.range.length
         return response
 
@@ -119,7 +139,7 @@ class CacheApi:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text."""
-        return web.Response(body=generate_latest(self._registry), content_type="text/plain")
+        return web.Response(body=generate_latest(self._registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
 
 
 def _decide(request: web.Request, sha256: str, size_bytes: int) -> Answer:
@@ -132,37 +152,43 @@ def _decide(request: web.Request, sha256: str, size_bytes: int) -> Answer:
     )
 
 
-def _collapsed(how: str) -> str:
-    return "; collapsed" if how == "joined" else ""
-
-
-async def _send_file(request: web.Request, response: web.StreamResponse, file: CachedFile, decided: Answer) -> None:
-    """The range of a file by the kernel's sendfile (stock asyncio has it)."""
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the client has gone")
-    await response.write(b"")  # headers first
-    handle = await asyncio.get_running_loop().run_in_executor(None, _open, file.path)
+@asynccontextmanager
+async def _all_or_abort(request: web.Request, length: int) -> AsyncIterator[None]:
+    """The sending of `length` bytes: too slow a reader or a failure on our side aborts the connection."""
     try:
-        loop = asyncio.get_running_loop()
-        await loop.sendfile(transport, handle, decided.range.start, decided.range.length)
-    finally:
-        handle.close()
+        async with asyncio.timeout(SEND_GRACE_S + length / SLOWEST_READER_BYTES_PER_S):
+            yield
+    except (AdaptiveGenError, TimeoutError, OSError, RuntimeError) as exc:  # RuntimeError: asyncio, closing transport
+        if not isinstance(exc, ConnectionError):  # that is a client that left, which clients do
+            get_logger().warning("answer_aborted", path=request.path, error=f"{type(exc).__name__}: {exc}")
+        if request.transport is not None:
+            request.transport.abort()
 
 
-def _open(path: Path) -> BinaryIO:
-    return path.open("rb")
+async def _send_file(request: web.Request, cached: CachedFile, decided: Answer) -> None:
+    """A range of a file by the kernel's sendfile (stock asyncio has it; over TLS asyncio copies)."""
+    if request.transport is None:
+        raise ConnectionResetError("the client has gone")
+    wanted = decided.range
+    sent = await asyncio.get_running_loop().sendfile(request.transport, cached.file, wanted.start, wanted.length)
+    if sent != wanted.length:
+        raise InternalError(f"the cached file ended after {sent} of {wanted.length} bytes")
 
 
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except CorruptObject as exc:
+        return web.json_response({"error": exc.body()}, status=502)
     except AdaptiveGenError as exc:
-        return web.json_response({"error": exc.body()}, status=STATUS[type(exc)].http)
+        headers = {hdrs.RETRY_AFTER: f"{exc.retry_after_s:.0f}"} if exc.retry_after_s else {}
+        return web.json_response({"error": exc.body()}, status=STATUS[type(exc)].http, headers=headers)
     except web.HTTPException as exc:
-        error = InvalidRequest(f"{exc.reason}: {request.method} {request.path[:200]}", param="path")
-        return web.json_response({"error": error.body()}, status=exc.status)
+        kind = NotFound if exc.status == 404 else InvalidRequest
+        error = kind(f"{exc.reason}: {request.method} {request.path[:200]}", param="path")
+        allow = {hdrs.ALLOW: exc.headers[hdrs.ALLOW]} if hdrs.ALLOW in exc.headers else {}
+        return web.json_response({"error": error.body()}, status=exc.status, headers=allow)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception as exc:
@@ -175,11 +201,16 @@ class _Counters(Collector):
 
     def __init__(self, store: DiskStore) -> None:
         self._store = store
+        self.sent_bytes = 0
 
     def collect(self) -> list[Metric]:
         """Read them when scraped."""
         counts = self._store.counts
-        return [
-            CounterMetricFamily(f"adaptivegen_cache_{name}", f"Objects: {name}", value=getattr(counts, name))
-            for name in ("hits", "misses", "joined", "evicted", "damaged")
+        names = ("hits", "misses", "joined", "evicted", "damaged", "corrupt", "fetched_bytes")
+        metrics: list[Metric] = [
+            CounterMetricFamily(f"adaptivegen_cache_{name}", f"Since the start: {name}", value=getattr(counts, name))
+            for name in names
         ]
+        metrics.append(CounterMetricFamily("adaptivegen_cache_sent_bytes", "Body bytes sent", value=self.sent_bytes))
+        metrics.append(GaugeMetricFamily("adaptivegen_cache_used_bytes", "Bytes on disk", value=self._store.used_bytes))
+        return metrics

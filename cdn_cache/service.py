@@ -27,14 +27,16 @@ async def serve(settings: CacheSettings, *, clock: Clock, stop: asyncio.Event) -
     keys = settings.signing_key_map()
     api = CacheApi(store, node_id=settings.node_id, keys=keys, clock=clock, ready=lambda: not stop.is_set())
     listener = bind(settings.host, settings.http_port)
-    runner = web.AppRunner(api.application(), access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        api.application(), access_log=None, handle_signals=False, shutdown_timeout=settings.drain_grace_s
+    )
     async with asyncio.TaskGroup() as group:
         opened = asyncio.Event()
         running = group.create_task(store.run(opened))
         await opened.wait()
         await runner.setup()
         tls = _tls(settings)
-        await web.SockSite(runner, listener, ssl_context=tls, shutdown_timeout=settings.drain_grace_s).start()
+        await web.SockSite(runner, listener, ssl_context=tls).start()
         host, port = listener.getsockname()[:2]
         get_logger().info("ready", address=f"{'https' if tls else 'http'}://{host}:{port}")
         await stop.wait()

@@ -1,42 +1,49 @@
-"""Objects on disk, named by their SHA-256: filled once, verified, bounded, rebuilt by a scan.
+"""Objects on disk, named by their SHA-256: fetched once, verified, bounded, rebuilt by a scan.
 
-Owns the folder. An object is written to a temporary file while its digest is computed, synced, and renamed: a name that
-exists holds what it says, or was damaged later. The index is disposable: a start scans the folder, and the first read
-of each file after a start compares its digest. Blocking work runs in the store's own threads.
+Owns the index and the fetches. The index is disposable: a start scans the folder, and the first read of each file
+after a start compares its digest; every read compares its size. Concurrent misses of one object share one flight,
+which goes on when its first asker leaves. Blocking work runs in the store's own threads; changes of names run in one
+of them, in order, so that a removal can never hit a file that was published after it was decided.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import BinaryIO, Literal, ParamSpec, TypeVar
 
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.errors import InternalError, StorageFailure, StorageFull, StorageReadOnly
+from adaptivegen.blob.store import storage_error
+from adaptivegen.errors import AdaptiveGenError, InternalError, StorageFailure, StorageFull
 from adaptivegen.telemetry import get_logger
 from cdn_cache.eviction.base import EvictionPolicy
+from cdn_cache.store.folder import Folder, sync
 
 Result = TypeVar("Result")
 P = ParamSpec("P")
+How = Literal["hit", "miss", "joined"]
 CHUNK_BYTES = 1024 * 1024
-TEMPORARY = ".filling"
+MAX_FLIGHTS = 16  # each holds up to a chunk in memory and a connection to the object store
+
+
+class CorruptObject(InternalError):
+    """The object store's bytes do not have the digest in their name."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedFile:
-    """A verified file."""
+    """An open, complete object and how it came: from the disk, fetched for this read, or for one before it."""
 
-    path: Path
+    file: BinaryIO
     size_bytes: int
+    how: How
 
 
 @dataclass(slots=True)
@@ -48,190 +55,224 @@ class Counts:
     joined: int = 0
     evicted: int = 0
     damaged: int = 0
+    corrupt: int = 0
+    fetched_bytes: int = 0
 
 
 class DiskStore:
-    """One folder of objects. `open` before use; one process per folder."""
+    """One folder of objects in front of an object store. `run` must be running."""
 
     def __init__(self, folder: Path, policy: EvictionPolicy, origin: BlobStore) -> None:
-        self._folder = folder
+        self._folder = Folder(folder)
         self._policy = policy
         self._origin = origin
-        self._verified: dict[str, int] = {}
-        self._unverified: dict[str, int] = {}
-        self._filling: dict[str, asyncio.Task[CachedFile]] = {}
+        self._sizes: dict[str, int] = {}
+        self._unverified: set[str] = set()
+        self._flights: dict[str, asyncio.Task[How | AdaptiveGenError]] = {}
+        self._free_flights = asyncio.Semaphore(MAX_FLIGHTS)
         self._readers: Counter[str] = Counter()
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cache-disk")
+        self._names = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-names")
+        self._bytes = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cache-bytes")
         self._group: asyncio.TaskGroup | None = None
         self.counts = Counts()
 
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the complete objects on disk."""
+        return sum(self._sizes.values())
+
     async def run(self, opened: asyncio.Event) -> None:
-        """Scan the folder, then own the fills, until cancelled. Raises StorageReadOnly or StorageFull."""
-        found = await self._in_thread(self._scan)
-        for name, size_bytes in found:
-            victims = self._policy.admit(name, size_bytes, pinned=())
-            if victims is None:
-                await self._in_thread(_unlink, self._path(name))
-                continue
-            self._unverified[name] = size_bytes
-            await self._drop(victims)
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            opened.set()
-            await asyncio.Event().wait()
+        """Take and scan the folder, set `opened`, own the flights until cancelled.
 
-    async def get(self, key: str, sha256: str) -> tuple[CachedFile, str]:
-        """The file of an object and how it came ("hit", "miss", "joined"); fetched from the store if need be.
-
-        Concurrent misses share one fetch, which goes on when its first asker leaves. Raises NotFound, StorageFailure,
-        StorageFull, or InternalError when the store's object does not have the digest in its name.
+        Raises AlreadyRunning, StorageReadOnly, StorageFull or StorageFailure.
         """
-        name = sha256
-        if name in self._unverified:
-            await self._verify(name)
-        if name in self._verified:
-            self.counts.hits += 1
-            self._policy.touch(name)
-            return CachedFile(self._path(name), self._verified[name]), "hit"
-        fill = self._filling.get(name)
-        how = "joined" if fill is not None else "miss"
-        if fill is None:
-            if self._group is None:
-                raise InternalError("the cache is not open")
-            fill = self._filling[name] = self._group.create_task(self._fill_safely(key, name))
-            fill.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self.counts.misses += 1
-        else:
-            self.counts.joined += 1
-        return await asyncio.shield(fill), how
+        try:
+            for found in await self._in(self._names, self._folder.open):
+                victims = self._policy.admit(found.name, found.size_bytes, pinned=())
+                if victims is None:
+                    victims = [found.name]
+                else:
+                    self._sizes[found.name] = found.size_bytes
+                    self._unverified.add(found.name)
+                await self._drop(victims)
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                opened.set()
+                await asyncio.Event().wait()
+        finally:
+            self._group = None
+            self._folder.close()
+            for pool in (self._names, self._bytes):
+                pool.shutdown(wait=False)
 
-    @contextmanager
-    def reading(self, sha256: str) -> Iterator[None]:
-        """Keep an object from being given up while it is sent."""
+    @asynccontextmanager
+    async def reading(self, key: str, sha256: str) -> AsyncIterator[CachedFile]:
+        """The object, open, fetched from the object store if need be; it is not evicted while it is read.
+
+        Raises NotFound, StorageFull when it cannot be kept, StorageFailure, DeadlineExceeded, CorruptObject.
+        """
         self._readers[sha256] += 1
         try:
-            yield
+            cached = await self._get(key, sha256)
+            try:
+                yield cached
+            finally:
+                cached.file.close()
         finally:
             self._readers[sha256] -= 1
             if not self._readers[sha256]:
                 del self._readers[sha256]
 
-    def stream_origin(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes straight from the object store, for when they cannot be kept."""
-        return self._origin.stream(key, start=start, end=end)
-
     async def origin_size(self, key: str) -> int:
-        """Size of an object in the store; raises NotFound."""
+        """Size of an object in the object store; raises NotFound."""
         return (await self._origin.head(key)).size_bytes
 
-    # ---- filling ----------------------------------------------------------------------------------------------
+    async def stream_origin(
+        self, key: str, sha256: str, *, start: int, end: int, size_bytes: int
+    ) -> AsyncIterator[bytes]:
+        """Bytes straight from the object store, for when they cannot be kept.
 
-    async def _fill_safely(self, key: str, name: str) -> CachedFile:
-        """A fill's error goes to whoever waits for it; it must not end the group."""
+        When they are the whole object its digest is checked before the last piece is given; raises CorruptObject.
+        """
+        digest = hashlib.sha256()
+        held = b""
+        async for piece in self._origin.stream(key, start=start, end=end, chunk_bytes=CHUNK_BYTES):
+            if held:
+                yield held
+            digest.update(piece)
+            held = piece
+        if (start, end) == (0, size_bytes) and digest.hexdigest() != sha256:
+            raise self._corrupt(key, digest.hexdigest())
+        yield held
+
+    # ---- looking up -------------------------------------------------------------------------------------------
+
+    async def _get(self, key: str, name: str) -> CachedFile:
+        how: How = "hit"
+        for _ in range(3):  # a file may be lost or damaged between two steps, and is then fetched again
+            if name in self._sizes and name not in self._unverified:
+                cached = await self._open(name, how)
+                if cached is not None:
+                    return cached
+            how = await self._fly(key, name)
+        raise StorageFailure(f"{key} was fetched and lost again")
+
+    async def _open(self, name: str, how: How) -> CachedFile | None:
+        size_bytes = self._sizes[name]
+        file = await self._in(self._bytes, self._folder.read, name, size_bytes)
+        if file is not None:
+            self._policy.touch(name)
+            if how == "hit":
+                self.counts.hits += 1
+            return CachedFile(file, size_bytes, how)
+        if name in self._sizes:
+            await self._forget_damaged(name)
+        return None
+
+    async def _fly(self, key: str, name: str) -> How:
+        """Wait for the one flight of `name`, started here unless it is on its way."""
+        flight = self._flights.get(name)
+        joined = flight is not None
+        if flight is None:
+            if self._group is None:
+                raise InternalError("the cache is not open")
+            flight = self._flights[name] = self._group.create_task(self._flight(key, name))
+        outcome = await asyncio.shield(flight)
+        if isinstance(outcome, AdaptiveGenError):
+            raise outcome
+        if joined and outcome == "miss":
+            self.counts.joined += 1
+            return "joined"
+        return outcome
+
+    async def _flight(self, key: str, name: str) -> How | AdaptiveGenError:
+        """Verify or fetch. An error is a value here: it is for those who wait, and must not end the group."""
         try:
-            return await self._fill(key, name)
+            async with self._free_flights:
+                if name in self._unverified and await self._verified(name):
+                    return "hit"
+                self.counts.misses += 1
+                await self._fetch(key, name)
+                return "miss"
+        except AdaptiveGenError as exc:
+            return exc
         finally:
-            del self._filling[name]
+            del self._flights[name]
 
-    async def _fill(self, key: str, name: str) -> CachedFile:
-        size_bytes = (await self._origin.head(key)).size_bytes
-        victims = self._policy.admit(name, size_bytes, pinned=self._readers)
+    async def _verified(self, name: str) -> bool:
+        """The first read after a start: compare the digest; a damaged file is put away, to be fetched again."""
+        intact = await self._in(self._bytes, self._folder.is_intact, name)
+        if intact and name in self._sizes:
+            self._unverified.discard(name)
+            return True
+        await self._forget_damaged(name)
+        return False
+
+    # ---- fetching ---------------------------------------------------------------------------------------------
+
+    async def _fetch(self, key: str, name: str) -> None:
+        size_bytes = await self.origin_size(key)
+        victims = self._policy.admit(name, size_bytes, pinned=self._readers.keys() | self._flights.keys())
         if victims is None:
-            raise StorageFull(f"object of {size_bytes} bytes does not fit into the cache")
-        await self._drop(victims)
-        temporary = self._folder / f"{name}{TEMPORARY}"
+            raise StorageFull(f"an object of {size_bytes} bytes does not fit into the cache now")
         try:
-            await self._download(key, name, temporary)
-            await self._in_thread(_publish, temporary, self._path(name))
+            await self._drop(victims)
+            found = await self._download(key, name, size_bytes)
+            if found != name:
+                await self._in(self._names, partial(self._folder.quarantine, filling=True), name)
+                raise self._corrupt(key, found)
+            await self._in(self._names, self._folder.publish, name)
         except BaseException:
             self._policy.remove(name)
-            await self._in_thread(_unlink, temporary)
+            self._names.submit(self._folder.abandon, name)  # not awaited: this may be a cancellation
             raise
-        self._verified[name] = size_bytes
-        return CachedFile(self._path(name), size_bytes)
+        self._sizes[name] = size_bytes
 
-    async def _download(self, key: str, name: str, temporary: Path) -> None:
+    async def _download(self, key: str, name: str, size_bytes: int) -> str:
+        """Fetch into the folder and sync; returns the digest."""
         digest = hashlib.sha256()
-        file = await self._in_thread(temporary.open, "wb")
+        fetched_bytes = 0
+        file = await self._in(self._names, self._folder.start_filling, name)
         try:
-            async for chunk in self._origin.stream(key, chunk_bytes=CHUNK_BYTES):
-                digest.update(chunk)
-                await self._in_thread(file.write, chunk)
-            await self._in_thread(_sync, file)
+            async for piece in self._origin.stream(key, chunk_bytes=CHUNK_BYTES):
+                fetched_bytes += len(piece)
+                if fetched_bytes > size_bytes:
+                    raise StorageFailure(f"{key} has more than the {size_bytes} bytes it should have")
+                digest.update(piece)
+                await self._in(self._bytes, file.write, piece)
+            await self._in(self._bytes, sync, file)
         finally:
-            await self._in_thread(file.close)
-        if digest.hexdigest() != name:
-            raise InternalError(f"object {key} in the store has sha256 {digest.hexdigest()}, its name says {name}")
+            self.counts.fetched_bytes += fetched_bytes
+            self._bytes.submit(file.close)
+        return digest.hexdigest()
 
-    async def _verify(self, name: str) -> None:
-        """The first read after a start: compare size and digest; a damaged file is deleted and fetched again."""
-        expected_bytes = self._unverified.pop(name, None)
-        if expected_bytes is None:
-            return
-        found = await self._in_thread(_digest, self._path(name))
-        if found == name:
-            self._verified[name] = expected_bytes
-            return
-        self.counts.damaged += 1
-        get_logger().warning("cached_file_damaged", sha256=name)
-        self._policy.remove(name)
-        await self._in_thread(_unlink, self._path(name))
+    def _corrupt(self, key: str, found: str) -> CorruptObject:
+        self.counts.corrupt += 1
+        get_logger().error("origin_corrupt", key=key, found_sha256=found)
+        return CorruptObject(f"the object store's bytes of {key} have sha256 {found}")
+
+    # ---- giving up --------------------------------------------------------------------------------------------
 
     async def _drop(self, victims: list[str]) -> None:
         for victim in victims:
+            self._sizes.pop(victim, None)
+            self._unverified.discard(victim)
+        for victim in victims:
             self.counts.evicted += 1
-            self._verified.pop(victim, None)
-            self._unverified.pop(victim, None)
-            await self._in_thread(_unlink, self._path(victim))
+            await self._in(self._names, self._folder.remove, victim)
 
-    def _path(self, name: str) -> Path:
-        return self._folder / name
+    async def _forget_damaged(self, name: str) -> None:
+        self.counts.damaged += 1
+        get_logger().warning("cached_file_damaged", sha256=name)
+        self._sizes.pop(name, None)
+        self._unverified.discard(name)
+        self._policy.remove(name)
+        await self._in(self._names, partial(self._folder.quarantine, filling=False), name)
 
-    def _scan(self) -> list[tuple[str, int]]:
-        """Names and sizes, least recently used first; what a crash left half-written is removed."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        found = []
-        for path in self._folder.iterdir():
-            if path.name.endswith(TEMPORARY):
-                path.unlink(missing_ok=True)
-            elif len(path.name) == 64 and path.is_file():
-                status = path.stat()
-                found.append((status.st_atime, path.name, status.st_size))
-        return [(name, size_bytes) for _, name, size_bytes in sorted(found)]
-
-    async def _in_thread(self, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    async def _in(
+        self, pool: ThreadPoolExecutor, work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(pool, partial(work, *args, **kwargs))
         except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("no space left on the cache's disk") from exc
-            if exc.errno in (errno.EROFS, errno.EACCES):
-                raise StorageReadOnly(f"the cache's folder cannot be written: {exc.strerror}") from exc
-            raise StorageFailure(f"the cache's disk failed: {exc}") from exc
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fdatasync(file.fileno())
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give a complete file its name, durably."""
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _digest(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+            raise storage_error(exc, "the cache's folder") from exc
