@@ -37,6 +37,8 @@ PROMPTS: tuple[tuple[str, int], ...] = (
     ("a blue square moves right in a forest", 23),
 )
 VIDEO_TIMEOUT_S = 180.0
+SLUG_CHARS = 40
+WIDTH_CHARS = 140  # of the table where there is no terminal to ask
 
 
 @dataclass(slots=True)
@@ -72,7 +74,8 @@ def demo(
     if not done:
         typer.echo("stopped", err=True)
         raise typer.Exit(exits.INTERRUPTED)
-    Console().print(_table(rows))
+    console = Console()
+    Console(width=None if console.is_terminal else WIDTH_CHARS).print(_table(rows))
     typer.echo(_where(out, rows))
 
 
@@ -174,15 +177,19 @@ def _write_files(folder: Path, draft: bytes, final: bytes, row: Row) -> None:
 
 
 def slug(prompt: str) -> str:
-    """A prompt as part of a folder's name: at most 40 characters of a-z, 0-9 and -."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].rstrip("-") or "video"
+    """A prompt as part of a folder's name: a-z, 0-9 and -, whole words up to 40 characters."""
+    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    while len("-".join(words)) > SLUG_CHARS:
+        words.pop()
+    return "-".join(words) or "video"
 
 
 def _table(rows: list[Row]) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="What took how long, from the request on")
-    table.add_column("prompt", overflow="fold")
+    table = Table(title="What took how long, from the request on", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("prompt", overflow="fold", min_width=18)
     for heading in (
         "plan",
         "edge",
@@ -193,7 +200,7 @@ def _table(rows: list[Row]) -> Table:
         "cache hit",
         "first byte",
     ):
-        table.add_column(heading, no_wrap=heading in ("plan", "edge"))
+        table.add_column(heading, no_wrap=heading not in ("first draft frame", "steps run where"))
     for row in rows:
         video = row.video
         table.add_row(

@@ -77,7 +77,7 @@ def generate(
         raise InvalidRequest.field("--timeout", timeout, "over 0 seconds")
     request: dict[str, Any] = {"prompt": prompt, "image": image, "video": video, "seed": seed, "seconds": seconds}
     request |= {"size": size, "intent": _intent(intent), "plan": plan, "steps": steps, "strength": strength}
-    run = _Run(files, timeout_s=timeout, as_json=as_json, clock=SystemClock())
+    run = Run(files, timeout_s=timeout, as_json=as_json, clock=SystemClock())
     try:
         with _client(edge, data, api_key) as client:
             run.run(client, request)
@@ -103,7 +103,7 @@ def _client(edges: list[str] | None, data: Path, api_key: str | None) -> Client:
     return Client(endpoints_file=data_dir(data) / ENDPOINTS_FILE, api_key=api_key)
 
 
-class _Run:
+class Run:
     """One run of the command, from the request to the written files."""
 
     def __init__(self, files: Files, *, timeout_s: float | None, as_json: bool, clock: Clock) -> None:
@@ -135,6 +135,8 @@ class _Run:
             except DeadlineExceeded:
                 _cancel(handle, display, why="out of time")
                 raise
+            if self._files.draft is not None and result.video.draft is None:
+                display.say(f"draft  none was made (plan {result.video.plan}), so {self._files.draft} is not written")
         self._report(result.video)
 
     def _left_s(self) -> float | None:
@@ -162,6 +164,7 @@ class _Run:
                 display.say(f"draft  written to {self._files.draft}")
         if video.final is not None and times.final_s is None:
             times.final_s = self._elapsed_s()
+            display.say(f"final  complete after {times.final_s:.2f} s")
         display.show(event)
 
     def _report(self, video: Video) -> None:

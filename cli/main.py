@@ -21,15 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("up")(up.up)
-app.command("generate")(generate.generate)
-app.command("demo")(demo.demo)
+app.command("up", short_help="Run a whole system on this machine.")(up.up)
+app.command("generate", short_help="Make one video, draft first.")(generate.generate)
+app.command("demo", short_help="Show everything once, with a table of times.")(demo.demo)
 
 _SERVICES = {"edge": "edge_node", "scheduler": "scheduler", "worker": "core_cloud", "cache": "cdn_cache"}
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-@app.command("admin", context_settings=_PASS_ON)
+@app.command("admin", context_settings=_PASS_ON, short_help="Ask and steer a scheduler.")
 def admin(context: typer.Context) -> None:
     """Ask and steer a scheduler: nodes, jobs, explain JOB, drain NODE."""
     from cli.admin import app as admin_app
@@ -45,25 +45,25 @@ def _serve(service: str) -> None:
 
 @app.command("edge")
 def edge() -> None:
-    """Run one edge node from ADAPTIVEGEN_EDGE_* settings."""
+    """Run one edge node from ADAPTIVEGEN_EDGE_*."""
     _serve("edge")
 
 
 @app.command("scheduler")
 def scheduler() -> None:
-    """Run one scheduler from ADAPTIVEGEN_SCHEDULER_* settings."""
+    """Run one scheduler from ADAPTIVEGEN_SCHEDULER_*."""
     _serve("scheduler")
 
 
 @app.command("worker")
 def worker() -> None:
-    """Run one cloud worker from ADAPTIVEGEN_WORKER_* settings."""
+    """Run one cloud worker from ADAPTIVEGEN_WORKER_*."""
     _serve("worker")
 
 
 @app.command("cache")
 def cache() -> None:
-    """Run one media cache from ADAPTIVEGEN_CACHE_* settings."""
+    """Run one media cache from ADAPTIVEGEN_CACHE_*."""
     _serve("cache")
 
 

@@ -67,11 +67,11 @@ class Waiting:
         left: list[float] = []
         if self._end_at_s is not None:
             if now_s >= self._end_at_s:
-                raise DeadlineExceeded(f"whole: the video did not end within {self._timeout_s:g} s")
+                raise DeadlineExceeded(f"whole: the video did not end within {self._timeout_s:.4g} s")
             left.append(self._end_at_s - now_s)
         if self._start_at_s is not None and not self._begun:
             if now_s >= self._start_at_s:
-                raise DeadlineExceeded(f"start: no work on the video began within {self._start_timeout_s:g} s")
+                raise DeadlineExceeded(f"start: no work on the video began within {self._start_timeout_s:.4g} s")
             left.append(self._start_at_s - now_s)
         return min(left) if left else None
 
