@@ -1,1 +1,1 @@
-"""The simulator: the same decision code in virtual time. Not built yet; the decision code it will run is scheduler.decide."""
+"""The simulator: the same decision code in virtual time. Not built yet; it will run `scheduler.decide`."""

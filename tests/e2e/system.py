@@ -35,7 +35,7 @@ class UpSystem:
         self.process = subprocess.Popen(
             self.args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
-        self.wait(lambda: (self.data / "endpoints.json").exists(), START_TIMEOUT_S)
+        self.wait((self.data / "endpoints.json").exists, START_TIMEOUT_S)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Exit status and everything it printed."""

@@ -75,7 +75,7 @@ def test_other_body_types_and_encodings_are_refused(edge: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"not a picture", b"#EXTM3U\nfile:///etc/passwd\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n"],
+    [b"not a picture", b"#EXTM3U\nfile:///etc/passwd\n", b"<svg xmlns='x'/>", b"\x89PNG\r\n\x1a\n"],
 )
 def test_an_upload_that_is_no_picture_or_video_is_refused(edge: httpx.Client, data: bytes) -> None:
     answer = edge.post("/v1/videos", data={"prompt": "x"}, files={"input_reference": ("a.png", data)})
@@ -90,9 +90,7 @@ def test_a_pixel_bomb_is_refused_before_it_is_decoded(edge: httpx.Client) -> Non
 
 
 def test_an_oversized_upload_is_refused(edge: httpx.Client) -> None:
-    answer = edge.post(
-        "/v1/videos", data={"prompt": "x"}, files={"input_reference": ("a", b"\0" * (33 * 1024 * 1024))}
-    )
+    answer = edge.post("/v1/videos", data={"prompt": "x"}, files={"input_reference": ("a", b"\0" * (33 * 1024 * 1024))})
     refused(answer, 413, "body")
 
 

@@ -176,7 +176,11 @@ def test_the_index_is_rebuilt_from_the_store_when_the_broker_lost_everything(sys
 
 def test_a_second_up_on_the_same_folder_says_so_and_exits(system: UpSystem) -> None:
     second = subprocess.run(
-        [sys.executable, "-m", "cli", "up", "--data", str(system.data)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "cli", "up", "--data", str(system.data)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert second.returncode == 6
     assert "in use" in second.stderr

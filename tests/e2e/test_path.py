@@ -75,9 +75,7 @@ def test_the_same_request_again_is_answered_from_what_is_known(
     assert first == second
 
 
-def test_every_edge_tells_the_same(
-    edge: httpx.Client, other_edge: httpx.Client, finished: dict[str, object]
-) -> None:
+def test_every_edge_tells_the_same(edge: httpx.Client, other_edge: httpx.Client, finished: dict[str, object]) -> None:
     path = f"/v1/videos/{finished['id']}"
     assert edge.get(path).json() == other_edge.get(path).json() == finished
 
@@ -103,9 +101,7 @@ def test_a_stream_resumes_after_the_event_seen_last(edge: httpx.Client) -> None:
     assert resumed[-1][1] == "completed"
 
 
-def test_content_is_served_in_ranges_with_strong_validators(
-    edge: httpx.Client, finished: dict[str, object]
-) -> None:
+def test_content_is_served_in_ranges_with_strong_validators(edge: httpx.Client, finished: dict[str, object]) -> None:
     path = f"/v1/videos/{finished['id']}/content"
     whole = edge.get(path)
     etag = whole.headers["etag"]
