@@ -101,9 +101,9 @@ class DiskStore:
                 await asyncio.Event().wait()
         finally:
             self._group = None
-            self._folder.close()
-            for pool in (self._names, self._bytes):
-                pool.shutdown(wait=False)
+            self._bytes.shutdown(wait=False)
+            await asyncio.get_running_loop().run_in_executor(None, self._names.shutdown)
+            self._folder.close()  # last: the next holder must not meet our changes
 
     @asynccontextmanager
     async def reading(self, key: str, sha256: str) -> AsyncIterator[CachedFile]:
@@ -222,9 +222,13 @@ class DiskStore:
                 await self._in(self._names, partial(self._folder.quarantine, filling=True), name)
                 raise self._corrupt(key, found)
             await self._in(self._names, self._folder.publish, name)
+        except AdaptiveGenError:
+            self._policy.remove(name)
+            await self._in(self._names, self._folder.abandon, name)
+            raise
         except BaseException:
             self._policy.remove(name)
-            self._names.submit(self._folder.abandon, name)  # not awaited: this may be a cancellation
+            self._names.submit(self._folder.abandon, name)  # a cancellation does not wait; `run` does, at its end
             raise
         self._sizes[name] = size_bytes
 
