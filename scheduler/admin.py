@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import get_args
 
-from adaptivegen.errors import InvalidRequest, NotFound
+from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
@@ -50,6 +50,7 @@ class Admin:
             raise InvalidRequest.field("status", wanted.status, ", ".join(STATUSES))
         if not 0 <= wanted.limit <= MAX_LIMIT:
             raise InvalidRequest.field("limit", wanted.limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        self._require_broker()
         limit = wanted.limit or DEFAULT_LIMIT
         newest = [pair for pair in reversed(await self._jobs.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
         found: list[JobInfo] = []
@@ -78,11 +79,18 @@ class Admin:
             check_name(tenant, field="tenant")
         else:
             tenant = await self._tenant_of(job_id)
-        record = await self._jobs.find(tenant, job_id)
+        store_only = not self._jobs.bus.connected
+        record = await (self._jobs.from_store if store_only else self._jobs.find)(tenant, job_id)
         decision = (await self._jobs.spec(tenant, job_id)).decision
         return Explanation(job=_job_info(record), decision=decision, notes=_notes(record, decision))
 
+    def _require_broker(self) -> None:
+        """Fail at once while the broker is away: an operator should not wait for a deadline to learn that."""
+        if not self._jobs.bus.connected:
+            raise BrokerUnavailable("the broker cannot be reached; the jobs' index is kept there")
+
     async def _tenant_of(self, job_id: str) -> str:
+        self._require_broker()
         for tenant, known in await self._jobs.tenants_and_ids():
             if known == job_id:
                 return tenant
@@ -94,6 +102,7 @@ class Admin:
         node = self._nodes.get(node_id)
         if node is None and node_id not in self._nodes.drained:
             raise NotFound(f"no node {node_id!r} has been heard of", param="node_id")
+        self._require_broker()
         bucket = await self._jobs.bus.kv(POLICY_BUCKET)
         if undo:
             await bucket.delete(drain_key(node_id))

@@ -70,6 +70,7 @@ async def serve(
         server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_tls(settings))
         await server.start()
+        resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
         watch = Watch(view.nodes, bus, clock=clock, time=time, ack_wait_s=settings.ack_wait_s)
         async with asyncio.TaskGroup() as group:
             tasks = [
