@@ -1,0 +1,214 @@
+"""How long a placement takes: `Place` over gRPC on loopback, and the decision alone with 12 and 256 nodes.
+
+`python -m benchmarks.bench_place`. Server and client share one process and one loop, so the figure over gRPC contains
+both; heartbeats of all nodes arrive every half second meanwhile. Prints the hardware, the command, a table and one line
+of JSON. Exit status 1 when the median of `Place` misses its target of 5 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from adaptivegen.clock import SystemClock
+from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest
+from adaptivegen.nodes import HEARTBEAT_S, NodeReport
+from adaptivegen.placement import Outcome, PlacementQuery
+from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
+from adaptivegen.rpc.server import RpcServer
+from adaptivegen.telemetry import configure_logging
+from scheduler.decide.decide import decide, record
+from scheduler.decide.view import NodeTable, View
+from scheduler.placement import Placement
+from scheduler.steady import SteadyTime
+
+CALLS = 2000
+WARM_UP = 200
+TARGET_MS = 5.0
+CLOCK = SystemClock()
+
+
+def make_card(name: str, size: int, step_ms: float, refine: Refine | None = None) -> ModelCard:
+    """A card with one profile of 24 frames."""
+    files = {"base": CardFile(path=f"{name}/base.onnx", sha256="0" * 64, bytes=1)}
+    limits = Limits(
+        sizes=(f"{size}x{size}",),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=64,
+        steps_default=8,
+        guidance_min=1.0,
+        guidance_max=4.0,
+        guidance_default=1.0,
+    )
+    profile = Profile(
+        hardware="none",
+        threads=2,
+        backend="onnx",
+        width=size,
+        height=size,
+        frames=24,
+        load_ms=500,
+        text_ms=10,
+        step_ms=step_ms,
+        upsample_ms=100,
+        first_look_ms=10 + step_ms,
+        encode_ms=50,
+        memory_mib=100,
+    )
+    return ModelCard(
+        name=name,
+        version="1.0.0",
+        role="cloud" if refine else "draft",
+        description="for the benchmark",
+        latent_space="pixels",
+        files=files,
+        limits=limits,
+        refine=refine,
+        profile=(profile,),
+        quality={"mos": Quality(value=4.0, low=3.5, high=4.5, n=100)},
+        digest=card_digest(name, "1.0.0", files),
+    )
+
+
+def make_view(nodes: int) -> View:
+    """Half edges, half workers in four pools."""
+    cards = {
+        "draft": make_card("draft", 128, 40),
+        "cloud": make_card("cloud", 256, 400, Refine(sources=("draft",), t0=0.5, steps=12)),
+    }
+    view = View(nodes=NodeTable(), cards=cards, decider="scheduler-1")
+    beat(view, nodes, seq=0, now_ns=CLOCK.now_ns())
+    return view
+
+
+def beat(view: View, nodes: int, *, seq: int, now_ns: int) -> None:
+    """One heartbeat of every node."""
+    for number in range(nodes):
+        kind = "edge" if number % 2 else "worker"
+        report = NodeReport(
+            node_id=f"{kind}-{number}",
+            kind="edge" if number % 2 else "worker",
+            seq=seq,
+            sent_at_ns=now_ns,
+            started_at_ns=1,
+            pool="" if kind == "edge" else f"pool-{number % 8}",
+            models=("draft",) if kind == "edge" else ("cloud",),
+            in_flight=number % 2,
+            remaining_s=float(number % 7),
+        )
+        view.nodes.observe(report, now_ns=now_ns)
+
+
+def make_query(number: int) -> PlacementQuery:
+    """The render of one clip."""
+    return PlacementQuery(
+        job_id=f"vid_{number:026d}",
+        tenant="bench",
+        edge_id="edge-1",
+        intent="render",
+        draft_model="draft",
+        cloud_model="cloud",
+        width=256,
+        height=256,
+        frames=24,
+    )
+
+
+def time_decide(nodes: int) -> list[float]:
+    """Milliseconds of `decide` with `record`; each job ends sixteen placements later."""
+    view, rng, times_ms = make_view(nodes), random.Random(1), []
+    for number in range(CALLS + WARM_UP):
+        now_ns = CLOCK.now_ns()
+        if number % 100 == 0:
+            beat(view, nodes, seq=number + 1, now_ns=now_ns)
+        query = make_query(number)
+        begun = time.perf_counter()
+        record(view, query, decide(view, query, now_ns=now_ns, rng=rng), now_ns=now_ns)
+        times_ms.append((time.perf_counter() - begun) * 1e3)
+        view.nodes.settle(f"vid_{number - 16:026d}")
+    return times_ms[WARM_UP:]
+
+
+async def time_place(nodes: int) -> list[float]:
+    """Milliseconds of `Place` over gRPC, one call after another."""
+    view = make_view(nodes)
+    placement = Placement(view, time=SteadyTime(CLOCK), rng=random.Random(2))
+    server = RpcServer(rng=random.Random(3))
+    PlacementServicer(placement.place, placement.observe).add_to(server)
+    port = server.reserve(host="127.0.0.1", port=0, tls=None)
+    await server.start()
+    client = PlacementClient([f"127.0.0.1:{port}"], clock=CLOCK, budget_s=5.0)
+    times_ms: list[float] = []
+
+    async def keep_beating() -> None:
+        seq = 1
+        while True:
+            beat(view, nodes, seq=seq, now_ns=CLOCK.now_ns())
+            seq += 1
+            await CLOCK.sleep(HEARTBEAT_S)
+
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(keep_beating())
+        for number in range(CALLS + WARM_UP):
+            begun = time.perf_counter()
+            await client.place(make_query(number))
+            times_ms.append((time.perf_counter() - begun) * 1e3)
+            over = Outcome(
+                job_id=f"vid_{number:026d}", edge_id="edge-1", worker_id="", plan="refine", status="completed"
+            )
+            await placement.observe(over)
+        beating.cancel()
+    await client.close()
+    await server.drain(grace_s=1.0)
+    return times_ms[WARM_UP:]
+
+
+def summary(times_ms: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and quartiles in milliseconds."""
+    quarters = statistics.quantiles(times_ms, n=4)
+    return {
+        "median_ms": round(statistics.median(times_ms), 3),
+        "p25_ms": round(quarters[0], 3),
+        "p75_ms": round(quarters[2], 3),
+        "p99_ms": round(statistics.quantiles(times_ms, n=100)[98], 3),
+    }
+
+
+def hardware() -> str:
+    """Processor and the number of cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.machine())}, {cores} cores, Python {platform.python_version()}"
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    configure_logging("bench", "bench", "error")
+    results = {
+        "place_12_nodes": summary(uvloop.run(time_place(12))),
+        "decide_12_nodes": summary(time_decide(12)),
+        "decide_256_nodes": summary(time_decide(256)),
+    }
+    print(f"hardware: {hardware()}")
+    print(f"command:  python -m benchmarks.bench_place ({CALLS} calls each, load average {os.getloadavg()[0]:.1f})")
+    for name, values in results.items():
+        print(f"{name:17s}", "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
+    print(json.dumps({"benchmark": "place", "calls": CALLS, "hardware": hardware(), **results}))
+    return 0 if results["place_12_nodes"]["median_ms"] <= TARGET_MS else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
