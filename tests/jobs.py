@@ -40,7 +40,7 @@ def make_request(**changes: Any) -> GenerationRequest:
 def make_spec(*, job_id: str = JOB_ID, tenant: str = "t", plan: str = "refine", want_final: bool = True) -> JobSpec:
     decision = Decision(
         job_id=job_id,
-        plan=plan,  # type: ignore[arg-type]
+        plan=plan,
         edge_id="edge-1",
         pool="default",
         final_steps=4,

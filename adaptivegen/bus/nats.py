@@ -29,6 +29,7 @@ from adaptivegen.telemetry import get_logger
 Result = TypeVar("Result")
 CALL_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
+RECONNECT_WAIT_S = 0.25
 JOBS_STREAM = "AG_JOBS"
 DEAD_STREAM = "AG_DEAD"
 DEDUP_WINDOW_S = 120.0
@@ -111,7 +112,7 @@ class NatsBus:
                         self._servers,
                         name=self._name,
                         connect_timeout=2,
-                        reconnect_time_wait=0.25,
+                        reconnect_time_wait=cast(int, RECONNECT_WAIT_S),  # a float works; its stub is narrow
                         max_reconnect_attempts=-1,
                         ping_interval=10,
                         allow_reconnect=True,

@@ -1,6 +1,7 @@
 """The same path over gRPC, and what every server of the system offers: health, reflection, deadlines."""
 
 import hashlib
+from typing import Any
 
 import grpc
 import httpx
@@ -37,7 +38,7 @@ def test_a_call_without_a_deadline_is_refused(stub: stubs.VideoServiceStub) -> N
     with pytest.raises(grpc.RpcError) as caught:
         stub.GetVideo(pb.GetVideoRequest(id="vid_" + "0" * 26))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "deadline" in caught.value.details()
+    assert "deadline" in str(caught.value.details())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,8 @@ def test_bad_fields_have_the_status_and_name_of_the_table(
     with pytest.raises(grpc.RpcError) as caught:
         stub.CreateVideo(request_, timeout=10)
     assert caught.value.code() is code
-    assert dict(caught.value.trailing_metadata())["ag-error-param"] == param
+    trailing: Any = caught.value.trailing_metadata()
+    assert dict(trailing)["ag-error-param"] == param
 
 
 def test_an_oversized_message_is_refused_and_the_edge_goes_on(stub: stubs.VideoServiceStub) -> None:
@@ -79,7 +81,8 @@ def test_every_grpc_server_says_it_is_healthy_and_describes_itself(system: UpSys
     }
     for kind, address in addresses.items():
         with grpc.insecure_channel(address) as channel:
-            reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
             database = ProtoReflectionDescriptorDatabase(channel)
             assert expected[kind] <= set(database.get_services())

@@ -195,7 +195,7 @@ def test_videos_are_listed_in_pages(edge: httpx.Client, finished: dict[str, obje
     names: list[str] = []
     after = None
     while True:
-        params = {"limit": 2, "order": "asc", **({"after": after} if after else {})}
+        params = {"limit": "2", "order": "asc"} | ({"after": after} if after else {})
         page = edge.get("/v1/videos", params=params).json()
         names += [video["id"] for video in page["data"]]
         if not page["has_more"]:

@@ -41,7 +41,7 @@ def test_a_bad_node_id_is_named(monkeypatch: pytest.MonkeyPatch, node_id: str) -
 
 @pytest.mark.parametrize("keys", ["nokid", "k:xyz", "k:00", "a b:" + "00" * 32])
 def test_malformed_or_short_signing_keys_are_refused(keys: str) -> None:
-    settings = CacheSettings(node_id="c", auth="loopback", signing_keys=keys)  # type: ignore[arg-type]
+    settings = CacheSettings(node_id="c", auth="loopback", signing_keys=keys)
     with pytest.raises(SettingsInvalid, match="sign"):
         settings.signing_key_map()
 
@@ -51,7 +51,7 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
         node_id="c",
         auth="loopback",
         nats_urls="nats://user:hunter2@127.0.0.1:1,nats://user:hunter2@127.0.0.1:2",
-        signing_keys="k:" + "ab" * 32,  # type: ignore[arg-type]
+        signing_keys="k:" + "ab" * 32,
         dir=tmp_path,
     )
     shown = str(describe(settings))
