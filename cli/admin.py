@@ -1,6 +1,6 @@
 """`adaptivegen admin`: what an operator asks a scheduler and how the answers are shown.
 
-Exit codes: 0 done, 2 bad input (also: no such node or job), 3 the scheduler or its broker cannot be reached.
+Exit codes as in cli.exits: 0 done, 2 bad input, 3 the scheduler or its broker cannot be reached, 7 no such node or job.
 """
 
 from __future__ import annotations
@@ -21,14 +21,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from adaptivegen.errors import (
-    AdaptiveGenError,
-    Conflict,
-    InvalidRequest,
-    NotFound,
-    SettingsInvalid,
-)
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound
 from adaptivegen.settings import load
+from cli.exits import exit_code
+from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
 
 if TYPE_CHECKING:
     from adaptivegen.placement import Candidate
@@ -36,9 +32,6 @@ if TYPE_CHECKING:
     from adaptivegen.rpc.channel import ClientTls
 
 Answer = TypeVar("Answer")
-EXIT_BAD_INPUT = 2
-EXIT_UNAVAILABLE = 3
-ENDPOINTS_FILE = "endpoints.json"
 MIB = 1024 * 1024
 
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
@@ -141,7 +134,7 @@ def _ask(scheduler: str, data: Path | None, question: Callable[[AdminClient], Aw
 
     try:
         settings = load(AdminSettings)
-        address = find_scheduler(scheduler, data, settings.scheduler)
+        address = find_scheduler(scheduler, data, settings.scheduler, usual=data_dir(DEFAULT_DATA))
         tls = settings.tls()
 
         async def ask() -> Answer:
@@ -154,29 +147,34 @@ def _ask(scheduler: str, data: Path | None, question: Callable[[AdminClient], Aw
         return asyncio.run(ask())
     except AdaptiveGenError as exc:
         sys.stderr.write(f"error: {exc.message}\n")
-        bad_input = isinstance(exc, (InvalidRequest, NotFound, Conflict, SettingsInvalid))
-        raise typer.Exit(EXIT_BAD_INPUT if bad_input else EXIT_UNAVAILABLE) from exc
+        raise typer.Exit(exit_code(exc)) from exc
 
 
-def find_scheduler(given: str, data: Path | None, configured: str) -> str:
-    """host:port as given, else from DIR/endpoints.json, else as configured. Raises InvalidRequest or NotFound."""
+def find_scheduler(given: str, data: Path | None, configured: str, *, usual: Path) -> str:
+    """host:port as given, else of the system in `data`, else as configured, else of the system in the usual place.
+
+    Raises InvalidRequest or NotFound.
+    """
     if given:
         return _check_address(given, "--scheduler")
-    if data is not None:
-        path = data / ENDPOINTS_FILE
-        try:
-            listed = json.loads(path.read_text(encoding="utf-8"))["endpoints"]
-            addresses = [entry["grpc_address"] for entry in listed if entry["kind"] == "scheduler"]
-        except FileNotFoundError as exc:
-            raise NotFound(f"no system runs in {data}: {path.name} is not there", param="data") from exc
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise InvalidRequest(f"{path} is not a list of endpoints: {exc}", param="data") from exc
-        if not addresses:
-            raise NotFound(f"{path} names no scheduler", param="data")
-        return _check_address(addresses[0], "grpc_address")
-    if configured:
+    if data is None and configured:
         return _check_address(configured, "ADAPTIVEGEN_CLI_SCHEDULER")
-    raise InvalidRequest("say which scheduler: --scheduler HOST:PORT, --data DIR or ADAPTIVEGEN_CLI_SCHEDULER")
+    return _listed_scheduler(data_dir(data) if data is not None else usual)
+
+
+def _listed_scheduler(folder: Path) -> str:
+    path = folder / ENDPOINTS_FILE
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["endpoints"]
+        addresses = [entry["grpc_address"] for entry in listed if entry["kind"] == "scheduler"]
+    except FileNotFoundError as exc:
+        hint = "say which scheduler by --scheduler HOST:PORT, --data DIR or ADAPTIVEGEN_CLI_SCHEDULER"
+        raise NotFound(f"no system runs in {folder} ({path.name} is not there); {hint}", param="data") from exc
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InvalidRequest(f"{path} is not a list of endpoints: {exc}", param="data") from exc
+    if not addresses:
+        raise NotFound(f"{path} names no scheduler", param="data")
+    return _check_address(addresses[0], "grpc_address")
 
 
 def _check_address(value: object, name: str) -> str:

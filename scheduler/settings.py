@@ -25,7 +25,7 @@ class SchedulerSettings(ServiceSettings):
     draft_worst_s: float = Field(10.0, gt=0, description="A draft this late pleases no more.")
     final_best_s: float = Field(5.0, gt=0, description="A final this early pleases fully.")
     final_worst_s: float = Field(120.0, gt=0, description="A final this late pleases no more.")
-    cost_iterate: float = Field(0.5, ge=0, description="QoE points a cloud second must bring when iterating.")
+    cost_iterate: float = Field(1.0, ge=0, description="QoE points a cloud second must bring when iterating.")
     cost_render: float = Field(0.005, ge=0, description="QoE points a cloud second must bring when rendering.")
 
     def qoe(self) -> QoeSettings:

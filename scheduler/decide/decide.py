@@ -109,7 +109,7 @@ def _details(situation: Situation, chosen: Candidate) -> list[str]:
     reasons: list[str] = []
     if chosen.draft_s is not None:
         reasons.append(
-            f"The draft is expected after {chosen.draft_s:.1f} s, its first look after {chosen.first_look_s:.1f} s."
+            f"The draft is expected after {chosen.draft_s:.2f} s, its first look after {chosen.first_look_s:.2f} s."
         )
     if chosen.plan in ("refine", "cloud"):
         if chosen.final_s is not None:

@@ -58,7 +58,7 @@ class Situation:
     ) -> Candidate:
         """A feasible candidate with its QoE and score."""
         settings, intent = self.view.qoe, self.query.intent
-        final_quality = quality_of(self.cloud, assumed=settings.unmeasured_final)
+        final_quality = quality_of(self.cloud, assumed=settings.unmeasured_final, refined=plan == "refine")
         draft_quality = quality_of(self.draft, assumed=settings.unmeasured_draft)
         value = qoe(
             settings,

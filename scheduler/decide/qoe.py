@@ -54,7 +54,7 @@ class QoeSettings:
 class Costs:
     """QoE points one cloud second must bring. Higher when iterating: most of those finals would be thrown away."""
 
-    per_gpu_s_iterate: float = 0.5
+    per_gpu_s_iterate: float = 1.0
     per_gpu_s_render: float = 0.005
 
     def __post_init__(self) -> None:
@@ -95,7 +95,10 @@ def qoe(
     return value
 
 
-def quality_of(card: ModelCard | None, *, assumed: float) -> float:
-    """The card's measured mean opinion score, or the assumed one."""
-    mos = card.quality.get("mos") if card is not None else None
-    return mos.value if mos is not None else assumed
+def quality_of(card: ModelCard | None, *, assumed: float, refined: bool = False) -> float:
+    """The card's measured mean opinion score (of refined clips, where that was measured), or the assumed one."""
+    measured = card.quality if card is not None else {}
+    mos = (measured.get("refine_mos") if refined else None) or measured.get("mos")
+    if mos is None:
+        return assumed
+    return min(BEST, max(WORST, mos.value))

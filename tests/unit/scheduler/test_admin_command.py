@@ -21,15 +21,17 @@ def test_the_address_given_comes_first_then_the_system_then_the_setting(tmp_path
         {"kind": "scheduler", "node_id": "scheduler-1", "grpc_address": "127.0.0.1:2"},
     ]
     data = write_endpoints(tmp_path, {"endpoints": endpoints})
-    assert find_scheduler("127.0.0.1:3", data, "127.0.0.1:4") == "127.0.0.1:3"
-    assert find_scheduler("", data, "127.0.0.1:4") == "127.0.0.1:2"
-    assert find_scheduler("", None, "127.0.0.1:4") == "127.0.0.1:4"
+    nowhere = tmp_path / "nowhere"
+    assert find_scheduler("127.0.0.1:3", data, "127.0.0.1:4", usual=nowhere) == "127.0.0.1:3"
+    assert find_scheduler("", data, "127.0.0.1:4", usual=nowhere) == "127.0.0.1:2"
+    assert find_scheduler("", None, "127.0.0.1:4", usual=data) == "127.0.0.1:4"
+    assert find_scheduler("", None, "", usual=data) == "127.0.0.1:2"
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":80", "host:0", "host:65536", "host:8o"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InvalidRequest):
-        find_scheduler(address, None, "")
+        find_scheduler(address, None, "", usual=Path("/nowhere"))
 
 
 @pytest.mark.parametrize(
@@ -43,17 +45,21 @@ def test_an_address_that_is_none_is_refused(address: str) -> None:
 )
 def test_a_bad_list_of_endpoints_is_refused(tmp_path: Path, content: object, error: type[AdaptiveGenError]) -> None:
     with pytest.raises(error):
-        find_scheduler("", write_endpoints(tmp_path, content), "")
+        find_scheduler("", write_endpoints(tmp_path, content), "", usual=Path("/nowhere"))
 
 
 def test_no_running_system_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no system runs"):
-        find_scheduler("", tmp_path, "")
+        find_scheduler("", tmp_path, "", usual=Path("/nowhere"))
+
+
+@pytest.mark.parametrize("arguments", [["nodes"], ["jobs"], ["explain", "vid_1"], ["drain", "edge-1"]])
+def test_no_system_ends_with_its_exit_code(tmp_path: Path, arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)]).exit_code == 7
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nodes"], ["jobs"], ["explain", "vid_1"], ["drain", "edge-1"], ["jobs", "--limit", "0"]]
+    "arguments", [["nodes", "--scheduler", "nonsense"], ["jobs", "--limit", "0"], ["explain"], ["bogus"]]
 )
-def test_not_knowing_where_to_ask_is_bad_input(arguments: list[str]) -> None:
-    result = CliRunner().invoke(app, arguments, env={"ADAPTIVEGEN_CLI_SCHEDULER": ""})
-    assert result.exit_code == 2
+def test_bad_input_ends_with_its_exit_code(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments).exit_code == 2

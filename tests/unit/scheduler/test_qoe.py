@@ -5,6 +5,7 @@ import math
 import pytest
 
 from adaptivegen.errors import SettingsInvalid
+from adaptivegen.models.card import Quality
 from scheduler.decide.qoe import Costs, QoeSettings, patience, qoe, quality_of
 from tests.unit.scheduler.builders import cloud_card
 
@@ -36,6 +37,15 @@ def test_patience_falls_with_the_logarithm() -> None:
 def test_the_design_function(intent: str, draft_s: float | None, final_s: float | None, expected: float) -> None:
     value = qoe(QoeSettings(), intent=intent, draft_quality=3, draft_s=draft_s, final_quality=4, final_s=final_s)
     assert value == pytest.approx(expected)
+
+
+def test_refined_clips_have_their_own_quality_where_it_was_measured() -> None:
+    model = cloud_card(mos=4.5)
+    assert quality_of(model, assumed=2.0, refined=True) == 4.5
+    measured = Quality(value=3.9, low=3.0, high=4.3, n=10)
+    both = model.model_copy(update={"quality": {**model.quality, "refine_mos": measured}})
+    assert quality_of(both, assumed=2.0, refined=True) == 3.9
+    assert quality_of(both, assumed=2.0) == 4.5
 
 
 def test_quality_is_measured_or_assumed() -> None:
