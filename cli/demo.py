@@ -60,8 +60,11 @@ def demo(
     """Start one scheduler, one worker, two edges, broker and cache; make three videos; show what took how long."""
     from rich.console import Console
 
+    from adaptivegen.sdk.files import translated
     from cli.progress import Display
 
+    with translated(out):
+        out.mkdir(parents=True, exist_ok=True)  # a bad place is said now, not after the first video
     folder = Path(tempfile.mkdtemp(prefix="adaptivegen-demo-"))
     rows: list[Row] = []
     try:
@@ -106,14 +109,15 @@ async def _generate(client: AsyncClient, row: Row, seed: int, *, clock: Clock, d
     """One video, with the time of each thing seen."""
     started_s = clock.monotonic_s()
     handle = await client.submit(row.prompt, seed=seed)
-    await _watch(handle, row, started_s=started_s, clock=clock, display=display)
+    await watch(handle, row, started_s=started_s, clock=clock, display=display)
     result = await handle.result()
     row.video = result.video
-    await _first_byte(result, row, started_s=started_s, clock=clock)
+    await first_byte(result, row, started_s=started_s, clock=clock)
     return result
 
 
-async def _watch(handle: AsyncHandle, row: Row, *, started_s: float, clock: Clock, display: Display) -> None:
+async def watch(handle: AsyncHandle, row: Row, *, started_s: float, clock: Clock, display: Display) -> None:
+    """Follow a video to its end, noting when each thing was first seen."""
     async with aclosing(handle.events(timeout_s=VIDEO_TIMEOUT_S)) as events:
         async for event in events:
             elapsed_s = clock.monotonic_s() - started_s
@@ -133,11 +137,11 @@ async def _again(client: AsyncClient, row: Row, *, clock: Clock, display: Displa
     handle = await client.submit(prompt, seed=seed)
     result = await handle.result(timeout_s=VIDEO_TIMEOUT_S)
     row.video = result.video
-    await _first_byte(result, row, started_s=started_s, clock=clock)
+    await first_byte(result, row, started_s=started_s, clock=clock)
     display.say("the repeat was served from the cache" if result.video.cached else "the repeat was made anew")
 
 
-async def _first_byte(result: AsyncResult, row: Row, *, started_s: float, clock: Clock) -> None:
+async def first_byte(result: AsyncResult, row: Row, *, started_s: float, clock: Clock) -> None:
     """Read the clip, noting when its first byte came."""
     async with aclosing(result.chunks()) as chunks:
         async for _ in chunks:

@@ -92,6 +92,6 @@ def translated(path: Path) -> Iterator[None]:
 def _error(path: Path, exc: OSError) -> AdaptiveGenError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"no space left to write {path}")
-    if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS):
+    if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS):
         return InvalidRequest.field("path", str(path), f"a file that can be written ({exc.strerror})")
     return StorageFailure(f"{path} cannot be written: {exc.strerror}")

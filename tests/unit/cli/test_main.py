@@ -123,3 +123,11 @@ def test_help_loads_no_service_and_no_client() -> None:
     code = f"import sys, cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_place_the_demo_cannot_write_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file")]) == exits.BAD_INPUT
+    assert "path is" in capsys.readouterr().err
