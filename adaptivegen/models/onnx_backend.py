@@ -1,28 +1,18 @@
 """Pocket's networks in ONNX Runtime on the CPU.
 
-Decides session options only. Spinning is off: several processes share the cores of an edge node.
+Decides which graph runs with which inputs; `runtime` decides how sessions are opened.
 """
 
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from adaptivegen.errors import GenerationFailed
+from adaptivegen.models.runtime import open_session, ort
 from adaptivegen.models.text import TextEmbedding, TextEncoder
 
 Floats = NDArray[np.float32]
-
-
-def session(path: Path, *, threads: int) -> ort.InferenceSession:
-    """Open one graph on `threads` threads."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
 
 
 class OnnxNetworks:
@@ -30,9 +20,9 @@ class OnnxNetworks:
 
     def __init__(self, paths: dict[str, Path], *, threads: int) -> None:
         self._text = TextEncoder(paths["text_encoder"].parent, threads=threads)
-        self._base = session(paths["base"], threads=threads)
-        self._upsampler = session(paths["upsampler"], threads=threads)
-        self._doubler = session(paths["doubler"], threads=threads) if "doubler" in paths else None
+        self._base = open_session(paths["base"], threads=threads)
+        self._upsampler = open_session(paths["upsampler"], threads=threads)
+        self._doubler = open_session(paths["doubler"], threads=threads) if "doubler" in paths else None
 
     def encode(self, prompt: str) -> TextEmbedding:
         """Embed the prompt."""

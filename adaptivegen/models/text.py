@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+
+from adaptivegen.models.runtime import open_session
 
 TEXT_TOKENS = 32  # tokens that condition a model; what a longer prompt says later is not seen by it
 TEXT_DIM = 384
@@ -32,16 +33,10 @@ class TextEncoder:
     """Loads `encoder.onnx` and `tokenizer.json` from a folder; `encode` is deterministic and needs no network."""
 
     def __init__(self, folder: Path, *, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=TEXT_TOKENS)
-        self._session = ort.InferenceSession(
-            str(folder / "encoder.onnx"), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(folder / "encoder.onnx", threads=threads)
 
     def encode(self, prompt: str) -> TextEmbedding:
         """Encode one prompt; text beyond TEXT_TOKENS word pieces is cut off."""
