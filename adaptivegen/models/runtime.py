@@ -11,6 +11,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 
+__all__ = ["open_session", "ort"]
+
 
 def open_session(path: Path, *, threads: int) -> ort.InferenceSession:
     """Open one graph on `threads` CPU threads."""
