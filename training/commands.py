@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("pocket-training"), help="data sets and checkpoints")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where text encoder, graphs and cards go")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     stages = parser.add_subparsers(dest="stage", required=True)
     stages.add_parser("text", help="export the text encoder into the weights folder")
@@ -88,12 +89,12 @@ def _bar(minutes: float, run: Callable[[Report], object]) -> None:
         run(lambda spent, step, loss: progress.update(task, completed=spent, description=f"{step}: loss {loss:.4f}"))
 
 
-def _text(_: argparse.Namespace) -> None:
-    export_text_encoder(WEIGHTS / "text")
+def _text(options: argparse.Namespace) -> None:
+    export_text_encoder(options.weights / "text")
 
 
 def _data(options: argparse.Namespace) -> None:
-    encoder = TextEncoder(WEIGHTS / "text", threads=options.threads)
+    encoder = TextEncoder(options.weights / "text", threads=options.threads)
     with Progress() as progress:
         tasks = {name: progress.add_task(name, total=1.0) for name in ("clips", "captions")}
         data.build(
@@ -160,11 +161,11 @@ def _recogniser(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    publish.export_models(options.folder, WEIGHTS)
+    publish.export_models(options.folder, options.weights)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    publish.measure_models(options.folder, WEIGHTS, options.clips, options.threads, options.sheet)
+    publish.measure_models(options.folder, options.weights, options.clips, options.threads, options.sheet)
 
 
 def _curve(options: argparse.Namespace) -> None:

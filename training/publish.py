@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from adaptivegen.media.mp4 import encode_mp4
 from adaptivegen.models.base import Clip, GenerationInput, Generator, StepReport
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest, dump_card
 from adaptivegen.models.registry import open_generator
@@ -26,17 +28,17 @@ from training.train_upsampler import load_doubler, load_upsampler
 VERSION = "0.1.0"
 DRAFT, CLOUD = "pocket-draft", "pocket-cloud"
 DESCRIPTIONS = {
-    DRAFT: "Pocket's draft: 24 frames of 128x128 in a few steps on a CPU; int8 base, no guidance",
+    DRAFT: "Pocket's draft: 24 frames of 128x128 in four guided steps on a CPU; int8 base",
     CLOUD: "Pocket's final: 24 frames of 256x256; a deeper base with guidance, a deeper upsampler, a frame doubler",
 }
 LIMITS = {
     DRAFT: Limits(
-        sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=32, steps_default=6,
-        guidance_min=1.0, guidance_max=4.0, guidance_default=1.0,
+        sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=32, steps_default=4,
+        guidance_min=1.0, guidance_max=6.0, guidance_default=3.0,
     ),
     CLOUD: Limits(
         sizes=("256x256", "128x128"), seconds=(2.0,), fps=12, steps_min=1, steps_max=64, steps_default=16,
-        guidance_min=1.0, guidance_max=6.0, guidance_default=2.0,
+        guidance_min=1.0, guidance_max=6.0, guidance_default=3.0,
     ),
 }
 REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=12)
@@ -104,7 +106,7 @@ def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> P
         hardware=hardware_name(), threads=threads, backend="onnx", width=request.width, height=request.height,
         frames=request.frames, load_ms=round(load_ms, 1), text_ms=round(text_ms, 1),
         step_ms=round(step_ms, 1), upsample_ms=round(upsample_ms, 1), first_look_ms=round(look_ms, 1),
-        encode_ms=0.0, memory_mib=round(loaded_memory_mib(name, threads), 1),
+        encode_ms=round(_encode_ms(request), 1), memory_mib=round(loaded_memory_mib(name, threads, weights), 1),
     )
 
 
@@ -119,6 +121,18 @@ def _timed_run(model: Generator, seed: int) -> list[tuple[StepReport, float]]:
     )
     marks.append((StepReport(step=1, steps=1, stage="upsample", look=None), (time.perf_counter() - begun) * 1e3))
     return marks
+
+
+def _encode_ms(request: GenerationInput, *, repeats: int = 5) -> float:
+    """Median time to encode a clip of this size as MP4; the frames hold a moving gradient."""
+    ramp = np.arange(request.frames * request.height * request.width * 3) // (3 * request.width)
+    clip = (ramp % 256).astype(np.uint8).reshape(request.frames, request.height, request.width, 3)
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        encode_mp4(clip, 12)
+        times.append((time.perf_counter() - begun) * 1e3)
+    return statistics.median(times)
 
 
 def _text_ms(weights: Path, threads: int, *, repeats: int = 9) -> float:
@@ -140,9 +154,9 @@ def hardware_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def loaded_memory_mib(name: str, threads: int) -> float:
+def loaded_memory_mib(name: str, threads: int, weights: Path) -> float:
     """Resident MiB of a fresh process, without torch, that loaded the model and generated once; 0 if unknown."""
-    command = [sys.executable, "-c", _MEMORY_PROBE, name, str(threads)]
+    command = [sys.executable, "-c", _MEMORY_PROBE, name, str(threads), str(weights)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     return float(out.stdout.strip().splitlines()[-1])
 
@@ -152,7 +166,7 @@ import sys
 from pathlib import Path
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.registry import open_generator
-model = open_generator(sys.argv[1], threads=int(sys.argv[2]))
+model = open_generator(sys.argv[1], threads=int(sys.argv[2]), weights=Path(sys.argv[3]))
 width, height = map(int, model.card.limits.sizes[0].split("x"))
 request = GenerationInput("a red ball", 1, width, height, 24, 2, 1.0)
 model.generate(request, on_step=lambda report: None, should_stop=lambda: False)
@@ -196,11 +210,11 @@ def measure_models(folder: Path, weights: Path, count: int, threads: int, sheet:
             asked = measured_quality(judge, made, scenes[:few])
             cloud_quality |= {f"refine_{name}": share for name, share in asked.items()}
     for name, quality in ((DRAFT, draft_quality), (CLOUD, cloud_quality)):
-        write_card(name, weights, (times[name],), {key: as_quality(share) for key, share in quality.items()})
+        write_card(name, weights, (times[name],), {key: as_quality(share) for key, share in quality.items() if share.n})
         print(name, asdict_rows(quality), times[name].model_dump(), sep="\n")
     if sheet is not None:
         rows = [part for i in range(0, min(12, few - 1), 2) for part in (drafts[i : i + 2], refined[i : i + 2])]
-        Image.fromarray(evaluate.contact_sheet(rows, 4, 64)).save(sheet, optimize=True)
+        Image.fromarray(evaluate.contact_sheet(rows, 4, 64)).quantize(192).save(sheet, optimize=True)
 
 
 def _clips(model: Generator, prompts: Sequence[str], label: str, starts: Sequence[Clip] | None = None,

@@ -34,7 +34,7 @@ Report = Callable[[float, int, float], None]
 
 def render_high(data: Dataset, count: int, path: Path, size: int = SCALE * LOW_SIZE) -> NDArray[np.uint8]:
     """Frames of the first `count` scenes at full size, (count, 24, size, size, 3) uint8, kept on disk."""
-    if not path.exists():
+    if not path.exists() or len(np.load(path, mmap_mode="r")) < count:
         scratch = path.with_suffix(".part.npy")
         high = np.lib.format.open_memmap(
             scratch, mode="w+", dtype=np.uint8, shape=(count, HIGH_FRAMES, size, size, 3)
@@ -45,7 +45,8 @@ def render_high(data: Dataset, count: int, path: Path, size: int = SCALE * LOW_S
             ).numpy()
         high.flush()
         scratch.replace(path)
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    kept: NDArray[np.uint8] = np.load(path, mmap_mode="r")[:count]
+    return kept
 
 
 @torch.no_grad()
