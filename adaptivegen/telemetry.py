@@ -58,10 +58,17 @@ def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: A
         yield current
 
 
-def carry(request_id: str | None = None) -> dict[str, str]:
-    """Headers that carry the current trace context and the request id to a peer."""
+def carry() -> dict[str, str]:
+    """Headers that carry the current trace context and request id to a peer."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
     if request_id:
-        carrier[REQUEST_ID_HEADER] = request_id
+        carrier[REQUEST_ID_HEADER] = str(request_id)
     return carrier
+
+
+def take_request_id(carrier: Mapping[str, str]) -> None:
+    """Log what follows in this task under the request id a peer sent, if it sent one."""
+    if REQUEST_ID_HEADER in carrier:
+        structlog.contextvars.bind_contextvars(request_id=carrier[REQUEST_ID_HEADER][:64])

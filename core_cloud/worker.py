@@ -30,7 +30,7 @@ from adaptivegen.jobs.spec import ContentEntry, Failure, JobSpec, Manifest, Medi
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
-from adaptivegen.telemetry import get_logger, span
+from adaptivegen.telemetry import get_logger, span, take_request_id
 from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
 from core_cloud.progress import Progress, expect
@@ -120,6 +120,7 @@ class Worker:
 
     async def _handle(self, delivery: Delivery) -> None:
         message = JobMessage.decode(delivery.data)
+        take_request_id(delivery.headers)
         with span("worker.job", carrier=delivery.headers, job_id=message.id):
             try:
                 spec = await self.jobs.spec(message.tenant, message.id)

@@ -205,6 +205,18 @@ def test_videos_are_listed_in_pages(edge: httpx.Client, finished: dict[str, obje
     assert finished["id"] in names
 
 
+def test_request_id_and_trace_context_go_all_the_way(edge: httpx.Client, system: UpSystem) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"x-request-id": "req-of-this-test", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    answer = edge.post("/v1/videos", json={"prompt": PROMPT, "plan": "cloud", "steps": 2}, headers=headers)
+    assert answer.headers["x-request-id"] == "req-of-this-test"
+    finish(edge, answer.json()["id"])
+    spec = json.loads(system.stored(f"jobs/local/{answer.json()['id']}/spec")[0].read_text())
+    assert trace_id in spec["trace"]["traceparent"]
+    for node in ("edge-1", "scheduler-1", "worker-1"):
+        assert "req-of-this-test" in system.logs(node), node
+
+
 def test_a_rating_is_stored(edge: httpx.Client, system: UpSystem, finished: dict[str, object]) -> None:
     path = f"/v1/videos/{finished['id']}/rating"
     assert edge.post(path, json={"stars": 4, "draft_wait_s": 0.5}).status_code == 204
