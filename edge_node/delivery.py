@@ -5,6 +5,9 @@ Owns the knowledge whether the cache is reachable (asked every two seconds) and 
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import httpx
 
 from adaptivegen.clock import Clock
@@ -18,14 +21,15 @@ PREFETCH_DEADLINE_S = 30.0
 
 
 class Delivery:
-    """The media cache as this edge sees it. `run` must be running."""
+    """The media cache as this edge sees it; `ca` is the CA of its certificate. `run` must be running."""
 
-    def __init__(self, cache_url: str, *, keys: dict[str, bytes], ttl_s: float, clock: Clock) -> None:
+    def __init__(self, cache_url: str, *, keys: dict[str, bytes], ttl_s: float, clock: Clock, ca: Path | None) -> None:
         self._cache_url = cache_url.rstrip("/")
         self._keys = keys
         self._ttl_s = ttl_s
         self._clock = clock
-        self._client = httpx.AsyncClient(timeout=PROBE_DEADLINE_S)
+        verify = ssl.create_default_context(cafile=ca) if ca else True
+        self._client = httpx.AsyncClient(timeout=PROBE_DEADLINE_S, verify=verify)
         self.cache_reachable = False
 
     async def run(self) -> None:

@@ -84,7 +84,11 @@ async def build(settings: EdgeSettings, *, clock: Clock, rng: random.Random, bus
     )
     metrics.watch(desk)
     delivery = Delivery(
-        settings.cache_url, keys=settings.signing_key_map(), ttl_s=settings.media_url_ttl_s, clock=clock
+        settings.cache_url,
+        keys=settings.signing_key_map(),
+        ttl_s=settings.media_url_ttl_s,
+        clock=clock,
+        ca=settings.tls_client_ca,
     )
     tls = _client_tls(settings)
     scheduler = PlacementClient(settings.schedulers(), clock=clock, budget_s=settings.place_budget_s, tls=tls)
