@@ -1,7 +1,7 @@
 """ONNX Runtime as this project uses it: imported here and nowhere else, told first to send nothing home.
 
-ONNX Runtime reads the switch when it is imported, so it has to be set before; it is no setting of ours, hence not in any
-settings class. Spinning is off: several processes share the cores of an edge node.
+ONNX Runtime reads the switch when it is imported, so it has to be set before; it is no setting of ours, hence not in
+any settings class. Spinning is off: several processes share the cores of an edge node.
 """
 
 import os
