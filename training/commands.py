@@ -98,8 +98,12 @@ def _data(options: argparse.Namespace) -> None:
     with Progress() as progress:
         tasks = {name: progress.add_task(name, total=1.0) for name in ("clips", "captions")}
         data.build(
-            options.folder / "data", options.clips, options.seed, encoder,
-            lambda name, share: progress.update(tasks[name], completed=share), options.device,
+            options.folder / "data",
+            options.clips,
+            options.seed,
+            encoder,
+            lambda name, share: progress.update(tasks[name], completed=share),
+            options.device,
         )
 
 
@@ -114,16 +118,17 @@ def _base(options: argparse.Namespace) -> None:
     tokens, mask, _ = dataset.text(np.arange(min(2000, len(dataset))))
     model.standardise.fit(tokens, mask)
     settings = _settings(options)
-    _bar(options.minutes, lambda report: train.train_base(
-        model, dataset, options.folder / options.name, settings, report))
+    _bar(
+        options.minutes,
+        lambda report: train.train_base(model, dataset, options.folder / options.name, settings, report),
+    )
 
 
 def _grow(options: argparse.Namespace) -> None:
     model = train.grow(train.load_base(options.folder / "draft" / "base.pt"), options.depth)
     settings = replace(_settings(options), muon_rate=0.004, adam_rate=6e-4)
     dataset = data.load(options.folder / "data")
-    _bar(options.minutes, lambda report: train.train_base(
-        model, dataset, options.folder / "cloud", settings, report))
+    _bar(options.minutes, lambda report: train.train_base(model, dataset, options.folder / "cloud", settings, report))
 
 
 def _upsampler(options: argparse.Namespace) -> None:
@@ -138,18 +143,37 @@ def _upsampler(options: argparse.Namespace) -> None:
         model = SpaceTimeUpsampler(UpsamplerParams())
         tokens, mask, _ = dataset.text(np.arange(min(2000, len(dataset))))
         model.standardise.fit(tokens, mask)
-    _bar(options.minutes, lambda report: train_upsampler.train_upsampler(
-        model, dataset, high, made, options.folder / options.name / "upsampler.pt", options.minutes, report,
-        device=options.device))
+    _bar(
+        options.minutes,
+        lambda report: train_upsampler.train_upsampler(
+            model,
+            dataset,
+            high,
+            made,
+            options.folder / options.name / "upsampler.pt",
+            options.minutes,
+            report,
+            device=options.device,
+        ),
+    )
 
 
 def _doubler(options: argparse.Namespace) -> None:
     dataset = data.load(options.folder / "data")
     upsampler = train_upsampler.load_upsampler(options.folder / "cloud" / "upsampler.pt")
     frames, target = train_upsampler.doubling_pairs(upsampler, dataset, 250)
-    _bar(options.minutes, lambda report: train_upsampler.train_doubler(
-        FrameDoubler(SharpenerParams()), frames, target, options.folder / "cloud" / "doubler.pt", options.minutes,
-        report, device=options.device))
+    _bar(
+        options.minutes,
+        lambda report: train_upsampler.train_doubler(
+            FrameDoubler(SharpenerParams()),
+            frames,
+            target,
+            options.folder / "cloud" / "doubler.pt",
+            options.minutes,
+            report,
+            device=options.device,
+        ),
+    )
 
 
 def _recogniser(options: argparse.Namespace) -> None:
@@ -187,6 +211,14 @@ def _curve(options: argparse.Namespace) -> None:
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
-    "text": _text, "data": _data, "base": _base, "grow": _grow, "upsampler": _upsampler, "doubler": _doubler,
-    "recogniser": _recogniser, "export": _export, "evaluate": _evaluate, "curve": _curve,
+    "text": _text,
+    "data": _data,
+    "base": _base,
+    "grow": _grow,
+    "upsampler": _upsampler,
+    "doubler": _doubler,
+    "recogniser": _recogniser,
+    "export": _export,
+    "evaluate": _evaluate,
+    "curve": _curve,
 }

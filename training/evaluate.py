@@ -50,9 +50,17 @@ def quiet(*_: object) -> None:
     """An on_step that ignores its report."""
 
 
-def make_clips(model: Generator, prompts: Sequence[str], *, size: int, steps: int, guidance: float,
-               starts: Sequence[Clip] | None = None, strength: float | None = None,
-               report: Callable[[int], None] = quiet) -> list[Clip]:
+def make_clips(
+    model: Generator,
+    prompts: Sequence[str],
+    *,
+    size: int,
+    steps: int,
+    guidance: float,
+    starts: Sequence[Clip] | None = None,
+    strength: float | None = None,
+    report: Callable[[int], None] = quiet,
+) -> list[Clip]:
     """One clip per prompt, seeds 0, 1, 2, ..."""
     clips = []
     for index, prompt in enumerate(prompts):

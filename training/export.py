@@ -23,12 +23,28 @@ from core_cloud.models.upsampler import FrameDoubler, SpaceTimeUpsampler
 SMALL = 1024  # tensors with fewer values stay float32
 
 
-def _trace(model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], output: str, path: Path,
-           axes: dict[str, dict[int, str]], *, fold: bool = False) -> None:
+def _trace(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: Sequence[str],
+    output: str,
+    path: Path,
+    axes: dict[str, dict[int, str]],
+    *,
+    fold: bool = False,
+) -> None:
     """Without folding the weights keep their parameters' names and layout, which the torch backend reads them by."""
     torch.onnx.export(
-        model.eval(), inputs, str(path), input_names=list(names), output_names=[output], opset_version=17,
-        dynamo=False, dynamic_axes=axes, keep_initializers_as_inputs=False, do_constant_folding=fold,
+        model.eval(),
+        inputs,
+        str(path),
+        input_names=list(names),
+        output_names=[output],
+        opset_version=17,
+        dynamo=False,
+        dynamic_axes=axes,
+        keep_initializers_as_inputs=False,
+        do_constant_folding=fold,
     )
 
 
@@ -39,8 +55,11 @@ def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
     """
     p = model.params
     inputs = (
-        torch.zeros(1, p.frames, p.size, p.size, 3), torch.zeros(1),
-        torch.zeros(1, p.text_tokens, p.text_dim), torch.ones(1, p.text_tokens), torch.zeros(1, p.text_dim),
+        torch.zeros(1, p.frames, p.size, p.size, 3),
+        torch.zeros(1),
+        torch.zeros(1, p.text_tokens, p.text_dim),
+        torch.ones(1, p.text_tokens),
+        torch.zeros(1, p.text_dim),
     )
     names = ("noisy", "t", "tokens", "mask", "pooled")
     _trace(model, inputs, names, "clean", path, {}, fold=fold)
@@ -120,9 +139,7 @@ def store_int8(source: Path, target: Path) -> None:
         model.graph.initializer.append(numpy_helper.from_array(whole, f"{name}.int8"))
         model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
         model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), dtype=np.int8), f"{name}.zero"))
-        widen = helper.make_node(
-            "DequantizeLinear", [f"{name}.int8", f"{name}.scale", f"{name}.zero"], [name], axis=0
-        )
+        widen = helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale", f"{name}.zero"], [name], axis=0)
         model.graph.node.insert(0, widen)
     onnx.save(model, target)
 

@@ -33,12 +33,26 @@ DESCRIPTIONS = {
 }
 LIMITS = {
     DRAFT: Limits(
-        sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=32, steps_default=4,
-        guidance_min=1.0, guidance_max=6.0, guidance_default=3.0,
+        sizes=("128x128",),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=32,
+        steps_default=4,
+        guidance_min=1.0,
+        guidance_max=6.0,
+        guidance_default=3.0,
     ),
     CLOUD: Limits(
-        sizes=("256x256", "128x128"), seconds=(2.0,), fps=12, steps_min=1, steps_max=64, steps_default=16,
-        guidance_min=1.0, guidance_max=6.0, guidance_default=3.0,
+        sizes=("256x256", "128x128"),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=64,
+        steps_default=16,
+        guidance_min=1.0,
+        guidance_max=6.0,
+        guidance_default=3.0,
     ),
 }
 REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=12)
@@ -71,9 +85,17 @@ def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: di
     }
     files: dict[str, CardFile] = {logical: export.card_file(path, weights) for logical, path in paths.items()}
     card = ModelCard(
-        name=name, version=VERSION, role="draft" if name == DRAFT else "cloud", description=DESCRIPTIONS[name],
-        latent_space="pixels", files=files, limits=LIMITS[name], refine=REFINE if name == CLOUD else None,
-        profile=tuple(profile), quality=quality, digest=card_digest(name, VERSION, files),
+        name=name,
+        version=VERSION,
+        role="draft" if name == DRAFT else "cloud",
+        description=DESCRIPTIONS[name],
+        latent_space="pixels",
+        files=files,
+        limits=LIMITS[name],
+        refine=REFINE if name == CLOUD else None,
+        profile=tuple(profile),
+        quality=quality,
+        digest=card_digest(name, VERSION, files),
     )
     (weights / name / "card.json").write_text(dump_card(card), encoding="utf-8")
     return card
@@ -103,10 +125,19 @@ def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> P
     look_ms, step_ms, upsample_ms = (statistics.median(values[1:]) for values in (looks, steps, ups))
     request = request_for(model.card, "", 0)
     return Profile(
-        hardware=hardware_name(), threads=threads, backend="onnx", width=request.width, height=request.height,
-        frames=request.frames, load_ms=round(load_ms, 1), text_ms=round(text_ms, 1),
-        step_ms=round(step_ms, 1), upsample_ms=round(upsample_ms, 1), first_look_ms=round(look_ms, 1),
-        encode_ms=round(_encode_ms(request), 1), memory_mib=round(loaded_memory_mib(name, threads, weights), 1),
+        hardware=hardware_name(),
+        threads=threads,
+        backend="onnx",
+        width=request.width,
+        height=request.height,
+        frames=request.frames,
+        load_ms=round(load_ms, 1),
+        text_ms=round(text_ms, 1),
+        step_ms=round(step_ms, 1),
+        upsample_ms=round(upsample_ms, 1),
+        first_look_ms=round(look_ms, 1),
+        encode_ms=round(_encode_ms(request), 1),
+        memory_mib=round(loaded_memory_mib(name, threads, weights), 1),
     )
 
 
@@ -116,7 +147,8 @@ def _timed_run(model: Generator, seed: int) -> list[tuple[StepReport, float]]:
     begun = time.perf_counter()
     request = request_for(model.card, "a red circle moves left over a sunset sky", seed)
     model.generate(
-        request, should_stop=lambda: False,
+        request,
+        should_stop=lambda: False,
         on_step=lambda report: marks.append((report, (time.perf_counter() - begun) * 1e3)),
     )
     marks.append((StepReport(step=1, steps=1, stage="upsample", look=None), (time.perf_counter() - begun) * 1e3))
@@ -217,8 +249,9 @@ def measure_models(folder: Path, weights: Path, count: int, threads: int, sheet:
         Image.fromarray(evaluate.contact_sheet(rows, 4, 64)).quantize(192).save(sheet, optimize=True)
 
 
-def _clips(model: Generator, prompts: Sequence[str], label: str, starts: Sequence[Clip] | None = None,
-           t0: float | None = None) -> list[Clip]:
+def _clips(
+    model: Generator, prompts: Sequence[str], label: str, starts: Sequence[Clip] | None = None, t0: float | None = None
+) -> list[Clip]:
     from rich.progress import Progress
 
     request = request_for(model.card, "", 0)
@@ -227,7 +260,13 @@ def _clips(model: Generator, prompts: Sequence[str], label: str, starts: Sequenc
         task = progress.add_task(label, total=len(prompts))
         tick: Callable[[int], None] = lambda done: progress.update(task, completed=done)  # noqa: E731
         return evaluate.make_clips(
-            model, prompts, size=request.width, steps=steps, guidance=request.guidance, starts=starts, strength=t0,
+            model,
+            prompts,
+            size=request.width,
+            steps=steps,
+            guidance=request.guidance,
+            starts=starts,
+            strength=t0,
             report=tick,
         )
 

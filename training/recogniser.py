@@ -65,8 +65,9 @@ def _spoiled(clip: Tensor, generator: torch.Generator) -> Tensor:
     return out + 0.15 * pick * torch.randn(clip.shape, generator=generator)
 
 
-def train_recogniser(path: Path, *, clips: int = 6000, epochs: int = 8, seed: int = 900_001,
-                     report: Callable[[int, float], None]) -> Recogniser:
+def train_recogniser(
+    path: Path, *, clips: int = 6000, epochs: int = 8, seed: int = 900_001, report: Callable[[int, float], None]
+) -> Recogniser:
     """Fit on `clips` renders and save to `path`."""
     frames, labels = rendered(clips, seed)
     model = Recogniser()

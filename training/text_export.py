@@ -46,8 +46,13 @@ def export_text_encoder(target: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "encoder.onnx"
         torch.onnx.export(
-            _Encoder(bert), (ids, ids), str(raw), input_names=["input_ids", "attention_mask"],
-            output_names=["token_embeddings", "pooled"], opset_version=17, dynamo=False,
+            _Encoder(bert),
+            (ids, ids),
+            str(raw),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["token_embeddings", "pooled"],
+            opset_version=17,
+            dynamo=False,
             dynamic_axes={"input_ids": axes, "attention_mask": axes, "token_embeddings": axes, "pooled": {0: "batch"}},
         )
         quantize_dynamic(raw, target / "encoder.onnx", weight_type=QuantType.QInt8, per_channel=True)

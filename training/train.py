@@ -101,8 +101,9 @@ def shuffled_rows(count: int, batch: int, seed: int) -> Iterator[NDArray[np.int6
             yield order[start : start + batch]
 
 
-def base_loss(model: Callable[..., Tensor], data: Dataset, rows: NDArray[np.int64], s: TrainSettings,
-              generator: torch.Generator) -> Tensor:
+def base_loss(
+    model: Callable[..., Tensor], data: Dataset, rows: NDArray[np.int64], s: TrainSettings, generator: torch.Generator
+) -> Tensor:
     """Velocity loss of one batch, with the text dropped for `text_dropout` of the clips."""
     clip = data.frames(rows, s.device)  # (B, T, H, W, 3)
     tokens, mask, pooled = data.text(rows, s.device)
@@ -114,12 +115,17 @@ def base_loss(model: Callable[..., Tensor], data: Dataset, rows: NDArray[np.int6
     return velocity_loss(predicted, clip, t)
 
 
-def save_checkpoint(path: Path, model: nn.Module, average: Average, optimisers: Optimisers,
-                    params: BaseParams, spent: float, steps: int) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, average: Average, optimisers: Optimisers, params: BaseParams, spent: float, steps: int
+) -> None:
     """Write the checkpoint whole or not at all."""
     state = {
-        "model": model.state_dict(), "ema": average.values, "optimisers": optimisers.state(),
-        "params": asdict(params), "spent_minutes": spent, "steps": steps,
+        "model": model.state_dict(),
+        "ema": average.values,
+        "optimisers": optimisers.state(),
+        "params": asdict(params),
+        "spent_minutes": spent,
+        "steps": steps,
     }
     scratch = path.with_suffix(".part")
     torch.save(state, scratch)
@@ -153,8 +159,13 @@ def grow(model: BaseTransformer, depth: int) -> BaseTransformer:
     return deeper
 
 
-def train_base(model: BaseTransformer, data: Dataset, folder: Path, settings: TrainSettings,
-               report: Callable[[float, int, float], None]) -> Path:
+def train_base(
+    model: BaseTransformer,
+    data: Dataset,
+    folder: Path,
+    settings: TrainSettings,
+    report: Callable[[float, int, float], None],
+) -> Path:
     """Train until the budget is spent; returns the checkpoint. report(minutes spent, step, loss) every 20 steps."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "base.pt"

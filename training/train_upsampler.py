@@ -36,9 +36,7 @@ def render_high(data: Dataset, count: int, path: Path, size: int = SCALE * LOW_S
     """Frames of the first `count` scenes at full size, (count, 24, size, size, 3) uint8, kept on disk."""
     if not path.exists() or len(np.load(path, mmap_mode="r")) < count:
         scratch = path.with_suffix(".part.npy")
-        high = np.lib.format.open_memmap(
-            scratch, mode="w+", dtype=np.uint8, shape=(count, HIGH_FRAMES, size, size, 3)
-        )
+        high = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=(count, HIGH_FRAMES, size, size, 3))
         for start in range(0, count, 16):
             high[start : start + 16] = render(
                 data.scenes.take(slice(start, min(start + 16, count))), HIGH_FRAMES, size, size
@@ -72,8 +70,9 @@ def reconstructions(
     return out
 
 
-def upsampler_batch(data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uint8] | None, batch: int,
-                    rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def upsampler_batch(
+    data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uint8] | None, batch: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Random crops: low (B, 8, c, c, 3) with noise, level (B,), tokens, mask, target (B, 24, 4c, 4c, 3)."""
     rows = np.sort(rng.choice(len(high), batch, replace=False))
     top, left = rng.integers(0, LOW_SIZE - CROP + 1, 2)
@@ -89,9 +88,18 @@ def upsampler_batch(data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uin
     return low + level[:, None, None, None, None] * noise, level, tokens, mask, target
 
 
-def train_upsampler(model: SpaceTimeUpsampler, data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uint8] | None,
-                    path: Path, minutes: float, report: Report, batch: int = 8, rate: float = 1e-3,
-                    device: str = "cpu") -> None:
+def train_upsampler(
+    model: SpaceTimeUpsampler,
+    data: Dataset,
+    high: NDArray[np.uint8],
+    made: NDArray[np.uint8] | None,
+    path: Path,
+    minutes: float,
+    report: Report,
+    batch: int = 8,
+    rate: float = 1e-3,
+    device: str = "cpu",
+) -> None:
     """Fit with an L1 loss until the minutes are spent; the averaged weights go to `path`."""
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     rng = np.random.default_rng(int(minutes * 1000))
@@ -107,9 +115,17 @@ def train_upsampler(model: SpaceTimeUpsampler, data: Dataset, high: NDArray[np.u
     _fit(model, loss, asdict(model.params), path, minutes, rate, report)
 
 
-def train_doubler(model: FrameDoubler, frames: NDArray[np.uint8], target: NDArray[np.uint8], path: Path,
-                  minutes: float, report: Report, batch: int = 8, rate: float = 1e-3,
-                  device: str = "cpu") -> None:
+def train_doubler(
+    model: FrameDoubler,
+    frames: NDArray[np.uint8],
+    target: NDArray[np.uint8],
+    path: Path,
+    minutes: float,
+    report: Report,
+    batch: int = 8,
+    rate: float = 1e-3,
+    device: str = "cpu",
+) -> None:
     """Fit frames (N, H, W, 3) to target (N, 2H, 2W, 3), both uint8, on crops of 48 pixels, with an L1 loss."""
     rng = np.random.default_rng(0)
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -127,8 +143,15 @@ def train_doubler(model: FrameDoubler, frames: NDArray[np.uint8], target: NDArra
     _fit(model, loss, asdict(model.params), path, minutes, rate, report)
 
 
-def _fit(model: nn.Module, loss_of_batch: Callable[[], Tensor], params: dict[str, int], path: Path,
-         minutes: float, rate: float, report: Report) -> None:
+def _fit(
+    model: nn.Module,
+    loss_of_batch: Callable[[], Tensor],
+    params: dict[str, int],
+    path: Path,
+    minutes: float,
+    rate: float,
+    report: Report,
+) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
     average, started, steps, recent = Average(model, 0.995), time.monotonic(), 0, 0.0
     while (spent := (time.monotonic() - started) / 60) < minutes:

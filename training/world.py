@@ -101,7 +101,14 @@ def _ring(x: Tensor, y: Tensor) -> Tensor:
 
 
 _SHAPE_FIELDS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    _circle, _square, _triangle, _star, _heart, _diamond, _cross, _ring,
+    _circle,
+    _square,
+    _triangle,
+    _star,
+    _heart,
+    _diamond,
+    _cross,
+    _ring,
 )
 
 

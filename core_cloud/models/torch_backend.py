@@ -106,9 +106,7 @@ class TorchNetworks:
 
     def upsample(self, low: Floats, level: float, text: TextEmbedding) -> Floats:
         """(8, 32, 32, 3) -> (24, 128, 128, 3)."""
-        high: Floats = self._run(
-            self._upsampler, low[None], self._scalar(level), text.tokens[None], text.mask[None]
-        )[0]
+        high: Floats = self._run(self._upsampler, low[None], self._scalar(level), text.tokens[None], text.mask[None])[0]
         return high
 
     def double(self, frames: Floats) -> Floats:

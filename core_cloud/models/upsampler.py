@@ -108,7 +108,8 @@ class FrameDoubler(nn.Module):
         self.stem = nn.Conv2d(3, params.channels, 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(params.channels, params.channels, 3, padding=1), nn.SiLU(),
+                nn.Conv2d(params.channels, params.channels, 3, padding=1),
+                nn.SiLU(),
                 nn.Conv2d(params.channels, params.channels, 3, padding=1),
             )
             for _ in range(params.depth)

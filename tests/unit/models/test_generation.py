@@ -93,7 +93,5 @@ def test_torch_and_onnx_agree() -> None:
         cloud_registry.open_generator("pocket-cloud", threads=2, backend="onnx"),
         cloud_registry.open_generator("pocket-cloud", threads=2, backend="torch", device="cpu"),
     )
-    clips = [
-        model.generate(request, on_step=lambda report: None, should_stop=lambda: False) for model in models
-    ]
+    clips = [model.generate(request, on_step=lambda report: None, should_stop=lambda: False) for model in models]
     assert np.abs(clips[0].astype(int) - clips[1]).mean() < 1.0

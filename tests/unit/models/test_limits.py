@@ -11,8 +11,15 @@ from adaptivegen.models.card import Limits
 from adaptivegen.models.limits import check, check_strength
 
 LIMITS = Limits(
-    sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=8, steps_default=4, guidance_min=1.0,
-    guidance_max=4.0, guidance_default=1.0,
+    sizes=("128x128",),
+    seconds=(2.0,),
+    fps=12,
+    steps_min=1,
+    steps_max=8,
+    steps_default=4,
+    guidance_min=1.0,
+    guidance_max=4.0,
+    guidance_default=1.0,
 )
 GOOD = GenerationInput("a red ball", 1, 128, 128, 24, 4, 1.0)
 
@@ -25,9 +32,17 @@ def test_a_request_inside_passes() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "param"),
     [
-        ("width", 64, "size"), ("height", 0, "size"), ("frames", 23, "frames"), ("steps", 0, "steps"),
-        ("steps", 9, "steps"), ("guidance", 0.5, "guidance"), ("guidance", math.nan, "guidance"),
-        ("guidance", math.inf, "guidance"), ("seed", -1, "seed"), ("seed", 2**63, "seed"), ("prompt", "", "prompt"),
+        ("width", 64, "size"),
+        ("height", 0, "size"),
+        ("frames", 23, "frames"),
+        ("steps", 0, "steps"),
+        ("steps", 9, "steps"),
+        ("guidance", 0.5, "guidance"),
+        ("guidance", math.nan, "guidance"),
+        ("guidance", math.inf, "guidance"),
+        ("seed", -1, "seed"),
+        ("seed", 2**63, "seed"),
+        ("prompt", "", "prompt"),
         ("prompt", "é" * 2049, "prompt"),
     ],
 )

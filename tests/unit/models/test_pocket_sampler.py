@@ -14,12 +14,25 @@ from adaptivegen.models.text import TextEmbedding
 
 FILES = {"base": CardFile(path="p/base.onnx", sha256="0" * 64, bytes=1)}
 CARD = ModelCard(
-    name="p", version="1.0.0", role="cloud", description="for a test", latent_space="pixels", files=FILES,
+    name="p",
+    version="1.0.0",
+    role="cloud",
+    description="for a test",
+    latent_space="pixels",
+    files=FILES,
     limits=Limits(
-        sizes=("128x128", "256x256"), seconds=(2.0,), fps=12, steps_min=1, steps_max=16, steps_default=4,
-        guidance_min=1.0, guidance_max=4.0, guidance_default=1.0,
+        sizes=("128x128", "256x256"),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=16,
+        steps_default=4,
+        guidance_min=1.0,
+        guidance_max=4.0,
+        guidance_default=1.0,
     ),
-    refine=Refine(sources=("p",), t0=0.5, steps=2), digest=card_digest("p", "1.0.0", FILES),
+    refine=Refine(sources=("p",), t0=0.5, steps=2),
+    digest=card_digest("p", "1.0.0", FILES),
 )
 
 
@@ -53,11 +66,22 @@ def never() -> bool:
     return False
 
 
-def run(networks: KeepingNetworks, wanted: GenerationInput, start: Clip | None = None, *, hold: bool = False,
-        strength: float | None = None, on_step: Callable[[StepReport], None] | None = None) -> Clip:
+def run(
+    networks: KeepingNetworks,
+    wanted: GenerationInput,
+    start: Clip | None = None,
+    *,
+    hold: bool = False,
+    strength: float | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> Clip:
     return PocketGenerator(CARD, networks).generate(
-        wanted, start=start, strength=strength, hold_first_frame=hold,
-        on_step=on_step or (lambda report: None), should_stop=never,
+        wanted,
+        start=start,
+        strength=strength,
+        hold_first_frame=hold,
+        on_step=on_step or (lambda report: None),
+        should_stop=never,
     )
 
 
@@ -138,8 +162,12 @@ def test_the_first_frame_can_be_held() -> None:
 
 @pytest.mark.parametrize(
     "start",
-    [np.zeros((2, 32, 32), np.uint8), np.zeros((2, 32, 32, 4), np.uint8), np.zeros((0, 32, 32, 3), np.uint8),
-     np.zeros((2, 32, 32, 3), np.float32)],
+    [
+        np.zeros((2, 32, 32), np.uint8),
+        np.zeros((2, 32, 32, 4), np.uint8),
+        np.zeros((0, 32, 32, 3), np.uint8),
+        np.zeros((2, 32, 32, 3), np.float32),
+    ],
 )
 def test_a_start_that_is_no_clip_is_refused(start: Clip) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -13,18 +13,27 @@ CONTENT = b"weights"
 
 
 def write_model(folder: Path, name: str) -> ModelCard:
-    files = {
-        "base": CardFile(
-            path=f"{name}/base.onnx", sha256=hashlib.sha256(CONTENT).hexdigest(), bytes=len(CONTENT)
-        )
-    }
+    files = {"base": CardFile(path=f"{name}/base.onnx", sha256=hashlib.sha256(CONTENT).hexdigest(), bytes=len(CONTENT))}
     limits = Limits(
-        sizes=("128x128",), seconds=(2.0,), fps=12, steps_min=1, steps_max=8, steps_default=4, guidance_min=1.0,
-        guidance_max=4.0, guidance_default=1.0,
+        sizes=("128x128",),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=8,
+        steps_default=4,
+        guidance_min=1.0,
+        guidance_max=4.0,
+        guidance_default=1.0,
     )
     card = ModelCard(
-        name=name, version="1.0.0", role="draft", description="for a test", latent_space="pixels", files=files,
-        limits=limits, digest=card_digest(name, "1.0.0", files),
+        name=name,
+        version="1.0.0",
+        role="draft",
+        description="for a test",
+        latent_space="pixels",
+        files=files,
+        limits=limits,
+        digest=card_digest(name, "1.0.0", files),
     )
     (folder / name).mkdir(parents=True)
     (folder / name / "base.onnx").write_bytes(CONTENT)

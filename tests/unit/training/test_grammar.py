@@ -64,5 +64,9 @@ def test_indices_point_back_to_the_words() -> None:
     scene = Attributes("star", "pink", "big", "orbit", "city")
     shape, colour, size, motion, background = scene.indices()
     assert (SHAPES[shape], COLOURS[colour], SIZES[size], MOTIONS[motion], BACKGROUNDS[background]) == (
-        "star", "pink", "big", "orbit", "city",
+        "star",
+        "pink",
+        "big",
+        "orbit",
+        "city",
     )

@@ -19,8 +19,9 @@ def draw(scene: Attributes, frames: int = 8, side: int = 64, seed: int = 1) -> N
 
 def centre_of_object(scene: Attributes) -> NDArray[Any]:
     """(T, 2) row and column of the pixels that differ from the same scene in another colour."""
-    other = Attributes(scene.shape, "white" if scene.colour != "white" else "red", scene.size, scene.motion,
-                       scene.background)
+    other = Attributes(
+        scene.shape, "white" if scene.colour != "white" else "red", scene.size, scene.motion, scene.background
+    )
     differs = (draw(scene).astype(int) != draw(other)).any(axis=-1)  # (T, H, W)
     return np.array([np.argwhere(frame).mean(axis=0) for frame in differs])
 
@@ -39,9 +40,7 @@ def test_the_middle_of_a_still_object_has_its_colour(colour: str, shape: str) ->
     assert COLOURS[nearest] == colour
 
 
-@pytest.mark.parametrize(
-    ("motion", "axis", "sign"), [("left", 1, -1), ("right", 1, 1), ("up", 0, -1), ("down", 0, 1)]
-)
+@pytest.mark.parametrize(("motion", "axis", "sign"), [("left", 1, -1), ("right", 1, 1), ("up", 0, -1), ("down", 0, 1)])
 def test_straight_motions_go_where_they_say(motion: str, axis: int, sign: int) -> None:
     path = centre_of_object(Attributes("circle", "red", "small", motion, "plain"))
     travelled = path[-1] - path[0]
