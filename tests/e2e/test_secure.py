@@ -73,7 +73,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         edge, cache, edge_grpc, scheduler, worker = free_ports(5)
         common = {"HOST": "127.0.0.1", "NATS_URLS": broker.url, "STORE_URL": f"file://{folder / 'store'}", **tls}
         signing = {"SIGNING_KEYS": f"k1:{secrets.token_hex(32)}"}
-        services = {
+        services: dict[tuple[str, str], dict[str, object]] = {
             ("scheduler", "SCHEDULER"): {"GRPC_PORT": scheduler},
             ("cdn_cache", "CACHE"): {"HTTP_PORT": cache, "DIR": folder / "cache", **signing},
             ("core_cloud", "WORKER"): {"GRPC_PORT": worker},
