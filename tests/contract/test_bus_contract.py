@@ -1,15 +1,16 @@
 """What every broker adapter promises, asked of each: in memory and over a real nats-server."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import pytest
 
-from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.base import Bus, Change, Delivery, Message, QueueDepth, WorkQueue
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
-from adaptivegen.errors import PreconditionFailed
+from adaptivegen.errors import InvalidRequest, PreconditionFailed
 
 
 @pytest.fixture(params=["memory", "nats"])
@@ -153,3 +154,215 @@ async def test_closing_ends_the_iteration(bus: Bus, name: str) -> None:
     subscription = await bus.subscribe(name)
     await subscription.close()
     assert [message async for message in subscription] == []
+
+
+async def test_of_many_racing_creates_exactly_one_wins(bus: Bus, name: str) -> None:
+    bucket = await bus.kv(name)
+
+    async def attempt(number: int) -> bool:
+        try:
+            await bucket.create("k", str(number).encode())
+        except PreconditionFailed:
+            return False
+        return True
+
+    won = await asyncio.gather(*(attempt(number) for number in range(20)))
+    assert won.count(True) == 1
+    entry = await bucket.get("k")
+    assert entry is not None
+    assert entry.value == str(won.index(True)).encode()
+
+
+async def test_a_missing_key_cannot_be_updated(bus: Bus, name: str) -> None:
+    bucket = await bus.kv(name)
+    with pytest.raises(PreconditionFailed):
+        await bucket.update("k", b"1", revision=1)
+
+
+async def test_a_prefix_may_end_inside_a_part(bus: Bus, name: str) -> None:
+    bucket = await bus.kv(name)
+    for key in ("t.ab", "t.ac", "t.b", "t.ab.c"):
+        await bucket.put(key, b"x")
+    assert await bucket.keys("t.a") == ["t.ab", "t.ab.c", "t.ac"]
+
+
+async def test_an_entry_expires_after_the_buckets_time(bus: Bus, name: str) -> None:
+    bucket = await bus.kv(name, ttl_s=1)
+    await bucket.put("k", b"x")
+    async with asyncio.timeout(10):
+        while await bucket.get("k") is not None:
+            await asyncio.sleep(0.05)
+    assert await bucket.keys() == []
+    await bucket.create("k", b"y")
+
+
+@pytest.mark.parametrize("key", ["", ".", "a..b", "a.", ".a", "a b", "a.*", ">", "a\n", "ä", "a\0"])
+async def test_what_cannot_be_a_key_is_refused(bus: Bus, name: str, key: str) -> None:
+    bucket = await bus.kv(name)
+    for call in (bucket.get(key), bucket.put(key, b""), bucket.create(key, b""), bucket.delete(key)):
+        with pytest.raises(InvalidRequest, match="key is"):
+            await call
+    if key not in ("", "a."):
+        with pytest.raises(InvalidRequest, match="prefix is"):
+            await bucket.keys(key)
+
+
+@pytest.mark.parametrize("bad", ["", "a.b", "*", ">", "a b", "A", "../x"])
+async def test_what_cannot_be_a_pool_or_bucket_is_refused(bus: Bus, bad: str) -> None:
+    with pytest.raises(InvalidRequest, match="pool is"):
+        await bus.work_queue(bad, ack_wait_s=1)
+    with pytest.raises(InvalidRequest, match="pool is"):
+        await bus.dead_letter(bad, b"", reason="", msg_id="1")
+    with pytest.raises(InvalidRequest, match="bucket is"):
+        await bus.kv(bad)
+
+
+async def test_a_watch_tells_writes_and_deletions_of_its_prefix_from_now_on(bus: Bus, name: str) -> None:
+    bucket = await bus.kv(name)
+    await bucket.put("t.before", b"x")
+    watch = await bucket.watch("t.")
+    await bucket.put("u.other", b"x")
+    first = await bucket.put("t.a", b"1")
+    await bucket.delete("t.a")
+    seen: list[Change] = []
+    async with asyncio.timeout(5):
+        async for change in watch:
+            seen.append(change)
+            if change.value is None:
+                break
+    assert [(change.key, change.value) for change in seen] == [("t.a", b"1"), ("t.a", None)]
+    assert (seen[0].revision, seen[1].revision) == (first, first + 1)
+    await watch.close()
+    assert [change async for change in watch] == []
+
+
+async def test_a_delivery_knows_how_often_it_was_made(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=30)
+    await queue.publish(b"job", msg_id=f"{name}-1", headers={})
+    for count in (1, 2, 3):
+        delivery = await queue.pull(timeout_s=5)
+        assert delivery is not None
+        assert delivery.delivered == count
+        await delivery.nak(0)
+
+
+async def test_a_message_is_in_flight_from_its_delivery_until_it_is_settled(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=30)
+    for number in range(2):
+        await queue.publish(b"job", msg_id=f"{name}-{number}", headers={})
+    assert await queue.depth() == QueueDepth(pending=2, in_flight=0)
+    delivery = await queue.pull(timeout_s=5)
+    assert delivery is not None
+    assert await queue.depth() == QueueDepth(pending=1, in_flight=1)
+    await delivery.nak(60)  # it is given back, and still not new
+    assert await queue.depth() == QueueDepth(pending=1, in_flight=1)
+
+
+async def redelivered(queue: WorkQueue, name: str) -> tuple[Delivery, Delivery]:
+    """A delivery whose holder overslept, and the next one of the same message."""
+    await queue.publish(b"job", msg_id=f"{name}-1", headers={})
+    late, now = await queue.pull(timeout_s=5), await queue.pull(timeout_s=5)
+    assert late is not None
+    assert now is not None
+    return late, now
+
+
+async def test_a_late_acknowledgement_settles_the_message_under_its_new_holder(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=0.5)
+    late, now = await redelivered(queue, name)
+    await late.ack()
+    assert await queue.depth() == QueueDepth(pending=0, in_flight=0)
+    assert await queue.pull(timeout_s=0.7) is None
+    await now.ack()  # settled already: confirmed all the same
+
+
+async def test_a_late_return_brings_the_message_again_although_another_holds_it(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=0.5)
+    late, _ = await redelivered(queue, name)
+    await late.nak(0)
+    again = await queue.pull(timeout_s=0.4)
+    assert again is not None
+    await again.ack()
+
+
+async def test_settling_twice_is_no_error(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=30)
+    await queue.publish(b"job", msg_id=f"{name}-1", headers={})
+    delivery = await queue.pull(timeout_s=5)
+    assert delivery is not None
+    await delivery.ack()
+    await delivery.ack()
+    await delivery.nak(0)
+    assert await queue.pull(timeout_s=0.2) is None
+
+
+async def test_a_lease_that_is_extended_keeps_the_message(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=1)
+    await queue.publish(b"job", msg_id=f"{name}-1", headers={})
+    delivery = await queue.pull(timeout_s=5)
+    assert delivery is not None
+    for _ in range(4):
+        assert await queue.pull(timeout_s=0.4) is None
+        await delivery.in_progress()
+    await delivery.ack()
+
+
+async def test_no_more_than_the_allowed_messages_are_out_at_a_time(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=30, max_ack_pending=1)
+    for number in range(2):
+        await queue.publish(str(number).encode(), msg_id=f"{name}-{number}", headers={})
+    first = await queue.pull(timeout_s=5)
+    assert first is not None
+    assert await queue.pull(timeout_s=0.2) is None
+    await first.ack()
+    second = await queue.pull(timeout_s=5)
+    assert second is not None
+    assert {first.data, second.data} == {b"0", b"1"}
+
+
+async def test_several_may_pull_at_once_and_each_message_goes_to_one(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=30)
+    async with asyncio.TaskGroup() as group:
+        pulls = [group.create_task(queue.pull(timeout_s=5)) for _ in range(5)]
+        for number in range(5):
+            await queue.publish(str(number).encode(), msg_id=f"{name}-{number}", headers={})
+    got = sorted(delivery.data for pull in pulls if (delivery := pull.result()) is not None)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_pull_that_was_cancelled_disturbs_no_later_one(bus: Bus, name: str) -> None:
+    queue = await bus.work_queue(name, ack_wait_s=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await queue.pull(timeout_s=5)
+    await queue.publish(b"job", msg_id=f"{name}-1", headers={})
+    delivery = await queue.pull(timeout_s=5)
+    assert delivery is not None
+    await delivery.ack()
+
+
+async def test_closing_the_bus_ends_its_subscriptions_and_watches(bus: Bus, name: str) -> None:
+    subscription = await bus.subscribe(name)
+    watch = await (await bus.kv(name)).watch()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        messages, changes = group.create_task(collect(subscription)), group.create_task(collect(watch))
+        await asyncio.sleep(0)
+        await bus.close()
+    assert (messages.result(), changes.result()) == ([], [])
+
+
+async def collect(items: AsyncIterable[object]) -> list[object]:
+    return [item async for item in items]
+
+
+async def test_a_closing_wildcard_takes_all_that_follows(bus: Bus, name: str) -> None:
+    subscription = await bus.subscribe(f"{name}.>")
+    for subject in (name, f"{name}.a", f"{name}x.a", f"{name}.a.b"):
+        await bus.publish(subject, subject.encode())
+    got: list[str] = []
+    async with asyncio.timeout(5):
+        async for message in subscription:
+            got.append(message.subject)
+            if message.subject == f"{name}.a.b":
+                break
+    assert got == [f"{name}.a", f"{name}.a.b"]

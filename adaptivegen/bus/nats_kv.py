@@ -1,0 +1,155 @@
+"""One key-value bucket in JetStream: no direct reads (a replica may lag), one value per key, files on disk.
+
+Owns what the design asks of compare-and-set: a lost answer is read back. A bucket that was deleted is made again by
+the next write, list or watch; a read before that finds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import nats.errors
+import nats.js.errors
+import nats.js.kv
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import api
+
+from adaptivegen.bus.base import WATCH_BUFFER, Change, Entry, Watch, check_key, check_prefix
+from adaptivegen.bus.nats_connection import GONE, NatsConnection, translated
+from adaptivegen.bus.nats_feed import NatsFeed, Receive, Unsubscribable
+from adaptivegen.errors import BrokerUnavailable
+
+Result = TypeVar("Result")
+LIST_TIMEOUT_S = 30.0
+
+
+class NatsKeyValue:
+    """Made on first use if it is absent."""
+
+    def __init__(self, connection: NatsConnection, bucket: str, *, ttl_s: float | None, replicas: int) -> None:
+        self._connection = connection
+        self._bucket = bucket
+        self._ttl_s = ttl_s
+        self._replicas = replicas
+        self._opened: tuple[Client, nats.js.kv.KeyValue] | None = None
+
+    async def get(self, key: str) -> Entry | None:
+        check_key(key)
+
+        async def step(bucket: nats.js.kv.KeyValue) -> Entry | None:
+            try:
+                entry = await bucket.get(key)
+            except nats.js.errors.KeyNotFoundError:
+                return None
+            return Entry(key=key, value=entry.value or b"", revision=entry.revision or 0)
+
+        return await self._run(f"get {key}", step)
+
+    async def create(self, key: str, value: bytes) -> int:
+        check_key(key)
+        return await self._compare_and_set(f"create {key}", key, value, lambda bucket: bucket.create(key, value))
+
+    async def update(self, key: str, value: bytes, *, revision: int) -> int:
+        check_key(key)
+        return await self._compare_and_set(
+            f"update {key}", key, value, lambda bucket: bucket.update(key, value, last=revision)
+        )
+
+    async def put(self, key: str, value: bytes) -> int:
+        check_key(key)
+        return await self._run(f"put {key}", lambda bucket: bucket.put(key, value))
+
+    async def delete(self, key: str) -> None:
+        check_key(key)
+        await self._run(f"delete {key}", lambda bucket: bucket.delete(key))
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        check_prefix(prefix)
+
+        async def step(bucket: nats.js.kv.KeyValue) -> list[str]:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                # nats-py leaves its watcher's methods untyped
+                watcher = cast(Any, await bucket.watch(_pattern(prefix), ignore_deletes=True, meta_only=True))
+                try:
+                    found: list[str] = []
+                    while (entry := await watcher.updates(timeout=self._connection.call_timeout_s)) is not None:
+                        if entry.key.startswith(prefix):
+                            found.append(entry.key)
+                    return sorted(found)
+                finally:
+                    await watcher.stop()
+
+        return await self._run(f"keys {prefix}", step)
+
+    async def watch(self, prefix: str = "", *, buffer: int = WATCH_BUFFER) -> Watch:
+        subject = f"$KV.{self._bucket}."
+
+        async def open_on(client: Client, receive: Receive) -> Unsubscribable:
+            async def wanted(message: Msg) -> None:
+                if message.subject.removeprefix(subject).startswith(prefix):
+                    await receive(message)
+
+            async def step(bucket: nats.js.kv.KeyValue) -> Unsubscribable:
+                return await client.jetstream(timeout=self._connection.call_timeout_s).subscribe(
+                    subject + _pattern(prefix),
+                    stream=f"KV_{self._bucket}",
+                    cb=wanted,
+                    ordered_consumer=True,
+                    deliver_policy=api.DeliverPolicy.NEW,
+                )
+
+            return await self._run("watch", step)
+
+        def read(message: Msg) -> Change:
+            deleted = nats.js.kv.KV_OP in (message.headers or {})
+            key, revision = message.subject.removeprefix(subject), message.metadata.sequence.stream
+            return Change(key, None if deleted else message.data, revision)
+
+        check_prefix(prefix)
+        feed = NatsFeed(self._connection, open_on, read, what=f"watch bucket {self._bucket}", buffer=buffer)
+        await feed.attach()
+        return feed
+
+    async def _compare_and_set(
+        self, what: str, key: str, value: bytes, step: Callable[[nats.js.kv.KeyValue], Awaitable[int]]
+    ) -> int:
+        """A lost answer is resolved by reading back: if the key holds our value, the write was ours."""
+        try:
+            return await self._run(what, step)
+        except BrokerUnavailable:
+            entry = await self.get(key)
+            if entry is not None and entry.value == value:
+                return entry.revision
+            raise
+
+    async def _run(self, what: str, step: Callable[[nats.js.kv.KeyValue], Awaitable[Result]]) -> Result:
+        with translated(f"{what} in bucket {self._bucket}"):
+            try:
+                return await step(await self._open(make=False))
+            except GONE:
+                return await step(await self._open(make=True))
+
+    async def _open(self, *, make: bool) -> nats.js.kv.KeyValue:
+        """The bucket on the client in use; looked up once per client. Raises an error of `GONE` unless `make`."""
+        client = await self._connection.client()
+        if not make and self._opened is not None and self._opened[0] is client:
+            return self._opened[1]
+        jetstream = client.jetstream(timeout=self._connection.call_timeout_s)
+        if make:
+            bucket = await jetstream.create_key_value(
+                api.KeyValueConfig(
+                    bucket=self._bucket, history=1, ttl=self._ttl_s, replicas=self._replicas, direct=False
+                )
+            )
+        else:
+            bucket = await jetstream.key_value(self._bucket)
+        self._opened = (client, bucket)
+        return bucket
+
+
+def _pattern(prefix: str) -> str:
+    """The narrowest NATS filter that holds all keys with this prefix: it can only end at a dot."""
+    return prefix[: prefix.rfind(".") + 1] + ">"
