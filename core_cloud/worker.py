@@ -184,7 +184,7 @@ class Worker:
     async def _plan(self, spec: JobSpec, record: JobRecord) -> Plan:
         """Fetch what the plan starts from and choose the steps; a refine without its draft becomes a cloud plan."""
         request, decision = spec.request, spec.decision
-        start, name, strength, hold = Start(), "cloud", None, False
+        start, name, strength = Start(), "cloud", None
         if record.plan == "refine":
             start = await self._drafts.draft(spec)
             strength = decision.refine_t0
@@ -193,7 +193,7 @@ class Worker:
         if start.mp4 is None and request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-            hold = request.reference.kind == "image"
+        hold = start.mp4 is not None and request.reference is not None and request.reference.kind == "image"
         refine_steps = decision.final_steps or (self.card.refine.steps if self.card.refine else 0)
         steps = refine_steps if name == "refine" else (request.steps or self.card.limits.steps_default)
         command = GenerateCommand(

@@ -121,7 +121,7 @@ class CreateVideoRequest(_message.Message):
     reference: _builtins.bytes
     """an image or a video to start from, at most 3 MiB here (HTTP takes more)"""
     strength: _builtins.float
-    """how much of the reference is replaced, over 0 to 1"""
+    """how far the clip keeps to the reference: over 0 to under 1"""
     idempotency_key: _builtins.str
     """1 to 128 characters of [A-Za-z0-9_.-]; empty: none"""
     plan: _builtins.str
