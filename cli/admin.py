@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 MIB = 1024 * 1024
+TABLE_CHARS = 140
 
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
 
@@ -68,7 +69,7 @@ def show_nodes(scheduler: SchedulerOption = "", data: DataOption = None, as_json
     if as_json:
         _print_json({"nodes": [asdict(node) for node in found]})
     else:
-        Console().print(_nodes_table(found))
+        _console().print(_nodes_table(found))
 
 
 @app.command("jobs")
@@ -88,7 +89,7 @@ def show_jobs(
     if as_json:
         _print_json({"jobs": [asdict(job) for job in found]})
     else:
-        Console().print(_jobs_table(found))
+        _console().print(_jobs_table(found))
 
 
 @app.command("explain")
@@ -105,7 +106,7 @@ def explain_job(
         decision = found.decision.model_dump(mode="json")
         _print_json({"job": asdict(found.job), "decision": decision, "notes": list(found.notes)})
     else:
-        _print_explanation(Console(), found)
+        _print_explanation(_console(), found)
 
 
 @app.command("drain")
@@ -121,7 +122,7 @@ def drain_node(
     if as_json:
         _print_json({"node_id": node, "state": state})
     else:
-        said = f"{node} goes back into rotation; now {state}" if undo else f"{node} is {state}"
+        said = f"{node} goes back into rotation within seconds" if undo else f"{node} is {state}"
         Console().print(said, highlight=False, markup=False)
 
 
@@ -197,9 +198,15 @@ def _row(table: Table, *cells: object) -> None:
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
     return table
+
+
+def _console() -> Console:
+    """At least `TABLE_CHARS` wide: a narrow terminal wraps whole lines, which leaves ids in one piece to copy."""
+    return Console(width=max(TABLE_CHARS, Console().width))
 
 
 def _nodes_table(nodes: list[NodeInfo]) -> Table:
