@@ -64,6 +64,15 @@ def _on_signal(stop: asyncio.Event) -> None:
     watchdog.start()
 
 
+async def guarded(what: str, work: Awaitable[None]) -> None:
+    """Await `work`; an unexpected error is logged and ends here. For tasks that serve one request among many in a
+    group: without it one bug would end the group, and with it the process."""
+    try:
+        await work
+    except Exception as exc:
+        get_logger().error("unexpected_error", what=what, exc_info=exc)
+
+
 async def retry_until(
     step: Callable[[], Awaitable[None]], *, stop: asyncio.Event, clock: Clock, what: str, longest_s: float = 5.0
 ) -> bool:

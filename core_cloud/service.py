@@ -81,6 +81,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
     heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
     async with asyncio.TaskGroup() as group:
         beating = group.create_task(heartbeat.run())
+        keeping = group.create_task(runner.keep())
         working = group.create_task(worker.run())
         get_logger().info("ready", address=address, model=settings.model, pool=settings.pool)
         await stop.wait()
@@ -88,6 +89,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
         await worker.drain(grace_s=settings.drain_grace_s)
         working.cancel()
         beating.cancel()
+        keeping.cancel()
     await server.drain(grace_s=1.0)
     await runner.close()
     await bus.close()

@@ -138,6 +138,9 @@ class Worker:
                 get_logger().warning("fenced_off", job_id=spec.id, epoch=record.epoch, error=exc.message)
             except AdaptiveGenError as exc:
                 await self._failed(delivery, spec, record, exc)
+            except Exception as exc:  # a bug met by one job must not take the worker from all others
+                get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
+                await self._failed(delivery, spec, record, InternalError(f"{type(exc).__name__}: {exc}"))
 
     async def _claim(self, delivery: Delivery, spec: JobSpec) -> JobRecord | None:
         """The claimed record, or None when the delivery was settled otherwise."""

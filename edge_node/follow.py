@@ -7,6 +7,7 @@ import asyncio
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.placement import Outcome
+from adaptivegen.process import guarded
 from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.telemetry import get_logger
 from edge_node.delivery import Delivery
@@ -37,7 +38,7 @@ class Follower:
         """Follow a job that was just accepted; beyond the bound it is simply not followed."""
         if self._group is not None and self.following < MAX_FOLLOWED and record.want_final:
             self.following += 1
-            self._group.create_task(self._follow(record))
+            self._group.create_task(guarded("follow", self._follow(record)))
 
     async def _follow(self, record: JobRecord) -> None:
         try:

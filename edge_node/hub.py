@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from adaptivegen.bus.base import Subscription
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.events import JobEvent, decode_event, event_subject, make_event, terminal_event
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.process import guarded
 from adaptivegen.telemetry import get_logger
 
 HISTORY = 256  # events kept per job
@@ -128,15 +130,22 @@ class EventHub:
         if topic.subscription is None and self._group is not None:
             try:
                 topic.subscription = await self._jobs.bus.subscribe(event_subject(tenant, job_id))
-                topic.pump = self._group.create_task(self._pump(topic, topic.subscription))
+                topic.pump = self._group.create_task(guarded("events", self._pump(topic, topic.subscription)))
             except AdaptiveGenError as exc:
                 get_logger().warning("events_only_from_here", job_id=job_id, error=exc.message)
         return topic
 
     async def watch(self, tenant: str, job_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:
+        """The events of `stream` without its quiet marks."""
+        async with aclosing(self.stream(tenant, job_id, after=after)) as events:
+            async for event in events:
+                if event is not None:
+                    yield event
+
+    async def stream(self, tenant: str, job_id: str, *, after: str | None) -> AsyncGenerator[JobEvent | None, None]:
         """Events after `after` if it is known here, else a snapshot and what follows; ends with the terminal event.
 
-        Raises NotFound. Ends early when the edge drains.
+        None after every `LOOK_AGAIN_S` of silence. Raises NotFound. Ends early when the edge drains.
         """
         record = await self._jobs.find(tenant, job_id)
         topic = await self.open(tenant, job_id)
@@ -159,6 +168,7 @@ class EventHub:
                 if event_or_none is None:
                     record = await self._jobs.find(tenant, job_id)
                     if not record.ended:
+                        yield None
                         continue
                     event_or_none = terminal_event(record, producer=self._node_id, now_ns=self._clock.now_ns())
                 yield event_or_none

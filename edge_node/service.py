@@ -179,6 +179,7 @@ async def _run(edge: Edge, *, clock: Clock, rng: random.Random, stop: asyncio.Ev
                 edge.desk.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
+                edge.runner.keep(),
                 heartbeat.run(),
             )
         ]

@@ -26,7 +26,7 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     cloud_model: str = Field("pocket-cloud", description="Model card of finals when a request names none.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
-    max_waiting_drafts: int = Field(16, ge=0, le=10_000, description="Drafts that may wait for the model.")
+    max_waiting_drafts: int = Field(16, ge=1, le=10_000, description="Drafts that may wait for the model.")
     ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job, as the workers have it.")
     max_upload_bytes: int = Field(32 * 1024 * 1024, gt=0, description="Largest request body.")
     media_url_ttl_s: float = Field(3600.0, gt=0, description="Validity of signed media URLs.")

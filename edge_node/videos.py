@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
@@ -259,6 +259,10 @@ class Videos:
     def watch(self, tenant: str, video_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:
         """Events of a video until it ends; raises NotFound when first read."""
         return self._hub.watch(tenant, check_video_id(video_id), after=after)
+
+    def stream(self, tenant: str, video_id: str, *, after: str | None) -> AsyncGenerator[JobEvent | None, None]:
+        """As `watch`, with None in every quiet while, so that a stream can show that it lives."""
+        return self._hub.stream(tenant, check_video_id(video_id), after=after)
 
     async def media(self, tenant: str, video_id: str, variant: Variant) -> Media:
         """Where a variant's bytes are; raises Conflict while they are not there yet."""

@@ -12,11 +12,13 @@ from typing import Any
 
 from adaptivegen.child.parent import ChildProcess
 from adaptivegen.clock import Clock
-from adaptivegen.errors import Cancelled, GenerationFailed, NodeUnavailable, ResourceExhausted
+from adaptivegen.errors import AdaptiveGenError, Cancelled, GenerationFailed, NodeUnavailable, ResourceExhausted
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
 from adaptivegen.telemetry import get_logger
 
 LOAD_TIMEOUT_S = 120.0
+LOOK_EVERY_S = 0.5  # how often `keep` looks after the child
+LONGEST_PAUSE_S = 30.0
 CANCEL_GRACE_S = 5.0
 
 
@@ -48,8 +50,8 @@ class ModelRunner:
 
     @property
     def ready(self) -> bool:
-        """Whether the model is loaded."""
-        return self._child is not None
+        """Whether the model is loaded and its process lives."""
+        return self._child is not None and self._child.returncode is None
 
     @property
     def busy(self) -> bool:
@@ -77,6 +79,28 @@ class ModelRunner:
         self.load_ms = float(header["load_ms"])
         self._child = child
         get_logger().info("model_loaded", model=header["model"], load_ms=self.load_ms, pid=child.pid)
+
+    async def keep(self) -> None:
+        """Start the child again when it has died or was given up, with growing pauses; until cancelled.
+
+        Without it a dead child would be noticed, and started, only by the next generation.
+        """
+        pause_s = LOOK_EVERY_S
+        while True:
+            await self._clock.sleep(pause_s)
+            if self._child is not None and self._child.returncode is None:
+                pause_s = LOOK_EVERY_S
+                continue
+            async with self._turn:
+                if self._child is not None and self._child.returncode is not None:
+                    get_logger().warning("model_died", status=self._child.returncode)
+                    await self._give_up()
+                if self._child is None:
+                    try:
+                        await self.start()
+                    except AdaptiveGenError as exc:
+                        get_logger().error("model_not_loaded", code=exc.code, error=exc.message)
+                        pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
     async def generate(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]

@@ -15,6 +15,7 @@ from adaptivegen.jobs.spec import DraftManifest, Manifest, pending_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 
+ABANDONED_S = 3600.0  # a marker without a spec for this long belongs to no submission under way
 Remedy = Literal["wait", "index", "clear", "requeue", "finish-draft-in-cloud"]
 
 
@@ -58,21 +59,26 @@ class Tally:
 async def reconcile(jobs: JobStore, *, patience_s: float) -> Tally:
     """One pass over all pending jobs. A job that cannot be handled is logged and left for the next pass."""
     tally = Tally()
-    async for tenant, job_id in jobs.pending():
+    async for tenant, job_id, marked_at_ns in jobs.pending():
         tally.seen += 1
         try:
-            await _reconcile_one(jobs, tenant, job_id, tally, patience_s=patience_s)
+            await _reconcile_one(jobs, tenant, job_id, tally, patience_s=patience_s, marked_at_ns=marked_at_ns)
         except AdaptiveGenError as exc:
             tally.failed += 1
             get_logger().warning("reconcile_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
     return tally
 
 
-async def _reconcile_one(jobs: JobStore, tenant: str, job_id: str, tally: Tally, *, patience_s: float) -> None:
+async def _reconcile_one(
+    jobs: JobStore, tenant: str, job_id: str, tally: Tally, *, patience_s: float, marked_at_ns: int
+) -> None:
     try:
         record = await jobs.find(tenant, job_id)
-    except NotFound:
-        return  # the marker precedes the spec: this submission is under way or was never accepted
+    except NotFound:  # the marker precedes the spec: this submission is under way, or died and was never accepted
+        if jobs.clock.now_ns() - marked_at_ns > ABANDONED_S * 1e9:
+            await jobs.blob.delete(pending_key(tenant, job_id))
+            tally.cleared += 1
+        return
     draft, manifest = await jobs.draft(tenant, job_id), await jobs.manifest(tenant, job_id)
     now_ns = jobs.clock.now_ns()
     match remedy(record, draft=draft, manifest=manifest, now_ns=now_ns, patience_s=patience_s):

@@ -20,7 +20,6 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus, KeyValue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
-    AdaptiveGenError,
     BrokerUnavailable,
     Conflict,
     InternalError,
@@ -106,20 +105,16 @@ class JobStore:
     async def submit(self, spec: JobSpec) -> JobRecord:
         """Make the job durable and queue it (unless only a draft is wanted); the caller may then answer 202.
 
-        If the queue does not acknowledge, the spec is taken back and the error goes to the client: not accepted.
+        When the index or the queue does not acknowledge, the error goes to the client, and the job stays: its spec is
+        durable, so the reconciler will run it, and the same idempotency key finds it. Taking it back is not possible
+        safely: the lost answer may have been a success.
         """
-        pending = pending_key(spec.tenant, spec.id)
-        await self.blob.put(pending, b"")
+        await self.blob.put(pending_key(spec.tenant, spec.id), b"")
         await self.blob.put(job_key(spec.tenant, spec.id, "spec"), spec.encode())
         record = new_record(spec)
-        try:
-            await self._create(record)
-            if spec.want_final:
-                await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token="submit", trace=spec.trace)
-        except AdaptiveGenError:
-            await self.blob.delete(job_key(spec.tenant, spec.id, "spec"))
-            await self.blob.delete(pending)
-            raise
+        await self._create(record)
+        if spec.want_final:
+            await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token="submit", trace=spec.trace)
         return record
 
     async def enqueue(self, tenant: str, job_id: str, *, pool: str, token: str, trace: dict[str, str]) -> None:
@@ -201,11 +196,11 @@ class JobStore:
         pairs = [(tenant, job_id) for tenant, _, job_id in (key.partition(".") for key in keys)]
         return sorted(pairs, key=lambda pair: pair[1])
 
-    async def pending(self) -> AsyncIterator[tuple[str, str]]:
-        """(tenant, id) of every job that may still need work, from the object store."""
+    async def pending(self) -> AsyncIterator[tuple[str, str, int]]:
+        """(tenant, id, marked at) of every job that may still need work, from the object store; wall nanoseconds."""
         async for meta in self.blob.list("pending/"):
             tenant, _, job_id = meta.key.removeprefix("pending/").partition(".")
-            yield tenant, job_id
+            yield tenant, job_id, meta.last_modified_ns
 
     # ---- changing ---------------------------------------------------------------------------------------------
 

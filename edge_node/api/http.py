@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -26,7 +26,6 @@ from edge_node.api.body import read_create, read_json
 from edge_node.delivery import Delivery
 from edge_node.videos import Videos
 
-HEARTBEAT_S = 10.0
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -138,7 +137,7 @@ class HttpApi:
     async def events(self, request: Request) -> Response:
         """Server-sent events until the video ends."""
         tenant, video_id = self._tenant(request), request.path_params["id"]
-        stream = self._videos.watch(tenant, video_id, after=request.headers.get("last-event-id"))
+        stream = self._videos.stream(tenant, video_id, after=request.headers.get("last-event-id"))
         first = await anext(stream)  # raises NotFound before the answer has begun
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_server_sent(first, stream), headers=headers, media_type="text/event-stream")
@@ -246,27 +245,12 @@ async def _nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def _server_sent(first: JobEvent, rest: AsyncIterator[JobEvent]) -> AsyncIterator[bytes]:
-    """Events as they come, and a comment in every quiet `HEARTBEAT_S`, so that a dead client is noticed."""
-    yield render.event(first)
-    async with asyncio.TaskGroup() as group:
-        pending: asyncio.Task[JobEvent | None] | None = None
-        try:
-            while True:
-                pending = pending or group.create_task(_next(rest))
-                done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
-                if not done:
-                    yield b": still here\n\n"
-                    continue
-                happened = pending.result()
-                pending = None
-                if happened is None:
-                    return
-                yield render.event(happened)
-        finally:
-            if pending is not None:
-                pending.cancel()
-
-
-async def _next(events: AsyncIterator[JobEvent]) -> JobEvent | None:
-    return await anext(events, None)
+async def _server_sent(
+    first: JobEvent | None, rest: AsyncGenerator[JobEvent | None, None]
+) -> AsyncGenerator[bytes, None]:
+    """Events as they come, and a comment in every quiet while, so that a dead client is noticed."""
+    async with aclosing(rest):
+        if first is not None:
+            yield render.event(first)
+        async for happened in rest:
+            yield b": still here\n\n" if happened is None else render.event(happened)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, NotFound, PermissionDenied
+from adaptivegen.errors import AdaptiveGenError, NodeUnavailable, NotFound, PermissionDenied
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.events import make_event, terminal_event
@@ -23,6 +23,7 @@ from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Med
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
+from adaptivegen.process import guarded
 from adaptivegen.telemetry import get_logger, span
 from edge_node.hub import EventHub
 
@@ -86,13 +87,12 @@ class DraftDesk:
 
     def begin(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None) -> None:
         """Start the draft of an accepted job; returns at once."""
-        if self._group is None:
-            raise NotFound("the draft desk is not open")
+        group = self._open_group()
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, so that nobody warns
         entry = _Entry(token=spec.draft_token, mp4=future)
         self._entries[spec.tenant, spec.id] = entry
-        entry.task = self._group.create_task(self._draft(spec, record, entry, start_mp4))
+        entry.task = group.create_task(guarded("draft", self._draft(spec, record, entry, start_mp4)))
         self._forget_old()
 
     def cancel(self, tenant: str, job_id: str) -> None:
@@ -157,14 +157,19 @@ class DraftDesk:
             if not timing.looks.full():
                 timing.looks.put_nowait(step)
 
-        async with asyncio.TaskGroup() as group:
-            telling = group.create_task(self._tell_looks(record, timing.looks))
-            try:
-                return await self._runner.generate(command, start_mp4, on_step)
-            finally:
-                telling.cancel()
-                while not timing.looks.empty():
-                    await self._tell(record, timing.looks.get_nowait())
+        telling = self._open_group().create_task(guarded("looks", self._tell_looks(record, timing.looks)))
+        try:
+            generated = await self._runner.generate(command, start_mp4, on_step)
+        finally:
+            telling.cancel()
+        while not timing.looks.empty():
+            await self._tell(record, timing.looks.get_nowait())
+        return generated
+
+    def _open_group(self) -> asyncio.TaskGroup:
+        if self._group is None:
+            raise NodeUnavailable("the draft desk is not open")
+        return self._group
 
     async def _tell_looks(self, record: JobRecord, looks: asyncio.Queue[Step]) -> None:
         while True:

@@ -215,3 +215,17 @@ def _ready(client: httpx.Client) -> bool:
         return client.get("/readyz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_a_killed_draft_model_fails_one_draft_and_not_the_edge(edge: httpx.Client, system: UpSystem) -> None:
+    system.wait(lambda: _ready(edge))
+    worker, node = system.pid("edge-1"), psutil.Process(system.pid("edge-1"))
+    node.children()[0].kill()
+    first = submit(edge, PROMPT, seed=30, plan="refine")
+    assert finish(edge, first["id"])["status"] == "completed"
+    system.wait(lambda: _ready(edge))  # the model is loaded again
+    time.sleep(1)  # and the scheduler has heard of it
+    again = finish(edge, submit(edge, PROMPT, seed=31, plan="refine")["id"])
+    assert (again["status"], again["plan"]) == ("completed", "refine")
+    assert again["draft"] is not None
+    assert system.pid("edge-1") == worker
