@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.system.broker import configuration, find_binary
-from cli.system.supervisor import free_ports
+from cli.system.ports import free_ports
 
 PASSWORD = "test-only"
 

