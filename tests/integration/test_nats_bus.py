@@ -97,7 +97,7 @@ async def _pull_ignoring_outage(bus: NatsBus) -> None:
         await (await bus.work_queue("p", ack_wait_s=2)).pull(timeout_s=3)
 
 
-async def test_subscriptions_and_watches_go_on_after_the_broker_came_back(own_nats: NatsServer) -> None:
+async def test_a_subscription_goes_on_after_the_broker_came_back(own_nats: NatsServer) -> None:
     async with connected_bus(own_nats.url) as bus:
         subscription = await bus.subscribe("s")
         own_nats.kill()
