@@ -190,15 +190,16 @@ class Worker:
         start, name, strength = Start(), "cloud", None
         if record.plan == "refine":
             start = await self._drafts.draft(spec)
-            strength = decision.refine_t0
-            name = "refine" if start.mp4 else "cloud"
+            if start.mp4 is not None:
+                name, strength = "refine", decision.refine_t0
         note = start.note
         if start.mp4 is None and request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
         hold = start.mp4 is not None and request.reference is not None and request.reference.kind == "image"
-        refine_steps = decision.final_steps or (self.card.refine.steps if self.card.refine else 0)
-        steps = refine_steps if name == "refine" else (request.steps or self.card.limits.steps_default)
+        # A plan that was not decided on has the steps asked for, else the card's: the decision's are for its own plan.
+        planned = decision.final_steps if name == decision.plan else request.steps
+        steps = planned or self.card.limits.steps_default
         command = GenerateCommand(
             request_id=f"{spec.id}.{record.epoch}",
             request=GenerationInput(
@@ -207,7 +208,7 @@ class Worker:
                 width=request.width,
                 height=request.height,
                 frames=request.frames,
-                steps=steps or self.card.limits.steps_default,
+                steps=steps,
                 guidance=request.guidance,
             ),
             fps=request.fps,
