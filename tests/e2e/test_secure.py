@@ -18,7 +18,7 @@ import trustme
 
 from adaptivegen.rpc.pb import admin_pb2 as pb
 from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
-from cli.system.supervisor import free_ports
+from cli.system.ports import free_ports
 from edge_node.auth import digest
 from tests.e2e.system import finish
 from tests.servers import nats_server
