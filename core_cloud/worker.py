@@ -113,13 +113,30 @@ class Worker:
 
     async def _handle_in_task(self, delivery: Delivery) -> None:
         async with asyncio.TaskGroup() as group:
-            self._current = group.create_task(self._handle(delivery))
+            self._current = group.create_task(self._handle_or_leave(delivery))
         self._current = None
 
     # ---- one delivery -----------------------------------------------------------------------------------------
 
+    async def _handle_or_leave(self, delivery: Delivery) -> None:
+        """Handle a delivery; when the broker or the store keeps that from being done, leave it for a later attempt."""
+        try:
+            await self._handle(delivery)
+        except AdaptiveGenError as exc:
+            get_logger().warning("delivery_left", code=exc.code, error=exc.message)
+            try:
+                await delivery.nak(RETRY_DELAY_S)
+            except AdaptiveGenError as unsent:  # it comes again by itself when its lease is over
+                get_logger().debug("delivery_not_returned", error=unsent.message)
+
     async def _handle(self, delivery: Delivery) -> None:
-        message = JobMessage.decode(delivery.data)
+        try:
+            message = JobMessage.decode(delivery.data)
+        except InternalError as exc:  # it would never become readable
+            digest = hashlib.sha256(delivery.data).hexdigest()
+            await self._bus.dead_letter(self._pool, delivery.data, reason=exc.message, msg_id=f"{digest}.dead")
+            await delivery.term(exc.message)
+            return
         take_request_id(delivery.headers)
         with span("worker.job", carrier=delivery.headers, job_id=message.id):
             try:
