@@ -54,8 +54,9 @@ async def _grpc(address: str) -> bool:
 async def _broker(address: str) -> bool:
     """A nats-server greets, and has JetStream."""
     async with _connection(address) as (reader, _):
-        verb, _, information = (await reader.readline()).partition(b" ")
-        return verb == b"INFO" and bool(json.loads(information).get("jetstream"))
+        verb, _, text = (await reader.readline()).partition(b" ")
+        information = json.loads(text)
+        return verb == b"INFO" and isinstance(information, dict) and information.get("jetstream") is True
 
 
 @asynccontextmanager

@@ -176,12 +176,17 @@ async def test_silence_is_not_readiness(tmp_path: Path) -> None:
         assert not await is_ready(plan)
 
 
-async def test_a_stranger_on_the_brokers_port_is_not_a_broker(nats_url: str) -> None:
-    broker = nats_url.rpartition("@")[2]
-    assert await is_ready(ProcessPlan("broker", (), {}, "tcp", broker, stage=0))
+async def test_a_broker_with_jetstream_is_ready(nats_url: str) -> None:
+    assert await is_ready(ProcessPlan("broker", (), {}, "tcp", nats_url.rpartition("@")[2], stage=0))
 
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"", b"220 mail.example ready", b'HELLO {"jetstream": true}', b'INFO {"jetstream": false}', b"INFO []", b"INFO"],
+)
+async def test_a_stranger_on_the_brokers_port_is_not_a_broker(greeting: bytes) -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.example ready\r\n")
+        writer.write(greeting + b"\r\n")
         writer.close()
 
     async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
