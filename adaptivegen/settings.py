@@ -34,6 +34,7 @@ class ServiceSettings(BaseSettings):
 
     node_id: str = Field(description="Name of this node: a-z, 0-9, _ and -.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    advertise_host: str = Field("", description="Host name others reach this node by; empty: the listening address.")
     nats_urls: str = Field("nats://127.0.0.1:4222", description="Comma-separated NATS URLs.")
     store_url: str = Field("file:///var/lib/adaptivegen/store", description="file://, s3://, gs:// or az:// URL.")
     auth: Literal["required", "loopback"] = Field(
@@ -65,6 +66,10 @@ class ServiceSettings(BaseSettings):
         """Refuse to serve gRPC between nodes without client certificates, unless `auth` is loopback."""
         if self.auth != "loopback" and (self.tls_cert is None or self.tls_client_ca is None):
             raise SettingsInvalid("auth=required needs tls_cert, tls_key and tls_client_ca for gRPC", param="tls_cert")
+
+    def advertised(self, port: int) -> str:
+        """host:port as other nodes reach it."""
+        return f"{self.advertise_host or self.host}:{port}"
 
     def nats_servers(self) -> list[str]:
         """The NATS URLs as a list."""

@@ -58,7 +58,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
     server = RpcServer(rng=rng)
     port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_server_tls(settings))
     await server.start()
-    address = f"{settings.host}:{port}"
+    address = settings.advertised(port)
     started_at_ns = clock.now_ns()
 
     def report() -> NodeReport:

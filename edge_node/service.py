@@ -12,6 +12,8 @@ from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.nats_kv import NatsDiscovery
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.jobs.store import JobStore
@@ -34,6 +36,7 @@ from edge_node.draft.desk import DraftDesk
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
+from edge_node.schedulers import find_schedulers
 from edge_node.settings import EdgeSettings
 from edge_node.videos import EdgeIdentity, Videos
 
@@ -93,7 +96,7 @@ async def build(settings: EdgeSettings, *, clock: Clock, rng: random.Random, bus
     tls = _client_tls(settings)
     scheduler = PlacementClient(settings.schedulers(), clock=clock, budget_s=settings.place_budget_s, tls=tls)
     follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler)
-    address = f"{settings.advertise_host or settings.host}:{rpc.port}"
+    address = settings.advertised(rpc.port)
     identity = EdgeIdentity(
         node_id=settings.node_id,
         grpc_address=address,
@@ -151,8 +154,8 @@ async def _run(edge: Edge, *, clock: Clock, rng: random.Random, stop: asyncio.Ev
     """Serve HTTP and gRPC until `stop`; then close the doors, finish what is open, and stop the parts."""
     settings = edge.settings
     listener = bind(settings.host, settings.http_port)
-    http_host, http_port = listener.getsockname()[:2]
-    http_url = f"{'https' if settings.tls_cert else 'http'}://{settings.advertise_host or http_host}:{http_port}"
+    http_port = int(listener.getsockname()[1])
+    http_url = f"{'https' if settings.tls_cert else 'http'}://{settings.advertised(http_port)}"
     api = HttpApi(
         videos=edge.videos,
         authenticator=edge.authenticator,
@@ -171,6 +174,8 @@ async def _run(edge: Edge, *, clock: Clock, rng: random.Random, stop: asyncio.Ev
     )
     heartbeat = Heartbeat(edge.bus, clock, _reporter(edge, http_url, clock.now_ns(), stop))
     await edge.rpc.start()
+    discovery = NatsDiscovery(edge.bus, clock)
+    endpoint = Endpoint("edge", settings.node_id, http_url=http_url, grpc_address=edge.grpc_address)
     async with asyncio.TaskGroup() as group:
         parts = [
             group.create_task(part)
@@ -180,6 +185,8 @@ async def _run(edge: Edge, *, clock: Clock, rng: random.Random, stop: asyncio.Ev
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),
+                discovery.register(endpoint),
+                find_schedulers(edge.scheduler, discovery, clock=clock, fixed=bool(settings.schedulers())),
                 heartbeat.run(),
             )
         ]

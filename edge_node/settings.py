@@ -18,8 +18,9 @@ class EdgeSettings(ServiceSettings, SigningMixin):
 
     http_port: int = Field(0, ge=0, le=65535, description="Port of the HTTP API; 0 takes a free one.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
-    advertise_host: str = Field("", description="Host name other nodes and clients reach this edge by.")
-    scheduler_addresses: str = Field("", description="Comma-separated host:port of schedulers.")
+    scheduler_addresses: str = Field(
+        "", description="Comma-separated host:port of schedulers; empty: those that registered with the broker."
+    )
     place_budget_s: float = Field(0.05, gt=0, le=5, description="Time for `Place`; then the edge decides alone.")
     cache_url: str = Field("", description="Base URL of the media cache; empty serves media from here.")
     draft_model: str = Field("pocket-draft", description="Model card of drafts.")

@@ -14,6 +14,8 @@ from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.nats_kv import NatsDiscovery
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.reconcile import reconcile
 from adaptivegen.jobs.store import JobStore
@@ -72,9 +74,11 @@ async def serve(
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
         watch = Watch(view.nodes, bus, clock=clock, time=time, ack_wait_s=settings.ack_wait_s)
+        endpoint = Endpoint("scheduler", settings.node_id, grpc_address=settings.advertised(port))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(watch.run()),
+                group.create_task(NatsDiscovery(bus, clock).register(endpoint)),
                 group.create_task(_reconcile(jobs, bus, settings, clock=clock, stop=stop)),
             ]
             get_logger().info("ready", address=f"{settings.host}:{port}")

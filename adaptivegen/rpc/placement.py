@@ -154,6 +154,7 @@ class PlacementClient:
     ) -> None:
         self._clock = clock
         self._budget_s = budget_s
+        self._tls = tls
         self._channels = {address: open_channel(address, tls=tls) for address in addresses}
         self._order = list(addresses)
 
@@ -166,7 +167,10 @@ class PlacementClient:
             left_s = until_s - self._clock.monotonic_s()
             if left_s <= 0:
                 break
-            stub = stubs.PlacementServiceStub(self._channels[address])
+            channel = self._channels.get(address)
+            if channel is None:
+                continue  # dropped by an update meanwhile
+            stub = stubs.PlacementServiceStub(channel)
             try:
                 reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
                 return decision_from_pb(reply)
@@ -176,8 +180,9 @@ class PlacementClient:
                 if not exc.retryable:
                     raise
                 last = exc
-                self._order.remove(address)
-                self._order.append(address)
+                if address in self._order:
+                    self._order.remove(address)
+                    self._order.append(address)
         raise last
 
     async def report(self, outcome: Outcome) -> None:
@@ -192,6 +197,16 @@ class PlacementClient:
             raise NodeUnavailable("no scheduler is configured")
         stub = stubs.PlacementServiceStub(self._channels[self._order[0]])
         await call(stub.ReportOutcome, request, deadline_s=2.0, peer=f"scheduler {self._order[0]}")
+
+    async def update(self, addresses: list[str]) -> None:
+        """Ask these schedulers from now on; the order among those already known stays."""
+        for address in addresses:
+            if address not in self._channels:
+                self._channels[address] = open_channel(address, tls=self._tls)
+                self._order.append(address)
+        for address in [known for known in self._order if known not in addresses]:
+            self._order.remove(address)
+            await self._channels.pop(address).close(None)
 
     async def close(self) -> None:
         """Close the channels."""

@@ -81,7 +81,6 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
                 "HTTP_PORT": edge,
                 "GRPC_PORT": edge_grpc,
                 "ADVERTISE_HOST": "localhost",
-                "SCHEDULER_ADDRESSES": f"localhost:{scheduler}",
                 "CACHE_URL": f"https://localhost:{cache}",
                 "API_KEYS_FILE": key_file(folder),
                 "API_KEY_PEPPER": PEPPER,
@@ -114,7 +113,8 @@ def wait_ready(found: Deployment) -> None:
         while time.monotonic() < until:
             try:
                 ready = [client.get(f"{url}/readyz").status_code == 200 for url in (found.edge, found.cache)]
-                if all(ready) and "cache_reachable" in (found.folder / "edge_node.log").read_text():
+                log = (found.folder / "edge_node.log").read_text()
+                if all(ready) and "cache_reachable" in log and "schedulers_found" in log:
                     return
             except httpx.HTTPError:
                 pass
