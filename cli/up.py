@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,12 @@ def up(
     port: Annotated[int, typer.Option(help="HTTP port of the first edge; 0 takes a free one.")] = 0,
     threads: Annotated[int | None, typer.Option(help="CPU threads per model; default: the cores, 4 at most.")] = None,
     ack_wait: Annotated[float, typer.Option(help="Seconds until a lost worker's job is given to another.")] = 30.0,
+    nats_server: Annotated[Path | None, typer.Option(help="Another nats-server binary than the packaged one.")] = None,
+    nats_server_sha256: Annotated[str, typer.Option(help="Its SHA-256; checked when given.")] = "",
 ) -> None:
     """Start broker, scheduler, cache, workers and edges on loopback, and keep them running until Ctrl-C."""
     options = system_options(data, edges=edges, workers=workers, port=port, threads=threads, ack_wait_s=ack_wait)
+    options = replace(options, nats_server_binary=nats_server, nats_server_sha256=nats_server_sha256)
     run_until_signal(lambda: _keep_running(options))
     typer.echo("stopped")
 
