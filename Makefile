@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Not quiet: the first run downloads for a while, and pip's bars show how far it is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test check bench proto train clean
 
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 $(VENV)/.run: pyproject.toml
 	@echo "setting up $(VENV) (first time: a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --progress-bar on -e .
+	@$(PIP) install -e .
 	@touch $@
 
 # What developing needs: tests, checks, and torch for the training code.
