@@ -83,12 +83,14 @@ class Watcher:
 
 
 class EventHub:
-    """All topics of one edge. `run` must be running."""
+    """All topics of one edge. `run` must be running. A watcher that hears nothing for `look_again_s` reads the
+    record."""
 
-    def __init__(self, *, node_id: str, jobs: JobStore, clock: Clock) -> None:
+    def __init__(self, *, node_id: str, jobs: JobStore, clock: Clock, look_again_s: float = LOOK_AGAIN_S) -> None:
         self._node_id = node_id
         self._jobs = jobs
         self._clock = clock
+        self._look_again_s = look_again_s
         self._topics: dict[tuple[str, str], Topic] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = False
@@ -145,7 +147,7 @@ class EventHub:
     async def stream(self, tenant: str, job_id: str, *, after: str | None) -> AsyncGenerator[JobEvent | None, None]:
         """Events after `after` if it is known here, else a snapshot and what follows; ends with the terminal event.
 
-        None after every `LOOK_AGAIN_S` of silence. Raises NotFound. Ends early when the edge drains.
+        None after every `look_again_s` of silence. Raises NotFound. Ends early when the edge drains.
         """
         record = await self._jobs.find(tenant, job_id)
         topic = await self.open(tenant, job_id)
@@ -164,7 +166,7 @@ class EventHub:
                 if event.final:
                     return
             while not self._closing:
-                event_or_none = await watcher.next(timeout_s=LOOK_AGAIN_S)
+                event_or_none = await watcher.next(timeout_s=self._look_again_s)
                 if event_or_none is None:
                     record = await self._jobs.find(tenant, job_id)
                     if not record.ended:
