@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -84,7 +85,9 @@ async def read_json(request: Request, *, max_bytes: int = 64 * 1024) -> dict[str
 def parse_json(data: bytes) -> dict[str, object]:
     """A JSON object without duplicate keys, NaN or infinities."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except UnicodeDecodeError as exc:
         raise InvalidRequest("the body is not UTF-8", param="body") from exc
     except RecursionError as exc:
@@ -106,6 +109,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidRequest.field("body", name, "finite numbers")
+
+
+def _finite(digits: str) -> float:
+    """`1e999` is a number in JSON, and infinite as a float."""
+    value = float(digits)
+    return value if math.isfinite(value) else _no_constant(digits)
 
 
 def _from_json(values: dict[str, object]) -> CreateBody:

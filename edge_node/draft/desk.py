@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, NodeUnavailable, NotFound, PermissionDenied
+from adaptivegen.errors import AdaptiveGenError, InternalError, NodeUnavailable, NotFound, PermissionDenied
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.events import make_event, terminal_event
@@ -111,7 +111,7 @@ class DraftDesk:
         entry = self._entries.get((tenant, job_id))
         if entry is None:
             raise NotFound(f"no draft of {job_id!r} here", param="job_id")
-        if not hmac.compare_digest(entry.token, token):
+        if not hmac.compare_digest(entry.token.encode(), token.encode()):
             raise PermissionDenied(f"not the draft token of {job_id!r}", param="token")
         try:
             return await asyncio.shield(entry.mp4)
@@ -140,11 +140,10 @@ class DraftDesk:
             entry.mp4.cancel()
             raise
         except AdaptiveGenError as exc:
-            get_logger().warning("draft_failed", job_id=spec.id, code=exc.code, error=exc.message)
-            if not entry.mp4.done():
-                entry.mp4.set_exception(NotFound(f"the draft of {spec.id!r} failed: {exc.message}"))
-            if not spec.want_final:
-                await self._fail(spec, exc)
+            await self._failed(spec, entry, exc)
+        except Exception as exc:  # a bug met by one draft must not leave its worker waiting and its job open
+            get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
+            await self._failed(spec, entry, InternalError(f"{type(exc).__name__}: {exc}"))
 
     async def _generate(self, spec: JobSpec, record: JobRecord, timing: _Clocked, start_mp4: bytes | None) -> Generated:
         """Run the model, telling each look as it comes."""
@@ -233,6 +232,14 @@ class DraftDesk:
         if record.ended:
             await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
         get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3))
+
+    async def _failed(self, spec: JobSpec, entry: _Entry, error: AdaptiveGenError) -> None:
+        """Tell a waiting worker that there is no draft; a job that was only a draft ends."""
+        get_logger().warning("draft_failed", job_id=spec.id, code=error.code, error=error.message)
+        if not entry.mp4.done():
+            entry.mp4.set_exception(NotFound(f"the draft of {spec.id!r} failed: {error.message}"))
+        if not spec.want_final:
+            await self._fail(spec, error)
 
     async def _fail(self, spec: JobSpec, error: AdaptiveGenError) -> None:
         """A job that was only a draft ends with it."""
