@@ -28,6 +28,7 @@ MAX_CONCURRENT_RPCS = 1024
 OPEN_SERVICES = ("grpc.health.v1.", "grpc.reflection.")  # probes and tools may omit the deadline
 
 OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),  # else a second process would share a taken port instead of being refused
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
