@@ -55,7 +55,10 @@ def open_store(url: str, *, deadline_s: float = 10.0) -> BlobStore:
         if parts.netloc or not root.is_absolute():
             raise SettingsInvalid(f"store_url is {url!r}; a folder is file:///absolute/path", param="store_url")
         with _translated("store", url):
-            root.mkdir(parents=True, exist_ok=True)
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:  # also one that says "no such file", as below /proc: no object is missing here
+                raise storage_error(exc, f"the folder of the object store {url}") from exc
             return ObjectStore(url, LocalStore(root), deadline_s=deadline_s, root=root)
     if parts.scheme not in ("s3", "gs", "az", "abfs"):
         raise SettingsInvalid(
