@@ -36,12 +36,14 @@ class ModelRunner:
         clock: Clock,
         max_waiting: int = 16,
         step_timeout_s: float = 120.0,
+        cancel_grace_s: float = CANCEL_GRACE_S,
     ) -> None:
         self._module = module
         self._args = args
         self._clock = clock
         self._max_waiting = max_waiting
         self._step_timeout_s = step_timeout_s
+        self._cancel_grace_s = cancel_grace_s
         self._child: ChildProcess | None = None
         self._turn = asyncio.Lock()
         self._current = ""
@@ -168,7 +170,7 @@ class ModelRunner:
         if child is None:
             return
         try:
-            async with asyncio.timeout(CANCEL_GRACE_S):
+            async with asyncio.timeout(self._cancel_grace_s):
                 await child.send({"type": "cancel", "request_id": request_id})
                 while True:
                     header, _ = await child.receive()
