@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptivegen.errors import SettingsInvalid, Unauthenticated
+from adaptivegen.errors import InvalidRequest, SettingsInvalid, Unauthenticated
 from adaptivegen.ids import check_name
 
 LOCAL_TENANT = "local"
@@ -43,7 +43,7 @@ def read_keys(path: Path) -> dict[str, StoredKey]:
             StoredKey(id=entry["id"], tenant=check_name(entry["tenant"], field="tenant"), digest=entry["digest"])
             for entry in entries
         ]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, InvalidRequest) as exc:
         raise SettingsInvalid(f"api_keys_file {path} cannot be read: {exc}", param="api_keys_file") from exc
     return {key.id: key for key in keys}
 
