@@ -46,9 +46,7 @@ async def test_reports_go_out_numbered_and_a_drain_is_seen_within_four() -> None
     drains: list[bool] = []
     heartbeat = Heartbeat(bus, clock, lambda: REPORT, on_drain=drains.append)
     heard = (await bus.subscribe("ag.node.*.*")).__aiter__()
-    beating = asyncio.get_running_loop().create_task(
-        Heartbeat(bus, clock, lambda: REPORT, on_drain=drains.append).run()
-    )
+    beating = asyncio.get_running_loop().create_task(heartbeat.run())
     reports = [decode_report((await anext(heard)).data)]
     policy = await bus.kv(POLICY_BUCKET)
     await policy.put(drain_key("w1"), b"1")
