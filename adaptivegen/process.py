@@ -18,6 +18,7 @@ from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
 from adaptivegen.telemetry import get_logger
 
 DRAIN_LIMIT_S = 60.0
+CANCEL_AGAIN_S = 0.5
 EXIT_SETTINGS = 2
 EXIT_FAILURE = 1
 
@@ -62,6 +63,15 @@ def _on_signal(stop: asyncio.Event) -> None:
     watchdog = threading.Timer(DRAIN_LIMIT_S, os._exit, args=(EXIT_FAILURE,))
     watchdog.daemon = True
     watchdog.start()
+
+
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks until they have ended. Once is not enough: `asyncio.wait_for` of Python 3.11, which nats-py uses,
+    loses a cancellation that comes at the moment its answer does, and a loop around it would go on for ever."""
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
 
 
 async def guarded(what: str, work: Awaitable[None]) -> None:

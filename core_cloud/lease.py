@@ -18,6 +18,7 @@ from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.events import cancel_subject, make_event
 from adaptivegen.jobs.record import JobRecord, renew
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.process import end
 from adaptivegen.telemetry import get_logger
 from core_cloud.progress import Progress
 
@@ -55,8 +56,7 @@ class Lease:
                 try:
                     yield self
                 finally:
-                    keeper.cancel()
-                    listener.cancel()
+                    await end(keeper, listener)
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         finally:

@@ -14,7 +14,7 @@ from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.registry import load_card
 from adaptivegen.nodes import NodeReport
-from adaptivegen.process import retry_until
+from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.server import RpcServer, ServerTls
 from adaptivegen.settings import describe
@@ -87,9 +87,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
         await stop.wait()
         await server.set_serving(False)
         await worker.drain(grace_s=settings.drain_grace_s)
-        working.cancel()
-        beating.cancel()
-        keeping.cancel()
+        await end(working, beating, keeping)
     await server.drain(grace_s=1.0)
     await runner.close()
     await bus.close()

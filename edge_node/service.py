@@ -20,7 +20,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.registry import load_card
 from adaptivegen.nodes import NodeReport
-from adaptivegen.process import retry_until
+from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.placement import PlacementClient
@@ -198,8 +198,7 @@ async def _run(edge: Edge, *, clock: Clock, rng: random.Random, stop: asyncio.Ev
         web.stop()
         await serving
         await edge.desk.drain()
-        for part in parts:
-            part.cancel()
+        await end(*parts)
     await edge.rpc.drain(grace_s=1.0)
     await edge.scheduler.close()
     await edge.delivery.close()

@@ -21,7 +21,7 @@ from adaptivegen.jobs.reconcile import reconcile
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
-from adaptivegen.process import retry_until
+from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.admin import AdminServicer
 from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.server import RpcServer, ServerTls
@@ -84,8 +84,7 @@ async def serve(
             get_logger().info("ready", address=f"{settings.host}:{port}")
             await stop.wait()
             await server.drain(grace_s=settings.drain_grace_s)
-            for task in tasks:
-                task.cancel()
+            await end(*tasks)
     get_logger().info("stopped")
 
 

@@ -23,7 +23,7 @@ from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Med
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
-from adaptivegen.process import guarded
+from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger, span
 from edge_node.hub import EventHub
 
@@ -160,7 +160,7 @@ class DraftDesk:
         try:
             generated = await self._runner.generate(command, start_mp4, on_step)
         finally:
-            telling.cancel()
+            await end(telling)
         while not timing.looks.empty():
             await self._tell(record, timing.looks.get_nowait())
         return generated
