@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.errors import AdaptiveGenError, Cancelled, DeadlineExceeded, InvalidRequest
 from cli import exits
 from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
+from cli.signals import remembered_interrupts
 
 if TYPE_CHECKING:
     from adaptivegen.sdk.client import Client, Handle
@@ -126,7 +128,8 @@ class Run:
             self.video_id = handle.id
             display.say(f"video  {handle.id}")
             try:
-                self._follow(handle, display)
+                with remembered_interrupts() as check:
+                    self._follow(handle, display, check)
                 result = handle.result(timeout_s=self._left_s())
                 result.save(self._files.output)
             except KeyboardInterrupt:
@@ -147,8 +150,9 @@ class Run:
     def _elapsed_s(self) -> float:
         return self._clock.monotonic_s() - self._started_s
 
-    def _follow(self, handle: Handle, display: Display) -> None:
+    def _follow(self, handle: Handle, display: Display, check: Callable[[], None]) -> None:
         for event in handle.events(timeout_s=self._left_s()):
+            check()
             self._observe(event, handle, display)
 
     def _observe(self, event: VideoEvent, handle: Handle, display: Display) -> None:

@@ -233,7 +233,7 @@ def test_ctrl_c_cancels_the_job(system: UpSystem, client: Client, tmp_path: Path
         said.append(line)
         if line.startswith("draft"):
             process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=60) == 130, said
     video_id = next(line.split()[1] for line in said if line.startswith("video"))
     assert f"Ctrl-C: cancelled {video_id}\n" in said
     assert client.handle(video_id).status().status == "cancelled" and not (tmp_path / "c.mp4").exists()
