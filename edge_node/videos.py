@@ -246,9 +246,10 @@ class Videos:
 
     async def upgrade(self, tenant: str, video_id: str) -> JobRecord:
         """Ask for the final of a draft; raises Conflict where there is none to upgrade."""
-        spec = await self._jobs.spec(tenant, check_video_id(video_id))
-        if spec.want_final:
-            return await self._jobs.find(tenant, video_id)
+        record = await self._jobs.find(tenant, check_video_id(video_id))
+        if record.want_final:  # by the record: an upgrade that died half-way has a spec already and must be repeatable
+            return record
+        spec = await self._jobs.spec(tenant, video_id)
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
         decision = await self._decide(query.model_copy(update={"requested_plan": "refine", "intent": "render"}), card)
