@@ -11,7 +11,6 @@ import grpc
 from adaptivegen.errors import (
     STATUS,
     AdaptiveGenError,
-    Cancelled,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -34,7 +33,7 @@ _FROM_STATUS: dict[grpc.StatusCode, type[AdaptiveGenError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.CANCELLED: NodeUnavailable,  # by the peer, which drains; our own cancel never gets here
     grpc.StatusCode.UNAVAILABLE: NodeUnavailable,
 }
 
