@@ -212,6 +212,19 @@ class InternalError(AdaptiveGenError):
     code = "internal"
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that matters of a group, however nested: the first of ours, else the first."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(reversed(error.exceptions))
+        else:
+            flat.append(error)
+    return next((error for error in flat if isinstance(error, AdaptiveGenError)), flat[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How an error is said on the wires: `grpc` is the name of a grpc.StatusCode, `http` the status number."""
