@@ -212,6 +212,11 @@ class InternalError(AdaptiveGenError):
     code = "internal"
 
 
+def platform_fault(error: AdaptiveGenError) -> bool:
+    """Whether the error says nothing about the work at hand: the same may do well elsewhere or later."""
+    return isinstance(error, (StorageFailure, Unavailable, ResourceExhausted, DeadlineExceeded))
+
+
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one error that matters of a group, however nested: the first of ours, else the first."""
     flat: list[BaseException] = []
