@@ -42,7 +42,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
     bus = NatsBus(settings.nats_servers(), name=settings.node_id)
     if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
         return
-    jobs = JobStore(blob=blob, bus=bus, clock=clock, ack_wait_s=settings.ack_wait_s)
+    jobs = JobStore(blob=blob, bus=bus, clock=clock)
     tls = _client_tls(settings)
     worker = Worker(
         node_id=settings.node_id,

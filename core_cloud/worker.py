@@ -1,8 +1,7 @@
 """The worker: pulls a job, claims it, generates, commits, acknowledges; one job at a time.
 
-Decides what a delivery needs (nothing, later, poison, work) and what an error means for the job. The order of writes is
-`JobStore`'s; the model is the runner's. Lease: renewed every third of it, and confirmed; when confirmation fails until
-the lease is nearly over, the generation is stopped, because another worker may start.
+Decides what a delivery needs (nothing, later, poison, work) and how a final is made. What an error means for the job is
+decided by `outcome`, who holds the job by `lease`; the order of writes is `JobStore`'s, the model the runner's.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from adaptivegen.bus.base import Bus, Delivery, WorkQueue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
-    Cancelled,
     Conflict,
+    DeadlineExceeded,
     InternalError,
     NotFound,
     PreconditionFailed,
@@ -24,19 +23,21 @@ from adaptivegen.errors import (
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated
 from adaptivegen.generation.runner import ModelRunner
-from adaptivegen.jobs.events import EventType, make_event
-from adaptivegen.jobs.record import MAX_CLAIMS, JobRecord, claim, judge_claim, release
-from adaptivegen.jobs.spec import ContentEntry, Failure, JobSpec, Manifest, Media, media_key
+from adaptivegen.jobs.record import JobRecord, claim, judge_claim
+from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger, span, take_request_id
 from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
+from core_cloud.outcome import RETRY_DELAY_S, Outcomes
 from core_cloud.progress import Progress, expect
 
 PULL_TIMEOUT_S = 5.0
-RETRY_DELAY_S = 1.0
+PAUSE_LOOK_S = 0.5
+UPLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+HAND_BACK_S = 8.0  # of a drain's grace: what stopping the model and giving its job back may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._paused = False
         self._current: asyncio.Task[None] | None = None
+        self._outcomes = Outcomes(node_id=node_id, jobs=jobs, bus=bus, clock=clock, pool=pool, lease_s=lease_s)
 
     # ---- loop -------------------------------------------------------------------------------------------------
 
@@ -90,77 +92,93 @@ class Worker:
         queue: WorkQueue | None = None
         while not self._draining.is_set():
             if self._paused:
-                await self._clock.sleep(HEARTBEAT_PAUSE_S)
+                await self._clock.sleep(PAUSE_LOOK_S)
                 continue
             try:
                 queue = queue or await self._bus.work_queue(self._pool, ack_wait_s=self._lease_s)
                 delivery = await queue.pull(timeout_s=PULL_TIMEOUT_S)
-                if delivery is not None:
-                    await self._handle_in_task(delivery)
+                if delivery is None:
+                    continue
+                if self._paused or self._draining.is_set():  # ordered while the pull was open
+                    await delivery.nak(0.0)
+                    continue
+                await self._handle_in_task(delivery)
             except AdaptiveGenError as exc:
                 get_logger().warning("pull_failed", code=exc.code, error=exc.message)
                 await self._clock.sleep(RETRY_DELAY_S)
 
     async def drain(self, *, grace_s: float) -> None:
-        """Stop pulling; the job at hand may finish within `grace_s`, else it goes back to the queue at once."""
+        """Stop pulling; the job at hand may finish, else it goes back to the queue. All of it within `grace_s`."""
         self._draining.set()
+        hand_back_s = min(HAND_BACK_S, grace_s / 2)
         if self._current is not None:
-            _, unfinished = await asyncio.wait({self._current}, timeout=grace_s)
+            _, unfinished = await asyncio.wait({self._current}, timeout=grace_s - hand_back_s)
             for task in unfinished:
                 task.cancel("drain")
             if unfinished:
-                await asyncio.wait(unfinished, timeout=grace_s)
+                await asyncio.wait(unfinished, timeout=hand_back_s)
 
     async def _handle_in_task(self, delivery: Delivery) -> None:
         async with asyncio.TaskGroup() as group:
-            self._current = group.create_task(self._handle_or_leave(delivery))
+            self._current = group.create_task(self._handle(delivery))
         self._current = None
 
     # ---- one delivery -----------------------------------------------------------------------------------------
 
-    async def _handle_or_leave(self, delivery: Delivery) -> None:
-        """Handle a delivery; when the broker or the store keeps that from being done, leave it for a later attempt."""
-        try:
-            await self._handle(delivery)
-        except AdaptiveGenError as exc:
-            get_logger().warning("delivery_left", code=exc.code, error=exc.message)
-            try:
-                await delivery.nak(RETRY_DELAY_S)
-            except AdaptiveGenError as unsent:  # it comes again by itself when its lease is over
-                get_logger().debug("delivery_not_returned", error=unsent.message)
-
     async def _handle(self, delivery: Delivery) -> None:
+        """Settle a delivery; where even that fails, it comes again by itself when its lease is over."""
+        message: JobMessage | None = None
         try:
-            message = JobMessage.decode(delivery.data)
-        except InternalError as exc:  # it would never become readable
-            digest = hashlib.sha256(delivery.data).hexdigest()
-            await self._bus.dead_letter(self._pool, delivery.data, reason=exc.message, msg_id=f"{digest}.dead")
-            await delivery.term(exc.message)
-            return
-        take_request_id(delivery.headers)
-        with span("worker.job", carrier=delivery.headers, job_id=message.id):
             try:
-                spec = await self.jobs.spec(message.tenant, message.id)
-            except NotFound:
-                await delivery.term("no spec: the submission was never accepted")
-                return
-            record = await self._claim(delivery, spec)
-            if record is None:
-                return
-            try:
-                await self._work(delivery, spec, record)
-            except asyncio.CancelledError:
-                await self._give_back(delivery, record)
-            except PreconditionFailed as exc:
-                get_logger().warning("fenced_off", job_id=spec.id, epoch=record.epoch, error=exc.message)
+                message = JobMessage.decode(delivery.data)
+                take_request_id(delivery.headers)
+                with span("worker.job", carrier=delivery.headers, job_id=message.id):
+                    await self._handle_job(delivery, message)
             except AdaptiveGenError as exc:
-                await self._failed(delivery, spec, record, exc)
+                await self._outcomes.unclaimed(delivery, message, exc)
             except Exception as exc:  # a bug met by one job must not take the worker from all others
-                get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
-                await self._failed(delivery, spec, record, InternalError(f"{type(exc).__name__}: {exc}"))
+                get_logger().error("unexpected_error", exc_info=exc)
+                await self._outcomes.unclaimed(delivery, message, InternalError(f"{type(exc).__name__}: {exc}"))
+            except asyncio.CancelledError:  # drained before the claim
+                await delivery.nak(0.0)
+        except AdaptiveGenError as exc:
+            get_logger().warning("delivery_not_settled", code=exc.code, error=exc.message)
+
+    async def _handle_job(self, delivery: Delivery, message: JobMessage) -> None:
+        """Claim and work. Errors of the work are settled here, those before it go up."""
+        try:
+            spec = await self.jobs.spec(message.tenant, message.id)
+        except NotFound:
+            await delivery.term("no spec: the submission was never accepted")
+            return
+        record = await self._claim(delivery, spec)
+        if record is None:
+            return
+        try:
+            await self._work(delivery, spec, record)
+        except asyncio.CancelledError:
+            await self._outcomes.drained(delivery, record)
+        except PreconditionFailed as exc:
+            get_logger().warning("fenced_off", job_id=spec.id, epoch=record.epoch, error=exc.message)
+        except AdaptiveGenError as exc:
+            await self._settle_failed(delivery, record, exc)
+        except Exception as exc:  # a bug met by one job must not take the worker from all others
+            get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
+            await self._settle_failed(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
+
+    async def _settle_failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
+        try:
+            await self._outcomes.failed(delivery, record, error)
+        except PreconditionFailed as exc:
+            get_logger().warning("fenced_off", job_id=record.id, epoch=record.epoch, error=exc.message)
 
     async def _claim(self, delivery: Delivery, spec: JobSpec) -> JobRecord | None:
         """The claimed record, or None when the delivery was settled otherwise."""
+        manifest = await self.jobs.manifest(spec.tenant, spec.id)
+        if manifest is not None:  # it has ended; the index may not know yet
+            await self.jobs.finish(manifest)
+            await delivery.ack()
+            return None
         record = await self.jobs.find(spec.tenant, spec.id)
         now_ns = self._clock.now_ns()
         verdict = judge_claim(record, worker_id=self.node_id, now_ns=now_ns)
@@ -171,10 +189,7 @@ class Worker:
             await delivery.nak(max(RETRY_DELAY_S, (record.lease_expires_at_ns - now_ns) / 1e9))
             return None
         if verdict == "poison":
-            reason = f"claimed {record.attempts} times without an outcome (limit {MAX_CLAIMS})"
-            await self._bus.dead_letter(self._pool, delivery.data, reason=reason, msg_id=f"{spec.id}.dead")
-            await self._finish_failed(spec, record, Failure(code="poison", message=reason))
-            await delivery.term(reason)
+            await self._outcomes.poison(delivery, record)
             return None
         try:
             return await self.jobs.change(
@@ -187,19 +202,30 @@ class Worker:
             return None
 
     async def _work(self, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
+        """Generate, upload and commit, all under the lease; only the commit is not stopped when the lease is lost,
+        because the manifest settles by itself who was first."""
         get_logger().info("job_claimed", job_id=spec.id, epoch=record.epoch, plan=spec.decision.plan)
         lease = Lease(self.jobs, delivery, record, clock=self._clock, lease_s=self._lease_s)
-        await self._announce("started", record)
+        await self._outcomes.announce("started", record)
         async with lease.kept() as kept:
-            plan = await self._plan(spec, record)
-            progress = self.progress = Progress(expect(self.card, steps=plan.command.request.steps))
-            kept.follow(progress)
-            try:
-                generated = await kept.run(self._runner, plan.command, plan.start.mp4)
-            finally:
-                self.progress = None
-        manifest = await self._upload(spec, record, plan, generated)
-        await self._commit(delivery, spec, manifest)
+            manifest = await kept.run(self._produce(kept, spec, record))
+            await self._outcomes.commit(delivery, spec, manifest)
+
+    async def _produce(self, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
+        """The uploaded final, and the manifest that would make it the outcome."""
+        plan = await self._plan(spec, record)
+        progress = self.progress = Progress(expect(self.card, steps=plan.command.request.steps))
+        lease.follow(progress)
+        began_s = self._clock.monotonic_s()
+        try:
+            generated = await self._runner.generate(
+                plan.command,
+                plan.start.mp4,
+                lambda step: progress.observe(step, elapsed_s=self._clock.monotonic_s() - began_s),
+            )
+        finally:
+            self.progress = None
+        return await self._upload(spec, record, plan, generated)
 
     async def _plan(self, spec: JobSpec, record: JobRecord) -> Plan:
         """Fetch what the plan starts from and choose the steps; a refine without its draft becomes a cloud plan."""
@@ -239,7 +265,7 @@ class Worker:
     async def _upload(self, spec: JobSpec, record: JobRecord, plan: Plan, generated: Generated) -> Manifest:
         sha256 = hashlib.sha256(generated.mp4).hexdigest()
         key = media_key(spec.tenant, spec.id, record.epoch, sha256)
-        await self.jobs.blob.put(key, generated.mp4)
+        await self._put(key, generated.mp4)
         final = Media(
             key=key,
             sha256=sha256,
@@ -262,70 +288,13 @@ class Worker:
             notes=plan.notes,
         )
 
-    async def _commit(self, delivery: Delivery, spec: JobSpec, manifest: Manifest) -> None:
-        """One outcome wins. The loser deletes its upload; either way the message is done."""
-        record, won = await self.jobs.finish(manifest)
-        final = manifest.final
-        if final is None:
-            raise InternalError("a completed manifest without a final")
-        if won:
-            await self._announce("completed", record)
-            if record.plan == spec.decision.plan:  # a fallback made other frames than the key stands for
-                entry = ContentEntry(
-                    id=spec.id,
-                    final=final,
-                    draft=record.draft,
-                    final_steps=manifest.final_steps,
-                    draft_steps=record.draft_steps,
-                )
-                await self.jobs.index_content(spec, entry)
-        elif record.final is None or record.final.key != final.key:
-            await self.jobs.blob.delete(final.key)
-        await delivery.ack()
-        get_logger().info("job_committed", job_id=spec.id, won=won, outcome=record.status)
-
-    async def _failed(self, delivery: Delivery, spec: JobSpec, record: JobRecord, error: AdaptiveGenError) -> None:
-        """A cancelled job is done; a failure that may pass is tried again; any other is the job's outcome."""
-        get_logger().warning("job_attempt_failed", job_id=spec.id, code=error.code, error=error.message)
-        if isinstance(error, Cancelled):
-            await delivery.ack()
-            return
-        if (error.retryable or isinstance(error, StorageFailure)) and record.attempts < MAX_CLAIMS:
-            await delivery.nak(RETRY_DELAY_S * 2**record.attempts)
-            return
-        if record.attempts >= MAX_CLAIMS:
-            reason = f"{error.code}: {error.message}"
-            await self._bus.dead_letter(self._pool, delivery.data, reason=reason, msg_id=f"{spec.id}.dead")
-        await self._finish_failed(spec, record, Failure(code=error.code, message=error.message))
-        await delivery.ack()
-
-    async def _finish_failed(self, spec: JobSpec, record: JobRecord, failure: Failure) -> None:
-        manifest = Manifest(
-            id=spec.id,
-            tenant=spec.tenant,
-            outcome="failed",
-            epoch=record.epoch,
-            finished_at_ns=self._clock.now_ns(),
-            worker_id=self.node_id,
-            error=failure,
-        )
-        ended, won = await self.jobs.finish(manifest)
-        if won:
-            await self._announce("failed", ended)
-
-    async def _give_back(self, delivery: Delivery, record: JobRecord) -> None:
-        """Drained in mid-job: the next worker may start at once, and the attempt does not count."""
-        now_ns = self._clock.now_ns()
-        await self.jobs.change(record.tenant, record.id, lambda r: release(r, epoch=record.epoch, now_ns=now_ns))
-        await delivery.nak(0.0)
-        get_logger().info("job_given_back", job_id=record.id)
-
-    async def _announce(self, kind: EventType, record: JobRecord) -> None:
-        event = make_event(kind, record, producer=self.node_id, now_ns=self._clock.now_ns())
-        try:
-            await self.jobs.announce(event)
-        except AdaptiveGenError as exc:
-            get_logger().debug("event_not_sent", error=exc.message)
-
-
-HEARTBEAT_PAUSE_S = 0.5
+    async def _put(self, key: str, mp4: bytes) -> None:
+        """Upload; a store that fails for a moment is asked again before the generation is given up for it."""
+        for pause_s in UPLOAD_PAUSES_S:
+            try:
+                await self.jobs.blob.put(key, mp4)
+                return
+            except (StorageFailure, DeadlineExceeded) as exc:
+                get_logger().warning("upload_failed", key=key, code=exc.code, error=exc.message)
+            await self._clock.sleep(pause_s)
+        await self.jobs.blob.put(key, mp4)

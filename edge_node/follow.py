@@ -26,7 +26,7 @@ class Follower:
         self._desk = desk
         self._scheduler = scheduler
         self._group: asyncio.TaskGroup | None = None
-        self.following = 0
+        self._following: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Own the followers' tasks, until cancelled."""
@@ -35,9 +35,12 @@ class Follower:
             await asyncio.Event().wait()
 
     def follow(self, record: JobRecord) -> None:
-        """Follow a job that was just accepted; beyond the bound it is simply not followed."""
-        if self._group is not None and self.following < MAX_FOLLOWED and record.want_final:
-            self.following += 1
+        """Follow an accepted job, once; beyond the bound it is simply not followed."""
+        key = (record.tenant, record.id)
+        if self._group is None or key in self._following or len(self._following) >= MAX_FOLLOWED:
+            return
+        if record.want_final and not record.ended:
+            self._following.add(key)
             self._group.create_task(guarded("follow", self._follow(record)))
 
     async def _follow(self, record: JobRecord) -> None:
@@ -48,7 +51,7 @@ class Follower:
         except AdaptiveGenError as exc:
             get_logger().warning("not_followed", job_id=record.id, error=exc.message)
         finally:
-            self.following -= 1
+            self._following.discard((record.tenant, record.id))
 
     async def _ended(self, record: JobRecord) -> None:
         if not record.ended:

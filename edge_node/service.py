@@ -65,7 +65,7 @@ async def build(settings: EdgeSettings, *, clock: Clock, rng: random.Random, bus
     """Wire the parts of an edge whose gRPC server has its port. Raises what the self-test and the model raise."""
     blob = open_store(settings.store_url)
     await selftest(blob, rng)
-    jobs = JobStore(blob=blob, bus=bus, clock=clock, ack_wait_s=settings.ack_wait_s)
+    jobs = JobStore(blob=blob, bus=bus, clock=clock)
     card = load_card(settings.draft_model)
     runner = ModelRunner(
         "edge_node.draft.child",

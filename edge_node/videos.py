@@ -13,7 +13,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest, NotFound, ResourceExhausted
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    ResourceExhausted,
+)
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_idempotency_key, check_video_id, new_token, new_video_id
 from adaptivegen.jobs.events import JobEvent, make_event
@@ -93,10 +100,13 @@ class Videos:
                 tenant=tenant, key=check_idempotency_key(idempotency_key), job_id=job_id, body_digest=body
             )
             if held != job_id:
+                job_id = held
                 try:
-                    return await self._jobs.find(tenant, held)
-                except NotFound:
-                    job_id = held  # the first attempt died before it was durable: finish it under its id
+                    spec = await self._jobs.spec(tenant, job_id)
+                except NotFound:  # the first attempt died before it was durable, or is under way: whoever writes the
+                    pass  # spec first decides, and the other goes on with that
+                else:
+                    return await self._start(spec, await self._jobs.resume(spec), None)
         start_mp4 = None
         if upload is not None:
             request, start_mp4 = await self._take_upload(tenant, request, upload)
@@ -105,9 +115,8 @@ class Videos:
         key = content_key(request, cloud_digest=card.digest, draft_digest=self._draft_card.digest)
         known = await self._jobs.content(tenant, key)
         query = self._query(tenant, job_id, request, content_known=known is not None)
-        decision = await self._decide(query, card)
-        spec = self._spec(tenant, request, key, decision)
-        if decision.plan == "hit" and known is not None:
+        spec = self._spec(tenant, request, key, await self._decide(query, card))
+        if spec.decision.plan == "hit" and known is not None:
             return await self._hit(spec, known)
         return await self._submit(spec, start_mp4)
 
@@ -152,12 +161,17 @@ class Videos:
         )
 
     async def _decide(self, query: PlacementQuery, cloud_card: ModelCard) -> Decision:
-        """Ask the scheduler; when none answers in time, decide alone."""
+        """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
+        Only what the client did wrong is the client's to hear."""
         try:
-            return await self._placer.place(query)
+            decision = await self._placer.place(query)
+            if decision.job_id == query.job_id and (decision.plan != "hit" or query.content_known):
+                return decision
+            why = f"the scheduler answered with plan {decision.plan} for {decision.job_id}"
+            get_logger().error("deciding_alone", job_id=query.job_id, error=why)
+        except (InvalidRequest, ModelNotFound):
+            raise
         except AdaptiveGenError as exc:
-            if not exc.retryable:
-                raise
             why = f"no scheduler answered ({exc.message})"
             get_logger().warning("deciding_alone", job_id=query.job_id, code=exc.code, error=exc.message)
         return decide_alone(
@@ -189,12 +203,19 @@ class Videos:
 
     async def _submit(self, spec: JobSpec, start_mp4: bytes | None) -> JobRecord:
         await self._hub.open(spec.tenant, spec.id)
-        record = await self._jobs.submit(spec)
+        spec, record = await self._jobs.submit(spec)
         await self._publish("queued", record)
-        if spec.decision.plan in ("draft", "refine"):
+        get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
+        return await self._start(spec, record, start_mp4)
+
+    async def _start(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None) -> JobRecord:
+        """Begin the draft of a durable job where it is this edge's to make and not made yet, and follow the job."""
+        mine = spec.decision.edge_id == self._identity.node_id and spec.decision.plan in ("draft", "refine")
+        if mine and record.draft is None and not record.ended:
+            if start_mp4 is None and spec.request.reference is not None:
+                start_mp4 = await self._jobs.blob.get(spec.request.reference.key)
             self._desk.begin(spec, record, start_mp4)
         self._on_accepted(record)
-        get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
         return record
 
     async def _hit(self, spec: JobSpec, known: ContentEntry) -> JobRecord:
@@ -228,7 +249,7 @@ class Videos:
         """Up to `limit` videos after `after` in the order asked for, and whether there are more."""
         if not 1 <= limit <= MAX_LIST:
             raise InvalidRequest.field("limit", limit, f"1 to {MAX_LIST}")
-        ids = await self._jobs.ids(tenant)
+        ids = await self._jobs.index.ids(tenant)
         if not ascending:
             ids.reverse()
         if after is not None:
@@ -247,14 +268,15 @@ class Videos:
     async def upgrade(self, tenant: str, video_id: str) -> JobRecord:
         """Ask for the final of a draft; raises Conflict where there is none to upgrade."""
         record = await self._jobs.find(tenant, check_video_id(video_id))
-        if record.want_final:  # by the record: an upgrade that died half-way has a spec already and must be repeatable
-            return record
         spec = await self._jobs.spec(tenant, video_id)
+        if record.want_final:  # asked for before; that attempt may have died before its message was queued
+            return await self._jobs.resume(spec)
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
         decision = await self._decide(query.model_copy(update={"requested_plan": "refine", "intent": "render"}), card)
-        record = await self._jobs.ask_final(spec.model_copy(update={"decision": decision, "want_final": True}))
+        record = await self._jobs.ask_final(spec.model_copy(update={"decision": decision}))
         await self._publish("queued", record)
+        self._on_accepted(record)
         return record
 
     def watch(self, tenant: str, video_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:

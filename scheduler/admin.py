@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import get_args
 
-from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound
+from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound, first_error
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
@@ -52,7 +52,7 @@ class Admin:
             raise InvalidRequest.field("limit", wanted.limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
         self._require_broker()
         limit = wanted.limit or DEFAULT_LIMIT
-        newest = [pair for pair in reversed(await self._jobs.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
+        newest = [pair for pair in reversed(await self._jobs.index.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
         found: list[JobInfo] = []
         for start in range(0, min(len(newest), MAX_EXAMINED), BATCH):
             records = await self._read(newest[start : start + BATCH])
@@ -62,8 +62,11 @@ class Admin:
         return found[:limit]
 
     async def _read(self, pairs: list[tuple[str, str]]) -> list[JobRecord]:
-        async with asyncio.TaskGroup() as group:
-            reads = [group.create_task(self._find(tenant, job_id)) for tenant, job_id in pairs]
+        try:
+            async with asyncio.TaskGroup() as group:
+                reads = [group.create_task(self._find(tenant, job_id)) for tenant, job_id in pairs]
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from errors
         return [record for read in reads if (record := read.result()) is not None]
 
     async def _find(self, tenant: str, job_id: str) -> JobRecord | None:
@@ -91,7 +94,7 @@ class Admin:
 
     async def _tenant_of(self, job_id: str) -> str:
         self._require_broker()
-        for tenant, known in await self._jobs.tenants_and_ids():
+        for tenant, known in await self._jobs.index.tenants_and_ids():
             if known == job_id:
                 return tenant
         raise NotFound(f"no job {job_id} in the index; with its tenant the store can be asked", param="job_id")

@@ -16,8 +16,7 @@ from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.nats_kv import NatsDiscovery
-from adaptivegen.errors import AdaptiveGenError
-from adaptivegen.jobs.reconcile import reconcile
+from adaptivegen.jobs.reconcile import keep_reconciling
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
@@ -68,12 +67,12 @@ async def serve(
             return
         bus = NatsBus(settings.nats_servers(), name=settings.node_id)
         resources.push_async_callback(bus.close)
-        jobs = JobStore(blob=blob, bus=bus, clock=clock, ack_wait_s=settings.ack_wait_s)
+        jobs = JobStore(blob=blob, bus=bus, clock=clock)
         server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_tls(settings))
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
-        watch = Watch(view.nodes, bus, clock=clock, time=time, ack_wait_s=settings.ack_wait_s)
+        watch = Watch(view.nodes, bus, clock=clock, time=time)
         endpoint = Endpoint("scheduler", settings.node_id, grpc_address=settings.advertised(port))
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -98,16 +97,11 @@ def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer
 async def _reconcile(
     jobs: JobStore, bus: NatsBus, settings: SchedulerSettings, *, clock: Clock, stop: asyncio.Event
 ) -> None:
-    """A pass at once when the broker is there, then one every interval; a failed pass is tried again."""
+    """A pass at once when the broker is there, then one every interval."""
     await retry_until(bus.start, stop=stop, clock=clock, what="broker")
-    while True:
-        try:
-            tally = await reconcile(jobs, patience_s=settings.reconcile_patience_s)
-            if tally.indexed or tally.cleared or tally.requeued or tally.failed:
-                get_logger().info("reconciled", seen=tally.seen, indexed=tally.indexed, requeued=tally.requeued)
-        except AdaptiveGenError as exc:
-            get_logger().warning("reconcile_pass_failed", code=exc.code, error=exc.message)
-        await clock.sleep(settings.reconcile_interval_s)
+    await keep_reconciling(
+        jobs, patience_s=settings.reconcile_patience_s, interval_s=settings.reconcile_interval_s, clock=clock
+    )
 
 
 def _tls(settings: SchedulerSettings) -> ServerTls | None:

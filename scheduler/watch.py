@@ -28,12 +28,11 @@ DRAIN_PREFIX = drain_key("")
 class Watch:
     """Feeds one node table. `malformed` and `refused` count heartbeats that were not taken."""
 
-    def __init__(self, nodes: NodeTable, bus: Bus, *, clock: Clock, time: SteadyTime, ack_wait_s: float) -> None:
+    def __init__(self, nodes: NodeTable, bus: Bus, *, clock: Clock, time: SteadyTime) -> None:
         self._nodes = nodes
         self._bus = bus
         self._clock = clock
         self._time = time
-        self._ack_wait_s = ack_wait_s
         self._queues: dict[str, WorkQueue] = {}
         self._logged_at_s = -LOG_EVERY_S
         self.malformed = 0
@@ -124,6 +123,6 @@ class Watch:
 
     async def _read_depth(self, pool: str) -> None:
         if pool not in self._queues:
-            self._queues[pool] = await self._bus.work_queue(pool, ack_wait_s=self._ack_wait_s)
+            self._queues[pool] = await self._bus.work_queue(pool)
         depth = await self._queues[pool].depth()
         self._nodes.observe_queue(pool, depth.pending, now_ns=self._time.now_ns())

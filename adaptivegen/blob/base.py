@@ -36,7 +36,7 @@ class BlobStore(Protocol):
     url: str
 
     async def put(self, key: str, data: bytes) -> None:
-        """Write, replacing what is there."""
+        """Write, replacing what is there; the deadline grows with the size."""
         ...
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:

@@ -83,10 +83,12 @@ class ObjectStore:
 
     async def put(self, key: str, data: bytes) -> None:
         check_key(key)
+        deadline_s = self._deadline_s + len(data) / SLOWEST_BYTES_PER_S
         if self._root is not None:
-            await self._call(key, self._in_thread(write_object, self._root, key, data, exclusive=False))
+            work = self._in_thread(write_object, self._root, key, data, exclusive=False)
+            await self._call(key, work, deadline_s=deadline_s)
         else:
-            await self._call(key, obstore.put_async(self._store, key, data))
+            await self._call(key, obstore.put_async(self._store, key, data), deadline_s=deadline_s)
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         check_key(key)

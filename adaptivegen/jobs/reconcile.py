@@ -1,48 +1,52 @@
 """The reconciler: finds jobs the queue or the index has lost and puts them right, from the object store alone.
 
-Decides nothing about placement. Any number may run at once: every action is idempotent (a manifest wins once, a
-record changes by compare-and-set, a second queue message for a claimed job is harmless).
+Decides nothing about placement. Any number may run at once: every action is idempotent (a manifest wins once, a record
+changes by compare-and-set, two passes that read the same record queue the same message).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from adaptivegen.errors import AdaptiveGenError, NotFound
-from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, upgrade
-from adaptivegen.jobs.spec import DraftManifest, Manifest, pending_key
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
+from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, touched, upgrade
+from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest, pending_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 
 ABANDONED_S = 3600.0  # a marker without a spec for this long belongs to no submission under way
-Remedy = Literal["wait", "index", "clear", "requeue", "finish-draft-in-cloud"]
+Remedy = Literal["wait", "index", "clear", "upgrade", "check-queue", "finish-draft-in-cloud"]
 
 
 def remedy(
     record: JobRecord,
     *,
     draft: DraftManifest | None,
+    upgrade_asked: bool,
     manifest: Manifest | None,
     now_ns: int,
     patience_s: float,
 ) -> Remedy:
     """What a pending job needs. Pure.
 
-    `index`: it has ended, the record does not know. `clear`: it has ended and only the marker is left. `requeue`:
-    nobody has touched it for `patience_s` beyond its lease. `finish-draft-in-cloud`: its edge died before the draft
-    was stored.
+    `index`: it has ended, the record does not know. `clear`: it has ended and only the marker is left. `upgrade`: its
+    final was asked for, the record does not know. `check-queue`: nobody has touched it for `patience_s` beyond its
+    lease, so its message may be lost. `finish-draft-in-cloud`: its edge died before the draft was stored.
     """
     if manifest is not None:
         return "clear" if record.ended and record.status == manifest.outcome else "index"
     if draft is not None and record.draft is None:
         return "index"
+    if upgrade_asked and not record.want_final:
+        return "upgrade"
     if record.ended:
         return "clear"
     quiet_since_ns = max(record.updated_at_ns, record.lease_expires_at_ns)
     if now_ns - quiet_since_ns < patience_s * 1e9:
         return "wait"
-    return "requeue" if record.want_final else "finish-draft-in-cloud"
+    return "check-queue" if record.want_final else "finish-draft-in-cloud"
 
 
 @dataclass(slots=True)
@@ -56,47 +60,132 @@ class Tally:
     failed: int = 0
 
 
+@dataclass(slots=True)
+class _Pool:
+    """The open finals of one pool as a pass finds them: each should have a message in the queue."""
+
+    open: int = 0
+    quiet: list[tuple[JobRecord, JobSpec]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pass:
+    jobs: JobStore
+    patience_s: float
+    tally: Tally = field(default_factory=Tally)
+    pools: dict[str, _Pool] = field(default_factory=dict)
+
+
 async def reconcile(jobs: JobStore, *, patience_s: float) -> Tally:
     """One pass over all pending jobs. A job that cannot be handled is logged and left for the next pass."""
-    tally = Tally()
+    run = _Pass(jobs, patience_s)
     async for tenant, job_id, marked_at_ns in jobs.pending():
-        tally.seen += 1
+        run.tally.seen += 1
         try:
-            await _reconcile_one(jobs, tenant, job_id, tally, patience_s=patience_s, marked_at_ns=marked_at_ns)
+            await _reconcile_one(run, tenant, job_id, marked_at_ns)
         except AdaptiveGenError as exc:
-            tally.failed += 1
-            get_logger().warning("reconcile_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
-    return tally
+            _left(run.tally, exc.code, exc.message, job_id=job_id, tenant=tenant)
+        except Exception as exc:  # a bug met by one job must not keep the others from being put right
+            _left(run.tally, "internal", repr(exc), job_id=job_id, tenant=tenant)
+    for name, pool in run.pools.items():
+        try:
+            await _requeue_lost(run, name, pool)
+        except AdaptiveGenError as exc:
+            _left(run.tally, exc.code, exc.message, pool=name)
+    return run.tally
 
 
-async def _reconcile_one(
-    jobs: JobStore, tenant: str, job_id: str, tally: Tally, *, patience_s: float, marked_at_ns: int
-) -> None:
+async def reindex(jobs: JobStore) -> int:
+    """Index every job of the object store that the index lacks, unless it is known to be complete; returns how many.
+
+    For a broker that lost its data: until then such a job is found by its id, and listed by nobody.
+    """
+    if await jobs.index.complete():
+        return 0
+    known = set(await jobs.index.tenants_and_ids())
+    found, whole = 0, True
+    async for tenant, job_id in jobs.specs():
+        if (tenant, job_id) in known:
+            continue
+        try:
+            await jobs.find(tenant, job_id)
+            found += 1
+        except InternalError as exc:  # damaged: it cannot be listed, and will not be by trying again
+            get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
+        except AdaptiveGenError as exc:
+            whole = False
+            get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
+    if whole:
+        await jobs.index.set_complete()
+    return found
+
+
+async def keep_reconciling(jobs: JobStore, *, patience_s: float, interval_s: float, clock: Clock) -> None:
+    """A pass every `interval_s`, until cancelled; one that fails is tried again in the next."""
+    while True:
+        try:
+            indexed = await reindex(jobs)
+            tally = await reconcile(jobs, patience_s=patience_s)
+            tally.indexed += indexed
+            if tally.indexed or tally.cleared or tally.requeued or tally.failed:
+                get_logger().info("reconciled", **asdict(tally))
+        except AdaptiveGenError as exc:
+            get_logger().warning("reconcile_pass_failed", code=exc.code, error=exc.message)
+        except Exception as exc:
+            get_logger().error("reconcile_pass_failed", exc_info=exc)
+        await clock.sleep(interval_s)
+
+
+def _left(tally: Tally, code: str, message: str, **what: str) -> None:
+    tally.failed += 1
+    get_logger().warning("reconcile_failed", code=code, error=message, **what)
+
+
+async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int) -> None:
+    jobs, tally = run.jobs, run.tally
     try:
-        record = await jobs.find(tenant, job_id)
+        spec, record = await jobs.spec(tenant, job_id), await jobs.find(tenant, job_id)
     except NotFound:  # the marker precedes the spec: this submission is under way, or died and was never accepted
         if jobs.clock.now_ns() - marked_at_ns > ABANDONED_S * 1e9:
-            await jobs.blob.delete(pending_key(tenant, job_id))
+            await jobs.clear(tenant, job_id)
             tally.cleared += 1
+        return
+    except InternalError:  # damaged beyond running; a worker has given it its outcome, or will
+        if await jobs.manifest(tenant, job_id) is None:
+            raise
+        await jobs.blob.delete(pending_key(tenant, job_id))
+        tally.cleared += 1
         return
     draft, manifest = await jobs.draft(tenant, job_id), await jobs.manifest(tenant, job_id)
     now_ns = jobs.clock.now_ns()
-    match remedy(record, draft=draft, manifest=manifest, now_ns=now_ns, patience_s=patience_s):
+    needed = remedy(
+        record,
+        draft=draft,
+        upgrade_asked=spec.upgrade,
+        manifest=manifest,
+        now_ns=now_ns,
+        patience_s=run.patience_s,
+    )
+    if manifest is None and record.want_final and not record.ended:
+        run.pools.setdefault(spec.decision.pool, _Pool()).open += 1
+    match needed:
         case "wait":
             return
         case "index":
             await jobs.change(tenant, job_id, lambda r: _indexed(r, draft, manifest))
             tally.indexed += 1
         case "clear":
-            await jobs.blob.delete(pending_key(tenant, job_id))
+            await jobs.clear(tenant, job_id)
             tally.cleared += 1
-        case "requeue":
-            await _requeue(jobs, tenant, job_id, now_ns)
+        case "upgrade":
+            await jobs.index_upgrade(spec)
+            await jobs.resume(spec)
             tally.requeued += 1
+        case "check-queue":
+            run.pools[spec.decision.pool].quiet.append((record, spec))
         case "finish-draft-in-cloud":
-            await jobs.change(tenant, job_id, lambda r: upgrade(r, plan="cloud", eta_s=0.0, now_ns=now_ns))
-            await _requeue(jobs, tenant, job_id, now_ns)
-            tally.requeued += 1
+            record = await jobs.change(tenant, job_id, lambda r: upgrade(r, plan="cloud", eta_s=0.0, now_ns=now_ns))
+            await _requeue(run, record, spec)
 
 
 def _indexed(record: JobRecord, draft: DraftManifest | None, manifest: Manifest | None) -> JobRecord:
@@ -105,8 +194,25 @@ def _indexed(record: JobRecord, draft: DraftManifest | None, manifest: Manifest 
     return apply_manifest(record, manifest) if manifest is not None else record
 
 
-async def _requeue(jobs: JobStore, tenant: str, job_id: str, now_ns: int) -> None:
-    spec = await jobs.spec(tenant, job_id)
-    await jobs.enqueue(tenant, job_id, pool=spec.decision.pool, token=f"again-{now_ns}", trace=spec.trace)
-    await jobs.change(tenant, job_id, lambda record: record.model_copy(update={"updated_at_ns": now_ns}))
-    get_logger().info("job_requeued", job_id=job_id, tenant=tenant)
+async def _requeue_lost(run: _Pass, name: str, pool: _Pool) -> None:
+    """Queue quiet jobs again, as many as the queue is short of: a job that merely waits has its message already.
+
+    Which of them lost theirs is not known, so the longest untouched go first. A wrong guess costs one duplicate, which
+    its worker drops; the one guessed then counts as touched, so that every lost one has its turn.
+    """
+    if not pool.quiet:
+        return
+    depth = await (await run.jobs.bus.work_queue(name)).depth()
+    short = pool.open - depth.pending - depth.in_flight
+    pool.quiet.sort(key=lambda pair: pair[0].updated_at_ns)
+    for record, spec in pool.quiet[: max(0, short)]:
+        await _requeue(run, record, spec)
+
+
+async def _requeue(run: _Pass, record: JobRecord, spec: JobSpec) -> None:
+    token = f"again-{record.updated_at_ns}"
+    await run.jobs.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token=token, trace=spec.trace)
+    now_ns = run.jobs.clock.now_ns()
+    await run.jobs.change(spec.tenant, spec.id, lambda r: touched(r, now_ns=now_ns))
+    run.tally.requeued += 1
+    get_logger().info("job_requeued", job_id=spec.id, tenant=spec.tenant)

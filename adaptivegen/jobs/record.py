@@ -13,9 +13,10 @@ The epoch is the fencing token: whoever holds an older one may not write.
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptivegen.errors import Conflict, PreconditionFailed
 from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media
@@ -55,6 +56,7 @@ class JobRecord(BaseModel):
     final_steps: int = 0
     cached: bool = False
     error: Failure | None = None
+    last_error: Failure | None = None  # why the latest attempt ended without an outcome
     notes: tuple[str, ...] = ()
     created_at_ns: int
     started_at_ns: int = 0
@@ -75,6 +77,25 @@ class JobRecord(BaseModel):
     def encode(self) -> bytes:
         """JSON as stored in the bucket."""
         return self.model_dump_json().encode()
+
+
+def decode_record(data: bytes) -> JobRecord | None:
+    """The record, or None when this version cannot read it (another version's, or damaged)."""
+    try:
+        return JobRecord.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def salvage(rebuilt: JobRecord, unreadable: bytes) -> JobRecord:
+    """A record rebuilt from the object store, with the counts of the unreadable one it replaces, where they can be
+    read: only the index has them, and an epoch must not be given twice."""
+    try:
+        held = json.loads(unreadable)
+        counts = {name: held[name] for name in ("epoch", "attempts") if type(held.get(name)) is int}
+    except (ValueError, AttributeError, RecursionError):
+        return rebuilt
+    return rebuilt.model_copy(update={name: max(getattr(rebuilt, name), count) for name, count in counts.items()})
 
 
 def new_record(spec: JobSpec) -> JobRecord:
@@ -132,19 +153,19 @@ def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> 
     )
 
 
-def check_fence(record: JobRecord, *, epoch: int) -> None:
-    """Raise PreconditionFailed unless `epoch` still holds the job."""
-    if record.status != "in_progress" or record.epoch != epoch:
-        raise PreconditionFailed(
-            f"job {record.id} is {record.status} at epoch {record.epoch}; this worker holds epoch {epoch}"
-        )
+def check_fence(record: JobRecord, *, epoch: int, worker_id: str) -> None:
+    """Raise PreconditionFailed unless `worker_id` still holds the job at `epoch`. The worker counts as well, because
+    epochs begin anew when the index was lost."""
+    if record.status != "in_progress" or record.epoch != epoch or record.worker_id != worker_id:
+        holder = f"{record.status} at epoch {record.epoch} of {record.worker_id or 'nobody'}"
+        raise PreconditionFailed(f"job {record.id} is {holder}; {worker_id} held epoch {epoch}")
 
 
 def renew(
-    record: JobRecord, *, epoch: int, now_ns: int, lease_s: float, progress_percent: int, eta_s: float
+    record: JobRecord, *, epoch: int, worker_id: str, now_ns: int, lease_s: float, progress_percent: int, eta_s: float
 ) -> JobRecord:
     """Extend the lease and tell the progress; it never goes back. Raises PreconditionFailed when fenced off."""
-    check_fence(record, epoch=epoch)
+    check_fence(record, epoch=epoch, worker_id=worker_id)
     return record.model_copy(
         update={
             "lease_expires_at_ns": now_ns + round(lease_s * 1e9),
@@ -155,15 +176,19 @@ def renew(
     )
 
 
-def release(record: JobRecord, *, epoch: int, now_ns: int) -> JobRecord:
-    """Give an unfinished job back (drain): queued again, and the attempt is not counted."""
-    check_fence(record, epoch=epoch)
+def give_back(
+    record: JobRecord, *, epoch: int, worker_id: str, now_ns: int, counts: bool, error: Failure | None = None
+) -> JobRecord:
+    """Return an unfinished job: queued again, free for any worker. The attempt `counts` when the job itself is to
+    blame (it fails as poison in the end), not for a drain, a full disk or a lost broker. Raises PreconditionFailed."""
+    check_fence(record, epoch=epoch, worker_id=worker_id)
     return record.model_copy(
         update={
             "status": "queued",
-            "attempts": record.attempts - 1,
+            "attempts": record.attempts if counts else record.attempts - 1,
             "worker_id": "",
             "lease_expires_at_ns": 0,
+            "last_error": error or record.last_error,
             "updated_at_ns": now_ns,
         }
     )
@@ -201,6 +226,11 @@ def upgrade(record: JobRecord, *, plan: str, eta_s: float, now_ns: int) -> JobRe
     )
 
 
+def touched(record: JobRecord, *, now_ns: int) -> JobRecord:
+    """Note that an open job was looked after now."""
+    return record if record.ended else record.model_copy(update={"updated_at_ns": now_ns})
+
+
 def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
     """Write the job's one outcome into the record; applying it again changes nothing."""
     completed = manifest.outcome == "completed"
@@ -224,13 +254,11 @@ def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
     )
 
 
-def rebuild(spec: JobSpec, *, draft: DraftManifest | None, upgrade_asked: bool, manifest: Manifest | None) -> JobRecord:
-    """The record as the object store tells it, for a lost or stale index."""
+def rebuild(spec: JobSpec, *, draft: DraftManifest | None, manifest: Manifest | None) -> JobRecord:
+    """The record as the object store tells it, for a lost or stale index. `spec` is the upgrade's, once one exists."""
     record = new_record(spec)
     if draft is not None:
         record = draft_stored(record, draft)
-    if upgrade_asked:
-        record = upgrade(record, plan="refine", eta_s=0.0, now_ns=record.updated_at_ns)
     if manifest is not None:
         record = apply_manifest(record, manifest)
     return record

@@ -6,7 +6,7 @@ written once; the manifest by put-if-absent, so exactly one outcome wins.
     pending/<tenant>.<id>                 marker: this job may need work (what the reconciler scans)
     jobs/<tenant>/<id>/spec               JobSpec
     jobs/<tenant>/<id>/draft              DraftManifest
-    jobs/<tenant>/<id>/upgrade            marker: a draft-only job whose final was asked for later (JobSpec)
+    jobs/<tenant>/<id>/upgrade            JobSpec of the final of a draft-only job, asked for later
     jobs/<tenant>/<id>/manifest           Manifest: completed, failed or cancelled
     out/<tenant>/<id>/<epoch>/<sha>.mp4   media; epoch 0 is the draft
     content/<tenant>/<content key>        ContentEntry: which final a content key has
@@ -64,6 +64,7 @@ class JobSpec(_Stored):
     edge_grpc_address: str
     draft_token: str = ""  # shown by the worker to the edge when it fetches the draft
     want_final: bool
+    upgrade: bool = False  # written for the final of a draft-only job, asked for later
     trace: dict[str, str] = {}
 
 

@@ -1,18 +1,22 @@
-"""Where jobs live: the object store (truth) and the `jobs` bucket (index), read and written in one agreed order.
+"""Where jobs live: the object store (truth), the `jobs` bucket (index) and the queues (transport), in one agreed order.
 
 Decides the order of writes, so that a crash between any two of them loses no accepted job:
-submit: pending marker, spec, record, queue message, then the answer. End: manifest (put-if-absent), record, pending
-marker away, then the acknowledgement. Every step can be repeated. Used by edges, workers and schedulers alike; it must
-not know any of them.
+
+    submit   pending marker, spec (put-if-absent), record, queue message, then the answer
+    repeat   draft, manifest, spec: complete once it exists, so nothing is ever pending
+    upgrade  the upgrade's spec, pending marker, record, queue message, then the answer
+    end      manifest (put-if-absent), record, pending marker away, then the acknowledgement
+
+Every step can be repeated, and whoever comes second goes on with what stands. Used by edges, workers and schedulers
+alike; it must not know any of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,14 +24,17 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus, KeyValue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
-    BrokerUnavailable,
+    AdaptiveGenError,
     Conflict,
     InternalError,
+    InvalidRequest,
     NotFound,
     PreconditionFailed,
     Unavailable,
 )
+from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.events import JobEvent, cancel_subject, event_subject
+from adaptivegen.jobs.index import JobIndex
 from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, new_record, rebuild, upgrade
 from adaptivegen.jobs.spec import (
     ContentEntry,
@@ -37,13 +44,12 @@ from adaptivegen.jobs.spec import (
     content_index_key,
     job_key,
     pending_key,
-    record_key,
 )
+from adaptivegen.telemetry import get_logger
 
 JOBS_BUCKET = "jobs"
 IDEMPOTENCY_BUCKET = "idempotency"
 IDEMPOTENCY_TTL_S = 24 * 3600.0
-CAS_ATTEMPTS = 16
 Stored = TypeVar("Stored", bound=BaseModel)
 
 
@@ -60,24 +66,24 @@ class JobMessage:
 
     @classmethod
     def decode(cls, data: bytes) -> JobMessage:
-        """Parse; raises InternalError, since only our own processes write here."""
+        """Parse; raises InternalError, since only our own processes write here. What it names is legal in keys."""
         try:
             value = json.loads(data)
-            return cls(tenant=str(value["tenant"]), id=str(value["id"]))
-        except (ValueError, KeyError, TypeError) as exc:
+            return cls(tenant=check_name(value["tenant"], field="tenant"), id=check_video_id(value["id"]))
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidRequest) as exc:
             raise InternalError(f"not a job message: {data[:80]!r}") from exc
 
 
 class JobStore:
     """Jobs by tenant and id. All methods raise StorageFailure or BrokerUnavailable when a part does not answer."""
 
-    def __init__(self, *, blob: BlobStore, bus: Bus, clock: Clock, ack_wait_s: float) -> None:
+    def __init__(self, *, blob: BlobStore, bus: Bus, clock: Clock) -> None:
         self.blob = blob
         self.bus = bus
         self.clock = clock
-        self.ack_wait_s = ack_wait_s
+        self.index = JobIndex(self._bucket, rebuild=self.from_store)
 
-    async def _records(self) -> KeyValue:
+    async def _bucket(self) -> KeyValue:
         return await self.bus.kv(JOBS_BUCKET)
 
     # ---- submission -------------------------------------------------------------------------------------------
@@ -102,42 +108,47 @@ class JobStore:
             raise Conflict(f"idempotency key {key!r} was used with another body", param="idempotency_key")
         return str(held["id"])
 
-    async def submit(self, spec: JobSpec) -> JobRecord:
+    async def submit(self, spec: JobSpec) -> tuple[JobSpec, JobRecord]:
         """Make the job durable and queue it (unless only a draft is wanted); the caller may then answer 202.
 
-        When the index or the queue does not acknowledge, the error goes to the client, and the job stays: its spec is
-        durable, so the reconciler will run it, and the same idempotency key finds it. Taking it back is not possible
-        safely: the lost answer may have been a success.
+        Returns the spec and the record that stand: of two submissions of one id the first to write its spec wins, and
+        the other goes on with that. When the index or the queue does not acknowledge, the error goes to the client, and
+        the job stays: its spec is durable, so the reconciler will run it, and the same idempotency key finds it.
+        Taking it back is not possible safely: the lost answer may have been a success.
         """
         await self.blob.put(pending_key(spec.tenant, spec.id), b"")
-        await self.blob.put(job_key(spec.tenant, spec.id, "spec"), spec.encode())
-        record = new_record(spec)
-        await self._create(record)
-        if spec.want_final:
-            await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token="submit", trace=spec.trace)
+        if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode()):
+            spec = await self.spec(spec.tenant, spec.id)
+        return spec, await self.resume(spec)
+
+    async def resume(self, spec: JobSpec) -> JobRecord:
+        """Index and queue a job whose spec is durable; again, where a first attempt did not get that far."""
+        record = await self.index.create(new_record(spec))
+        if record.want_final and record.status == "queued":
+            token = "upgrade" if spec.upgrade else "submit"
+            await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token=token, trace=spec.trace)
         return record
 
     async def enqueue(self, tenant: str, job_id: str, *, pool: str, token: str, trace: dict[str, str]) -> None:
         """Publish the job to a pool's queue. `token` tells repeats (dropped) from intended further messages."""
-        queue = await self.bus.work_queue(pool, ack_wait_s=self.ack_wait_s)
+        queue = await self.bus.work_queue(pool)
         message = JobMessage(tenant=tenant, id=job_id)
         await queue.publish(message.encode(), msg_id=f"{job_id}.{token}", headers=trace)
 
     async def record_hit(self, spec: JobSpec, draft: DraftManifest | None, manifest: Manifest) -> JobRecord:
-        """Store a job that is complete from the start (an earlier job made its final). Nothing is queued, and nothing
-        is pending: until this returns the client has no answer, so a crash leaves no accepted job behind."""
-        parts: list[tuple[Literal["spec", "draft", "manifest"], bytes]] = [
-            ("spec", spec.encode()),
-            ("manifest", manifest.encode()),
-        ]
+        """Store a job that is complete from the start (an earlier job made its final). Nothing is queued.
+
+        The spec comes last: the job exists with it, and is complete at that moment.
+        """
         if draft is not None:
-            parts.append(("draft", draft.encode()))
-        async with asyncio.TaskGroup() as group:
-            for part, data in parts:
-                group.create_task(self.blob.put(job_key(spec.tenant, spec.id, part), data))
-        record = rebuild(spec, draft=draft, upgrade_asked=False, manifest=manifest)
-        await self._create(record)
-        return record
+            await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
+        await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
+        await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode())
+        record = await self.index.create(await self.from_store(spec.tenant, spec.id))
+        if record.ended:
+            return record
+        standing = await self.manifest(spec.tenant, spec.id)  # another attempt had submitted it: it ends here
+        return (await self.finish(standing or manifest))[0]
 
     # ---- reading ----------------------------------------------------------------------------------------------
 
@@ -145,25 +156,13 @@ class JobStore:
         """The record, from the index or, where it is missing or out of reach, from the object store.
 
         Raises NotFound."""
-        try:
-            entry = await (await self._records()).get(record_key(tenant, job_id))
-        except BrokerUnavailable:
-            return await self.from_store(tenant, job_id)
-        if entry is not None:
-            return JobRecord.model_validate_json(entry.value)
-        record = await self.from_store(tenant, job_id)
-        await self._create(record)
-        return record
+        return await self.index.find(tenant, job_id)
 
     async def from_store(self, tenant: str, job_id: str) -> JobRecord:
         """The record as the object store alone tells it; raises NotFound."""
         spec = await self.spec(tenant, job_id)
-        return rebuild(
-            spec,
-            draft=await self.draft(tenant, job_id),
-            upgrade_asked=await self._exists(job_key(tenant, job_id, "upgrade")),
-            manifest=await self.manifest(tenant, job_id),
-        )
+        draft, manifest = await self.draft(tenant, job_id), await self.manifest(tenant, job_id)
+        return rebuild(spec, draft=draft, manifest=manifest)
 
     async def spec(self, tenant: str, job_id: str) -> JobSpec:
         """The job's spec as last written (the upgrade's, once asked for); raises NotFound."""
@@ -174,27 +173,31 @@ class JobStore:
         return spec
 
     async def draft(self, tenant: str, job_id: str) -> DraftManifest | None:
-        """The stored draft, if there is one."""
-        return await self._load(DraftManifest, job_key(tenant, job_id, "draft"))
+        """The stored draft, if there is one. A damaged one is as good as none: a draft can be done without."""
+        try:
+            return await self._load(DraftManifest, job_key(tenant, job_id, "draft"))
+        except InternalError as exc:
+            get_logger().warning("draft_manifest_unreadable", job_id=job_id, error=exc.message)
+            return None
 
     async def manifest(self, tenant: str, job_id: str) -> Manifest | None:
         """The job's outcome, once it has one."""
         return await self._load(Manifest, job_key(tenant, job_id, "manifest"))
 
     async def content(self, tenant: str, content_key: str) -> ContentEntry | None:
-        """The final a content key already has."""
-        return await self._load(ContentEntry, content_index_key(tenant, content_key))
+        """The final a content key already has. A damaged entry is a miss."""
+        try:
+            return await self._load(ContentEntry, content_index_key(tenant, content_key))
+        except InternalError as exc:
+            get_logger().warning("content_entry_unreadable", error=exc.message)
+            return None
 
-    async def ids(self, tenant: str) -> list[str]:
-        """Ids of the tenant's jobs in the index, oldest first."""
-        keys = await (await self._records()).keys(f"{tenant}.")
-        return sorted(key.partition(".")[2] for key in keys)
-
-    async def tenants_and_ids(self) -> list[tuple[str, str]]:
-        """All jobs in the index as (tenant, id), oldest first."""
-        keys = await (await self._records()).keys("")
-        pairs = [(tenant, job_id) for tenant, _, job_id in (key.partition(".") for key in keys)]
-        return sorted(pairs, key=lambda pair: pair[1])
+    async def specs(self) -> AsyncIterator[tuple[str, str]]:
+        """(tenant, id) of every job there is, from the object store."""
+        async for meta in self.blob.list("jobs/"):
+            parts = meta.key.split("/")
+            if len(parts) == 4 and parts[3] == "spec":
+                yield parts[1], parts[2]
 
     async def pending(self) -> AsyncIterator[tuple[str, str, int]]:
         """(tenant, id, marked at) of every job that may still need work, from the object store; wall nanoseconds."""
@@ -205,34 +208,29 @@ class JobStore:
     # ---- changing ---------------------------------------------------------------------------------------------
 
     async def change(self, tenant: str, job_id: str, step: Callable[[JobRecord], JobRecord]) -> JobRecord:
-        """Apply a pure transition by compare-and-set, again on each loss; returns the record as it then stands.
-
-        What `step` raises goes through unchanged; raises Unavailable after `CAS_ATTEMPTS` losses.
-        """
-        bucket = await self._records()
-        for _ in range(CAS_ATTEMPTS):
-            entry = await bucket.get(record_key(tenant, job_id))
-            if entry is None:
-                await self._create(await self.from_store(tenant, job_id))
-                continue
-            before = JobRecord.model_validate_json(entry.value)
-            after = step(before)
-            if after == before:
-                return before
-            try:
-                await bucket.update(record_key(tenant, job_id), after.encode(), revision=entry.revision)
-                return after
-            except PreconditionFailed:
-                continue
-        raise Unavailable(f"job {job_id} changed {CAS_ATTEMPTS} times while it was written")
+        """Apply a pure transition to the record (`JobIndex.change`)."""
+        return await self.index.change(tenant, job_id, step)
 
     async def store_draft(self, tenant: str, job_id: str, draft: DraftManifest) -> JobRecord:
         """Write the draft's manifest and index it; a draft-only job ends with it."""
         await self.blob.put(job_key(tenant, job_id, "draft"), draft.encode())
         record = await self.change(tenant, job_id, lambda record: draft_stored(record, draft))
         if record.ended:
-            await self.blob.delete(pending_key(tenant, job_id))
+            await self.clear(tenant, job_id)
         return record
+
+    async def clear(self, tenant: str, job_id: str) -> None:
+        """Take the pending marker of a job away that needs no work; put back if the job turns out to need some.
+
+        Whoever makes work for a job writes its spec before the marker, so looking after the deletion misses none.
+        """
+        await self.blob.delete(pending_key(tenant, job_id))
+        try:
+            record = await self.from_store(tenant, job_id)
+        except NotFound:
+            return
+        if not record.ended:
+            await self.blob.put(pending_key(tenant, job_id), b"")
 
     async def finish(self, manifest: Manifest) -> tuple[JobRecord, bool]:
         """Give the job its one outcome. Returns the record and whether this manifest won (else an earlier one did)."""
@@ -261,46 +259,42 @@ class JobStore:
                 id=job_id, tenant=tenant, outcome="cancelled", epoch=record.epoch, finished_at_ns=now_ns
             )
             record, _ = await self.finish(cancelled)
-            await self.bus.publish(cancel_subject(job_id), job_id.encode())
+            try:
+                await self.bus.publish(cancel_subject(job_id), job_id.encode())
+            except AdaptiveGenError as exc:  # only a hint: the worker sees the record at its next renewal
+                get_logger().warning("cancel_hint_not_sent", job_id=job_id, error=exc.message)
         if record.status != "cancelled":
             raise Conflict(f"video {job_id} is {record.status} and cannot be cancelled", param="id")
         return record
 
     async def ask_final(self, spec: JobSpec) -> JobRecord:
-        """Queue the final of a draft-only job; `spec` is the new spec with its new decision. Raises Conflict."""
+        """Queue the final of a draft-only job; `spec` is the new spec with its new decision. Raises Conflict.
+
+        Asking again is fine, and finishes what an attempt that died has begun.
+        """
         record = await self.find(spec.tenant, spec.id)
+        upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses before anything is written
+        asked = spec.model_copy(update={"want_final": True, "upgrade": True})
+        if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "upgrade"), asked.encode()):
+            asked = await self.spec(spec.tenant, spec.id)
+        await self.blob.put(pending_key(spec.tenant, spec.id), b"")
+        await self.index_upgrade(asked)
+        return await self.resume(asked)
+
+    async def index_upgrade(self, spec: JobSpec) -> JobRecord:
+        """Write into the record that a draft-only job's final is wanted, as `spec` (the upgrade's) says."""
         chosen = spec.decision.chosen()
         eta_s = (chosen.final_s or 0.0) if chosen else 0.0
         now_ns = self.clock.now_ns()
-        upgrade(record, plan=spec.decision.plan, eta_s=eta_s, now_ns=now_ns)  # refuses before anything is written
-        await self.blob.put(pending_key(spec.tenant, spec.id), b"")
-        await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "upgrade"), spec.encode())
-        record = await self.change(
-            spec.tenant,
-            spec.id,
-            lambda record: upgrade(record, plan=spec.decision.plan, eta_s=eta_s, now_ns=now_ns),
+        return await self.change(
+            spec.tenant, spec.id, lambda record: upgrade(record, plan=spec.decision.plan, eta_s=eta_s, now_ns=now_ns)
         )
-        await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token="upgrade", trace=spec.trace)
-        return record
 
     async def announce(self, event: JobEvent) -> None:
         """Publish an event, best effort: the record is what counts."""
         await self.bus.publish(event_subject(event.record.tenant, event.record.id), event.encode())
 
     # ---- parts ------------------------------------------------------------------------------------------------
-
-    async def _create(self, record: JobRecord) -> None:
-        try:
-            await (await self._records()).create(record.key, record.encode())
-        except PreconditionFailed:
-            return  # someone indexed it first; theirs is as good
-
-    async def _exists(self, key: str) -> bool:
-        try:
-            await self.blob.head(key)
-        except NotFound:
-            return False
-        return True
 
     async def _load(self, cls: type[Stored], key: str) -> Stored | None:
         try:

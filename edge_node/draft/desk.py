@@ -14,7 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InternalError, NodeUnavailable, NotFound, PermissionDenied
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    InternalError,
+    NodeUnavailable,
+    NotFound,
+    PermissionDenied,
+    platform_fault,
+)
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.events import make_event, terminal_event
@@ -86,7 +93,9 @@ class DraftDesk:
             await asyncio.Event().wait()
 
     def begin(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None) -> None:
-        """Start the draft of an accepted job; returns at once."""
+        """Start the draft of an accepted job; returns at once. Does nothing where it was begun before."""
+        if (spec.tenant, spec.id) in self._entries:
+            return
         group = self._open_group()
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, so that nobody warns
@@ -238,8 +247,14 @@ class DraftDesk:
         get_logger().warning("draft_failed", job_id=spec.id, code=error.code, error=error.message)
         if not entry.mp4.done():
             entry.mp4.set_exception(NotFound(f"the draft of {spec.id!r} failed: {error.message}"))
-        if not spec.want_final:
-            await self._fail(spec, error)
+        if platform_fault(error):
+            return  # the draft could not be kept; the reconciler has the job finished in the cloud
+        try:
+            wanted = (await self._jobs.find(spec.tenant, spec.id)).want_final  # it may have been asked for meanwhile
+            if not wanted:
+                await self._fail(spec, error)
+        except AdaptiveGenError as exc:
+            get_logger().warning("failure_not_stored", job_id=spec.id, error=exc.message)  # the reconciler will see
 
     async def _fail(self, spec: JobSpec, error: AdaptiveGenError) -> None:
         """A job that was only a draft ends with it."""
@@ -251,11 +266,8 @@ class DraftDesk:
             finished_at_ns=self._now_ns(),
             error=Failure(code=error.code, message=error.message),
         )
-        try:
-            record, _ = await self._jobs.finish(manifest)
-            await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
-        except AdaptiveGenError as exc:
-            get_logger().warning("failure_not_stored", job_id=spec.id, error=exc.message)  # the reconciler will see
+        record, _ = await self._jobs.finish(manifest)
+        await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
 
     def _forget_old(self) -> None:
         finished = [key for key, entry in self._entries.items() if entry.mp4.done()]

@@ -35,7 +35,7 @@ from tests.jobs import make_spec
 async def main(folder, fault):
     clock = SystemClock()
     bus = MemoryBus(clock)
-    jobs = JobStore(blob=open_store(f"file://{folder}"), bus=bus, clock=clock, ack_wait_s=30)
+    jobs = JobStore(blob=open_store(f"file://{folder}"), bus=bus, clock=clock)
     if fault == "limit":
         resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
     if fault == "fill":
@@ -51,7 +51,7 @@ async def main(folder, fault):
     except AdaptiveGenError as exc:
         raised = exc.code
     queue = await bus.work_queue("default", ack_wait_s=30)
-    found = {"raised": raised, "indexed": await jobs.ids("t"), "queued": (await queue.depth()).pending}
+    found = {"raised": raised, "indexed": await jobs.index.ids("t"), "queued": (await queue.depth()).pending}
     found["specs"] = [meta.key async for meta in jobs.blob.list("jobs/")]
     print(json.dumps(found))
 
@@ -103,14 +103,14 @@ async def test_a_folder_that_cannot_be_written_refuses_with_a_storage_error() ->
     clock = SystemClock()
     bus = MemoryBus(clock)
     with pytest.raises(StorageFailure):
-        jobs = JobStore(blob=open_store("file:///proc/adaptivegen"), bus=bus, clock=clock, ack_wait_s=30)
+        jobs = JobStore(blob=open_store("file:///proc/adaptivegen"), bus=bus, clock=clock)
         await jobs.submit(make_spec())
     assert await (await bus.kv("jobs")).keys() == []
 
 
 async def test_a_store_whose_folder_became_a_file_refuses_and_shows_nothing(tmp_path: Path) -> None:
     clock = SystemClock()
-    jobs = JobStore(blob=open_store(f"file://{tmp_path / 'store'}"), bus=MemoryBus(clock), clock=clock, ack_wait_s=30)
+    jobs = JobStore(blob=open_store(f"file://{tmp_path / 'store'}"), bus=MemoryBus(clock), clock=clock)
     (tmp_path / "store").rmdir()
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(StorageFailure):
@@ -126,7 +126,7 @@ async def test_a_job_from_submission_to_its_outcome_on_real_parts(tmp_path: Path
     try:
         rng = random.Random(clock.now_ns())
         tenant, pool = f"t{rng.getrandbits(40):x}", f"p{rng.getrandbits(40):x}"
-        jobs = JobStore(blob=open_store(f"file://{tmp_path}"), bus=bus, clock=clock, ack_wait_s=30)
+        jobs = JobStore(blob=open_store(f"file://{tmp_path}"), bus=bus, clock=clock)
         spec = make_spec(tenant=tenant)
         spec = spec.model_copy(update={"decision": spec.decision.model_copy(update={"pool": pool})})
         await jobs.submit(spec)
@@ -140,6 +140,6 @@ async def test_a_job_from_submission_to_its_outcome_on_real_parts(tmp_path: Path
         assert (record.epoch, ended.status, won) == (1, "completed", True)
         assert await jobs.find(tenant, JOB_ID) == ended == await jobs.change(tenant, JOB_ID, lambda r: r)
         assert (await reconcile(jobs, patience_s=0.0)).seen == 0
-        assert await jobs.ids(tenant) == [JOB_ID]
+        assert await jobs.index.ids(tenant) == [JOB_ID]
     finally:
         await bus.close()

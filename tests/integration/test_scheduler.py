@@ -140,7 +140,7 @@ async def job_store(nats_url: str, folder: Path) -> AsyncIterator[JobStore]:
     """The store that edges and workers would write."""
     bus = NatsBus([nats_url], name="edge")
     blob = open_store(f"file://{folder / 'store'}")
-    yield JobStore(blob=blob, bus=bus, clock=CLOCK, ack_wait_s=30)
+    yield JobStore(blob=blob, bus=bus, clock=CLOCK)
     await bus.close()
     await blob.close()
 

@@ -59,7 +59,7 @@ class Edge:
     def __init__(self) -> None:
         clock = SystemClock()
         self.bus = MemoryBus(clock)
-        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock, ack_wait_s=30)
+        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock)
         self.model = ScriptedModel()
         self.times: list[DraftTimes] = []
         self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
@@ -74,7 +74,7 @@ class Edge:
         )
 
     async def begin(self, spec: JobSpec) -> None:
-        record = await self.jobs.submit(spec)
+        _, record = await self.jobs.submit(spec)
         self.desk.begin(spec, record, None)
 
     async def record(self, job_id: str = JOB_ID) -> JobRecord:
@@ -224,6 +224,6 @@ async def test_only_the_newest_drafts_are_held_in_memory() -> None:
 
 async def test_a_desk_that_is_not_open_refuses() -> None:
     made = Edge()
-    record = await made.jobs.submit(make_spec())
+    _, record = await made.jobs.submit(make_spec())
     with pytest.raises(NodeUnavailable):
         made.desk.begin(make_spec(), record, None)

@@ -33,7 +33,7 @@ class Desk:
     def __init__(self, look_again_s: float) -> None:
         self.clock = ManualClock()
         self.bus = MemoryBus(self.clock)
-        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock, ack_wait_s=30)
+        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock)
         self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=self.clock, look_again_s=look_again_s)
 
     async def tell(self, happened: JobEvent) -> None:

@@ -1,5 +1,6 @@
 """A crash between any two writes: whatever was accepted is found and finished, once, by reconciling."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import BrokerUnavailable, StorageFailure
-from adaptivegen.jobs.reconcile import reconcile
+from adaptivegen.errors import BrokerUnavailable, NotFound, StorageFailure
+from adaptivegen.jobs.reconcile import keep_reconciling, reconcile, reindex
 from adaptivegen.jobs.record import MAX_CLAIMS, claim
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -62,15 +63,17 @@ def stores() -> tuple[CrashingStore, JobStore, ManualClock, MemoryBus]:
     """A store that crashes, and one on the same parts that does not."""
     clock = ManualClock()
     blob, bus = open_store("memory://"), MemoryBus(clock)
-    sound = JobStore(blob=blob, bus=bus, clock=clock, ack_wait_s=30)
-    return CrashingStore(blob=blob, bus=bus, clock=clock, ack_wait_s=30), sound, clock, bus
+    sound = JobStore(blob=blob, bus=bus, clock=clock)
+    return CrashingStore(blob=blob, bus=bus, clock=clock), sound, clock, bus
 
 
 async def queued_ids(bus: MemoryBus) -> list[str]:
+    """What is in the queue, which is empty, and has lost it, after this."""
     queue = await bus.work_queue("default", ack_wait_s=30)
     found = []
     while (delivery := await queue.pull(timeout_s=0)) is not None:
         found.append(JobMessage.decode(delivery.data).id)
+        await delivery.ack()
     return found
 
 
@@ -91,6 +94,187 @@ async def test_a_submission_that_dies_anywhere_is_run_or_leaves_nothing_that_loo
     if has_spec:
         assert set(await queued_ids(bus)) == {JOB_ID}
         assert (await sound.find("t", JOB_ID)).status == "queued"
+
+
+HIT = Manifest(id=JOB_ID, tenant="t", outcome="completed", epoch=0, finished_at_ns=2, final=media("a"), cached=True)
+
+
+@pytest.mark.parametrize("retried_as", ["hit", "refine"])
+@pytest.mark.parametrize("writes", range(6))
+async def test_a_cached_repeat_that_dies_anywhere_is_whole_or_nothing_and_a_retry_completes_it(
+    writes: int, retried_as: str
+) -> None:
+    crashing, sound, clock, _ = stores()
+    crashing.light(writes)
+    try:
+        await crashing.record_hit(make_spec(plan="hit"), draft_manifest(), HIT)
+        died = False
+    except (StorageFailure, BrokerUnavailable):
+        died = True
+    assert died == (writes < 4)
+    try:
+        assert (await sound.find("t", JOB_ID)).final == media("a")
+    except NotFound:
+        assert died
+    if retried_as == "hit":
+        await sound.record_hit(make_spec(plan="hit"), draft_manifest(), HIT)
+    else:
+        await sound.submit(make_spec())  # the cache forgot the entry meanwhile
+        if writes < 2:  # nothing of the repeat was stored: this is a job of its own
+            await sound.finish(HIT)
+        await clock.advance(PATIENCE_S + 1)
+        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
+    assert (await sound.find("t", JOB_ID)).final == media("a")
+
+
+@pytest.mark.parametrize("writes", range(7))
+async def test_an_upgrade_that_dies_anywhere_is_run_or_can_be_asked_for_again(writes: int) -> None:
+    crashing, sound, clock, bus = stores()
+    await sound.submit(make_spec(plan="draft", want_final=False))
+    await sound.store_draft("t", JOB_ID, draft_manifest())
+    crashing.light(writes)
+    try:
+        await crashing.ask_final(make_spec(plan="refine"))
+        answered = True
+    except (StorageFailure, BrokerUnavailable):
+        answered = False
+    await clock.advance(PATIENCE_S + 1)
+    for _ in range(2):
+        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
+        await clock.advance(PATIENCE_S + 1)
+    queued = await queued_ids(bus)
+    record = await sound.find("t", JOB_ID)
+    assert queued == ([JOB_ID] if record.want_final else [])
+    assert record.want_final or not answered
+    await clock.advance(PATIENCE_S + 1)
+    asked = await sound.ask_final(make_spec(plan="refine"))
+    assert (asked.status, asked.want_final, asked.plan) == ("queued", True, "refine")
+    await reconcile(sound, patience_s=PATIENCE_S)
+    assert await queued_ids(bus) == [JOB_ID]
+    assert [job_id async for _, job_id, _ in sound.pending()] == [JOB_ID]
+
+
+async def test_a_marker_cleared_while_an_upgrade_is_asked_for_is_put_back() -> None:
+    _, sound, _, _ = stores()
+    await sound.submit(make_spec(plan="draft", want_final=False))
+    await sound.store_draft("t", JOB_ID, draft_manifest())
+    await sound.ask_final(make_spec(plan="refine"))
+    await sound.clear("t", JOB_ID)  # by a pass that read the record before the upgrade
+    assert [job_id async for _, job_id, _ in sound.pending()] == [JOB_ID]
+
+
+async def test_of_two_submissions_of_one_id_both_go_on_with_the_first_spec() -> None:
+    _, sound, _, bus = stores()
+    first, _ = await sound.submit(make_spec())
+    second, record = await sound.submit(make_spec(plan="cloud").model_copy(update={"draft_token": "dt_other"}))
+    assert second == first
+    assert (record.plan, await queued_ids(bus)) == ("refine", [JOB_ID])
+
+
+@pytest.mark.parametrize("reading", ["find", "change", "reconcile"])
+async def test_a_record_of_another_version_is_rebuilt_with_its_epoch(reading: str) -> None:
+    _, sound, clock, bus = stores()
+    await sound.submit(make_spec())
+    held = await sound.change("t", JOB_ID, lambda r: claim(r, worker_id="w1", now_ns=clock.now_ns(), lease_s=30))
+    bucket = await bus.kv("jobs")
+    await bucket.put(held.key, held.encode().replace(b'"in_progress"', b'"paused"'))
+    if reading == "find":
+        record = await sound.find("t", JOB_ID)
+    elif reading == "change":
+        record = await sound.change("t", JOB_ID, lambda r: r)
+    else:
+        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
+        record = await sound.find("t", JOB_ID)
+    assert (record.status, record.epoch, record.attempts) == ("queued", 1, 1)
+    stored = await bucket.get(held.key)
+    assert stored is not None and stored.value == record.encode()
+
+
+async def test_jobs_that_merely_wait_are_not_queued_again_however_long() -> None:
+    _, sound, clock, bus = stores()
+    ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz{n:02d}" for n in range(30)]
+    for job_id in ids:
+        await sound.submit(make_spec(job_id=job_id))
+    for _ in range(20):
+        await clock.advance(PATIENCE_S + 1)
+        assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 0
+    assert sorted(await queued_ids(bus)) == ids
+
+
+async def test_lost_messages_are_all_queued_again_and_lost_ones_among_others_in_the_end() -> None:
+    _, sound, clock, bus = stores()
+    ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz{n:02d}" for n in range(10)]
+    for job_id in ids:
+        await sound.submit(make_spec(job_id=job_id))
+    assert sorted(await queued_ids(bus)) == ids  # and all lost
+    await clock.advance(PATIENCE_S + 1)
+    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == len(ids)
+
+    queue = await bus.work_queue("default", ack_wait_s=30)
+    delivery = await queue.pull(timeout_s=0)
+    assert delivery is not None
+    lost = JobMessage.decode(delivery.data).id
+    await delivery.ack()  # one lost among nine that wait
+    seen: list[str] = []
+    for _ in range(2 * len(ids)):
+        await clock.advance(PATIENCE_S + 1)
+        await reconcile(sound, patience_s=PATIENCE_S)
+        depth = await queue.depth()
+        assert depth.pending + depth.in_flight <= len(ids) + 1
+        delivery = await queue.pull(timeout_s=0)
+        assert delivery is not None
+        done = JobMessage.decode(delivery.data).id
+        seen.append(done)
+        await sound.finish(HIT.model_copy(update={"id": done}))
+        await delivery.ack()
+        if not (await sound.find("t", lost)).ended:
+            continue
+        break
+    assert lost in seen
+
+
+async def test_two_passes_at_once_queue_one_message() -> None:
+    _, sound, clock, bus = stores()
+    await sound.submit(make_spec())
+    assert await queued_ids(bus) == [JOB_ID]
+    await clock.advance(PATIENCE_S + 1)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(reconcile(sound, patience_s=PATIENCE_S))
+    assert await queued_ids(bus) == [JOB_ID]
+
+
+async def test_jobs_of_a_broker_that_lost_everything_are_listed_again() -> None:
+    _, sound, clock, _ = stores()
+    await sound.submit(make_spec())
+    await sound.finish(HIT)
+    assert await reindex(sound) == 0
+    fresh = JobStore(blob=sound.blob, bus=MemoryBus(clock), clock=clock)
+    assert await fresh.index.ids("t") == []
+    assert await reindex(fresh) == 1
+    assert await fresh.index.ids("t") == [JOB_ID]
+    assert await fresh.index.tenants_and_ids() == [("t", JOB_ID)]
+    assert await reindex(fresh) == 0
+
+
+async def test_reconciling_goes_on_after_a_pass_that_failed() -> None:
+    crashing, sound, clock, bus = stores()
+    await sound.submit(make_spec())
+    assert await queued_ids(bus) == [JOB_ID]
+    crashing.light(0)
+    passes = asyncio.get_running_loop().create_task(
+        keep_reconciling(crashing, patience_s=PATIENCE_S, interval_s=10.0, clock=clock)
+    )
+    await clock.advance(PATIENCE_S + 1)
+    assert await queued_ids(bus) == []
+    crashing.fuse.left = 1000
+    queue = await bus.work_queue("default", ack_wait_s=30)
+    async with asyncio.timeout(10):
+        while not (await queue.depth()).pending:
+            await clock.advance(11)
+            await asyncio.sleep(0.001)
+    passes.cancel()
+    await asyncio.wait({passes})
 
 
 @pytest.mark.parametrize("writes", range(6))

@@ -27,9 +27,9 @@ DRAFTED = draft_stored(DRAFT_ONLY, draft_manifest())
     ("record", "has_draft", "manifest", "after_s", "expected"),
     [
         (FRESH, False, None, PATIENCE_S - 1, "wait"),
-        (FRESH, False, None, PATIENCE_S, "requeue"),
+        (FRESH, False, None, PATIENCE_S, "check-queue"),
         (CLAIMED, False, None, 300 + PATIENCE_S - 1, "wait"),
-        (CLAIMED, False, None, 300 + PATIENCE_S, "requeue"),
+        (CLAIMED, False, None, 300 + PATIENCE_S, "check-queue"),
         (DRAFT_ONLY, False, None, PATIENCE_S - 1, "wait"),
         (DRAFT_ONLY, False, None, PATIENCE_S, "finish-draft-in-cloud"),
         (DRAFT_ONLY, True, None, 0, "index"),
@@ -46,6 +46,7 @@ def test_what_a_pending_job_needs(
     found = remedy(
         record,
         draft=draft_manifest() if has_draft else None,
+        upgrade_asked=False,
         manifest=manifest,
         now_ns=CREATED_NS + round(after_s * 1e9),
         patience_s=PATIENCE_S,
@@ -56,7 +57,7 @@ def test_what_a_pending_job_needs(
 @pytest.fixture
 def jobs() -> JobStore:
     clock = ManualClock()
-    return JobStore(blob=open_store("memory://"), bus=MemoryBus(clock), clock=clock, ack_wait_s=30)
+    return JobStore(blob=open_store("memory://"), bus=MemoryBus(clock), clock=clock)
 
 
 async def test_a_job_that_cannot_be_read_does_not_keep_the_others_from_being_put_right(jobs: JobStore) -> None:

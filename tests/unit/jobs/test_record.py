@@ -8,15 +8,18 @@ from adaptivegen.jobs.record import (
     JobRecord,
     apply_manifest,
     claim,
+    decode_record,
     draft_stored,
+    give_back,
     judge_claim,
     new_record,
     rebuild,
-    release,
     renew,
+    salvage,
+    touched,
     upgrade,
 )
-from adaptivegen.jobs.spec import Manifest
+from adaptivegen.jobs.spec import Failure, Manifest
 from tests.jobs import draft_manifest, make_spec, media
 
 S = 1_000_000_000
@@ -57,7 +60,7 @@ def test_another_worker_waits_for_the_lease_and_then_fences_the_first_off() -> N
     second = claim(record, worker_id="w2", now_ns=41 * S, lease_s=30)
     assert second.epoch == 2
     with pytest.raises(PreconditionFailed, match="epoch 2"):
-        renew(second, epoch=1, now_ns=42 * S, lease_s=30, progress_percent=50, eta_s=1)
+        renew(second, epoch=1, worker_id="w1", now_ns=42 * S, lease_s=30, progress_percent=50, eta_s=1)
 
 
 def test_the_same_worker_restarted_need_not_wait() -> None:
@@ -69,15 +72,49 @@ def test_after_the_last_claim_the_job_is_poison() -> None:
 
 
 def test_progress_never_goes_back_and_stays_under_a_hundred() -> None:
-    record = renew(claimed(), epoch=1, now_ns=11 * S, lease_s=30, progress_percent=100, eta_s=1)
+    record = renew(claimed(), epoch=1, worker_id="w1", now_ns=11 * S, lease_s=30, progress_percent=100, eta_s=1)
     assert record.progress_percent == 99
-    record = renew(record, epoch=1, now_ns=12 * S, lease_s=30, progress_percent=5, eta_s=1)
+    record = renew(record, epoch=1, worker_id="w1", now_ns=12 * S, lease_s=30, progress_percent=5, eta_s=1)
     assert record.progress_percent == 99
 
 
-def test_giving_a_job_back_does_not_count_the_attempt() -> None:
-    record = release(claimed(), epoch=1, now_ns=12 * S)
-    assert (record.status, record.attempts, record.epoch) == ("queued", 0, 1)
+def test_epochs_that_begin_anew_after_a_lost_index_do_not_let_the_former_holder_in() -> None:
+    begun_anew = claim(new_record(make_spec()), worker_id="w2", now_ns=11 * S, lease_s=30)
+    with pytest.raises(PreconditionFailed, match="w2"):
+        renew(begun_anew, epoch=1, worker_id="w1", now_ns=12 * S, lease_s=30, progress_percent=1, eta_s=1)
+
+
+@pytest.mark.parametrize(("counts", "attempts"), [(False, 0), (True, 1)])
+def test_a_job_given_back_is_free_at_once_and_remembers_why(counts: bool, attempts: int) -> None:
+    why = Failure(code="storage_full", message="no space")
+    record = give_back(claimed(), epoch=1, worker_id="w1", now_ns=12 * S, counts=counts, error=why)
+    assert (record.status, record.attempts, record.epoch) == ("queued", attempts, 1)
+    assert record.last_error == why
+    assert judge_claim(record, worker_id="w2", now_ns=12 * S) == "claim"
+    with pytest.raises(PreconditionFailed, match="nobody"):
+        give_back(record, epoch=1, worker_id="w1", now_ns=13 * S, counts=counts)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"[]", b"null", b'{"epoch": "many"}', b'{"status": "asleep", "epoch": true}']
+)
+def test_an_unreadable_record_is_no_record_and_what_counts_it_had_are_not_trusted_blindly(data: bytes) -> None:
+    assert decode_record(data) is None
+    rebuilt = new_record(make_spec())
+    assert salvage(rebuilt, data) == rebuilt
+
+
+def test_the_counts_of_another_versions_record_are_kept() -> None:
+    held = claimed(attempts=2).encode().replace(b'"in_progress"', b'"paused_by_version_9"')
+    assert decode_record(held) is None
+    kept = salvage(new_record(make_spec()), held)
+    assert (kept.status, kept.epoch, kept.attempts) == ("queued", 2, 2)
+
+
+def test_only_open_jobs_are_touched() -> None:
+    assert touched(claimed(), now_ns=99 * S).updated_at_ns == 99 * S
+    ended = apply_manifest(claimed(), completed())
+    assert touched(ended, now_ns=99 * S) == ended
 
 
 def test_an_outcome_can_be_applied_twice_without_a_difference() -> None:
@@ -110,8 +147,8 @@ def test_a_cancelled_job_cannot_be_upgraded() -> None:
 
 def test_the_record_is_rebuilt_from_the_store_alone() -> None:
     spec = make_spec()
-    rebuilt = rebuild(spec, draft=draft_manifest(), upgrade_asked=False, manifest=completed())
+    rebuilt = rebuild(spec, draft=draft_manifest(), manifest=completed())
     live = apply_manifest(draft_stored(claimed(), draft_manifest()), completed())
     ignored = {"attempts", "started_at_ns", "lease_expires_at_ns", "updated_at_ns", "progress_percent"}
     assert rebuilt.model_dump(exclude=ignored) == live.model_dump(exclude=ignored)
-    assert rebuild(spec, draft=None, upgrade_asked=False, manifest=None).status == "queued"
+    assert rebuild(spec, draft=None, manifest=None).status == "queued"

@@ -17,9 +17,10 @@ from adaptivegen.errors import (
     StorageFull,
     Unavailable,
 )
+from adaptivegen.jobs.index import CAS_ATTEMPTS
 from adaptivegen.jobs.record import JobRecord, claim, renew
 from adaptivegen.jobs.spec import ContentEntry, JobSpec, Manifest
-from adaptivegen.jobs.store import CAS_ATTEMPTS, IDEMPOTENCY_TTL_S, JobMessage, JobStore
+from adaptivegen.jobs.store import IDEMPOTENCY_TTL_S, JobMessage, JobStore
 from tests.jobs import JOB_ID, draft_manifest, make_spec, media
 
 NO_TIME = 0.0
@@ -32,7 +33,7 @@ class Parts:
         self.clock = ManualClock()
         self.bus = MemoryBus(self.clock, max_queued=max_queued)
         self.blob = open_store("memory://")
-        self.jobs = JobStore(blob=self.blob, bus=self.bus, clock=self.clock, ack_wait_s=30)
+        self.jobs = JobStore(blob=self.blob, bus=self.bus, clock=self.clock)
 
     async def queued(self) -> int:
         return (await (await self.bus.work_queue("default", ack_wait_s=30)).depth()).pending
@@ -71,7 +72,7 @@ class Wrapped:
 
 async def test_a_submitted_job_is_durable_indexed_and_queued_with_its_trace(parts: Parts) -> None:
     spec = make_spec().model_copy(update={"trace": {"traceparent": "00-1-2-01"}})
-    record = await parts.jobs.submit(spec)
+    _, record = await parts.jobs.submit(spec)
     assert await parts.keys() == [f"jobs/t/{JOB_ID}/spec", f"pending/t.{JOB_ID}"]
     assert await parts.jobs.find("t", JOB_ID) == record
     delivery = await (await parts.bus.work_queue("default", ack_wait_s=30)).pull(timeout_s=NO_TIME)
@@ -101,7 +102,11 @@ async def test_writes_come_in_the_order_that_loses_no_accepted_job(parts: Parts)
         written.append(key)
         await parts.blob.put(key, data)
 
-    parts.jobs.blob = Wrapped(parts.blob, put=put)
+    async def put_if_absent(key: str, data: bytes) -> bool:
+        await put(key, data)
+        return True
+
+    parts.jobs.blob = Wrapped(parts.blob, put=put, put_if_absent=put_if_absent)
     await parts.jobs.submit(make_spec())
     assert written == [f"pending/t.{JOB_ID}", f"jobs/t/{JOB_ID}/spec"]
 
@@ -113,7 +118,7 @@ async def test_a_full_store_refuses_the_submission_and_nothing_is_indexed_or_que
     parts.jobs.blob = Wrapped(parts.blob, put=put)
     with pytest.raises(StorageFull):
         await parts.jobs.submit(make_spec())
-    assert await parts.jobs.ids("t") == []
+    assert await parts.jobs.index.ids("t") == []
     assert await parts.queued() == 0
     with pytest.raises(NotFound):
         await parts.jobs.find("t", JOB_ID)
@@ -248,7 +253,9 @@ async def test_a_fenced_off_writer_is_told_and_nothing_is_written(parts: Parts) 
     record = await parts.claim()
     with pytest.raises(PreconditionFailed):
         await parts.jobs.change(
-            "t", JOB_ID, lambda r: renew(r, epoch=1, now_ns=9, lease_s=1, progress_percent=50, eta_s=1.0)
+            "t",
+            JOB_ID,
+            lambda r: renew(r, epoch=1, worker_id="w1", now_ns=9, lease_s=1, progress_percent=50, eta_s=1.0),
         )
     assert await parts.jobs.find("t", JOB_ID) == record
 

@@ -27,7 +27,7 @@ def settings(**changes: object) -> SchedulerSettings:
 def make_watch(nodes: NodeTable) -> Watch:
     clock = ManualClock()
     unconnected = NatsBus(["nats://127.0.0.1:1"], name="test")
-    return Watch(nodes, unconnected, clock=clock, time=SteadyTime(clock), ack_wait_s=30)
+    return Watch(nodes, unconnected, clock=clock, time=SteadyTime(clock))
 
 
 def heartbeat(sent: NodeReport, *, subject: str = "") -> Message:

@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, node_id: str = "w1") -> None:
         self.clock = SystemClock()
         self.bus = MemoryBus(self.clock)
-        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock, ack_wait_s=LEASE_S)
+        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock)
         self.model = ScriptedModel()
         self.worker = self.make(node_id)
 

@@ -1,0 +1,171 @@
+"""How a delivery ends: committed, failed, given back, or put aside as unreadable.
+
+Decides whose fault an error is. The platform's (storage, broker, a lack of resources): the job goes back and the
+attempt does not count, however long it lasts. The job's: it is tried again, and after `MAX_CLAIMS` attempts it fails as
+poison. One outcome wins, by the manifest; every write can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from adaptivegen.bus.base import Bus, Delivery
+from adaptivegen.clock import Clock
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    Cancelled,
+    InternalError,
+    PreconditionFailed,
+    platform_fault,
+)
+from adaptivegen.jobs.events import EventType, make_event
+from adaptivegen.jobs.record import MAX_CLAIMS, JobRecord, give_back
+from adaptivegen.jobs.spec import ContentEntry, Failure, JobSpec, Manifest
+from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.telemetry import get_logger
+
+RETRY_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+MAX_UNCLAIMED = 8  # deliveries of a job that cannot even be claimed; about two minutes, a rollout's mixed versions
+
+
+def backoff_s(times: int) -> float:
+    """Seconds before the next attempt after so many, doubling from `RETRY_DELAY_S`."""
+    return min(LONGEST_DELAY_S, RETRY_DELAY_S * 2.0 ** min(times - 1, 10))
+
+
+class Outcomes:
+    """Settles deliveries for one worker."""
+
+    def __init__(self, *, node_id: str, jobs: JobStore, bus: Bus, clock: Clock, pool: str, lease_s: float) -> None:
+        self._node_id = node_id
+        self._jobs = jobs
+        self._bus = bus
+        self._clock = clock
+        self._pool = pool
+        self._lease_s = lease_s
+
+    async def commit(self, delivery: Delivery, spec: JobSpec, manifest: Manifest) -> None:
+        """One outcome wins. The loser deletes its upload; either way the message is done."""
+        record, won = await self._jobs.finish(manifest)
+        final = manifest.final
+        if final is None:
+            raise InternalError("a completed manifest without a final")
+        if won:
+            await self.announce("completed", record)
+            if record.plan == spec.decision.plan:  # a fallback made other frames than the key stands for
+                entry = ContentEntry(
+                    id=spec.id,
+                    final=final,
+                    draft=record.draft,
+                    final_steps=manifest.final_steps,
+                    draft_steps=record.draft_steps,
+                )
+                await self._jobs.index_content(spec, entry)
+        elif record.final is None or record.final.key != final.key:
+            await self._jobs.blob.delete(final.key)
+        await delivery.ack()
+        get_logger().info("job_committed", job_id=spec.id, won=won, outcome=record.status)
+
+    async def failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
+        """After an attempt that raised: done when cancelled, back to the queue, or the job's outcome."""
+        get_logger().warning("job_attempt_failed", job_id=record.id, code=error.code, error=error.message)
+        if isinstance(error, Cancelled):
+            await delivery.ack()
+        elif platform_fault(error):
+            await self._return_patiently(delivery, record, error)
+        elif error.retryable and record.attempts < MAX_CLAIMS:
+            await self._return(delivery, record, error, counts=True, delay_s=backoff_s(record.attempts))
+        else:
+            failure = Failure(code=error.code, message=error.message)
+            if record.attempts >= MAX_CLAIMS:
+                await self._dead_letter(delivery, f"{error.code}: {error.message}", msg_id=f"{record.id}.dead")
+            await self._finish_failed(record.tenant, record.id, failure, epoch=record.epoch)
+            await delivery.ack()
+
+    async def poison(self, delivery: Delivery, record: JobRecord) -> None:
+        """A job claimed too often without an outcome fails, with the last reason known."""
+        last = f"; the last: {record.last_error.message}" if record.last_error else ""
+        reason = f"claimed {record.attempts} times without an outcome (limit {MAX_CLAIMS}){last}"
+        await self._dead_letter(delivery, reason, msg_id=f"{record.id}.dead")
+        failure = Failure(code="poison", message=reason)
+        await self._finish_failed(record.tenant, record.id, failure, epoch=record.epoch)
+        await delivery.term(reason)
+
+    async def unclaimed(self, delivery: Delivery, message: JobMessage | None, error: AdaptiveGenError) -> None:
+        """An error before the claim. The platform's is waited out; a job that stays unreadable is put aside, failed."""
+        get_logger().warning("delivery_left", code=error.code, error=error.message, delivered=delivery.delivered)
+        hopeless = not error.retryable and not platform_fault(error)
+        if not hopeless or (message is not None and delivery.delivered < MAX_UNCLAIMED):
+            await delivery.nak(backoff_s(delivery.delivered))
+            return
+        digest = hashlib.sha256(delivery.data).hexdigest()
+        await self._dead_letter(delivery, error.message, msg_id=f"{digest}.dead")
+        if message is not None:
+            try:
+                failure = Failure(code=error.code, message=error.message)
+                await self._finish_failed(message.tenant, message.id, failure, epoch=0)
+            except InternalError as exc:  # its manifest or spec is what cannot be read; there is nothing to tell it in
+                get_logger().error("failure_not_indexed", job_id=message.id, error=exc.message)
+        await delivery.term(error.message)
+
+    async def drained(self, delivery: Delivery, record: JobRecord) -> None:
+        """Stopped in mid-job: the next worker may start at once, and the attempt does not count."""
+        await self._return(delivery, record, None, counts=False, delay_s=0.0)
+
+    async def announce(self, kind: EventType, record: JobRecord) -> None:
+        """Tell an event, best effort."""
+        event = make_event(kind, record, producer=self._node_id, now_ns=self._clock.now_ns())
+        try:
+            await self._jobs.announce(event)
+        except AdaptiveGenError as exc:
+            get_logger().debug("event_not_sent", error=exc.message)
+
+    # ---- parts ------------------------------------------------------------------------------------------------
+
+    async def _return_patiently(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
+        """Give the job back, trying as long as the lease lasts: after it the attempt would count against the job."""
+        until_s = self._clock.monotonic_s() + self._lease_s
+        while True:
+            try:
+                await self._return(delivery, record, error, counts=False, delay_s=backoff_s(delivery.delivered))
+                return
+            except PreconditionFailed:
+                raise
+            except AdaptiveGenError as exc:
+                if self._clock.monotonic_s() >= until_s:
+                    raise
+                get_logger().warning("job_not_given_back", job_id=record.id, code=exc.code, error=exc.message)
+            await self._clock.sleep(RETRY_DELAY_S)
+
+    async def _return(
+        self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError | None, *, counts: bool, delay_s: float
+    ) -> None:
+        now_ns = self._clock.now_ns()
+        failure = Failure(code=error.code, message=error.message) if error else None
+        await self._jobs.change(
+            record.tenant,
+            record.id,
+            lambda r: give_back(
+                r, epoch=record.epoch, worker_id=record.worker_id, now_ns=now_ns, counts=counts, error=failure
+            ),
+        )
+        await delivery.nak(delay_s)
+        get_logger().info("job_given_back", job_id=record.id, attempt_counts=counts, delay_s=delay_s)
+
+    async def _finish_failed(self, tenant: str, job_id: str, failure: Failure, *, epoch: int) -> None:
+        manifest = Manifest(
+            id=job_id,
+            tenant=tenant,
+            outcome="failed",
+            epoch=epoch,
+            finished_at_ns=self._clock.now_ns(),
+            worker_id=self._node_id,
+            error=failure,
+        )
+        ended, won = await self._jobs.finish(manifest)
+        if won:
+            await self.announce("failed", ended)
+
+    async def _dead_letter(self, delivery: Delivery, reason: str, *, msg_id: str) -> None:
+        await self._bus.dead_letter(self._pool, delivery.data, reason=reason, msg_id=msg_id)
