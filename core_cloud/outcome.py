@@ -62,6 +62,7 @@ class Outcomes:
                     draft_steps=record.draft_steps,
                 )
                 await self._jobs.index_content(spec, entry)
+            await self._sweep(record, keep=final.key)
         elif record.final is None or record.final.key != final.key:
             await self._jobs.blob.delete(final.key)
         await delivery.ack()
@@ -120,6 +121,17 @@ class Outcomes:
             await self._jobs.announce(event)
         except AdaptiveGenError as exc:
             get_logger().debug("event_not_sent", error=exc.message)
+
+    async def _sweep(self, record: JobRecord, *, keep: str) -> None:
+        """Delete uploads of earlier attempts that died before they could commit; epoch 0, the draft, is not theirs."""
+        folder = f"out/{record.tenant}/{record.id}/"
+        try:
+            keys = [meta.key async for meta in self._jobs.blob.list(folder)]
+            for key in keys:
+                if key != keep and not key.startswith(f"{folder}0/"):
+                    await self._jobs.blob.delete(key)
+        except AdaptiveGenError as exc:  # they cost space, nothing else
+            get_logger().warning("leftovers_not_deleted", job_id=record.id, error=exc.message)
 
     # ---- parts ------------------------------------------------------------------------------------------------
 

@@ -195,6 +195,19 @@ async def test_a_final_that_comes_second_is_deleted_again() -> None:
         assert [meta.key async for meta in parts.blob.list("out/")] == [media("a").key]
 
 
+async def test_what_a_dead_attempt_uploaded_is_deleted_and_the_draft_is_not() -> None:
+    async with cloud() as parts:
+        parts.worker.pause(True)
+        await parts.jobs.submit(spec_of())
+        draft = f"out/t/{JOB_ID}/0/{'d' * 64}.mp4"
+        for key in (draft, f"out/t/{JOB_ID}/1/{'e' * 64}.mp4", f"out/t/{JOB_ID}/10/{'e' * 64}.mp4"):
+            await parts.blob.put(key, b"uploaded")
+        parts.worker.pause(False)
+        record = await parts.until_ended()
+        assert record.final is not None
+        assert {meta.key async for meta in parts.blob.list("out/")} == {draft, record.final.key}
+
+
 async def test_draining_lets_the_job_at_hand_finish() -> None:
     async with cloud() as parts:
         parts.runner.go.clear()
