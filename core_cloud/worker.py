@@ -126,54 +126,52 @@ class Worker:
     # ---- one delivery -----------------------------------------------------------------------------------------
 
     async def _handle(self, delivery: Delivery) -> None:
-        """Settle a delivery; where even that fails, it comes again by itself when its lease is over."""
+        """Settle a delivery; where even that fails, it comes again by itself when its time is over."""
         message: JobMessage | None = None
         try:
             try:
                 message = JobMessage.decode(delivery.data)
                 take_request_id(delivery.headers)
-                with span("worker.job", carrier=delivery.headers, job_id=message.id):
-                    await self._handle_job(delivery, message)
+                claimed = await self._claim(delivery, message)
             except AdaptiveGenError as exc:
                 await self._outcomes.unclaimed(delivery, message, exc)
+                return
             except Exception as exc:  # a bug met by one job must not take the worker from all others
                 get_logger().error("unexpected_error", exc_info=exc)
                 await self._outcomes.unclaimed(delivery, message, InternalError(f"{type(exc).__name__}: {exc}"))
+                return
             except asyncio.CancelledError:  # drained before the claim
                 await delivery.nak(0.0)
+                return
+            if claimed is not None:
+                with span("worker.job", carrier=delivery.headers, job_id=message.id):
+                    await self._attempt(delivery, *claimed)
+        except PreconditionFailed as exc:
+            get_logger().warning("fenced_off", job_id=message.id if message else "", error=exc.message)
         except AdaptiveGenError as exc:
             get_logger().warning("delivery_not_settled", code=exc.code, error=exc.message)
 
-    async def _handle_job(self, delivery: Delivery, message: JobMessage) -> None:
-        """Claim and work. Errors of the work are settled here, those before it go up."""
-        try:
-            spec = await self.jobs.spec(message.tenant, message.id)
-        except NotFound:
-            await delivery.term("no spec: the submission was never accepted")
-            return
-        record = await self._claim(delivery, spec)
-        if record is None:
-            return
+    async def _attempt(self, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
+        """Work on a claimed job and settle it. Raises PreconditionFailed when it is another's meanwhile."""
         try:
             await self._work(delivery, spec, record)
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
-        except PreconditionFailed as exc:
-            get_logger().warning("fenced_off", job_id=spec.id, epoch=record.epoch, error=exc.message)
+        except PreconditionFailed:
+            raise
         except AdaptiveGenError as exc:
-            await self._settle_failed(delivery, record, exc)
+            await self._outcomes.failed(delivery, record, exc)
         except Exception as exc:  # a bug met by one job must not take the worker from all others
             get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
-            await self._settle_failed(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
+            await self._outcomes.failed(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
 
-    async def _settle_failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
+    async def _claim(self, delivery: Delivery, message: JobMessage) -> tuple[JobSpec, JobRecord] | None:
+        """The claimed job, or None when the delivery was settled otherwise."""
         try:
-            await self._outcomes.failed(delivery, record, error)
-        except PreconditionFailed as exc:
-            get_logger().warning("fenced_off", job_id=record.id, epoch=record.epoch, error=exc.message)
-
-    async def _claim(self, delivery: Delivery, spec: JobSpec) -> JobRecord | None:
-        """The claimed record, or None when the delivery was settled otherwise."""
+            spec = await self.jobs.spec(message.tenant, message.id)
+        except NotFound:
+            await delivery.term("no spec: the submission was never accepted")
+            return None
         manifest = await self.jobs.manifest(spec.tenant, spec.id)
         if manifest is not None:  # it has ended; the index may not know yet
             await self.jobs.finish(manifest)
@@ -192,11 +190,12 @@ class Worker:
             await self._outcomes.poison(delivery, record)
             return None
         try:
-            return await self.jobs.change(
+            record = await self.jobs.change(
                 spec.tenant,
                 spec.id,
                 lambda r: claim(r, worker_id=self.node_id, now_ns=now_ns, lease_s=self._lease_s),
             )
+            return spec, record
         except Conflict:
             await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None

@@ -238,6 +238,34 @@ async def test_a_job_cancelled_while_it_is_given_back_does_not_end_the_worker() 
         assert parts.loop.done() and parts.loop.exception() is None
 
 
+async def test_a_job_delivered_often_and_then_taken_by_another_is_left_to_that_one() -> None:
+    async with cloud() as parts:
+        parts.worker.pause(True)
+        await parts.jobs.submit(spec_of())
+        queue = await parts.queue()
+        for _ in range(2 * MAX_UNCLAIMED):
+            delivery = await queue.pull(timeout_s=0)
+            assert delivery is not None
+            await delivery.nak(0.0)
+        parts.runner.go.clear()
+        parts.worker.pause(False)
+        await parts.until(lambda: _set(parts.runner.running))
+        later_ns = parts.clock.now_ns() + 3600 * 10**9
+        await parts.jobs.change("t", JOB_ID, lambda r: claim(r, worker_id="w2", now_ns=later_ns, lease_s=60))
+        current = parts.worker._current
+        assert current is not None
+        current.cancel("drain")
+        await asyncio.wait({current}, timeout=10)
+        record = await parts.record()
+        assert (record.status, record.worker_id) == ("in_progress", "w2")
+        assert await parts.jobs.manifest("t", JOB_ID) is None
+        assert not parts.bus.dead
+
+
+async def _set(event: asyncio.Event) -> bool:
+    return event.is_set()
+
+
 class Failing:
     """A job store whose named method fails `times` times before it works."""
 
