@@ -226,9 +226,13 @@ class Bus(Protocol):
         """A bucket, made on first use if absent; entries expire after `ttl_s`. One that is there keeps its own."""
         ...
 
-    async def work_queue(self, pool: str, *, ack_wait_s: float, max_ack_pending: int = MAX_ACK_PENDING) -> WorkQueue:
-        """A pool's queue, made if absent: what is not settled within `ack_wait_s` comes again, without a limit
-        (attempts are counted by the jobs), and at most `max_ack_pending` messages are out at a time."""
+    async def work_queue(
+        self, pool: str, *, ack_wait_s: float | None = None, max_ack_pending: int = MAX_ACK_PENDING
+    ) -> WorkQueue:
+        """A pool's queue, made if absent. With `ack_wait_s`, the handle of one who pulls: what is not settled within it
+        comes again, without a limit (attempts are counted by the jobs), and at most `max_ack_pending` messages are out
+        at a time; these are the queue's, and those of the latest such handle count. Without, the handle of one who
+        publishes and looks: it leaves them alone, and its `pull` raises InternalError."""
         ...
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:

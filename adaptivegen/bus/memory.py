@@ -29,7 +29,7 @@ from adaptivegen.bus.base import (
 )
 from adaptivegen.bus.buffer import DropOldest
 from adaptivegen.clock import Clock
-from adaptivegen.errors import PreconditionFailed, ResourceExhausted
+from adaptivegen.errors import InternalError, PreconditionFailed, ResourceExhausted
 from adaptivegen.ids import check_name
 
 DEDUP_WINDOW_S = 120.0
@@ -80,12 +80,16 @@ class MemoryBus:
             self._buckets[bucket] = MemoryKeyValue(self._clock, ttl_s)
         return self._buckets[bucket]
 
-    async def work_queue(self, pool: str, *, ack_wait_s: float, max_ack_pending: int = MAX_ACK_PENDING) -> WorkQueue:
+    async def work_queue(
+        self, pool: str, *, ack_wait_s: float | None = None, max_ack_pending: int = MAX_ACK_PENDING
+    ) -> WorkQueue:
         if pool not in self._queues:
             check_name(pool, field="pool")
             self._queues[pool] = MemoryWorkQueue(self._clock, max_queued=self._max_queued)
         queue = self._queues[pool]
-        queue.ack_wait_s, queue.max_ack_pending = ack_wait_s, max_ack_pending  # the latest asker's, as in JetStream
+        if ack_wait_s is None:
+            return PublishingQueue(queue)
+        queue.ack_wait_s, queue.max_ack_pending = ack_wait_s, max_ack_pending
         return queue
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:
@@ -298,6 +302,17 @@ class MemoryWorkQueue:
                 alarm.cancel()
         finally:
             self._pullers.discard(woken)
+
+
+class PublishingQueue:
+    """A pool's queue for one who publishes and looks."""
+
+    def __init__(self, queue: MemoryWorkQueue) -> None:
+        self.publish = queue.publish
+        self.depth = queue.depth
+
+    async def pull(self, *, timeout_s: float) -> Delivery | None:
+        raise InternalError("this queue was opened without ack_wait_s, for publishing only")
 
 
 class MemoryDelivery:

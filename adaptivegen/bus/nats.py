@@ -34,7 +34,7 @@ class NatsBus:
         self._connection = NatsConnection(servers, name=name, call_timeout_s=call_timeout_s)
         self._replicas = replicas
         self._buckets: dict[str, NatsKeyValue] = {}
-        self._queues: dict[tuple[str, float, int], NatsWorkQueue] = {}
+        self._queues: dict[tuple[str, float | None, int], NatsWorkQueue] = {}
 
     @property
     def connected(self) -> bool:
@@ -52,7 +52,9 @@ class NatsBus:
             self._buckets[bucket] = NatsKeyValue(self._connection, bucket, ttl_s=ttl_s, replicas=self._replicas)
         return self._buckets[bucket]
 
-    async def work_queue(self, pool: str, *, ack_wait_s: float, max_ack_pending: int = MAX_ACK_PENDING) -> WorkQueue:
+    async def work_queue(
+        self, pool: str, *, ack_wait_s: float | None = None, max_ack_pending: int = MAX_ACK_PENDING
+    ) -> WorkQueue:
         known = (pool, ack_wait_s, max_ack_pending)
         if known not in self._queues:
             check_name(pool, field="pool")

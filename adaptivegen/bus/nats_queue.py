@@ -20,7 +20,7 @@ from nats.js import JetStreamContext, api
 
 from adaptivegen.bus.base import Delivery, QueueDepth
 from adaptivegen.bus.nats_connection import GONE, NatsConnection, ensure_stream, translated
-from adaptivegen.errors import BrokerUnavailable
+from adaptivegen.errors import BrokerUnavailable, InternalError
 
 JOBS_STREAM = "AG_JOBS"
 DEDUP_WINDOW_S = 120.0
@@ -32,10 +32,11 @@ _ABSENT = (*GONE, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailab
 
 
 class NatsWorkQueue:
-    """Several tasks of one process may pull at once."""
+    """Several tasks of one process may pull at once. Without `ack_wait_s` nobody pulls, and the consumer is neither
+    made nor changed: its acknowledgement wait is the workers' to say."""
 
     def __init__(
-        self, connection: NatsConnection, pool: str, *, ack_wait_s: float, max_ack_pending: int, replicas: int
+        self, connection: NatsConnection, pool: str, *, ack_wait_s: float | None, max_ack_pending: int, replicas: int
     ) -> None:
         self._connection = connection
         self._pool = pool
@@ -46,7 +47,7 @@ class NatsWorkQueue:
         self._bound: tuple[Client, JetStreamContext.PullSubscription] | None = None
 
     async def ensure(self) -> None:
-        """Make the stream and the consumer where they are missing; raises BrokerUnavailable, Conflict."""
+        """Make the stream, and for one who pulls the consumer as well; raises BrokerUnavailable, Conflict."""
         jetstream = await self._connection.jetstream()
         with translated("jobs stream"):
             await ensure_stream(
@@ -61,6 +62,8 @@ class NatsWorkQueue:
                     num_replicas=self._replicas,
                 ),
             )
+            if self._ack_wait_s is None:
+                return
             await jetstream.add_consumer(
                 JOBS_STREAM,
                 api.ConsumerConfig(
@@ -88,6 +91,8 @@ class NatsWorkQueue:
                 await step()
 
     async def pull(self, *, timeout_s: float) -> Delivery | None:
+        if self._ack_wait_s is None:
+            raise InternalError("this queue was opened without ack_wait_s, for publishing only")
         made = False
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
@@ -117,8 +122,17 @@ class NatsWorkQueue:
                 info = await step()
             except GONE:
                 await self.ensure()
+                if self._ack_wait_s is None:
+                    return await self._waiting()
                 info = await step()
         return QueueDepth(pending=info.num_pending or 0, in_flight=info.num_ack_pending or 0)
+
+    async def _waiting(self) -> QueueDepth:
+        """The depth of a pool that no worker has served yet: everything in the stream waits."""
+        jetstream = await self._connection.jetstream()
+        subject = f"ag.jobs.{self._pool}"
+        stream = await jetstream.stream_info(JOBS_STREAM, subjects_filter=subject)
+        return QueueDepth(pending=(stream.state.subjects or {}).get(subject, 0), in_flight=0)
 
     async def _fetch(self, wait_s: float) -> Msg | None:
         """One request. Silence without even heartbeats means that the request itself was lost: bind anew."""

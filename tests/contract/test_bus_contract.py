@@ -10,7 +10,7 @@ from adaptivegen.bus.base import Bus, Change, Delivery, Message, QueueDepth, Wor
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
-from adaptivegen.errors import InvalidRequest, PreconditionFailed
+from adaptivegen.errors import InternalError, InvalidRequest, PreconditionFailed
 
 
 @pytest.fixture(params=["memory", "nats"])
@@ -120,6 +120,27 @@ async def test_pools_do_not_see_one_anothers_work(bus: Bus, name: str) -> None:
     await mine.publish(b"job", msg_id=f"{name}-1", headers={})
     assert await theirs.pull(timeout_s=0.2) is None
     assert await mine.pull(timeout_s=2) is not None
+
+
+async def test_one_who_only_publishes_sees_the_depth_before_and_after_anyone_pulls(bus: Bus, name: str) -> None:
+    publisher = await bus.work_queue(name)
+    assert await publisher.depth() == QueueDepth(pending=0, in_flight=0)
+    await publisher.publish(b"job", msg_id=f"{name}-1", headers={})
+    assert await publisher.depth() == QueueDepth(pending=1, in_flight=0)
+    with pytest.raises(InternalError, match="publishing"):
+        await publisher.pull(timeout_s=0.1)
+    worker = await bus.work_queue(name, ack_wait_s=30)
+    assert await worker.pull(timeout_s=2) is not None
+    assert await publisher.depth() == QueueDepth(pending=0, in_flight=1)
+
+
+async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus: Bus, name: str) -> None:
+    worker = await bus.work_queue(name, ack_wait_s=1)
+    await worker.publish(b"job", msg_id=f"{name}-1", headers={})
+    assert await worker.pull(timeout_s=2) is not None
+    await (await bus.work_queue(name)).publish(b"job", msg_id=f"{name}-1", headers={})
+    again = await worker.pull(timeout_s=5)  # after its one second
+    assert again is not None and again.delivered == 2
 
 
 async def test_subscribers_get_what_fits_their_subject_in_order(bus: Bus, name: str) -> None:
