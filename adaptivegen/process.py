@@ -1,7 +1,7 @@
 """What every service process does around its work: the loop, signals, the ready line, the bounded drain.
 
 `run(main)` runs `main(stop)` on uvloop and returns the exit status. SIGTERM and SIGINT set `stop`; a second signal,
-or a drain that outlasts `DRAIN_LIMIT_S`, ends the process at once.
+or a drain that outlasts its grace by a fixed margin (`adaptivegen.drain`), ends the process at once.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ import threading
 from collections.abc import Awaitable, Callable
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
+from adaptivegen.drain import watchdog_s
+from adaptivegen.errors import AdaptiveGenError, SettingsInvalid, first_error
 from adaptivegen.telemetry import get_logger
 
-DRAIN_LIMIT_S = 60.0
 CANCEL_AGAIN_S = 0.5
 EXIT_SETTINGS = 2
 EXIT_FAILURE = 1
 
 
-def run(main: Callable[[asyncio.Event], Awaitable[None]], *, use_uvloop: bool = True) -> int:
-    """Run a service to its end. 0 after a drain, 2 for refused settings, 1 for any other failure."""
+def run(main: Callable[[asyncio.Event], Awaitable[None]], *, grace_s: float, use_uvloop: bool = True) -> int:
+    """Run a service to its end. 0 after a drain, 2 for refused settings, 1 for any other failure, also for a drain
+    that has not ended `watchdog_s(grace_s)` after the signal."""
 
-    async def guarded() -> None:
+    async def listening() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, stop)
+            loop.add_signal_handler(number, _on_signal, stop, watchdog_s(grace_s))
         await main(stop)
 
     try:
         if use_uvloop:
             import uvloop
 
-            uvloop.run(guarded())
+            uvloop.run(listening())
         else:
-            asyncio.run(guarded())
+            asyncio.run(listening())
     except AdaptiveGenError as exc:
         return refuse(exc)
     except BaseExceptionGroup as group:
-        ours = [error for error in group.exceptions if isinstance(error, AdaptiveGenError)]
-        if not ours:
+        error = first_error(group)
+        if not isinstance(error, AdaptiveGenError):
             raise
-        return refuse(ours[0])
+        return refuse(error)
     return 0
 
 
@@ -56,13 +57,18 @@ def refuse(error: AdaptiveGenError) -> int:
     return EXIT_SETTINGS if isinstance(error, SettingsInvalid) else EXIT_FAILURE
 
 
-def _on_signal(stop: asyncio.Event) -> None:
+def _on_signal(stop: asyncio.Event, limit_s: float) -> None:
     if stop.is_set():
         os._exit(EXIT_FAILURE)
     stop.set()
-    watchdog = threading.Timer(DRAIN_LIMIT_S, os._exit, args=(EXIT_FAILURE,))
+    watchdog = threading.Timer(limit_s, _give_up, args=(limit_s,))  # a thread: the loop may be what hangs
     watchdog.daemon = True
     watchdog.start()
+
+
+def _give_up(limit_s: float) -> None:
+    os.write(2, f"error: the drain has not ended within {limit_s:g} s\n".encode())
+    os._exit(EXIT_FAILURE)
 
 
 async def end(*tasks: asyncio.Task[None]) -> None:
@@ -96,6 +102,18 @@ async def retry_until(
             if not exc.retryable:
                 raise
             get_logger().warning("waiting", what=what, code=exc.code, error=exc.message)
-        await clock.sleep(pause_s)
+        await _pause(pause_s, stop=stop, clock=clock)
         pause_s = min(longest_s, pause_s * 2)
     return False
+
+
+async def _pause(seconds: float, *, stop: asyncio.Event, clock: Clock) -> None:
+    """Sleep, but not beyond `stop`: a drain has no time for it."""
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(clock.sleep(seconds)), group.create_task(_until(stop))]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await end(*waits)
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()

@@ -13,6 +13,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adaptivegen.drain import DEFAULT_GRACE_S, LONGEST_GRACE_S
 from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
 from adaptivegen.ids import check_name
 
@@ -44,7 +45,9 @@ class ServiceSettings(BaseSettings):
     tls_key: Path | None = Field(None, description="Private key of the server certificate (PEM).")
     tls_client_ca: Path | None = Field(None, description="CA of the peers' certificates (PEM): mutual TLS for gRPC.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    drain_grace_s: float = Field(10.0, gt=0, le=600, description="Time for open work after SIGTERM.")
+    drain_grace_s: float = Field(
+        DEFAULT_GRACE_S, gt=0, le=LONGEST_GRACE_S, description="Time for open work after SIGTERM."
+    )
 
     @field_validator("node_id")
     @classmethod

@@ -23,7 +23,7 @@ def main() -> int:
     async def body(stop: asyncio.Event) -> None:
         await serve(settings, clock=SystemClock(), stop=stop)
 
-    return run(body, use_uvloop=False)
+    return run(body, grace_s=settings.drain_grace_s, use_uvloop=False)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main() -> int:
     async def body(stop: asyncio.Event) -> None:
         await serve(settings, clock=SystemClock(), rng=random.SystemRandom(), stop=stop)
 
-    return run(body)
+    return run(body, grace_s=settings.drain_grace_s)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from adaptivegen.drain import DEFAULT_GRACE_S, LONGEST_GRACE_S, kill_after_s
 from adaptivegen.errors import InvalidRequest
 
 HOST = "127.0.0.1"
@@ -30,6 +31,7 @@ class SystemOptions:
     port: int = 0
     threads: int = 2
     ack_wait_s: float = 30.0
+    drain_grace_s: float = DEFAULT_GRACE_S
     draft_model: str = "pocket-draft"
     cloud_model: str = "pocket-cloud"
     cache_capacity_bytes: int = 1024**3
@@ -44,6 +46,13 @@ class SystemOptions:
                 raise InvalidRequest.field(name, value, f"1 to {MAX_NODES}")
         if not 0 <= self.port <= 65535:
             raise InvalidRequest.field("port", self.port, "0 to 65535")
+        if not 0 < self.drain_grace_s <= LONGEST_GRACE_S:
+            raise InvalidRequest.field("drain_grace_s", self.drain_grace_s, f"above 0, at most {LONGEST_GRACE_S:g}")
+
+    @property
+    def kill_after_s(self) -> float:
+        """How long each process may take to end; all are given the same grace."""
+        return kill_after_s(self.drain_grace_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,90 +115,101 @@ def assign_ports(options: SystemOptions, free: list[int]) -> Ports:
 
 
 def plan_system(options: SystemOptions, ports: Ports, secrets: Secrets, broker_argv: list[str]) -> list[ProcessPlan]:
-    """All processes in the order of their start."""
+    """All processes in the order of their start; the broker is started by `broker_argv`."""
     broker = f"{HOST}:{ports.broker}"
     common = {
         "HOST": HOST,
         "NATS_URLS": f"nats://adaptivegen:{secrets.broker_password}@{broker}",
         "STORE_URL": f"file://{options.data_dir / 'store'}",
         "AUTH": "loopback",
+        "DRAIN_GRACE_S": f"{options.drain_grace_s:g}",
     }
-    keys = {"SIGNING_KEYS": f"up:{secrets.signing_key_hex}"}
-    timing = {"ACK_WAIT_S": f"{options.ack_wait_s:g}"}
-
-    def service(
-        kind: str,
-        module: str,
-        name: str,
-        probe: Probe,
-        port: int,
-        stage: int,
-        settings: dict[str, str],
-        **endpoint: str,
-    ) -> ProcessPlan:
-        prefix = f"ADAPTIVEGEN_{kind.upper()}_"
-        own = {f"{prefix}{key}": value for key, value in {**common, "NODE_ID": name, **settings}.items()}
-        return ProcessPlan(
-            name=name,
-            argv=(options.python, "-m", module),
-            env={**options.environment, "GRPC_ENABLE_FORK_SUPPORT": "0", **own, **options.extra},
-            probe=probe,
-            address=f"{HOST}:{port}",
-            stage=stage,
-            endpoint={"kind": kind, "node_id": name, **endpoint},
-        )
-
-    scheduler, cache = f"{HOST}:{ports.scheduler}", f"http://{HOST}:{ports.cache}"
-    plans = [
-        ProcessPlan("broker", tuple(broker_argv), options.environment, "tcp", broker, stage=0),
-        service(
-            "scheduler",
-            "scheduler",
-            "scheduler-1",
-            "grpc",
-            ports.scheduler,
-            1,
-            {"GRPC_PORT": str(ports.scheduler), "RECONCILE_PATIENCE_S": f"{2 * options.ack_wait_s:g}", **timing},
-            grpc_address=scheduler,
-        ),
-        service(
-            "cache",
-            "cdn_cache",
-            "cache-1",
-            "http",
-            ports.cache,
-            1,
-            {
-                "HTTP_PORT": str(ports.cache),
-                "DIR": str(options.data_dir / "cache"),
-                "CAPACITY_BYTES": str(options.cache_capacity_bytes),
-                **keys,
-            },
-            http_url=cache,
-        ),
+    services = [
+        _scheduler(options, ports),
+        _cache(options, ports, secrets),
+        *(_worker(options, number, port) for number, port in enumerate(ports.workers, start=1)),
+        *(_edge(options, ports, secrets, number) for number in range(1, options.edges + 1)),
     ]
-    for number, port in enumerate(ports.workers, start=1):
-        settings = {"GRPC_PORT": str(port), "MODEL": options.cloud_model, "THREADS": str(options.threads), **timing}
-        address = f"{HOST}:{port}"
-        plans.append(
-            service("worker", "core_cloud", f"worker-{number}", "grpc", port, 2, settings, grpc_address=address)
-        )
-    for number, (http, grpc) in enumerate(zip(ports.edges_http, ports.edges_grpc, strict=True), start=1):
-        settings = {
-            "HTTP_PORT": str(http),
-            "GRPC_PORT": str(grpc),
-            "SCHEDULER_ADDRESSES": scheduler,
-            "CACHE_URL": cache,
-            "DRAFT_MODEL": options.draft_model,
-            "CLOUD_MODEL": options.cloud_model,
-            "THREADS": str(options.threads),
-            **keys,
-            **timing,
-        }
-        url, address = f"http://{HOST}:{http}", f"{HOST}:{grpc}"
-        name = f"edge-{number}"
-        plans.append(service("edge", "edge_node", name, "http", http, 3, settings, http_url=url, grpc_address=address))
-    return plans
+    return [
+        ProcessPlan("broker", tuple(broker_argv), options.environment, "tcp", broker, stage=0),
+        *(_process(options, service, common) for service in services),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """One of our own processes: its module, its settings without their prefix, and the addresses others know."""
+
+    kind: str
+    module: str
+    name: str
+    stage: int
+    settings: Mapping[str, str]
+    http_port: int | None = None
+    grpc_port: int | None = None
+
+
+def _scheduler(options: SystemOptions, ports: Ports) -> _Service:
+    patience = {"RECONCILE_PATIENCE_S": f"{2 * options.ack_wait_s:g}"}
+    return _Service("scheduler", "scheduler", "scheduler-1", 1, patience, grpc_port=ports.scheduler)
+
+
+def _cache(options: SystemOptions, ports: Ports, secrets: Secrets) -> _Service:
+    settings = {
+        "DIR": str(options.data_dir / "cache"),
+        "CAPACITY_BYTES": str(options.cache_capacity_bytes),
+        "SIGNING_KEYS": _signing(secrets),
+    }
+    return _Service("cache", "cdn_cache", "cache-1", 1, settings, http_port=ports.cache)
+
+
+def _worker(options: SystemOptions, number: int, port: int) -> _Service:
+    settings = {
+        "MODEL": options.cloud_model,
+        "THREADS": str(options.threads),
+        "ACK_WAIT_S": f"{options.ack_wait_s:g}",
+    }
+    return _Service("worker", "core_cloud", f"worker-{number}", 2, settings, grpc_port=port)
+
+
+def _edge(options: SystemOptions, ports: Ports, secrets: Secrets, number: int) -> _Service:
+    settings = {
+        "SCHEDULER_ADDRESSES": f"{HOST}:{ports.scheduler}",
+        "CACHE_URL": f"http://{HOST}:{ports.cache}",
+        "DRAFT_MODEL": options.draft_model,
+        "CLOUD_MODEL": options.cloud_model,
+        "THREADS": str(options.threads),
+        "SIGNING_KEYS": _signing(secrets),
+    }
+    http, grpc = ports.edges_http[number - 1], ports.edges_grpc[number - 1]
+    return _Service("edge", "edge_node", f"edge-{number}", 3, settings, http_port=http, grpc_port=grpc)
+
+
+def _signing(secrets: Secrets) -> str:
+    return f"up:{secrets.signing_key_hex}"
+
+
+def _process(options: SystemOptions, service: _Service, common: Mapping[str, str]) -> ProcessPlan:
+    """The process of a service: the environment it reads, and how it is found."""
+    own = {**common, "NODE_ID": service.name, **service.settings}
+    endpoint = {"kind": service.kind, "node_id": service.name}
+    if service.http_port is not None:
+        own["HTTP_PORT"] = str(service.http_port)
+        endpoint["http_url"] = f"http://{HOST}:{service.http_port}"
+    if service.grpc_port is not None:
+        own["GRPC_PORT"] = str(service.grpc_port)
+        endpoint["grpc_address"] = f"{HOST}:{service.grpc_port}"
+    prefix = f"ADAPTIVEGEN_{service.kind.upper()}_"
+    settings = {f"{prefix}{name}": value for name, value in own.items()}
+    return ProcessPlan(
+        name=service.name,
+        argv=(options.python, "-m", service.module),
+        env={**options.environment, "GRPC_ENABLE_FORK_SUPPORT": "0", **settings, **options.extra},
+        probe="grpc" if service.http_port is None else "http",
+        address=f"{HOST}:{service.grpc_port if service.http_port is None else service.http_port}",
+        stage=service.stage,
+        endpoint=endpoint,
+    )
 
 
 @dataclass(frozen=True, slots=True)

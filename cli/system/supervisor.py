@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from adaptivegen.clock import Clock
+from adaptivegen.drain import DEFAULT_GRACE_S, kill_after_s
 from adaptivegen.errors import AdaptiveGenError, NodeUnavailable
 from cli.system import data_dir as data
 from cli.system.broker import configuration, find_binary
@@ -26,7 +27,7 @@ from cli.system.readiness import is_ready
 
 READY_TIMEOUT_S = 120.0
 PROBE_EVERY_S = 0.1
-GRACE_S = 15.0
+GRACE_S = kill_after_s(DEFAULT_GRACE_S)
 
 
 class System:
@@ -201,5 +202,7 @@ async def running_system(
             configuration(port=ports.broker, store_dir=broker_dir, password=secrets.broker_password),
         )
         plans = plan_system(options, ports, secrets, [str(binary), "-c", str(config)])
-        async with supervised(options.data_dir, plans, clock=clock, announce=announce) as system:
+        async with supervised(
+            options.data_dir, plans, clock=clock, announce=announce, grace_s=options.kill_after_s
+        ) as system:
             yield system

@@ -92,8 +92,8 @@ async def test_a_step_is_repeated_while_it_may_pass_and_not_when_it_cannot() -> 
             raise BrokerUnavailable("away")
 
     trying = asyncio.get_running_loop().create_task(retry_until(step, stop=stop, clock=clock, what="broker"))
-    await asyncio.sleep(0)
-    await clock.advance(60)
+    while not trying.done():
+        await clock.advance(1)
     assert (await trying, calls) == (True, 4)
 
     async def hopeless() -> None:
@@ -103,6 +103,17 @@ async def test_a_step_is_repeated_while_it_may_pass_and_not_when_it_cannot() -> 
         await retry_until(hopeless, stop=stop, clock=clock, what="broker")
     stop.set()
     assert await retry_until(hopeless, stop=stop, clock=clock, what="broker") is False
+
+
+async def test_a_stop_during_a_pause_ends_it_without_waiting() -> None:
+    clock, stop = ManualClock(), asyncio.Event()
+
+    async def step() -> None:
+        stop.set()
+        raise BrokerUnavailable("away")
+
+    assert await retry_until(step, stop=stop, clock=clock, what="broker") is False
+    assert clock.monotonic_s() == 0.0
 
 
 async def test_a_guarded_bug_ends_its_own_task_only() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adaptivegen.drain import watchdog_s
 from adaptivegen.errors import InvalidRequest
 from cli.system.layout import (
     Ports,
@@ -84,8 +85,26 @@ def test_models_leases_and_extra_settings_reach_the_processes() -> None:
     edge, worker = made["edge-1"].env, made["worker-1"].env
     assert (edge["ADAPTIVEGEN_EDGE_DRAFT_MODEL"], edge["ADAPTIVEGEN_EDGE_CLOUD_MODEL"]) == ("d", "c")
     assert (worker["ADAPTIVEGEN_WORKER_MODEL"], worker["ADAPTIVEGEN_WORKER_THREADS"]) == ("c", "3")
-    assert edge["ADAPTIVEGEN_EDGE_ACK_WAIT_S"] == worker["ADAPTIVEGEN_WORKER_ACK_WAIT_S"] == "4.5"
+    assert worker["ADAPTIVEGEN_WORKER_ACK_WAIT_S"] == "4.5"
     assert edge["ADAPTIVEGEN_EDGE_LOG_LEVEL"] == "debug"
+
+
+def test_every_process_has_the_grace_from_which_the_supervisors_patience_follows() -> None:
+    wanted = options(drain_grace_s=42.5)
+    given = {
+        value
+        for name, plan in plans(drain_grace_s=42.5).items()
+        for key, value in plan.env.items()
+        if key.endswith("_DRAIN_GRACE_S")
+    }
+    assert given == {"42.5"}
+    assert wanted.drain_grace_s < watchdog_s(wanted.drain_grace_s) < wanted.kill_after_s
+
+
+@pytest.mark.parametrize("grace_s", [0.0, -1.0, 601.0, float("nan")])
+def test_a_grace_no_process_would_take_is_refused(grace_s: float) -> None:
+    with pytest.raises(InvalidRequest, match="drain_grace_s"):
+        options(drain_grace_s=grace_s).check()
 
 
 def test_no_secret_stands_in_an_argument_list() -> None:
