@@ -93,6 +93,7 @@ async def test_a_step_is_repeated_while_it_may_pass_and_not_when_it_cannot() -> 
 
     trying = asyncio.get_running_loop().create_task(retry_until(step, stop=stop, clock=clock, what="broker"))
     while not trying.done():
+        await asyncio.sleep(0)
         await clock.advance(1)
     assert (await trying, calls) == (True, 4)
 
