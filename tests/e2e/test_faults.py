@@ -171,6 +171,12 @@ def test_the_index_is_rebuilt_from_the_store_when_the_broker_lost_everything(sys
     system.start()
     with system.client(0) as client:
         again = client.get(f"/v1/videos/{done['id']}").json()
+
+        def listed() -> set[str]:
+            return {video["id"] for video in client.get("/v1/videos", params={"limit": 100}).json()["data"]}
+
+        stored = {path.parent.name for path in system.stored("jobs/local/*/spec")}
+        system.wait(lambda: listed() == stored)
     for field in ("status", "final", "draft", "plan", "prompt", "seed", "completed_at"):
         assert again[field] == done[field]
 
