@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import ServiceSettings, SigningMixin
+from adaptivegen.settings import ServiceSettings, SigningMixin, refused
 
 
 class CacheSettings(ServiceSettings, SigningMixin):
@@ -16,6 +16,7 @@ class CacheSettings(ServiceSettings, SigningMixin):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_CACHE_")
 
+    nats_urls: str = Field("", description="Comma-separated NATS URLs to register at; empty: it does not register.")
     http_port: int = Field(0, ge=0, le=65535, description="Port to serve on; 0 takes a free one.")
     dir: Path = Field(Path("/var/cache/adaptivegen"), description="Folder of the cached objects.")
     capacity_bytes: int = Field(10 * 1024**3, gt=0, description="Most bytes kept in the folder.")
@@ -23,5 +24,5 @@ class CacheSettings(ServiceSettings, SigningMixin):
     @model_validator(mode="after")
     def _signed(self) -> Self:
         if self.auth == "required" and not self.signing_keys.get_secret_value():
-            raise ValueError("auth=required needs signing_keys")
+            raise refused("signing_keys", "", "auth=required needs signing_keys")
         return self

@@ -22,4 +22,4 @@ class WorkerSettings(ServiceSettings):
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the model.")
     ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job; renewed every third of it.")
     draft_wait_s: float = Field(20.0, gt=0, le=600, description="How long a refine waits for its draft.")
-    step_timeout_s: float = Field(120.0, gt=0, description="A model silent for longer is killed.")
+    step_timeout_s: float = Field(120.0, gt=0, le=3600, description="A model silent for longer is killed.")

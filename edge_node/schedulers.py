@@ -17,12 +17,15 @@ async def find_schedulers(client: PlacementClient, discovery: Discovery, *, cloc
     A source that cannot be read, or that knows none, leaves the last known: they may well still answer.
     """
     known: list[str] = []
+    failure = ""
     while not fixed:
         try:
             found = [node.grpc_address for node in await discovery.endpoints("scheduler") if node.grpc_address]
+            failure = ""
         except AdaptiveGenError as exc:
-            get_logger().debug("schedulers_not_read", error=exc.message)
-            found = known
+            if exc.message != failure:  # said once: without a list this edge decides alone
+                get_logger().warning("schedulers_not_read", code=exc.code, error=exc.message)
+            failure, found = exc.message, known
         if found and found != known:
             get_logger().info("schedulers_found", addresses=found)
             await client.update(found)

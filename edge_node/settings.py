@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import ServiceSettings, SigningMixin
+from adaptivegen.discovery.base import is_address, is_url
+from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, SigningMixin, is_loopback, refused
+
+MIN_PEPPER_CHARS = 16
 
 
 class EdgeSettings(ServiceSettings, SigningMixin):
@@ -21,6 +23,7 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     scheduler_addresses: str = Field(
         "", description="Comma-separated host:port of schedulers; empty: those that registered with the broker."
     )
+    insecure_peers: bool = Field(False, description="Call schedulers without TLS although this edge speaks it.")
     place_budget_s: float = Field(0.05, gt=0, le=5, description="Time for `Place`; then the edge decides alone.")
     cache_url: str = Field("", description="Base URL of the media cache; empty serves media from here.")
     draft_model: str = Field("pocket-draft", description="Model card of drafts.")
@@ -28,20 +31,51 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
     max_waiting_drafts: int = Field(16, ge=1, le=10_000, description="Drafts that may wait for the model.")
-    ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job, as the workers have it.")
-    max_upload_bytes: int = Field(32 * 1024 * 1024, gt=0, description="Largest request body.")
-    media_url_ttl_s: float = Field(3600.0, gt=0, description="Validity of signed media URLs.")
-    api_keys_file: Path | None = Field(None, description="JSON file of API keys (see edge_node.auth).")
+    max_upload_bytes: int = Field(32 * 1024 * 1024, gt=0, le=1024**3, description="Largest request body.")
+    media_url_ttl_s: float = Field(3600.0, gt=0, le=LONGEST_S, description="Validity of signed media URLs.")
+    api_keys_file: ReadableFile | None = Field(None, description="JSON file of API keys (see edge_node.auth).")
     api_key_pepper: SecretStr = Field(SecretStr(""), description="Secret the stored key digests are keyed with.")
+
+    @field_validator("scheduler_addresses")
+    @classmethod
+    def _legal_addresses(cls, value: str) -> str:
+        if not all(is_address(part.strip()) for part in value.split(",") if part.strip()):
+            raise ValueError("host:port, comma-separated")
+        return value
+
+    @field_validator("cache_url")
+    @classmethod
+    def _legal_cache_url(cls, value: str) -> str:
+        if value and not is_url(value):
+            raise ValueError("http(s)://host[:port]")
+        return value
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
-        if self.auth == "required":
-            if self.api_keys_file is None or len(self.api_key_pepper.get_secret_value()) < 16:
-                raise ValueError("auth=required needs api_keys_file and an api_key_pepper of 16 characters or more")
-            if self.tls_cert is None:
-                raise ValueError("auth=required needs tls_cert and tls_key: keys must not travel in the clear")
+        if self.auth != "required":
+            return self
+        if self.api_keys_file is None:
+            raise refused("api_keys_file", "", "auth=required needs api_keys_file and api_key_pepper")
+        if len(self.api_key_pepper.get_secret_value()) < MIN_PEPPER_CHARS:
+            raise refused("api_key_pepper", "(secret)", f"{MIN_PEPPER_CHARS} characters or more, with auth=required")
+        if self.tls_cert is None:
+            raise refused("tls_cert", "", "auth=required needs tls_cert and tls_key: keys must not travel in the clear")
         return self
+
+    @model_validator(mode="after")
+    def _peers(self) -> Self:
+        """With TLS here the schedulers surely speak it too; called in the clear they would never answer, and this edge
+        would decide alone for ever."""
+        if self.tls_cert is not None and self.clear_to_strangers and not self.insecure_peers:
+            limit = "required with tls_cert, unless all scheduler_addresses are loopback or insecure_peers=true"
+            raise refused("tls_client_ca", "", limit)
+        return self
+
+    @property
+    def clear_to_strangers(self) -> bool:
+        """Whether schedulers on other machines would be called without TLS."""
+        hosts = [address.rpartition(":")[0] for address in self.schedulers()]
+        return self.tls_client_ca is None and not (hosts and all(is_loopback(host) for host in hosts))
 
     def schedulers(self) -> list[str]:
         """The scheduler addresses as a list."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import ServiceSettings
+from adaptivegen.settings import LONGEST_S, ServiceSettings
 from scheduler.decide.qoe import Costs, QoeSettings
 
 
@@ -16,17 +16,16 @@ class SchedulerSettings(ServiceSettings):
 
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
-    ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job, as the workers have it.")
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
     reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
     draft_weight_iterate: float = Field(0.5, ge=0, le=1, description="What the draft counts for when iterating.")
     draft_weight_render: float = Field(0.15, ge=0, le=1, description="What the draft counts for when rendering.")
-    draft_best_s: float = Field(0.5, gt=0, description="A draft this early pleases fully.")
-    draft_worst_s: float = Field(10.0, gt=0, description="A draft this late pleases no more.")
-    final_best_s: float = Field(5.0, gt=0, description="A final this early pleases fully.")
-    final_worst_s: float = Field(120.0, gt=0, description="A final this late pleases no more.")
-    cost_iterate: float = Field(1.0, ge=0, description="QoE points a cloud second must bring when iterating.")
-    cost_render: float = Field(0.005, ge=0, description="QoE points a cloud second must bring when rendering.")
+    draft_best_s: float = Field(0.5, gt=0, le=LONGEST_S, description="A draft this early pleases fully.")
+    draft_worst_s: float = Field(10.0, gt=0, le=LONGEST_S, description="A draft this late pleases no more.")
+    final_best_s: float = Field(5.0, gt=0, le=LONGEST_S, description="A final this early pleases fully.")
+    final_worst_s: float = Field(120.0, gt=0, le=LONGEST_S, description="A final this late pleases no more.")
+    cost_iterate: float = Field(1.0, ge=0, le=1e6, description="QoE points a cloud second must bring when iterating.")
+    cost_render: float = Field(0.005, ge=0, le=1e6, description="QoE points a cloud second must bring when rendering.")
 
     def qoe(self) -> QoeSettings:
         """The QoE function's settings; raises SettingsInvalid for anchors out of order."""

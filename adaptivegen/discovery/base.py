@@ -38,9 +38,9 @@ class Endpoint:
         check_name(self.node_id, field="node_id")
         if self.region is not None:
             check_name(self.region, field="region")
-        if self.http_url is not None and not _is_url(self.http_url):
+        if self.http_url is not None and not is_url(self.http_url):
             raise InvalidRequest.field("http_url", self.http_url, _URL_LIMIT)
-        if self.grpc_address is not None and not _is_address(self.grpc_address):
+        if self.grpc_address is not None and not is_address(self.grpc_address):
             raise InvalidRequest.field("grpc_address", self.grpc_address, _ADDRESS_LIMIT)
         if self.http_url is None and self.grpc_address is None:
             raise InvalidRequest.field("http_url", None, "an address: http_url or grpc_address, or both")
@@ -56,6 +56,10 @@ class Discovery(Protocol):
     async def endpoints(self, kind: str) -> list[Endpoint]:
         """All known endpoints of a kind, by node id; none is an empty list. Raises InvalidRequest for what cannot be
         a kind, NodeUnavailable or BrokerUnavailable when the source cannot be read."""
+        ...
+
+    async def register(self, endpoint: Endpoint) -> None:
+        """Keep `endpoint` listed until cancelled, then take it out; returns at once where operators keep the list."""
         ...
 
 
@@ -78,7 +82,8 @@ def parse_endpoint(value: object, *, where: str) -> Endpoint:
         raise InvalidRequest(f"{where}.{exc.message}", param=f"{where}.{exc.param}") from exc
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether it is `http(s)://host[:port]` and nothing more."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -91,7 +96,8 @@ def _is_url(text: str) -> bool:
     return bare and whole and _HOST.fullmatch(host) is not None
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is `host:port`."""
     host, colon, port = text.rpartition(":")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
     return bool(colon) and _HOST.fullmatch(host) is not None and 1 <= number <= 65535

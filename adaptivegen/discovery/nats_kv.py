@@ -12,7 +12,7 @@ from contextlib import suppress
 from adaptivegen.bus.base import Bus, Entry, KeyValue
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint, parse_endpoint
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, first_error
 from adaptivegen.ids import check_name
 from adaptivegen.telemetry import get_logger
 
@@ -44,7 +44,7 @@ class NatsDiscovery:
             async with asyncio.TaskGroup() as group:
                 reads = [group.create_task(read(key)) for key in await bucket.keys(f"{kind}.")]
         except BaseExceptionGroup as errors:
-            raise next((e for e in errors.exceptions if isinstance(e, AdaptiveGenError)), errors) from errors
+            raise first_error(errors) from errors
         found = [_decode(entry) for task in reads if (entry := task.result()) is not None]
         return sorted((endpoint for endpoint in found if endpoint is not None), key=lambda e: e.node_id)
 

@@ -28,6 +28,9 @@ class StaticFile:
             (endpoint for endpoint in self._read() if endpoint.kind == kind), key=lambda endpoint: endpoint.node_id
         )
 
+    async def register(self, endpoint: Endpoint) -> None:
+        """Nothing: whoever wrote the file lists the nodes."""
+
     def _read(self) -> list[Endpoint]:
         try:
             with self._path.open("rb") as file:

@@ -43,11 +43,12 @@ class JumpingClock(ManualClock):
         return super().now_ns() + self.jump_ns
 
 
-def test_authentication_without_certificates_is_refused() -> None:
+def test_authentication_without_certificates_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="tls_client_ca"):
         settings().require_mutual_tls()
     settings(auth="loopback").require_mutual_tls()
-    pem = Path("cert.pem")
+    pem = tmp_path / "cert.pem"
+    pem.write_text("PEM")
     settings(tls_cert=pem, tls_key=pem, tls_client_ca=pem).require_mutual_tls()
 
 
