@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -41,16 +41,13 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """One ASGI application on one socket."""
 
-    def __init__(
-        self, application: Any, listener: socket.socket, *, cert: Path | None, key: Path | None, drain_s: float
-    ) -> None:
+    def __init__(self, application: Any, listener: socket.socket, *, cert: Path | None, key: Path | None) -> None:
         config = uvicorn.Config(
             application,
             log_config=None,
             access_log=False,
             lifespan="off",
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(drain_s),
             ssl_certfile=cert,
             ssl_keyfile=key,
             server_header=False,
@@ -60,9 +57,11 @@ class HttpServer:
         self._listener = listener
 
     async def run(self) -> None:
-        """Serve until `stop`, then finish open responses within the drain time."""
+        """Serve until `stop`, then finish open responses within what it was given."""
         await self._server.serve(sockets=[self._listener])
 
-    def stop(self) -> None:
-        """Take no more; `run` returns when drained."""
+    def stop(self, *, within_s: float) -> None:
+        """Take no more; `run` returns when open responses have ended, after `within_s` at the latest."""
+        # uvicorn declares whole seconds and hands them to asyncio, which takes fractions.
+        self._server.config.timeout_graceful_shutdown = cast(int, within_s)
         self._server.should_exit = True

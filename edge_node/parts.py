@@ -1,0 +1,151 @@
+"""The parts of an edge node and how they are wired to one another. No decisions, no order of start or drain."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from adaptivegen.blob.selftest import selftest
+from adaptivegen.blob.store import open_store
+from adaptivegen.bus.base import Bus
+from adaptivegen.clock import Clock
+from adaptivegen.errors import ModelNotFound
+from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.media.upload import UploadLimits
+from adaptivegen.models.card import ModelCard
+from adaptivegen.models.registry import card_names, load_card
+from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.video import Authenticator
+from adaptivegen.tls import client_tls
+from edge_node.auth import ApiKeys, Loopback, read_keys
+from edge_node.delivery import Delivery
+from edge_node.draft.desk import DraftDesk
+from edge_node.follow import Follower
+from edge_node.hub import EventHub
+from edge_node.metrics import EdgeMetrics
+from edge_node.settings import EdgeSettings
+from edge_node.videos import EdgeIdentity, Videos
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The parts of one edge that run, serve or are drained."""
+
+    runner: ModelRunner
+    hub: EventHub
+    desk: DraftDesk
+    delivery: Delivery
+    follower: Follower
+    scheduler: PlacementClient
+    videos: Videos
+    metrics: EdgeMetrics
+
+
+async def build(
+    settings: EdgeSettings,
+    *,
+    grpc_address: str,
+    clock: Clock,
+    rng: random.Random,
+    bus: Bus,
+    resources: AsyncExitStack,
+) -> Edge:
+    """Test the store, load the draft model and wire everything; what has to be closed goes to `resources`.
+
+    Raises SettingsInvalid for an unknown model, StoreUnsafe, and what the store and the model raise.
+    """
+    card = _card(settings, "draft_model")
+    _card(settings, "cloud_model")
+    jobs = await _job_store(settings, bus, clock=clock, rng=rng, resources=resources)
+    runner = await _draft_model(settings, clock=clock, resources=resources)
+    metrics = EdgeMetrics()
+    hub = EventHub(node_id=settings.node_id, jobs=jobs, clock=clock)
+    desk = DraftDesk(
+        node_id=settings.node_id,
+        runner=runner,
+        jobs=jobs,
+        hub=hub,
+        card=card,
+        clock=clock,
+        observe=metrics.observe,
+    )
+    metrics.watch(desk)
+    delivery, scheduler = _peers(settings, clock=clock, resources=resources)
+    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler)
+    videos = Videos(
+        identity=_identity(settings, grpc_address),
+        jobs=jobs,
+        hub=hub,
+        desk=desk,
+        runner=runner,
+        draft_card=card,
+        placer=scheduler,
+        clock=clock,
+        rng=rng,
+        max_waiting_drafts=settings.max_waiting_drafts,
+        upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
+        on_accepted=follower.follow,
+    )
+    return Edge(runner, hub, desk, delivery, follower, scheduler, videos, metrics)
+
+
+def authenticator(settings: EdgeSettings) -> Authenticator:
+    """Who may ask; raises SettingsInvalid for a key file that is none."""
+    if settings.auth == "loopback" or settings.api_keys_file is None:
+        return Loopback()
+    return ApiKeys(read_keys(settings.api_keys_file), pepper=settings.api_key_pepper.get_secret_value())
+
+
+def _card(settings: EdgeSettings, field: str) -> ModelCard:
+    try:
+        return load_card(getattr(settings, field))
+    except ModelNotFound as exc:
+        raise settings.refuse(field, ", ".join(card_names())) from exc
+
+
+async def _job_store(
+    settings: EdgeSettings, bus: Bus, *, clock: Clock, rng: random.Random, resources: AsyncExitStack
+) -> JobStore:
+    blob = open_store(settings.store_url)
+    resources.push_async_callback(blob.close)
+    await selftest(blob, rng)
+    return JobStore(blob=blob, bus=bus, clock=clock)
+
+
+async def _draft_model(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -> ModelRunner:
+    runner = ModelRunner(
+        "edge_node.draft.child",
+        [settings.draft_model, str(settings.threads)],
+        clock=clock,
+        max_waiting=settings.max_waiting_drafts,
+    )
+    resources.push_async_callback(runner.close)
+    await runner.start()
+    return runner
+
+
+def _peers(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -> tuple[Delivery, PlacementClient]:
+    """The media cache and the schedulers, as this edge reaches them."""
+    tls = client_tls(settings)
+    delivery = Delivery(
+        settings.cache_url,
+        keys=settings.signing_key_map(),
+        ttl_s=settings.media_url_ttl_s,
+        clock=clock,
+        ca=settings.tls_client_ca,
+    )
+    resources.push_async_callback(delivery.close)
+    scheduler = PlacementClient(settings.schedulers(), clock=clock, budget_s=settings.place_budget_s, tls=tls)
+    resources.push_async_callback(scheduler.close)
+    return delivery, scheduler
+
+
+def _identity(settings: EdgeSettings, grpc_address: str) -> EdgeIdentity:
+    return EdgeIdentity(
+        node_id=settings.node_id,
+        grpc_address=grpc_address,
+        pool=settings.pool,
+        default_model=settings.cloud_model,
+    )
