@@ -110,3 +110,19 @@ def test_a_full_store_refuses_new_videos_and_delays_the_one_at_work(edge: httpx.
     filler.unlink()
     assert finish(edge, video["id"], timeout_s=150)["status"] == "completed"
     assert finish(edge, submit(edge, PROMPT, seed=22)["id"])["status"] == "completed"
+
+
+def test_a_read_only_store_refuses_new_videos_and_serves_what_is_there(edge: httpx.Client, system: UpSystem) -> None:
+    store = system.data / "store"
+    if not store.is_mount():
+        pytest.skip("mounting a small disk needs root")
+    done = finish(edge, submit(edge, PROMPT, seed=30)["id"])
+    subprocess.run(["mount", "-o", "remount,ro", str(store)], check=True)
+    try:
+        answer = edge.post("/v1/videos", json={"prompt": PROMPT, "seed": 31})
+        assert answer.status_code == 507, answer.text
+        assert answer.json()["error"]["code"] == "storage_read_only"
+        assert len(edge.get(f"/v1/videos/{done['id']}/content").content) == done["final"]["size_bytes"]
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(store)], check=True)
+    assert finish(edge, submit(edge, PROMPT, seed=31)["id"])["status"] == "completed"
