@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from adaptivegen.blob.store import open_store
+from adaptivegen.broker import open_bus
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.source import open_discovery
+from adaptivegen.process import end, retry_until
 from adaptivegen.serving import bind
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
@@ -19,36 +24,58 @@ from cdn_cache.store.disk import DiskStore
 
 
 async def serve(settings: CacheSettings, *, clock: Clock, stop: asyncio.Event) -> None:
-    """Run the cache until `stop`, then finish open responses. Runs on stock asyncio, which has sendfile."""
+    """Run the cache until `stop`, then finish open responses. Runs on stock asyncio, which has sendfile. Raises
+    SettingsInvalid, or what the folder and the store raise at start."""
     configure_logging("cache", settings.node_id, settings.log_level)
     get_logger().info("starting", **describe(settings))
-    blob = open_store(settings.store_url)
-    store = DiskStore(settings.dir, Lru(settings.capacity_bytes), blob)
-    keys = settings.signing_key_map()
-    api = CacheApi(store, node_id=settings.node_id, keys=keys, clock=clock, ready=lambda: not stop.is_set())
+    tls = _tls(settings)
     listener = bind(settings.host, settings.http_port)
-    runner = web.AppRunner(
-        api.application(), access_log=None, handle_signals=False, shutdown_timeout=settings.drain_grace_s
-    )
-    async with asyncio.TaskGroup() as group:
-        opened = asyncio.Event()
-        running = group.create_task(store.run(opened))
-        await opened.wait()
-        await runner.setup()
-        tls = _tls(settings)
-        await web.SockSite(runner, listener, ssl_context=tls).start()
-        host, port = listener.getsockname()[:2]
-        get_logger().info("ready", address=f"{'https' if tls else 'http'}://{host}:{port}")
-        await stop.wait()
-        await runner.cleanup()
-        running.cancel()
-    await blob.close()
+    url = f"{'https' if tls else 'http'}://{settings.advertised(int(listener.getsockname()[1]))}"
+    async with AsyncExitStack() as resources:
+        blob = open_store(settings.store_url)
+        resources.push_async_callback(blob.close)
+        store = DiskStore(settings.dir, Lru(settings.capacity_bytes), blob)
+        keys = settings.signing_key_map()
+        api = CacheApi(store, node_id=settings.node_id, keys=keys, clock=clock, ready=lambda: not stop.is_set())
+        runner = web.AppRunner(
+            api.application(), access_log=None, handle_signals=False, shutdown_timeout=settings.drain_grace_s
+        )
+        async with asyncio.TaskGroup() as group:
+            opened = asyncio.Event()
+            running = group.create_task(store.run(opened))
+            await opened.wait()
+            await runner.setup()
+            await web.SockSite(runner, listener, ssl_context=tls).start()
+            listed = group.create_task(_register(settings, url, clock=clock, stop=stop))
+            get_logger().info("ready", address=url)
+            await stop.wait()
+            closing = group.create_task(runner.cleanup())  # the doors close at once, open responses may end
+            await end(listed)
+            await closing
+            await end(running)
     get_logger().info("stopped")
+
+
+async def _register(settings: CacheSettings, url: str, *, clock: Clock, stop: asyncio.Event) -> None:
+    """Stay listed for edges that are told of no cache; the cache serves whether the broker is there or not."""
+    if not settings.nats_servers():
+        return
+    bus = open_bus(settings)
+    try:
+        if await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
+            discovery = open_discovery(settings.discovery, bus, clock)
+            await discovery.register(Endpoint("cache", settings.node_id, http_url=url))
+    finally:
+        await bus.close()
 
 
 def _tls(settings: CacheSettings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as exc:
+        limit = f"a certificate (PEM) with its private key in tls_key ({exc})"
+        raise settings.refuse("tls_cert", limit) from exc
     return context

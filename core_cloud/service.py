@@ -4,62 +4,131 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
-from adaptivegen.bus.nats import NatsBus
+from adaptivegen.broker import open_bus
+from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.source import open_discovery
+from adaptivegen.drain import Grace
+from adaptivegen.errors import ModelNotFound
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.models.registry import load_card
+from adaptivegen.models.card import ModelCard
+from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
-from adaptivegen.rpc.channel import ClientTls
-from adaptivegen.rpc.server import RpcServer, ServerTls
+from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
+from adaptivegen.tls import client_tls, server_tls
 from core_cloud.drafts import DraftSource
 from core_cloud.settings import WorkerSettings
 from core_cloud.worker import Worker
 
 
 async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
-    """Run the worker until `stop`, then drain. Raises SettingsInvalid, ModelNotFound or StoreUnsafe at start."""
+    """Run the worker until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises."""
     configure_logging("worker", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
     get_logger().info("starting", **describe(settings))
-    card = load_card(settings.model)
-    blob = open_store(settings.store_url)
-    await selftest(blob, rng)
+    card = _card(settings)
+    server = RpcServer(rng=rng)
+    port = server.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=True))
+    endpoint = Endpoint("worker", settings.node_id, grpc_address=settings.advertised(port))
+    async with AsyncExitStack() as resources:
+        blob = open_store(settings.store_url)
+        resources.push_async_callback(blob.close)
+        await selftest(blob, rng)
+        runner = await _model(settings, clock=clock, resources=resources)
+        bus = open_bus(settings)
+        resources.push_async_callback(bus.close)
+        if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
+            return
+        worker = _worker(settings, JobStore(blob=blob, bus=bus, clock=clock), bus, runner, card, clock=clock)
+        await server.start()
+        resources.push_async_callback(server.drain, grace_s=0)
+        report = _reporter(settings, worker, runner, endpoint, clock.now_ns(), stop)
+        await _run(settings, worker, runner, server, endpoint, report, bus=bus, clock=clock, stop=stop)
+    get_logger().info("stopped")
+
+
+async def _run(
+    settings: WorkerSettings,
+    worker: Worker,
+    runner: ModelRunner,
+    server: RpcServer,
+    endpoint: Endpoint,
+    report: Callable[[], NodeReport],
+    *,
+    bus: Bus,
+    clock: Clock,
+    stop: asyncio.Event,
+) -> None:
+    """Take jobs until `stop`; the one at hand may then finish within the grace, or is given back."""
+    heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
+    discovery = open_discovery(settings.discovery, bus, clock)
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(worker.run())
+        others = [group.create_task(part) for part in (heartbeat.run(), runner.keep(), discovery.register(endpoint))]
+        get_logger().info("ready", address=endpoint.grpc_address, model=settings.model, pool=settings.pool)
+        await stop.wait()
+        grace = Grace(clock, settings.drain_grace_s)
+        await server.set_serving(False)
+        await worker.drain(grace_s=grace.left_s)
+        await end(working, *others)
+
+
+def _card(settings: WorkerSettings) -> ModelCard:
+    try:
+        return load_card(settings.model)
+    except ModelNotFound as exc:
+        raise settings.refuse("model", ", ".join(card_names())) from exc
+
+
+async def _model(settings: WorkerSettings, *, clock: Clock, resources: AsyncExitStack) -> ModelRunner:
+    """The model, loaded in its child."""
     runner = ModelRunner(
         "core_cloud.engine.child",
         [settings.model, settings.backend, str(settings.threads)],
         clock=clock,
         step_timeout_s=settings.step_timeout_s,
     )
+    resources.push_async_callback(runner.close)
     await runner.start()
-    bus = NatsBus(settings.nats_servers(), name=settings.node_id)
-    if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
-        return
-    jobs = JobStore(blob=blob, bus=bus, clock=clock)
-    tls = _client_tls(settings)
-    worker = Worker(
+    return runner
+
+
+def _worker(
+    settings: WorkerSettings, jobs: JobStore, bus: Bus, runner: ModelRunner, card: ModelCard, *, clock: Clock
+) -> Worker:
+    return Worker(
         node_id=settings.node_id,
         jobs=jobs,
         bus=bus,
         runner=runner,
-        drafts=DraftSource(jobs=jobs, wait_s=settings.draft_wait_s, tls=tls),
+        drafts=DraftSource(jobs=jobs, wait_s=settings.draft_wait_s, tls=client_tls(settings)),
         card=card,
         clock=clock,
         pool=settings.pool,
         lease_s=settings.ack_wait_s,
     )
-    server = RpcServer(rng=rng)
-    port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_server_tls(settings))
-    await server.start()
-    address = settings.advertised(port)
-    started_at_ns = clock.now_ns()
+
+
+def _reporter(
+    settings: WorkerSettings,
+    worker: Worker,
+    runner: ModelRunner,
+    endpoint: Endpoint,
+    started_at_ns: int,
+    stop: asyncio.Event,
+) -> Callable[[], NodeReport]:
+    """What the heartbeat says of this worker."""
 
     def report() -> NodeReport:
         return NodeReport(
@@ -68,7 +137,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
             seq=0,
             sent_at_ns=0,
             started_at_ns=started_at_ns,
-            grpc_address=address,
+            grpc_address=endpoint.grpc_address or "",
             pool=settings.pool,
             models=(settings.model,),
             ready=runner.ready,
@@ -78,30 +147,4 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
         )
 
-    heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
-    async with asyncio.TaskGroup() as group:
-        beating = group.create_task(heartbeat.run())
-        keeping = group.create_task(runner.keep())
-        working = group.create_task(worker.run())
-        get_logger().info("ready", address=address, model=settings.model, pool=settings.pool)
-        await stop.wait()
-        await server.set_serving(False)
-        await worker.drain(grace_s=settings.drain_grace_s)
-        await end(working, beating, keeping)
-    await server.drain(grace_s=1.0)
-    await runner.close()
-    await bus.close()
-    await blob.close()
-    get_logger().info("stopped")
-
-
-def _server_tls(settings: WorkerSettings) -> ServerTls | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    return ServerTls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)
-
-
-def _client_tls(settings: WorkerSettings) -> ClientTls | None:
-    if settings.tls_client_ca is None:
-        return None
-    return ClientTls(ca=settings.tls_client_ca, cert=settings.tls_cert, key=settings.tls_key)
+    return report

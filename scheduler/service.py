@@ -12,10 +12,11 @@ from contextlib import AsyncExitStack
 
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
-from adaptivegen.bus.nats import NatsBus
+from adaptivegen.broker import open_bus
+from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
-from adaptivegen.discovery.nats_kv import NatsDiscovery
+from adaptivegen.discovery.source import open_discovery
 from adaptivegen.jobs.reconcile import keep_reconciling
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
@@ -23,9 +24,10 @@ from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.admin import AdminServicer
 from adaptivegen.rpc.placement import PlacementServicer
-from adaptivegen.rpc.server import RpcServer, ServerTls
+from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
+from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
 from scheduler.decide.view import NodeTable, View
 from scheduler.placement import Placement
@@ -65,25 +67,27 @@ async def serve(
         resources.push_async_callback(blob.close)
         if not await retry_until(lambda: selftest(blob, rng), stop=stop, clock=clock, what="object store"):
             return
-        bus = NatsBus(settings.nats_servers(), name=settings.node_id)
+        bus = open_bus(settings)
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
-        port = server.reserve(host=settings.host, port=settings.grpc_port, tls=_tls(settings))
+        tls = server_tls(settings, mutual=True)
+        port = server.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
         watch = Watch(view.nodes, bus, clock=clock, time=time)
         endpoint = Endpoint("scheduler", settings.node_id, grpc_address=settings.advertised(port))
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            listed = group.create_task(open_discovery(settings.discovery, bus, clock).register(endpoint))
+            others = [
                 group.create_task(watch.run()),
-                group.create_task(NatsDiscovery(bus, clock).register(endpoint)),
                 group.create_task(_reconcile(jobs, bus, settings, clock=clock, stop=stop)),
             ]
             get_logger().info("ready", address=f"{settings.host}:{port}")
             await stop.wait()
-            await server.drain(grace_s=settings.drain_grace_s)
-            await end(*tasks)
+            draining = group.create_task(server.drain(grace_s=settings.drain_grace_s))
+            await end(listed, *others)
+            await draining
     get_logger().info("stopped")
 
 
@@ -95,16 +99,10 @@ def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer
 
 
 async def _reconcile(
-    jobs: JobStore, bus: NatsBus, settings: SchedulerSettings, *, clock: Clock, stop: asyncio.Event
+    jobs: JobStore, bus: Bus, settings: SchedulerSettings, *, clock: Clock, stop: asyncio.Event
 ) -> None:
     """A pass at once when the broker is there, then one every interval."""
     await retry_until(bus.start, stop=stop, clock=clock, what="broker")
     await keep_reconciling(
         jobs, patience_s=settings.reconcile_patience_s, interval_s=settings.reconcile_interval_s, clock=clock
     )
-
-
-def _tls(settings: SchedulerSettings) -> ServerTls | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    return ServerTls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca)

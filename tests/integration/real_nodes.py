@@ -1,4 +1,4 @@
-"""Whole services in the test's own loop, with the real broker, gRPC and models: an edge, and what it stands on."""
+"""Whole services in the test's own loop, with the real broker, gRPC and models: edge, scheduler, worker, cache."""
 
 import asyncio
 import random
@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.nats_kv import NatsDiscovery
+from cdn_cache.service import serve as serve_cache
+from cdn_cache.settings import CacheSettings
+from cli.system.ports import free_ports
+from core_cloud.service import serve as serve_worker
+from core_cloud.settings import WorkerSettings
 from edge_node.service import serve as serve_edge
 from edge_node.settings import EdgeSettings
+from scheduler.service import load_cards
+from scheduler.service import serve as serve_scheduler
+from scheduler.settings import SchedulerSettings
 
 CLOCK = SystemClock()
 PATIENCE_S = 60.0
@@ -72,9 +82,9 @@ async def registered(nats_url: str, kind: str, node_id: str) -> Endpoint:
 
 @asynccontextmanager
 async def service(
-    serve: Callable[[asyncio.Event], Awaitable[None]], nats_url: str, kind: str, node_id: str
+    serve: Callable[[asyncio.Event], Awaitable[None]], found: Callable[[], Awaitable[Endpoint]]
 ) -> AsyncIterator[Node]:
-    """A service from its registration to its end; an error of its own ends the block."""
+    """A service from when it is `found` to its end; an error of its own ends the block."""
     stop = asyncio.Event()
 
     async def run() -> None:
@@ -83,20 +93,82 @@ async def service(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(run())
         try:
-            yield Node(await registered(nats_url, kind, node_id), stop, serving)
+            yield Node(await found(), stop, serving)
         finally:
             stop.set()
 
 
+def on_loopback(nats_url: str, folder: Path, node_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a service of a test."""
+    common = {"node_id": node_id, "auth": "loopback", "nats_urls": nats_url, "store_url": f"file://{folder / 'store'}"}
+    return {**common, **changes}
+
+
 @asynccontextmanager
 async def edge(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
-    """An edge with the real draft model, on loopback."""
-    values = {"node_id": "edge-1", "auth": "loopback", "nats_urls": nats_url, "store_url": f"file://{folder / 'store'}"}
-    settings = EdgeSettings(**{**values, **changes})
+    """An edge with the real draft model, which registers with the broker."""
+    settings = EdgeSettings(**on_loopback(nats_url, folder, "edge-1", changes))
     async with service(
         lambda stop: serve_edge(settings, clock=CLOCK, rng=random.Random(5), stop=stop),
-        nats_url,
-        "edge",
-        settings.node_id,
+        lambda: registered(nats_url, "edge", "edge-1"),
     ) as node:
         yield node
+
+
+@asynccontextmanager
+async def listed_edge(nats_url: str, folder: Path, list_: Path, **changes: Any) -> AsyncIterator[Node]:
+    """An edge that finds nodes in the file `list_` and registers nowhere: its ports are chosen before."""
+    http, grpc = free_ports(2)
+    endpoint = Endpoint("edge", "edge-1", http_url=f"http://127.0.0.1:{http}", grpc_address=f"127.0.0.1:{grpc}")
+    own = {"discovery": f"static:{list_}", "http_port": http, "grpc_port": grpc, **changes}
+    settings = EdgeSettings(**on_loopback(nats_url, folder, "edge-1", own))
+    async with service(
+        lambda stop: serve_edge(settings, clock=CLOCK, rng=random.Random(5), stop=stop), lambda: answering(endpoint)
+    ) as node:
+        yield node
+
+
+@asynccontextmanager
+async def scheduler(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
+    """A scheduler with the real cards, which registers with the broker."""
+    settings = SchedulerSettings(**on_loopback(nats_url, folder, "scheduler-1", changes))
+    async with service(
+        lambda stop: serve_scheduler(settings, cards=load_cards(), clock=CLOCK, rng=random.Random(6), stop=stop),
+        lambda: registered(nats_url, "scheduler", "scheduler-1"),
+    ) as node:
+        yield node
+
+
+@asynccontextmanager
+async def worker(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
+    """A worker with the real cloud model, which registers with the broker."""
+    settings = WorkerSettings(**on_loopback(nats_url, folder, "worker-1", changes))
+    async with service(
+        lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(7), stop=stop),
+        lambda: registered(nats_url, "worker", "worker-1"),
+    ) as node:
+        yield node
+
+
+@asynccontextmanager
+async def cache(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
+    """A media cache with a port of its own; it is there when it answers."""
+    (http,) = free_ports(1)
+    endpoint = Endpoint("cache", "cache-1", http_url=f"http://127.0.0.1:{http}")
+    own = {"http_port": http, "dir": folder / "cache", **changes}
+    settings = CacheSettings(**on_loopback(nats_url, folder, "cache-1", own))
+    async with service(lambda stop: serve_cache(settings, clock=CLOCK, stop=stop), lambda: answering(endpoint)) as node:
+        yield node
+
+
+async def answering(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, once it says that it is ready."""
+
+    async def ask() -> Endpoint | None:
+        try:
+            async with httpx.AsyncClient(timeout=5) as client:
+                return endpoint if (await client.get(f"{endpoint.http_url}/readyz")).is_success else None
+        except httpx.HTTPError:
+            return None
+
+    return await until(f"{endpoint.node_id} being ready", ask)

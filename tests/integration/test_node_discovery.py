@@ -1,0 +1,74 @@
+"""How real nodes find one another: by the broker, where each registers and takes itself out, or by a file."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.nats_kv import NatsDiscovery
+from tests.integration import real_nodes
+from tests.integration.real_nodes import CLOCK, Node, broker, cache, listed_edge, registered, scheduler, until, worker
+from tests.servers import NatsServer
+
+Running = Callable[[str, Path], AbstractAsyncContextManager[Node]]
+
+
+async def known(nats_url: str, kind: str) -> list[Endpoint]:
+    async with broker(nats_url) as bus:
+        return await NatsDiscovery(bus, CLOCK).endpoints(kind)
+
+
+async def decider(node: Node, folder: Path, seed: int) -> str:
+    """Who decided on a new video of this edge."""
+    async with httpx.AsyncClient(timeout=20) as client:
+        body = {"prompt": "a red circle moves left", "seed": seed, "plan": "cloud"}
+        answer = await client.post(f"{node.http}/v1/videos", json=body)
+    assert answer.status_code == 202, answer.text
+    spec = json.loads((folder / f"store/jobs/local/{answer.json()['id']}/spec").read_text())
+    return str(spec["decision"]["decided_by"])
+
+
+async def test_an_edge_takes_its_scheduler_from_a_file_written_later(own_nats: NatsServer, tmp_path: Path) -> None:
+    listing = tmp_path / "nodes.json"
+    async with (
+        listed_edge(own_nats.url, tmp_path, listing, place_budget_s=5.0) as edge,
+        scheduler(own_nats.url, tmp_path) as placing,
+    ):
+        assert await decider(edge, tmp_path, 0) == "edge-1"  # the broker knows the scheduler, but is not asked
+        assert await known(own_nats.url, "edge") == []
+        listing.write_text(json.dumps({"endpoints": [placing.endpoint.fields()]}))
+        seeds = iter(range(1, 1000))
+
+        async def decided_elsewhere() -> bool | None:
+            return True if await decider(edge, tmp_path, next(seeds)) == "scheduler-1" else None
+
+        await until("the scheduler of the file deciding", decided_elsewhere)
+
+
+@pytest.mark.parametrize(("kind", "running"), [("worker", worker), ("scheduler", scheduler), ("edge", real_nodes.edge)])
+async def test_a_node_is_listed_at_the_address_it_serves_and_taken_out_at_its_end(
+    own_nats: NatsServer, tmp_path: Path, kind: str, running: Running
+) -> None:
+    async with running(own_nats.url, tmp_path) as node:
+        assert node.endpoint.kind == kind
+        assert await known(own_nats.url, kind) == [node.endpoint]
+    assert await known(own_nats.url, kind) == []
+
+
+async def test_a_cache_registers_where_it_is_told_of_a_broker(own_nats: NatsServer, tmp_path: Path) -> None:
+    async with cache(own_nats.url, tmp_path) as node:
+        assert await registered(own_nats.url, "cache", "cache-1") == node.endpoint
+    assert await known(own_nats.url, "cache") == []
+
+
+async def test_a_cache_serves_without_a_broker_and_ends_while_it_looks_for_one(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    async with cache("", tmp_path / "told of none"):
+        assert await known(own_nats.url, "cache") == []
+    async with cache("nats://127.0.0.1:1", tmp_path / "told of one that is away"):
+        pass
