@@ -7,16 +7,18 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from adaptivegen.blob.store import open_store
+from adaptivegen.bus.base import Message, Subscription
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import BrokerUnavailable, NotFound
-from adaptivegen.jobs.events import EventType, JobEvent, make_event
-from adaptivegen.jobs.record import new_record
+from adaptivegen.errors import BrokerUnavailable, NotFound, ResourceExhausted, StorageFailure
+from adaptivegen.jobs.events import EventType, JobEvent, make_event, terminal_event
+from adaptivegen.jobs.record import JobRecord, new_record
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.jobs.store import JobStore
-from edge_node.hub import HISTORY, LINGER_S, WATCHER_BUFFER, EventHub, Topic, Watcher
-from tests.jobs import JOB_ID, make_spec, media
+from edge_node.hub import HISTORY, LINGER_S, MAX_TOPICS, WATCHER_BUFFER, EventHub, Topic, Watcher
+from tests.jobs import JOB_ID, draft_manifest, make_spec, media
 
+DRAFT_ONLY = "vid_01hzzzzzzzzzzzzzzzzzzzzzz1"
 RECORD = new_record(make_spec())
 DONE = Manifest(id=JOB_ID, tenant="t", outcome="completed", epoch=1, finished_at_ns=9, final=media())
 SOON_S = 0.01
@@ -30,11 +32,14 @@ def event(number: int, kind: EventType = "progress", *, producer: str = "w1") ->
 class Desk:
     """A hub on memory parts, with the job submitted."""
 
-    def __init__(self, look_again_s: float) -> None:
+    def __init__(self, look_again_s: float, max_topics: int) -> None:
         self.clock = ManualClock()
         self.bus = MemoryBus(self.clock)
         self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock)
-        self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=self.clock, look_again_s=look_again_s)
+        self.hub = EventHub(
+            node_id="edge-1", jobs=self.jobs, clock=self.clock, look_again_s=look_again_s, max_topics=max_topics
+        )
+        self.running: asyncio.Task[None]
 
     async def tell(self, happened: JobEvent) -> None:
         """As another node would."""
@@ -42,16 +47,21 @@ class Desk:
         for _ in range(5):
             await asyncio.sleep(0)
 
+    async def end(self, number: int) -> JobEvent:
+        """Finish the job; returns the event of it."""
+        record, _ = await self.jobs.finish(DONE)
+        return terminal_event(record, producer="w1", now_ns=number)
+
 
 @asynccontextmanager
-async def running(*, look_again_s: float = NEVER_S) -> AsyncIterator[Desk]:
-    desk = Desk(look_again_s)
+async def running(*, look_again_s: float = NEVER_S, max_topics: int = MAX_TOPICS) -> AsyncIterator[Desk]:
+    desk = Desk(look_again_s, max_topics)
     await desk.jobs.submit(make_spec())
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        task = group.create_task(desk.hub.run())
+        desk.running = group.create_task(desk.hub.run())
         await asyncio.sleep(0)
         yield desk
-        task.cancel()
+        desk.running.cancel()
         await desk.bus.close()
 
 
@@ -70,7 +80,7 @@ async def test_a_new_stream_begins_with_the_record_and_follows_both_nodes() -> N
         assert (first.type, first.record.status) == ("snapshot", "queued")
         await desk.tell(event(1))
         await desk.hub.publish(event(2, "draft.started", producer="edge-1"))
-        await desk.tell(event(3, "completed"))
+        await desk.tell(await desk.end(3))
         assert [happened.id for happened in await take(stream, 3)] == ["1-w1", "2-edge-1", "3-w1"]
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
@@ -92,7 +102,7 @@ async def test_a_stream_resumes_after_the_last_event_seen() -> None:
             await desk.tell(event(1))
             (last,) = await take(stream, 1)
         await desk.tell(event(2))
-        await desk.tell(event(3, "completed"))
+        await desk.tell(await desk.end(3))
         async with aclosing(desk.hub.stream("t", JOB_ID, after=last.id)) as stream:
             assert [happened.id for happened in await take(stream, 2)] == ["2-w1", "3-w1"]
             with pytest.raises(StopAsyncIteration):
@@ -196,3 +206,253 @@ def test_the_history_of_a_topic_is_bounded() -> None:
     assert len(topic.history) == HISTORY
     assert topic.after("0-w1") is None
     assert [happened.id for happened in topic.after(f"{2 * HISTORY - 2}-w1") or []] == [f"{2 * HISTORY - 1}-w1"]
+
+
+class CountingBus(MemoryBus):
+    """Counts open subscriptions, and holds each new one back while `gate` is closed."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = 0
+        self.held: list[CountedSubscription] = []
+
+    async def subscribe(self, subject: str, *, buffer: int = 256) -> Subscription:
+        self.asked += 1
+        await self.gate.wait()
+        return CountedSubscription(await super().subscribe(subject, buffer=buffer), self.held)
+
+
+class CountedSubscription:
+    """Is in `held` while it is open."""
+
+    def __init__(self, inner: Subscription, held: list["CountedSubscription"]) -> None:
+        self._inner = inner
+        self._held = held
+        held.append(self)
+
+    @property
+    def dropped(self) -> int:
+        return self._inner.dropped
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self._inner.__aiter__()
+
+    async def close(self) -> None:
+        self._held.remove(self)
+        await self._inner.close()
+
+
+@asynccontextmanager
+async def counted(*, max_topics: int = 8) -> AsyncIterator[tuple[Desk, CountingBus]]:
+    async with running(max_topics=max_topics) as desk:
+        bus = CountingBus(desk.clock)
+        desk.jobs.bus = bus
+        yield desk, bus
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_concurrent_openers_of_one_job_share_one_subscription() -> None:
+    async with counted() as (desk, bus):
+        bus.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            opened = [group.create_task(desk.hub.open("t", JOB_ID)) for _ in range(10)]
+            await turns()
+            assert bus.asked == 1
+            bus.gate.set()
+        assert len({id(task.result()) for task in opened}) == 1
+        assert len(bus.held) == 1
+        await desk.clock.advance(2 * LINGER_S)
+        await turns()
+        assert bus.held == []
+
+
+async def test_an_opener_that_leaves_does_not_take_the_subscription_of_the_others_with_it() -> None:
+    async with counted() as (desk, bus):
+        bus.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(desk.hub.open("t", JOB_ID))
+            second = group.create_task(desk.hub.open("t", JOB_ID))
+            await turns()
+            first.cancel()
+            await turns()
+            bus.gate.set()
+        assert not second.cancelled()
+        assert (bus.asked, len(bus.held)) == (1, 1)
+
+
+async def test_a_topic_that_is_being_opened_is_not_swept() -> None:
+    async with counted(max_topics=1) as (desk, bus):
+        bus.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            opening = group.create_task(desk.hub.open("t", JOB_ID))
+            await turns()
+            await desk.clock.advance(2 * LINGER_S)
+            with pytest.raises(ResourceExhausted):
+                await desk.hub.open("t", "vid_other")
+            bus.gate.set()
+        assert await desk.hub.open("t", JOB_ID) is opening.result()
+        assert (bus.asked, len(bus.held)) == (1, 1)
+
+
+async def test_beyond_the_bound_the_longest_idle_topic_gives_way_and_a_watched_one_never() -> None:
+    async with counted(max_topics=3) as (desk, bus), aclosing(desk.hub.stream("t", JOB_ID, after=None)) as stream:
+        await take(stream, 1)
+        for number in range(20):
+            await desk.clock.advance(0.001)
+            await desk.hub.open("t", f"vid_{number}")
+        await turns()
+        assert len(bus.held) == 3
+        await desk.jobs.announce(event(1))
+        assert (await take(stream, 1))[0].id == "1-w1"
+
+
+async def test_when_every_topic_is_watched_a_new_one_is_refused_until_a_watcher_leaves() -> None:
+    async with counted(max_topics=1) as (desk, bus):
+        async with aclosing(desk.hub.stream("t", JOB_ID, after=None)) as stream:
+            await take(stream, 1)
+            with pytest.raises(ResourceExhausted) as refused:
+                await desk.hub.open("t", "vid_other")
+            assert refused.value.retry_after_s
+            async with aclosing(desk.hub.stream("t", JOB_ID, after=None)) as second:  # the same job: no new topic
+                await take(second, 1)
+        await desk.hub.open("t", "vid_other")
+        await turns()
+        assert len(bus.held) == 1
+
+
+async def test_a_subscription_that_failed_is_tried_again_by_the_next_opener() -> None:
+    async with counted() as (desk, bus):
+        away = [True]
+        subscribe = bus.subscribe
+
+        async def unsteady(subject: str, *, buffer: int = 256) -> Subscription:
+            if away[0]:
+                raise BrokerUnavailable("away")
+            return await subscribe(subject, buffer=buffer)
+
+        bus.subscribe = unsteady  # type: ignore[method-assign]
+        await desk.hub.open("t", JOB_ID)
+        assert bus.held == []
+        away[0] = False
+        await desk.hub.open("t", JOB_ID)
+        assert len(bus.held) == 1
+
+
+async def test_ending_the_hub_closes_every_subscription() -> None:
+    async with counted() as (desk, bus):
+        for number in range(5):
+            await desk.hub.open("t", f"vid_{number}")
+        assert len(bus.held) == 5
+        desk.running.cancel()
+        await asyncio.wait([desk.running])
+        assert bus.held == []
+
+
+async def test_an_opener_does_not_wait_for_a_hub_that_ended() -> None:
+    async with counted() as (desk, bus):
+        bus.gate.clear()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(desk.hub.open("t", JOB_ID))
+            await asyncio.sleep(0)  # asked for, not begun
+            desk.running.cancel()
+        assert bus.held == []
+
+
+# ---- a draft-only video that was completed, and then upgraded under the same id
+
+
+async def upgraded(desk: Desk) -> JobEvent:
+    """Complete the job as a draft, tell its end, then ask for its final. Returns the draft's terminal event."""
+    record = await desk.jobs.store_draft("t", DRAFT_ONLY, draft_manifest())
+    ended = terminal_event(record, producer="edge-1", now_ns=50)
+    await desk.hub.publish(ended)
+    spec = await desk.jobs.spec("t", DRAFT_ONLY)
+    queued = await desk.jobs.ask_final(spec)
+    assert queued.status == "queued"
+    await desk.hub.publish(make_event("queued", queued, producer="edge-1", now_ns=60))
+    return ended
+
+
+async def finished(desk: Desk) -> None:
+    record, _ = await desk.jobs.finish(DONE.model_copy(update={"id": DRAFT_ONLY}))
+    await desk.jobs.announce(terminal_event(record, producer="w1", now_ns=70))
+
+
+async def draft_only(desk: Desk) -> str:
+    """A draft-only job with one event told; returns the event's id."""
+    await desk.jobs.submit(make_spec(job_id=DRAFT_ONLY, plan="draft", want_final=False))
+    await desk.hub.open("t", DRAFT_ONLY)
+    started = make_event("draft.started", await desk.jobs.find("t", DRAFT_ONLY), producer="edge-1", now_ns=40)
+    await desk.hub.publish(started)
+    return started.id
+
+
+@pytest.mark.parametrize("resumes", ["before the draft's end", "at the draft's end", "without an id"])
+async def test_a_stream_opened_after_an_upgrade_goes_on_to_the_final(resumes: str) -> None:
+    async with running() as desk:
+        started_id = await draft_only(desk)
+        ended = await upgraded(desk)
+        after = {"before the draft's end": started_id, "at the draft's end": ended.id}.get(resumes)
+        async with aclosing(desk.hub.stream("t", DRAFT_ONLY, after=after)) as stream:
+            first, *_ = await take(stream, 1)
+            assert (first.type, first.record.status) == ("queued" if after else "snapshot", "queued")
+            await finished(desk)
+            (last,) = await take(stream, 1)
+            assert (last.type, last.record.final) == ("completed", media())
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+
+
+async def test_resuming_across_draft_upgrade_and_final_ends_with_the_final_alone() -> None:
+    async with running() as desk:
+        started_id = await draft_only(desk)
+        await upgraded(desk)
+        await finished(desk)
+        await turns()
+        async with aclosing(desk.hub.stream("t", DRAFT_ONLY, after=started_id)) as stream:
+            told = [happened.type async for happened in stream if happened is not None]
+        assert told == ["queued", "completed"]
+
+
+async def test_a_stream_that_is_open_while_its_draft_is_upgraded_follows_on() -> None:
+    async with running() as desk:
+        await draft_only(desk)
+        async with aclosing(desk.hub.stream("t", DRAFT_ONLY, after=None)) as stream:
+            await take(stream, 1)
+            await upgraded(desk)
+            await finished(desk)
+            assert [happened.type for happened in await take(stream, 2)] == ["queued", "completed"]
+
+
+async def test_resuming_at_the_end_of_an_ended_job_tells_its_end_at_once() -> None:
+    async with running() as desk:
+        await desk.hub.open("t", JOB_ID)
+        record, _ = await desk.jobs.finish(DONE)
+        ended = terminal_event(record, producer="w1", now_ns=5)
+        await desk.hub.publish(ended)
+        async with aclosing(desk.hub.stream("t", JOB_ID, after=ended.id)) as stream:
+            assert [happened.type async for happened in stream if happened is not None] == ["completed"]
+
+
+async def test_a_record_that_cannot_be_read_for_a_while_does_not_end_a_stream() -> None:
+    async with running(look_again_s=SOON_S) as desk, aclosing(desk.hub.stream("t", JOB_ID, after=None)) as stream:
+        await take(stream, 1)
+        found = desk.jobs.find
+
+        async def away(tenant: str, job_id: str) -> JobRecord:
+            raise StorageFailure("away")
+
+        desk.jobs.find = away  # type: ignore[method-assign]
+        assert await anext(stream) is None
+        record, _ = await desk.jobs.finish(DONE)
+        await desk.hub.publish(terminal_event(record, producer="w1", now_ns=5))
+        assert await anext(stream) is None
+        desk.jobs.find = found  # type: ignore[method-assign]
+        (last,) = await take(stream, 1)
+        assert last.type == "completed"
