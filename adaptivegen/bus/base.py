@@ -181,6 +181,16 @@ class WorkQueue(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up, why, and when (wall nanoseconds)."""
+
+    pool: str
+    data: bytes
+    reason: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A published message."""
 
@@ -237,6 +247,10 @@ class Bus(Protocol):
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:
         """Keep a message that was given up, with the reason, for an operator to look at."""
+        ...
+
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        """Up to `limit` of all pools, newest first."""
         ...
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:

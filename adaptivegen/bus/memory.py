@@ -16,6 +16,7 @@ from adaptivegen.bus.base import (
     MAX_ACK_PENDING,
     WATCH_BUFFER,
     Change,
+    DeadLetter,
     Delivery,
     Entry,
     KeyValue,
@@ -36,16 +37,6 @@ DEDUP_WINDOW_S = 120.0
 MAX_QUEUED_MESSAGES = 100_000
 MAX_DEAD_MESSAGES = 100_000
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that was given up."""
-
-    pool: str
-    data: bytes
-    reason: str
-    msg_id: str
 
 
 class MemoryBus:
@@ -95,7 +86,10 @@ class MemoryBus:
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:
         check_name(pool, field="pool")
         if self._buried.first(msg_id, now_s=self._clock.monotonic_s()):
-            self.dead.append(DeadLetter(pool, data, reason, msg_id))
+            self.dead.append(DeadLetter(pool, data, reason, self._clock.now_ns()))
+
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        return list(self.dead)[: -limit - 1 : -1]
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         message = Message(subject, data, dict(headers or {}))

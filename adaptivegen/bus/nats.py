@@ -10,18 +10,14 @@ from math import ceil
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import api
 
-from adaptivegen.bus.base import MAX_ACK_PENDING, KeyValue, Message, Subscription, WorkQueue
-from adaptivegen.bus.nats_connection import CALL_TIMEOUT_S, GONE, NatsConnection, ensure_stream, translated
+from adaptivegen.bus.base import MAX_ACK_PENDING, DeadLetter, KeyValue, Message, Subscription, WorkQueue
+from adaptivegen.bus.nats_connection import CALL_TIMEOUT_S, NatsConnection, translated
+from adaptivegen.bus.nats_dead import NatsDeadLetters
 from adaptivegen.bus.nats_feed import NatsFeed, Receive, Unsubscribable
 from adaptivegen.bus.nats_kv import NatsKeyValue
 from adaptivegen.bus.nats_queue import NatsWorkQueue
 from adaptivegen.ids import check_name
-
-DEAD_STREAM = "AG_DEAD"
-MAX_DEAD_AGE_S = 30 * 24 * 3600.0
-MAX_DEAD_MESSAGES = 100_000
 
 
 class NatsBus:
@@ -33,6 +29,7 @@ class NatsBus:
     ) -> None:
         self._connection = NatsConnection(servers, name=name, call_timeout_s=call_timeout_s)
         self._replicas = replicas
+        self._dead = NatsDeadLetters(self._connection, replicas=replicas)
         self._buckets: dict[str, NatsKeyValue] = {}
         self._queues: dict[tuple[str, float | None, int], NatsWorkQueue] = {}
 
@@ -71,21 +68,10 @@ class NatsBus:
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:
         check_name(pool, field="pool")
-        headers = {"Nats-Msg-Id": msg_id, "ag-reason": " ".join(reason.split())[:500]}
-        jetstream = await self._connection.jetstream()
-        with translated("dead letter"):
-            try:
-                await jetstream.publish(f"ag.dead.{pool}", data, stream=DEAD_STREAM, headers=headers)
-            except GONE:
-                config = api.StreamConfig(
-                    name=DEAD_STREAM,
-                    subjects=["ag.dead.*"],
-                    max_age=MAX_DEAD_AGE_S,
-                    max_msgs=MAX_DEAD_MESSAGES,
-                    num_replicas=self._replicas,
-                )
-                await ensure_stream(jetstream, config)
-                await jetstream.publish(f"ag.dead.{pool}", data, stream=DEAD_STREAM, headers=headers)
+        await self._dead.add(pool, data, reason=reason, msg_id=msg_id)
+
+    async def dead_letters(self, *, limit: int) -> list[DeadLetter]:
+        return await self._dead.newest(limit)
 
     async def publish(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         client = await self._connection.client()

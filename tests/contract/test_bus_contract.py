@@ -143,6 +143,16 @@ async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus:
     assert again is not None and again.delivered == 2
 
 
+async def test_dead_letters_are_told_newest_first_with_their_reasons(bus: Bus, name: str) -> None:
+    for number in range(3):
+        await bus.dead_letter(name, b"job %d" % number, reason=f"why\n{number}", msg_id=f"{name}-{number}")
+    await bus.dead_letter(name, b"again", reason="a repeat", msg_id=f"{name}-2")
+    found = await bus.dead_letters(limit=2)
+    assert [(letter.pool, letter.data) for letter in found] == [(name, b"job 2"), (name, b"job 1")]
+    assert found[0].reason.split() == ["why", "2"]
+    assert found[0].at_ns >= found[1].at_ns > 0
+
+
 async def test_subscribers_get_what_fits_their_subject_in_order(bus: Bus, name: str) -> None:
     subscription = await bus.subscribe(f"{name}.*.x")
     for number in range(3):

@@ -8,7 +8,8 @@ import nats
 import pytest
 from nats.js import JetStreamContext, api
 
-from adaptivegen.bus.nats import DEAD_STREAM, NatsBus
+from adaptivegen.bus.nats import NatsBus
+from adaptivegen.bus.nats_dead import DEAD_STREAM
 from adaptivegen.bus.nats_queue import JOBS_STREAM
 from adaptivegen.errors import (
     BrokerUnavailable,
