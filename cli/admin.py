@@ -28,7 +28,7 @@ from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
 
 if TYPE_CHECKING:
     from adaptivegen.placement import Candidate
-    from adaptivegen.rpc.admin import AdminClient, Explanation, JobInfo, NodeInfo
+    from adaptivegen.rpc.admin import AdminClient, DeadLetterInfo, Explanation, JobInfo, NodeInfo
     from adaptivegen.rpc.channel import ClientTls
 
 Answer = TypeVar("Answer")
@@ -90,6 +90,21 @@ def show_jobs(
         _print_json({"jobs": [asdict(job) for job in found]})
     else:
         _console().print(_jobs_table(found))
+
+
+@app.command("dead-letters")
+def show_dead_letters(
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most this many.")] = 50,
+    scheduler: SchedulerOption = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Messages that were given up, with the reason, newest first."""
+    found = _ask(scheduler, data, lambda client: client.dead_letters(limit))
+    if as_json:
+        _print_json({"dead_letters": [asdict(letter) for letter in found]})
+    else:
+        _console().print(_dead_letters_table(found))
 
 
 @app.command("explain")
@@ -247,6 +262,15 @@ def _jobs_table(jobs: list[JobInfo]) -> Table:
             _seconds(took_s),
             f"{job.error_code}: {job.error_message}" if job.error_code else "-",
         )
+    return table
+
+
+def _dead_letters_table(letters: list[DeadLetterInfo]) -> Table:
+    table = _table("given up", "pool", "tenant", "job", "size", "reason")
+    for letter in letters:
+        job = letter.job_id or "(unreadable)"
+        size = f"{letter.size_bytes} B"
+        _row(table, _moment(letter.at_ns), letter.pool, letter.tenant or "-", job, size, letter.reason)
     return table
 
 

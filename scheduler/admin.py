@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 from typing import get_args
 
-from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound, first_error
+from adaptivegen.bus.base import DeadLetter
+from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest, NotFound, first_error
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
-from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.nodes import drain_key
 from adaptivegen.placement import Decision
-from adaptivegen.rpc.admin import Explanation, JobFilter, JobInfo, NodeInfo
+from adaptivegen.rpc.admin import DeadLetterInfo, Explanation, JobFilter, JobInfo, NodeInfo
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.view import Node, NodeTable
 from scheduler.steady import SteadyTime
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
+MAX_DEAD_LETTERS = 200  # each is a request to the broker
 MAX_EXAMINED = 5000  # jobs read to fill one filtered list
 BATCH = 32
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -75,6 +77,14 @@ class Admin:
         except NotFound:
             return None  # deleted between the listing and the reading
 
+    async def dead_letters(self, limit: int) -> list[DeadLetterInfo]:
+        """Messages that were given up, newest first; raises InvalidRequest, BrokerUnavailable."""
+        if not 0 <= limit <= MAX_DEAD_LETTERS:
+            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_DEAD_LETTERS}")
+        self._require_broker()
+        found = await self._jobs.bus.dead_letters(limit=limit or DEFAULT_LIMIT)
+        return [_dead_letter_info(letter) for letter in found]
+
     async def explain(self, job_id: str, tenant: str) -> Explanation:
         """The job, its stored decision and what became of it. Raises NotFound."""
         check_video_id(job_id, field="job_id")
@@ -114,6 +124,22 @@ class Admin:
         self._nodes.set_drained(self._nodes.drained - {node_id} if undo else self._nodes.drained | {node_id})
         get_logger().info("node_drain", node=node_id, undo=undo)
         return node.condition(self._time.now_ns()) if node is not None else "stale"
+
+
+def _dead_letter_info(letter: DeadLetter) -> DeadLetterInfo:
+    try:
+        message = JobMessage.decode(letter.data)
+        tenant, job_id = message.tenant, message.id
+    except InternalError:  # that may be why it was given up
+        tenant = job_id = ""
+    return DeadLetterInfo(
+        pool=letter.pool,
+        tenant=tenant,
+        job_id=job_id,
+        reason=letter.reason,
+        at_ns=letter.at_ns,
+        size_bytes=len(letter.data),
+    )
 
 
 def _node_info(node: Node, now_ns: int) -> NodeInfo:

@@ -94,7 +94,13 @@ async def serve(
 def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
     server = RpcServer(rng=rng)
     PlacementServicer(placement.place, placement.observe).add_to(server)
-    AdminServicer(nodes=admin.nodes, jobs=admin.jobs, explain=admin.explain, drain=admin.drain).add_to(server)
+    AdminServicer(
+        nodes=admin.nodes,
+        jobs=admin.jobs,
+        explain=admin.explain,
+        dead_letters=admin.dead_letters,
+        drain=admin.drain,
+    ).add_to(server)
     return server
 
 

@@ -59,6 +59,18 @@ class JobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetterInfo:
+    """A message that was given up; tenant and job are empty where it named none. `at_ns` is wall nanoseconds."""
+
+    pool: str
+    tenant: str
+    job_id: str
+    reason: str
+    at_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
 
@@ -97,8 +109,18 @@ def job_from_pb(message: pb.Job) -> JobInfo:
     return JobInfo(**{item.name: getattr(message, item.name) for item in fields(JobInfo)})
 
 
+def dead_letter_to_pb(letter: DeadLetterInfo) -> pb.DeadLetter:
+    """A dead letter for the wire."""
+    return pb.DeadLetter(**{item.name: getattr(letter, item.name) for item in fields(DeadLetterInfo)})
+
+
+def dead_letter_from_pb(message: pb.DeadLetter) -> DeadLetterInfo:
+    """A dead letter from the wire."""
+    return DeadLetterInfo(**{item.name: getattr(message, item.name) for item in fields(DeadLetterInfo)})
+
+
 class AdminServicer(stubs.AdminServiceServicer):
-    """Serves the admin service by four plain callables."""
+    """Serves the admin service by plain callables."""
 
     def __init__(
         self,
@@ -106,11 +128,13 @@ class AdminServicer(stubs.AdminServiceServicer):
         nodes: Callable[[], Awaitable[list[NodeInfo]]],
         jobs: Callable[[JobFilter], Awaitable[list[JobInfo]]],
         explain: Callable[[str, str], Awaitable[Explanation]],
+        dead_letters: Callable[[int], Awaitable[list[DeadLetterInfo]]],
         drain: Callable[[str, bool], Awaitable[str]],
     ) -> None:
         self._nodes = nodes
         self._jobs = jobs
         self._explain = explain
+        self._dead_letters = dead_letters
         self._drain = drain
 
     def add_to(self, server: RpcServer) -> None:
@@ -135,6 +159,12 @@ class AdminServicer(stubs.AdminServiceServicer):
         return pb.ExplainJobResponse(
             job=job_to_pb(found.job), decision=decision_to_pb(found.decision), notes=found.notes
         )
+
+    async def ListDeadLetters(
+        self, request: pb.ListDeadLettersRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListDeadLettersResponse:
+        found = await self._dead_letters(request.limit)
+        return pb.ListDeadLettersResponse(letters=[dead_letter_to_pb(letter) for letter in found])
 
     async def DrainNode(
         self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -168,6 +198,11 @@ class AdminClient:
         return Explanation(
             job=job_from_pb(reply.job), decision=decision_from_pb(reply.decision), notes=tuple(reply.notes)
         )
+
+    async def dead_letters(self, limit: int = 0) -> list[DeadLetterInfo]:
+        """Messages that were given up, newest first."""
+        reply = await self._call(self._stub.ListDeadLetters, pb.ListDeadLettersRequest(limit=limit))
+        return [dead_letter_from_pb(letter) for letter in reply.letters]
 
     async def drain(self, node_id: str, *, undo: bool = False) -> str:
         """Take a node out of rotation, or put it back; returns its state. Raises NotFound."""

@@ -2,176 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from adaptivegen.blob.store import open_store
 from adaptivegen.bus.nats import NatsBus
-from adaptivegen.clock import SystemClock
 from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
-from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.ids import new_video_id
-from adaptivegen.jobs.spec import JobSpec, Manifest
-from adaptivegen.jobs.store import JobStore
-from adaptivegen.nodes import NodeReport
-from adaptivegen.placement import Decision, PlacementQuery
-from adaptivegen.request import GenerationRequest
-from adaptivegen.rpc.admin import AdminClient, JobFilter, NodeInfo
+from adaptivegen.jobs.spec import Manifest
+from adaptivegen.rpc.admin import JobFilter, NodeInfo
 from adaptivegen.rpc.placement import PlacementClient
-from cli.admin import app
-from scheduler.service import serve
-from scheduler.settings import SchedulerSettings
+from tests.schedulers import CLOCK, RNG, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
-from tests.unit.scheduler.builders import cards, of_plan, place, query, report, view
-
-PATIENCE_S = 20.0
-CLOCK = SystemClock()
-RNG = random.Random(20)
-Found = TypeVar("Found")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def until(what: str, ask: Callable[[], Awaitable[Found | None]]) -> Found:
-    """Ask until the answer is something, not reaching anyone included; fails after `PATIENCE_S`."""
-    last: Exception | None = None
-    for _ in range(round(PATIENCE_S / 0.1)):
-        try:
-            answer = await ask()
-        except Unavailable as exc:
-            answer, last = None, exc
-        if answer is not None:
-            return answer
-        await CLOCK.sleep(0.1)
-    raise AssertionError(f"{what} did not happen within {PATIENCE_S:g} s ({last})")
-
-
-class Running:
-    """One scheduler and clients to it."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.admin = AdminClient(address)
-        self.placer = PlacementClient([address], clock=CLOCK, budget_s=5.0)
-
-    async def states(self) -> dict[str, str]:
-        return {node.node_id: node.state for node in await self.admin.nodes()}
-
-    async def place(self, asked: PlacementQuery | None = None) -> Decision:
-        return await self.placer.place(asked or query(job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)))
-
-    async def sees(self, **states: str) -> None:
-        """Wait until these nodes (with _ for -) are in these states."""
-        wanted = {node_id.replace("_", "-"): state for node_id, state in states.items()}
-
-        async def ask() -> bool | None:
-            seen = await self.states()
-            return True if wanted.items() <= seen.items() else None
-
-        await until(f"seeing {wanted}", ask)
-
-    async def close(self) -> None:
-        await self.admin.close()
-        await self.placer.close()
-
-
-@asynccontextmanager
-async def scheduler(nats_url: str, folder: Path, *, port: int = 0, **changes: object) -> AsyncIterator[Running]:
-    """A scheduler in this process, serving."""
-    port = port or free_port()
-    values: dict[str, object] = {
-        "node_id": "scheduler-1",
-        "nats_urls": nats_url,
-        "store_url": f"file://{folder / 'store'}",
-        "auth": "loopback",
-        "grpc_port": port,
-        "drain_grace_s": 1.0,
-        "log_level": "error",
-    }
-    settings = SchedulerSettings.model_validate({**values, **changes})
-    stop = asyncio.Event()
-    running = Running(f"127.0.0.1:{port}")
-    async with asyncio.TaskGroup() as group:
-        group.create_task(serve(settings, cards=cards(), clock=CLOCK, rng=random.Random(3), stop=stop))
-        try:
-            await until("serving", running.states)
-            yield running
-        finally:
-            await running.close()
-            stop.set()
-
-
-@asynccontextmanager
-async def fleet(nats_url: str, *reports: NodeReport) -> AsyncIterator[dict[str, asyncio.Task[None]]]:
-    """Nodes that send heartbeats; cancelling a node's task silences it."""
-    buses = [NatsBus([nats_url], name=sent.node_id) for sent in reports]
-    async with asyncio.TaskGroup() as group:
-        tasks = {}
-        for sent, bus in zip(reports, buses, strict=True):
-            beating = Heartbeat(bus, CLOCK, lambda sent=sent: sent)  # type: ignore[misc]
-            tasks[sent.node_id] = group.create_task(beating.run())
-        try:
-            yield tasks
-        finally:
-            for task in tasks.values():
-                task.cancel()
-    for bus in buses:
-        await bus.close()
-
-
-@asynccontextmanager
-async def job_store(nats_url: str, folder: Path) -> AsyncIterator[JobStore]:
-    """The store that edges and workers would write."""
-    bus = NatsBus([nats_url], name="edge")
-    blob = open_store(f"file://{folder / 'store'}")
-    yield JobStore(blob=blob, bus=bus, clock=CLOCK)
-    await bus.close()
-    await blob.close()
-
-
-def new_spec(tenant: str = "local", *, later_s: int = 0) -> JobSpec:
-    job_id = new_video_id(now_ns=CLOCK.now_ns() + later_s * 10**9, rng=RNG)
-    return JobSpec(
-        id=job_id,
-        tenant=tenant,
-        created_at_ns=CLOCK.now_ns(),
-        request=GenerationRequest(
-            prompt="a red circle",
-            model="pocket-cloud",
-            width=256,
-            height=256,
-            seconds=2.0,
-            fps=12,
-            frames=24,
-            steps=None,
-            guidance=1.0,
-            seed=7,
-            intent="render",
-        ),
-        content_key="0" * 64,
-        draft_model="pocket-draft",
-        cloud_model="pocket-cloud",
-        draft_steps=4,
-        decision=place(view(), query(job_id=job_id)),
-        edge_grpc_address="127.0.0.1:1",
-        want_final=True,
-    )
+from tests.unit.scheduler.builders import of_plan, query, report
 
 
 async def test_heartbeats_in_decisions_out(own_nats: NatsServer, tmp_path: Path) -> None:
@@ -354,46 +202,6 @@ async def test_a_job_the_queue_has_lost_is_queued_again(own_nats: NatsServer, tm
             await again.ack()
 
 
-def invoke(running: Running, *arguments: str) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--scheduler", running.address], env={"COLUMNS": "200"})
-
-
-async def test_the_admin_command(own_nats: NatsServer, tmp_path: Path) -> None:
-    async with (
-        scheduler(own_nats.url, tmp_path) as running,
-        fleet(own_nats.url, report("edge-1"), report("worker-1")),
-        job_store(own_nats.url, tmp_path) as jobs,
-    ):
-        await running.sees(edge_1="healthy", worker_1="healthy")
-        spec = new_spec()
-        await jobs.submit(spec)
-
-        async def run(*arguments: str) -> Result:
-            return await asyncio.to_thread(invoke, running, *arguments)
-
-        shown = await run("nodes", "--json")
-        assert shown.exit_code == 0
-        assert {node["node_id"] for node in json.loads(shown.stdout)["nodes"]} == {"edge-1", "worker-1"}
-        assert "worker-1" in (await run("nodes")).stdout
-
-        assert spec.id in (await run("jobs")).stdout
-        assert json.loads((await run("jobs", "--json")).stdout)["jobs"][0]["id"] == spec.id
-
-        explained = await run("explain", spec.id)
-        assert explained.exit_code == 0
-        for words in ("Plan refine was decided by scheduler-1", "not possible", "Reasons:", "first look"):
-            assert words in explained.stdout
-        decision = json.loads((await run("explain", spec.id, "--json")).stdout)["decision"]
-        assert Decision.model_validate(decision) == spec.decision
-
-        assert (await run("drain", "worker-1")).stdout == "worker-1 is draining\n"
-        assert (await run("drain", "worker-1", "--undo")).exit_code == 0
-        assert (await run("drain", "worker-9")).exit_code == 7
-        assert (await run("explain", "nonsense")).exit_code == 2
-    result = await asyncio.to_thread(invoke, running, "nodes")
-    assert result.exit_code == 3
-
-
 def start_process(folder: Path, **changes: str) -> subprocess.Popen[str]:
     values = {
         "NODE_ID": "scheduler-1",
@@ -428,7 +236,7 @@ def test_the_process_says_its_address_and_ends_on_sigterm(tmp_path: Path) -> Non
         ({"HOST": "0.0.0.0"}, "loopback"),
         ({"GRPC_PORT": "70000"}, "ADAPTIVEGEN_SCHEDULER_GRPC_PORT"),
         ({"FINAL_BEST_S": "500"}, "best < worst"),
-        ({"STORE_URL": "ftp://x"}, "store_url"),
+        ({"STORE_URL": "ftp://x"}, "ADAPTIVEGEN_SCHEDULER_STORE_URL"),
     ],
 )
 def test_settings_it_must_refuse_end_the_process(tmp_path: Path, changes: dict[str, str], named: str) -> None:

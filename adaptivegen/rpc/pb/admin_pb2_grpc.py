@@ -49,6 +49,11 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListDeadLetters',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
         self.DrainNode = channel.unary_unary(
                 '/adaptivegen.v1.AdminService/DrainNode',
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
@@ -80,6 +85,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """Messages that were given up, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DrainNode(self, request, context):
         """Takes a node out of (or back into) rotation; running work finishes.
         """
@@ -104,6 +116,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExplainJob,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.SerializeToString,
             ),
             'DrainNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainNode,
@@ -192,6 +209,33 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ExplainJob',
             adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListDeadLetters',
+            adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,
