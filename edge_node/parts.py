@@ -20,6 +20,7 @@ from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.rpc.video import Authenticator
 from adaptivegen.tls import client_tls
 from edge_node.auth import ApiKeys, Loopback, read_keys
+from edge_node.cancels import Cancels
 from edge_node.delivery import Delivery
 from edge_node.draft.desk import DraftDesk
 from edge_node.follow import Follower
@@ -36,6 +37,7 @@ class Edge:
     runner: ModelRunner
     hub: EventHub
     desk: DraftDesk
+    cancels: Cancels
     delivery: Delivery
     follower: Follower
     scheduler: PlacementClient
@@ -88,7 +90,8 @@ async def build(
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
         on_accepted=follower.follow,
     )
-    return Edge(runner, hub, desk, delivery, follower, scheduler, videos, metrics)
+    cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
+    return Edge(runner, hub, desk, cancels, delivery, follower, scheduler, videos, metrics)
 
 
 def authenticator(settings: EdgeSettings) -> Authenticator:

@@ -76,6 +76,7 @@ async def _run(
             for part in (
                 edge.hub.run(),
                 edge.desk.run(),
+                edge.cancels.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),

@@ -110,6 +110,10 @@ class DraftDesk:
         if entry is not None and entry.task is not None:
             entry.task.cancel()
 
+    def tenants_of(self, job_id: str) -> list[str]:
+        """Whose drafts of this id are in the making: one at most, unless ids collide."""
+        return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.mp4.done()]
+
     @property
     def active(self) -> int:
         """Drafts not finished yet."""
