@@ -142,6 +142,13 @@ class EventHub:
         except AdaptiveGenError as exc:
             get_logger().debug("event_not_sent", error=exc.message)
 
+    def newest(self, record: JobRecord) -> JobRecord:
+        """The newest state of the job that was told here, or `record` where that is newer: a look of a draft must not
+        tell again that a job is queued which a worker has claimed since."""
+        topic = self._topics.get((record.tenant, record.id))
+        told = [event.record for event in topic.history] if topic is not None else []
+        return max((record, *told), key=lambda known: known.updated_at_ns)
+
     async def open(self, tenant: str, job_id: str) -> Topic:
         """The topic of a job, subscribed (unless the broker is away); made when it is new. Callers that come together
         share one subscription. Raises ResourceExhausted when all topics there may be are watched."""

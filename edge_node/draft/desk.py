@@ -190,7 +190,7 @@ class DraftDesk:
     async def _tell(self, record: JobRecord, step: Step) -> None:
         event = make_event(
             "draft.look",
-            record,
+            self._hub.newest(record),
             producer=self._node_id,
             now_ns=self._now_ns(),
             step=step.step,

@@ -13,8 +13,8 @@ from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import SystemClock
 from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound, PermissionDenied
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
-from adaptivegen.jobs.events import decode_event
-from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.events import decode_event, make_event
+from adaptivegen.jobs.record import JobRecord, claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from edge_node.draft.desk import KEPT_DRAFTS, DraftDesk, DraftTimes
@@ -120,6 +120,25 @@ async def test_a_draft_is_stored_told_look_by_look_and_handed_to_its_worker() ->
         assert len(made.times) == 1 and made.times[0].first_look_s is not None
         (command,) = made.model.commands
         assert (command.request.width, command.request.steps, command.want_looks) == (128, 4, True)
+
+
+async def test_a_look_tells_the_state_the_job_has_by_then() -> None:
+    async with edge() as made:
+        made.model.go.clear()
+        await made.hub.open("t", JOB_ID)
+        heard = await made.bus.subscribe(f"ag.events.t.{JOB_ID}")
+        _, record = await made.jobs.submit(make_spec())
+        now_ns = record.updated_at_ns + 1
+        claimed = await made.jobs.change("t", JOB_ID, lambda r: claim(r, worker_id="w1", now_ns=now_ns, lease_s=30))
+        await made.hub.publish(make_event("started", claimed, producer="w1", now_ns=now_ns))
+        made.desk.begin(make_spec(), record, None)
+        made.model.go.set()
+        async for message in heard:
+            event = decode_event(message.data)
+            if event.type == "draft.look":
+                assert event.record.status == "in_progress"
+            if event.type == "draft.completed":
+                break
 
 
 async def test_a_worker_that_comes_early_waits_for_the_draft() -> None:
