@@ -110,7 +110,7 @@ async def edge(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Nod
     settings = EdgeSettings(**on_loopback(nats_url, folder, "edge-1", changes))
     async with service(
         lambda stop: serve_edge(settings, clock=CLOCK, rng=random.Random(5), stop=stop),
-        lambda: registered(nats_url, "edge", "edge-1"),
+        lambda: registered(nats_url, "edge", settings.node_id),
     ) as node:
         yield node
 
