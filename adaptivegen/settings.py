@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adaptivegen.discovery.base import is_address
 from adaptivegen.discovery.source import check_source
 from adaptivegen.drain import DEFAULT_GRACE_S, LONGEST_GRACE_S
 from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
@@ -25,7 +26,6 @@ from adaptivegen.ids import check_name
 LONGEST_S = 7 * 86400.0  # no setting in seconds is longer: an endless wait is a bug somewhere else
 _NATS_URL = re.compile(r"(nats|tls|wss?)://([^@/\s]+@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?")
 _NATS_LIMIT = "nats://[user:password@]host[:port], comma-separated (also tls://, ws://, wss://)"
-_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}")
 _SHOWN_CHARS = 120
 
 
@@ -63,7 +63,7 @@ def checked(check: Callable[[str], object]) -> AfterValidator:
         try:
             check(value)
         except AdaptiveGenError as exc:
-            raise ValueError(exc.message) from exc
+            raise ValueError(exc.message.rpartition("allowed: ")[2]) from exc
         return value
 
     return AfterValidator(validate)
@@ -102,7 +102,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("host", "advertise_host")
     @classmethod
     def _legal_host(cls, value: str) -> str:
-        if value and not _HOST.fullmatch(value):
+        if value and not is_address(f"{_bracketed(value)}:1"):
             raise ValueError("a host name or an IP address")
         return value
 
@@ -118,6 +118,8 @@ class ServiceSettings(BaseSettings):
     def _legal_store_url(cls, value: str) -> str:
         if value.partition("://")[0] not in ("file", "s3", "gs", "az") or not value.partition("://")[2]:
             raise ValueError("a file://, s3://, gs:// or az:// URL")
+        if value.startswith("file:") and not value.startswith("file:///"):
+            raise ValueError("a folder is file:///absolute/path")
         return value
 
     @model_validator(mode="after")
@@ -148,8 +150,7 @@ class ServiceSettings(BaseSettings):
 
     def advertised(self, port: int) -> str:
         """host:port as other nodes reach it."""
-        host = self.advertise_host or self.host
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"{_bracketed(self.advertise_host or self.host)}:{port}"
 
     def nats_servers(self) -> list[str]:
         """The NATS URLs as a list."""
@@ -183,6 +184,10 @@ class SigningMixin(BaseSettings):
 def describe(settings: BaseSettings) -> dict[str, object]:
     """Settings for the log; secrets and credentials in URLs are redacted."""
     return {name: None if value is None else _shown(value) for name, value in settings.model_dump().items()}
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _listed(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
@@ -26,7 +27,7 @@ from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
-from adaptivegen.tls import client_tls, server_tls
+from adaptivegen.tls import check_files, client_tls, server_tls
 from core_cloud.drafts import DraftSource
 from core_cloud.settings import WorkerSettings
 from core_cloud.worker import Worker
@@ -38,14 +39,15 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
     settings.require_mutual_tls()
     get_logger().info("starting", **describe(settings))
     card = _card(settings)
-    server = RpcServer(rng=rng)
-    port = server.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=True))
-    endpoint = Endpoint("worker", settings.node_id, grpc_address=settings.advertised(port))
+    check_files(settings)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
         await selftest(blob, rng)
         runner = await _model(settings, clock=clock, resources=resources)
+        server = RpcServer(rng=rng)
+        port = server.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=True))
+        endpoint = Endpoint("worker", settings.node_id, grpc_address=settings.advertised(port))
         bus = open_bus(settings)
         resources.push_async_callback(bus.close)
         if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
@@ -85,6 +87,9 @@ async def _run(
 
 
 def _card(settings: WorkerSettings) -> ModelCard:
+    missing = [name for name in ("torch", "onnx") if find_spec(name) is None]
+    if settings.backend == "torch" and missing:
+        raise settings.refuse("backend", f"auto or onnx, as {' and '.join(missing)} is not installed here")
     try:
         return load_card(settings.model)
     except ModelNotFound as exc:

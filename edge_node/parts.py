@@ -6,10 +6,12 @@ import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import ModelNotFound
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.store import JobStore
@@ -45,23 +47,50 @@ class Edge:
     metrics: EdgeMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an edge has before it knows a broker: whatever is wrong here is said at once."""
+
+    card: ModelCard
+    callers: Authenticator
+    blob: BlobStore
+    runner: ModelRunner
+
+
+async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, resources: AsyncExitStack) -> Base:
+    """Check models, keys and store, and load the draft model; what has to be closed goes to `resources`.
+
+    Raises SettingsInvalid, StoreUnsafe, and what the store and the model raise.
+    """
+    _card(settings, "cloud_model")
+    card, callers = _card(settings, "draft_model"), _authenticator(settings)
+    blob = open_store(settings.store_url)
+    resources.push_async_callback(blob.close)
+    await selftest(blob, rng)
+    runner = ModelRunner(
+        "edge_node.draft.child",
+        [settings.draft_model, str(settings.threads)],
+        clock=clock,
+        max_waiting=settings.max_waiting_drafts,
+    )
+    resources.push_async_callback(runner.close)
+    await runner.start()
+    return Base(card, callers, blob, runner)
+
+
 async def build(
     settings: EdgeSettings,
+    base: Base,
+    endpoint: Endpoint,
     *,
-    grpc_address: str,
+    bus: Bus,
     clock: Clock,
     rng: random.Random,
-    bus: Bus,
     resources: AsyncExitStack,
 ) -> Edge:
-    """Test the store, load the draft model and wire everything; what has to be closed goes to `resources`.
-
-    Raises SettingsInvalid for an unknown model, StoreUnsafe, and what the store and the model raise.
-    """
-    card = _card(settings, "draft_model")
-    _card(settings, "cloud_model")
-    jobs = await _job_store(settings, bus, clock=clock, rng=rng, resources=resources)
-    runner = await _draft_model(settings, clock=clock, resources=resources)
+    """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. Raises SettingsInvalid."""
+    card, runner = base.card, base.runner
+    jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
     metrics = EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=jobs, clock=clock)
     desk = DraftDesk(
@@ -77,7 +106,7 @@ async def build(
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler)
     videos = Videos(
-        identity=_identity(settings, grpc_address),
+        identity=_identity(settings, endpoint),
         jobs=jobs,
         hub=hub,
         desk=desk,
@@ -94,8 +123,7 @@ async def build(
     return Edge(runner, hub, desk, cancels, delivery, follower, scheduler, videos, metrics)
 
 
-def authenticator(settings: EdgeSettings) -> Authenticator:
-    """Who may ask; raises SettingsInvalid for a key file that is none."""
+def _authenticator(settings: EdgeSettings) -> Authenticator:
     if settings.auth == "loopback" or settings.api_keys_file is None:
         return Loopback()
     return ApiKeys(read_keys(settings.api_keys_file), pepper=settings.api_key_pepper.get_secret_value())
@@ -106,27 +134,6 @@ def _card(settings: EdgeSettings, field: str) -> ModelCard:
         return load_card(getattr(settings, field))
     except ModelNotFound as exc:
         raise settings.refuse(field, ", ".join(card_names())) from exc
-
-
-async def _job_store(
-    settings: EdgeSettings, bus: Bus, *, clock: Clock, rng: random.Random, resources: AsyncExitStack
-) -> JobStore:
-    blob = open_store(settings.store_url)
-    resources.push_async_callback(blob.close)
-    await selftest(blob, rng)
-    return JobStore(blob=blob, bus=bus, clock=clock)
-
-
-async def _draft_model(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -> ModelRunner:
-    runner = ModelRunner(
-        "edge_node.draft.child",
-        [settings.draft_model, str(settings.threads)],
-        clock=clock,
-        max_waiting=settings.max_waiting_drafts,
-    )
-    resources.push_async_callback(runner.close)
-    await runner.start()
-    return runner
 
 
 def _peers(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -> tuple[Delivery, PlacementClient]:
@@ -145,10 +152,10 @@ def _peers(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -
     return delivery, scheduler
 
 
-def _identity(settings: EdgeSettings, grpc_address: str) -> EdgeIdentity:
+def _identity(settings: EdgeSettings, endpoint: Endpoint) -> EdgeIdentity:
     return EdgeIdentity(
         node_id=settings.node_id,
-        grpc_address=grpc_address,
+        grpc_address=endpoint.grpc_address or "",
         pool=settings.pool,
         default_model=settings.cloud_model,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -18,13 +19,13 @@ from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.server import RpcServer
-from adaptivegen.rpc.video import Authenticator, VideoServicer
+from adaptivegen.rpc.video import VideoServicer
 from adaptivegen.serving import HttpServer, bind
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from edge_node.api.http import HttpApi
-from edge_node.parts import Edge, authenticator, build
+from edge_node.parts import Base, Edge, build, prepare
 from edge_node.schedulers import find_schedulers
 from edge_node.settings import EdgeSettings
 
@@ -35,22 +36,23 @@ async def serve(settings: EdgeSettings, *, clock: Clock, rng: random.Random, sto
     get_logger().info("starting", **describe(settings))
     if settings.clear_to_strangers and settings.auth == "required":
         get_logger().warning("schedulers_without_tls", missing=settings.variable("tls_client_ca"))
-    callers = authenticator(settings)
-    rpc = RpcServer(rng=rng)
-    # Clients show API keys, workers the job's draft token: no client certificates here.
-    rpc.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=False))
-    address = settings.advertised(rpc.port)
     async with AsyncExitStack() as resources:
+        base = await prepare(settings, clock=clock, rng=rng, resources=resources)
+        listener = bind(settings.host, settings.http_port)
+        resources.callback(listener.close)
+        rpc = RpcServer(rng=rng)
+        # Clients show API keys, workers the job's draft token: no client certificates here.
+        rpc.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=False))
         bus = open_bus(settings)
         resources.push_async_callback(bus.close)
         if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
             return
-        edge = await build(settings, grpc_address=address, clock=clock, rng=rng, bus=bus, resources=resources)
-        VideoServicer(edge.videos, callers).add_to(rpc)
+        endpoint = _endpoint(settings, listener, rpc)
+        edge = await build(settings, base, endpoint, bus=bus, clock=clock, rng=rng, resources=resources)
+        VideoServicer(edge.videos, base.callers).add_to(rpc)
         DraftServicer(edge.desk.wait_for).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
-        web, http_url = _web(settings, edge, callers, rng=rng, stop=stop)
-        endpoint = Endpoint("edge", settings.node_id, http_url=http_url, grpc_address=address)
+        web = _web(settings, edge, base, listener, rng=rng, stop=stop)
         await _run(settings, edge, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
     get_logger().info("stopped")
 
@@ -125,23 +127,32 @@ async def _finish_drafts(edge: Edge, grace: Grace) -> None:
         get_logger().warning("drafts_given_up", drafts=edge.desk.active)
 
 
+def _endpoint(settings: EdgeSettings, listener: socket.socket, rpc: RpcServer) -> Endpoint:
+    """Where others reach this edge."""
+    scheme = "https" if settings.tls_cert else "http"
+    http_url = f"{scheme}://{settings.advertised(int(listener.getsockname()[1]))}"
+    return Endpoint("edge", settings.node_id, http_url=http_url, grpc_address=settings.advertised(rpc.port))
+
+
 def _web(
-    settings: EdgeSettings, edge: Edge, callers: Authenticator, *, rng: random.Random, stop: asyncio.Event
-) -> tuple[HttpServer, str]:
-    """The HTTP server on its port, and its URL."""
-    listener = bind(settings.host, settings.http_port)
+    settings: EdgeSettings,
+    edge: Edge,
+    base: Base,
+    listener: socket.socket,
+    *,
+    rng: random.Random,
+    stop: asyncio.Event,
+) -> HttpServer:
     api = HttpApi(
         videos=edge.videos,
-        authenticator=callers,
+        authenticator=base.callers,
         delivery=edge.delivery,
         ready=lambda: edge.runner.ready and not stop.is_set(),
         registry=edge.metrics.registry,
         rng=rng,
         max_upload_bytes=settings.max_upload_bytes,
     )
-    web = HttpServer(api.application(), listener, cert=settings.tls_cert, key=settings.tls_key)
-    scheme = "https" if settings.tls_cert else "http"
-    return web, f"{scheme}://{settings.advertised(int(listener.getsockname()[1]))}"
+    return HttpServer(api.application(), listener, cert=settings.tls_cert, key=settings.tls_key)
 
 
 def _reporter(

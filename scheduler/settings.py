@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import LONGEST_S, ServiceSettings
+from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
 from scheduler.decide.qoe import Costs, QoeSettings
 
 
@@ -27,8 +29,16 @@ class SchedulerSettings(ServiceSettings):
     cost_iterate: float = Field(1.0, ge=0, le=1e6, description="QoE points a cloud second must bring when iterating.")
     cost_render: float = Field(0.005, ge=0, le=1e6, description="QoE points a cloud second must bring when rendering.")
 
+    @model_validator(mode="after")
+    def _anchors(self) -> Self:
+        for name in ("draft", "final"):
+            best_s, worst_s = getattr(self, f"{name}_best_s"), getattr(self, f"{name}_worst_s")
+            if best_s >= worst_s:
+                raise refused(f"{name}_best_s", best_s, f"best < worst: below {name}_worst_s, which is {worst_s:g}")
+        return self
+
     def qoe(self) -> QoeSettings:
-        """The QoE function's settings; raises SettingsInvalid for anchors out of order."""
+        """The QoE function's settings."""
         return QoeSettings(
             draft_weight_iterate=self.draft_weight_iterate,
             draft_weight_render=self.draft_weight_render,

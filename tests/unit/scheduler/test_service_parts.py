@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from adaptivegen.bus.base import Message
 from adaptivegen.bus.nats import NatsBus
@@ -53,8 +54,9 @@ def test_authentication_without_certificates_is_refused(tmp_path: Path) -> None:
 
 
 def test_anchors_out_of_order_are_refused() -> None:
-    with pytest.raises(SettingsInvalid, match="best < worst"):
-        settings(final_best_s=200.0).qoe()
+    for changes in ({"final_best_s": 200.0}, {"draft_best_s": 10.0}):
+        with pytest.raises(ValidationError, match="best < worst"):
+            settings(**changes)
 
 
 def test_settings_reach_the_weights() -> None:
