@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from adaptivegen.errors import NodeUnavailable
 ROUNDS = 3
 DEADLINE_S = 2.0
 MAX_CONCURRENT = 8
-PATH = "/healthz"
+PATH = "/readyz"  # an edge that drains is alive, but no place to go
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,41 +72,57 @@ async def measure(
 ) -> list[Measured]:
     """All that answered with 200, nearest first (equals by node id). `deadline_s` is for the whole call: what was
     measured by then counts. Raises NodeUnavailable naming each endpoint and why, if none did."""
-    best_s: dict[Endpoint, float] = {}
-    failures: dict[Endpoint, str] = {}
+    urls = [endpoint.http_url for endpoint in endpoints if endpoint.http_url is not None]
+    found = await round_trips(
+        urls, clock=clock, rounds=rounds, deadline_s=deadline_s, max_concurrent=max_concurrent, client=client
+    )
+    ranked: list[Measured] = []
+    failures: list[str] = []
+    for endpoint in endpoints:
+        answer = "no HTTP address" if endpoint.http_url is None else found[endpoint.http_url]
+        if isinstance(answer, str):
+            failures.append(f"{endpoint.node_id} {endpoint.http_url or ''}: {answer}")
+        else:
+            ranked.append(Measured(endpoint, answer))
+    if not ranked:
+        raise NodeUnavailable(f"no endpoint answers: {'; '.join(failures)}" if failures else "no endpoint is known")
+    return sorted(ranked, key=lambda measured: (measured.round_trip_s, measured.endpoint.node_id))
+
+
+async def round_trips(
+    urls: Sequence[str],
+    *,
+    clock: Clock,
+    rounds: int = ROUNDS,
+    deadline_s: float = DEADLINE_S,
+    max_concurrent: int = MAX_CONCURRENT,
+    client: Getter | None = None,
+) -> dict[str, float | str]:
+    """For each base URL its shortest round trip in seconds, or why it has none, by `deadline_s` for all."""
+    found: dict[str, float | str] = {}
     gate = asyncio.Semaphore(max_concurrent)
 
-    async def probe(endpoint: Endpoint, http: Getter) -> None:
-        if endpoint.http_url is None:
-            failures[endpoint] = "no HTTP address"
-            return
+    async def probe(url: str, http: Getter) -> None:
         async with gate:
             for _ in range(rounds):
                 began_s = clock.monotonic_s()
-                failure = await _failure(http, endpoint.http_url.rstrip("/") + PATH)
+                failure = await _failure(http, url.rstrip("/") + PATH)
                 if failure:
-                    failures[endpoint] = failure
-                    best_s.pop(endpoint, None)
+                    found[url] = failure
                     return
-                took_s = clock.monotonic_s() - began_s
-                best_s[endpoint] = min(took_s, best_s.get(endpoint, took_s))
+                took_s, best = clock.monotonic_s() - began_s, found.get(url)
+                found[url] = min(took_s, best) if isinstance(best, float) else took_s
 
     async with AsyncExitStack() as opened:
         http = client
         if http is None:
             http = await opened.enter_async_context(httpx.AsyncClient(timeout=deadline_s))
-        try:
+        with suppress(TimeoutError):  # what was measured by then counts
             async with asyncio.timeout(deadline_s), asyncio.TaskGroup() as group:
-                for endpoint in endpoints:
-                    group.create_task(probe(endpoint, http))
-        except TimeoutError:
-            late = [endpoint for endpoint in endpoints if endpoint not in best_s and endpoint not in failures]
-            failures.update(dict.fromkeys(late, f"no answer within {deadline_s:g} s"))
-    if not best_s:
-        said = "; ".join(f"{e.node_id} {e.http_url or ''}: {why}" for e, why in failures.items())
-        raise NodeUnavailable(f"no endpoint answers: {said}" if said else "no endpoint is known")
-    ranked = [Measured(endpoint, round_trip_s) for endpoint, round_trip_s in best_s.items()]
-    return sorted(ranked, key=lambda measured: (measured.round_trip_s, measured.endpoint.node_id))
+                for url in dict.fromkeys(urls):
+                    group.create_task(probe(url, http))
+    late = f"no answer within {deadline_s:g} s"
+    return {url: found.get(url, late) for url in urls}
 
 
 async def _failure(http: Getter, url: str) -> str:

@@ -1,11 +1,11 @@
 """Finding edges: the addresses given, or those in an endpoints file, ordered by how fast each answers. Blocking.
 
-Decides the order by one round trip to every edge at once; an edge that does not answer comes last, not out, since it
-may be back by the time it is needed.
+An edge that does not answer comes last, not out, since it may be back by the time it is needed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
-
 from adaptivegen.clock import SystemClock
+from adaptivegen.discovery.probe import round_trips
 from adaptivegen.errors import InvalidRequest, NodeUnavailable
 from adaptivegen.sdk.edges import Edges, check_base_url, given_urls
 
-PROBE_TIMEOUT_S = 2.0
 _MAX_PROBED = 16
 
 
@@ -31,23 +29,18 @@ def find_edges(base_url: str | Sequence[str] | None, endpoints_file: str | os.Pa
         urls = read_endpoints(Path(endpoints_file))
     if len(urls) < 2:
         return Edges(urls)  # nothing to choose; the first call finds out whether it is there
-    urls = urls[:_MAX_PROBED]
-    with ThreadPoolExecutor(max_workers=len(urls), thread_name_prefix="adaptivegen-probe") as pool:
-        waits_s = dict(zip(urls, pool.map(probe_s, urls), strict=True))
+    return Edges(_ordered(urls[:_MAX_PROBED]))
+
+
+def _ordered(urls: list[str]) -> list[str]:
+    """The addresses by their round trip; those that do not answer keep their order at the end."""
+    probing = round_trips(urls, clock=SystemClock(), max_concurrent=_MAX_PROBED)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptivegen-probe") as pool:
+        found = pool.submit(asyncio.run, probing).result()  # in a thread: the caller's may have a loop that runs
+    waits_s = {url: math.inf if isinstance(answer, str) else answer for url, answer in found.items()}
     if all(math.isinf(wait_s) for wait_s in waits_s.values()):
-        raise NodeUnavailable(f"no edge answers: {', '.join(urls)}")
-    return Edges(sorted(urls, key=waits_s.__getitem__))
-
-
-def probe_s(url: str) -> float:
-    """Seconds until an edge said it is ready; infinite when it did not within `PROBE_TIMEOUT_S`."""
-    clock = SystemClock()
-    started_s = clock.monotonic_s()
-    try:
-        ready = httpx.get(f"{url}/readyz", timeout=PROBE_TIMEOUT_S).is_success
-    except httpx.HTTPError:
-        return math.inf
-    return clock.monotonic_s() - started_s if ready else math.inf
+        raise NodeUnavailable("no edge answers: " + "; ".join(f"{url}: {why}" for url, why in found.items()))
+    return sorted(urls, key=waits_s.__getitem__)
 
 
 def read_endpoints(path: Path) -> list[str]:

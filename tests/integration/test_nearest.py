@@ -10,6 +10,7 @@ from adaptivegen.clock import SystemClock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.probe import nearest
 from adaptivegen.errors import NodeUnavailable
+from adaptivegen.sdk.nearest import find_edges
 from cli.system.ports import free_ports
 
 
@@ -52,3 +53,19 @@ async def test_the_one_that_answers_is_found_and_the_others_are_named_when_it_is
             await nearest(lost, clock=SystemClock(), deadline_s=0.5)
     assert f"absent {absent}: ConnectError" in caught.value.message
     assert f"silent {silent}: " in caught.value.message
+
+
+def sdk_order(urls: list[str]) -> tuple[str, ...]:
+    return find_edges(urls, None).urls
+
+
+async def test_the_sdk_orders_edges_by_the_same_probe_and_keeps_those_that_are_away_for_later() -> None:
+    absent = f"http://127.0.0.1:{free_ports(1)[0]}"
+    async with (
+        listener(b"HTTP/1.1 503 Draining\r\nContent-Length: 0\r\n\r\n") as draining,
+        listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as well,
+    ):
+        prefixed = f"{well}/some/prefix"  # behind a proxy
+        assert await asyncio.to_thread(sdk_order, [absent, draining, prefixed]) == (prefixed, absent, draining)
+        with pytest.raises(NodeUnavailable, match=f"no edge answers: {absent}: ConnectError.*; {draining}: HTTP 503"):
+            await asyncio.to_thread(sdk_order, [absent, draining])

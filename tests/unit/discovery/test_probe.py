@@ -60,7 +60,7 @@ async def test_the_shortest_of_several_round_trips_decides(clock: ManualClock) -
         await advance_until(task, clock)
     assert [measured.endpoint.node_id for measured in task.result()] == ["near", "far"]
     assert [round(measured.round_trip_s, 6) for measured in task.result()] == [0.02, 0.05]
-    assert set(network.asked) == {"http://near/healthz", "http://far/healthz"}
+    assert set(network.asked) == {"http://near/readyz", "http://far/readyz"}
 
 
 async def test_an_edge_that_fails_once_is_not_chosen_however_fast_it_was(clock: ManualClock) -> None:
