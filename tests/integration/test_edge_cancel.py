@@ -47,6 +47,7 @@ async def test_a_draft_is_not_made_once_its_job_was_cancelled_at_another_edge(
         httpx.AsyncClient(base_url=first.http, timeout=30) as maker,
         httpx.AsyncClient(base_url=second.http, timeout=30) as other,
     ):
+        assert first.http != second.http
         await cancelled_elsewhere(maker, other, tmp_path, 100)
         await asyncio.get_running_loop().run_in_executor(None, own_nats.kill)
         await asyncio.get_running_loop().run_in_executor(None, own_nats.start)
