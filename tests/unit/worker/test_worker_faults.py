@@ -493,11 +493,20 @@ async def test_an_upload_is_stopped_when_the_job_is_lost() -> None:
 
 async def test_a_worker_paused_while_it_waits_for_a_job_takes_none() -> None:
     async with cloud() as parts:
-        await parts.clock.advance(0.1)  # the pull is open now
+        queue, opened = await parts.queue(), asyncio.Event()
+        pull = queue.pull
+
+        async def noted(*, timeout_s: float) -> Any:
+            opened.set()
+            return await pull(timeout_s=timeout_s)
+
+        queue.pull = noted  # type: ignore[method-assign]
+        await parts.until(lambda: _set(opened), tick_s=1.0)
         parts.worker.pause(True)
         await parts.jobs.submit(spec_of())
-        for _ in range(20):
+        for _ in range(50):
             await parts.clock.advance(1.0)
+            await asyncio.sleep(0.002)
         assert parts.runner.commands == []
         assert (await parts.record()).attempts == 0
         parts.worker.pause(False)
