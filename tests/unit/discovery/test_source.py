@@ -32,5 +32,5 @@ async def test_a_file_is_the_source_by_its_path_and_nobody_registers_in_it(tmp_p
 @pytest.mark.parametrize("setting", ["", "NATS", "nats ", "static", "static:", "consul", "consul://127.0.0.1:8500"])
 def test_anything_else_is_refused_with_what_is_allowed(setting: str) -> None:
     clock = ManualClock()
-    with pytest.raises(SettingsInvalid, match="static:<path.*Consul comes with a later version"):
+    with pytest.raises(SettingsInvalid, match=r"static:<path.*Consul comes with a later version"):
         open_discovery(setting, MemoryBus(clock), clock)
