@@ -28,6 +28,7 @@ from adaptivegen.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from adaptivegen.local_only import check_local
 from adaptivegen.media.ranges import Answer, answer, etag_of
 from adaptivegen.media.signing import verify
 from adaptivegen.telemetry import get_logger
@@ -41,14 +42,23 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class CacheApi:
-    """Builds the application of one cache. Without `keys` reads go unsigned (loopback only)."""
+    """Builds the application of one cache. Without `keys` reads go unsigned (loopback only): then only requests of this
+    machine are answered, by `local_names` (`adaptivegen.local_only`)."""
 
     def __init__(
-        self, store: DiskStore, *, node_id: str, keys: dict[str, bytes], clock: Clock, ready: Callable[[], bool]
+        self,
+        store: DiskStore,
+        *,
+        node_id: str,
+        keys: dict[str, bytes],
+        local_names: frozenset[str],
+        clock: Clock,
+        ready: Callable[[], bool],
     ) -> None:
         self._store = store
         self._node_id = node_id
         self._keys = keys
+        self._local_names = local_names
         self._clock = clock
         self._ready = ready
         self._counters = _Counters(store)
@@ -57,12 +67,20 @@ class CacheApi:
 
     def application(self) -> web.Application:
         """The application, to be run by aiohttp's runner."""
-        application = web.Application(middlewares=[_errors_as_json], client_max_size=1024)
+        application = web.Application(middlewares=[_errors_as_json, self._refuse_pages], client_max_size=1024)
         application.router.add_get("/media/{key:.+}", self.media)  # HEAD comes with it
         application.router.add_get("/healthz", self.healthz)
         application.router.add_get("/readyz", self.readyz)
         application.router.add_get("/metrics", self.metrics)
         return application
+
+    @web.middleware
+    async def _refuse_pages(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What a web page made a browser send, where nothing but the address says who asks."""
+        if not self._keys:
+            hosts, origins = request.headers.getall(hdrs.HOST, ()), request.headers.getall(hdrs.ORIGIN, ())
+            check_local(hosts=tuple(hosts), origins=tuple(origins), names=self._local_names)
+        return await handler(request)
 
     async def media(self, request: web.Request) -> web.StreamResponse:
         """A media object, whole or one range."""

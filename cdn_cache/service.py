@@ -13,6 +13,7 @@ from adaptivegen.broker import open_bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
+from adaptivegen.local_only import own_names
 from adaptivegen.process import end, retry_until
 from adaptivegen.serving import bind
 from adaptivegen.settings import describe
@@ -36,7 +37,14 @@ async def serve(settings: CacheSettings, *, clock: Clock, stop: asyncio.Event) -
         resources.push_async_callback(blob.close)
         store = DiskStore(settings.dir, Lru(settings.capacity_bytes), blob)
         keys = settings.signing_key_map()
-        api = CacheApi(store, node_id=settings.node_id, keys=keys, clock=clock, ready=lambda: not stop.is_set())
+        api = CacheApi(
+            store,
+            node_id=settings.node_id,
+            keys=keys,
+            local_names=own_names(settings.host, settings.advertise_host),
+            clock=clock,
+            ready=lambda: not stop.is_set(),
+        )
         runner = web.AppRunner(
             api.application(), access_log=None, handle_signals=False, shutdown_timeout=settings.drain_grace_s
         )

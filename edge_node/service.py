@@ -15,6 +15,7 @@ from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
+from adaptivegen.local_only import own_names
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.draft import DraftServicer
@@ -151,6 +152,7 @@ def _web(
         registry=edge.metrics.registry,
         rng=rng,
         max_upload_bytes=settings.max_upload_bytes,
+        local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
     )
     return HttpServer(api.application(), listener, cert=settings.tls_cert, key=settings.tls_key)
 

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.events import JobEvent
+from adaptivegen.local_only import check_local
 from adaptivegen.media.ranges import answer, etag_of
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.rpc.video import Authenticator, Variant
@@ -30,7 +31,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class HttpApi:
-    """Builds the ASGI application of one edge."""
+    """Builds the ASGI application of one edge. With `local_names` (an edge without keys) only requests of this machine
+    are answered, by those names (`adaptivegen.local_only`)."""
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class HttpApi:
         registry: CollectorRegistry,
         rng: random.Random,
         max_upload_bytes: int,
+        local_names: frozenset[str] | None = None,
     ) -> None:
         self._videos = videos
         self._authenticator = authenticator
@@ -50,6 +53,7 @@ class HttpApi:
         self._registry = registry
         self._rng = rng
         self._max_upload_bytes = max_upload_bytes
+        self._local_names = local_names
 
     def application(self) -> Starlette:
         """The application, to be served by uvicorn."""
@@ -195,6 +199,11 @@ class HttpApi:
     def _tenant(self, request: Request) -> str:
         return self._authenticator.tenant(request.headers.get("authorization"))
 
+    def _refuse_pages(self, request: Request) -> None:
+        if self._local_names is not None:
+            hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
+            check_local(hosts=hosts, origins=origins, names=self._local_names)
+
     @staticmethod
     def _pace(milliseconds: int) -> dict[str, str]:
         return {"openai-poll-after-ms": str(milliseconds)}
@@ -206,6 +215,7 @@ class HttpApi:
             request_id = request.headers.get(REQUEST_ID_HEADER, "")[:64] or new_token(prefix="req", rng=self._rng)
             structlog.contextvars.bind_contextvars(request_id=request_id)
             try:
+                self._refuse_pages(request)
                 with span(f"http {request.method} {request.url.path}", carrier=dict(request.headers)):
                     response = await endpoint(request)
             except AdaptiveGenError as exc:

@@ -179,7 +179,7 @@ def test_keys_that_are_not_media_are_refused(folder: Path) -> None:
             f"/media//out/tenant-a/vid/1/{SHA}.mp4",
             "/media/out/tenant-a/vid/1/clip.mp4",
         ):
-            status, body = raw(cache, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            status, body = raw(cache, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             assert status in (400, 404), path
             assert json.loads(body)["error"]["code"] in ("invalid_request", "not_found"), path
         assert cache.files() == {}
@@ -204,6 +204,26 @@ def test_bodies_encodings_and_other_methods_are_refused(folder: Path) -> None:
         assert (posted.status_code, posted.json()["error"]["code"]) == (405, "invalid_request")
         assert cache.http.get("/nothing").json()["error"]["code"] == "not_found"
         assert cache.http.get(PATH).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example"},
+        {"host": "evil.example:8080"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+    ],
+)
+def test_without_keys_a_web_page_gets_nothing(folder: Path, headers: dict[str, str]) -> None:
+    with running(folder, LOOPBACK) as cache:
+        for path in (PATH, "/metrics", "/nothing"):
+            refused = cache.http.get(path, headers=headers)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+        assert cache.files() == {}
+        assert cache.http.get(PATH, headers={"origin": "http://localhost:3000"}).status_code == 200
+    with running(folder, KEYS) as cache:  # a signature is nothing that a browser adds by itself
+        assert cache.http.get(signed(), headers=headers).content == CLIP
 
 
 async def test_concurrent_misses_fetch_once(folder: Path) -> None:
@@ -309,7 +329,7 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(folder: Path) -> None:
     with running(folder, LOOPBACK) as cache:
         for _ in range(5):
             with socket.create_connection(cache.address, timeout=30) as connection:
-                connection.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                connection.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 connection.recv(1000)
         assert cache.http.get(PATH).content == CLIP
 

@@ -1,0 +1,71 @@
+"""Which requests a server without keys takes for those of this machine."""
+
+import pytest
+
+from adaptivegen.errors import PermissionDenied
+from adaptivegen.local_only import NAMES, check_local, own_names
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:65535", "[::1]", "LocalHost:80"])
+def test_this_machines_names_are_taken(host: str) -> None:
+    check_local(hosts=[host], origins=[], names=NAMES)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [],
+        [""],
+        ["evil.example"],
+        ["evil.example:8080"],
+        ["localhost.evil.example"],
+        ["evil.example#localhost"],
+        ["localhost@evil.example"],
+        ["localhost:80:80"],
+        ["127.0.0.1.evil.example:80"],
+        ["127.0.0.1, evil.example"],
+        ["localhost", "evil.example"],
+        ["::1"],
+        ["[::1"],
+        ["localhost\n"],
+        ["localhost:99999999"],
+        ["10.0.0.7:80"],
+    ],
+)
+def test_any_other_host_is_refused(hosts: list[str]) -> None:
+    with pytest.raises(PermissionDenied) as refused:
+        check_local(hosts=hosts, origins=[], names=NAMES)
+    assert refused.value.param == "host"
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080"])
+def test_a_page_of_this_machine_may_ask(origin: str) -> None:
+    check_local(hosts=["localhost:1"], origins=[origin], names=NAMES)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "null",
+        "http://evil.example",
+        "https://evil.example:8080",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "http://evil.example/localhost",
+        "file://",
+        "chrome-extension://localhost",
+        "localhost",
+    ],
+)
+def test_a_page_of_any_other_origin_is_refused(origin: str) -> None:
+    for origins in ([origin], ["http://localhost", origin]):
+        with pytest.raises(PermissionDenied) as refused:
+            check_local(hosts=["localhost:1"], origins=origins, names=NAMES)
+        assert refused.value.param == "origin"
+
+
+def test_the_settings_own_names_are_taken_too() -> None:
+    names = own_names("127.0.0.2", "Studio.Local", "", "[::1]")
+    assert names == NAMES | {"127.0.0.2", "studio.local"}
+    check_local(hosts=["studio.local:8080"], origins=["http://127.0.0.2"], names=names)
