@@ -52,6 +52,7 @@ async def serve(
     """Run the scheduler until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or a storage error at start."""
     configure_logging("scheduler", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
+    tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
     view = View(
@@ -71,7 +72,6 @@ async def serve(
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
-        tls = server_tls(settings, mutual=True)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error

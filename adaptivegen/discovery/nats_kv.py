@@ -32,6 +32,8 @@ class NatsDiscovery:
         self._ttl_s = ttl_s
 
     async def endpoints(self, kind: str) -> list[Endpoint]:
+        """Those alive, by node id; an entry that cannot be read is logged and left out. Raises InvalidRequest,
+        BrokerUnavailable."""
         check_name(kind, field="kind")
         bucket = await self._bucket()
         gate = asyncio.Semaphore(MAX_CONCURRENT_READS)
