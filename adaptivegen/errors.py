@@ -16,6 +16,7 @@
     |  |- BrokerUnavailable      the NATS server
     |  `- NodeUnavailable        a scheduler, worker, edge or cache
     |- DeadlineExceeded          the time given is over
+    |  `- RequestTimeout         the request itself did not arrive in time
     |- Cancelled                 the caller asked to stop
     |- StorageFailure            the object store refused (base of the next two)
     |  |- StorageFull            no space left
@@ -155,6 +156,12 @@ class DeadlineExceeded(AdaptiveGenError):
     retryable = True
 
 
+class RequestTimeout(DeadlineExceeded):
+    """The request did not arrive within the time there is for it."""
+
+    code = "request_timeout"
+
+
 class Cancelled(AdaptiveGenError):
     """The caller asked to stop."""
 
@@ -255,6 +262,7 @@ STATUS: dict[type[AdaptiveGenError], Status] = {
     BrokerUnavailable: Status("UNAVAILABLE", 503),
     NodeUnavailable: Status("UNAVAILABLE", 503),
     DeadlineExceeded: Status("DEADLINE_EXCEEDED", 504),
+    RequestTimeout: Status("DEADLINE_EXCEEDED", 408),
     Cancelled: Status("CANCELLED", 499),
     StorageFailure: Status("UNAVAILABLE", 503),
     StorageFull: Status("RESOURCE_EXHAUSTED", 507),
