@@ -1,19 +1,40 @@
-"""uvicorn inside our own loop and shutdown: no signal handlers of its own, a bound socket given, a bounded drain."""
+"""uvicorn inside our own loop and shutdown: no signal handlers of its own, a bound socket given, a bounded drain.
+
+Adds the bounds that uvicorn leaves open. Connections: beyond `max_connections` each request is answered 503 with
+Retry-After, beyond twice as many a connection is dropped. Time: a request's head has `head_s` from its first byte (or
+from the connection's), its body `body_s` from then on, whether the application reads it or not.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from adaptivegen.errors import SettingsInvalid
+from adaptivegen.errors import STATUS, AdaptiveGenError, RequestTimeout, ResourceExhausted, SettingsInvalid
 
 KEEP_ALIVE_S = 30
 BACKLOG = 1024
+FULL_RETRY_S = 2.0
+FULL_STATUS = 503  # not the 429 of an exhausted quota: this caller did nothing too often
+
+
+@dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """The bounds of one HTTP server."""
+
+    max_connections: int
+    head_s: float = 10.0
+    body_s: float = 60.0  # the application may be stricter, and say so
 
 
 class _Quiet(uvicorn.Server):
@@ -22,6 +43,105 @@ class _Quiet(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Config(uvicorn.Config):
+    """uvicorn's, with our bounds."""
+
+    limits: ServingLimits
+
+
+class _Bounded(H11Protocol):
+    """One connection of uvicorn, with bounds on how many there are and on how long a request takes to arrive."""
+
+    _waits_for: object = None  # what part of which request is on its way
+    _alarm: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > 2 * self._limits.max_connections:
+            transport.abort()
+        elif len(self.connections) > self._limits.max_connections:
+            self.app = cast(Any, _refuse_full)
+        self._expect("head", self._limits.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._expect(None, 0)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look()
+
+    @property
+    def _limits(self) -> ServingLimits:
+        return cast(_Config, self.config).limits
+
+    def _look(self) -> None:
+        """Set the alarm for what is on its way now. It runs on while more of the same arrives."""
+        if self.transport.is_closing():
+            self._expect(None, 0)
+        elif self.conn.their_state is h11.SEND_BODY:
+            self._expect(self.cycle, self._limits.body_s)
+        elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._expect("head", self._limits.head_s)
+        else:
+            self._expect(None, 0)  # between requests the keep-alive time counts
+
+    def _expect(self, part: object, within_s: float) -> None:
+        if part is self._waits_for and part is not None:
+            return
+        self._waits_for = part
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if part is not None:
+            self._alarm = self.loop.call_later(within_s, self._late)
+
+    def _late(self) -> None:
+        """The request did not arrive: say so where nothing was said yet, and close."""
+        if self.transport.is_closing():
+            return
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self._waits_for == "head" and not answering:
+            late = RequestTimeout(f"the head of the request did not arrive within {self._limits.head_s:g} s")
+            self.transport.write(_plain_answer(late))
+        self.transport.close()
+
+
+async def _refuse_full(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """The application of connections beyond the bound."""
+    full = ResourceExhausted("this server has as many connections as it takes", retry_after_s=FULL_RETRY_S)
+    headers, body = _rendered(full)
+    await send({"type": "http.response.start", "status": FULL_STATUS, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _rendered(error: AdaptiveGenError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    body = json.dumps({"error": error.body()}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", f"{error.retry_after_s:.0f}".encode()))
+    return headers, body
+
+
+def _plain_answer(error: AdaptiveGenError) -> bytes:
+    """An answer to a request that never came."""
+    headers, body = _rendered(error)
+    lines = [f"HTTP/1.1 {STATUS[type(error)].http} ".encode(), *(name + b": " + value for name, value in headers)]
+    return b"\r\n".join([*lines, b"", body])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -41,9 +161,19 @@ def bind(host: str, port: int) -> socket.socket:
 class HttpServer:
     """One ASGI application on one socket."""
 
-    def __init__(self, application: Any, listener: socket.socket, *, cert: Path | None, key: Path | None) -> None:
-        config = uvicorn.Config(
+    def __init__(
+        self,
+        application: Any,
+        listener: socket.socket,
+        *,
+        cert: Path | None,
+        key: Path | None,
+        limits: ServingLimits,
+    ) -> None:
+        config = _Config(
             application,
+            http=_Bounded,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -53,6 +183,7 @@ class HttpServer:
             server_header=False,
             h11_max_incomplete_event_size=32 * 1024,
         )
+        config.limits = limits
         self._server = _Quiet(config)
         self._listener = listener
 

@@ -21,10 +21,11 @@ from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.rpc.video import VideoServicer
-from adaptivegen.serving import HttpServer, bind
+from adaptivegen.serving import HttpServer, ServingLimits, bind
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
+from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.parts import Base, Edge, build, prepare
 from edge_node.schedulers import find_schedulers
@@ -151,10 +152,11 @@ def _web(
         ready=lambda: edge.runner.ready and not stop.is_set(),
         registry=edge.metrics.registry,
         rng=rng,
-        max_upload_bytes=settings.max_upload_bytes,
+        bodies=Bodies(max_bytes=settings.max_upload_bytes),
         local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
     )
-    return HttpServer(api.application(), listener, cert=settings.tls_cert, key=settings.tls_key)
+    limits = ServingLimits(max_connections=settings.max_connections)
+    return HttpServer(api.application(), listener, cert=settings.tls_cert, key=settings.tls_key, limits=limits)
 
 
 def _reporter(

@@ -32,6 +32,9 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
     max_waiting_drafts: int = Field(16, ge=1, le=10_000, description="Drafts that may wait for the model.")
     max_upload_bytes: int = Field(32 * 1024 * 1024, gt=0, le=1024**3, description="Largest request body.")
+    max_connections: int = Field(
+        512, ge=1, le=100_000, description="HTTP connections; requests on further ones are answered 503."
+    )
     media_url_ttl_s: float = Field(3600.0, gt=0, le=LONGEST_S, description="Validity of signed media URLs.")
     api_keys_file: ReadableFile | None = Field(None, description="JSON file of API keys (see edge_node.auth).")
     api_key_pepper: SecretStr = Field(SecretStr(""), description="Secret the stored key digests are keyed with.")

@@ -1,6 +1,8 @@
 """Reading request bodies that may lie: bounded, deadlined, strictly parsed JSON or a multipart form.
 
-Decides what of a body becomes fields and what becomes the upload. Raises typed errors; never reads more than the limit.
+Decides what of a body becomes fields and what becomes the upload, and how many large bodies may be in memory. Raises
+typed errors; never reads more than the limit. What takes long to decode is decoded in threads, so that the loop, and
+with it every other stream and draft, goes on.
 """
 
 from __future__ import annotations
@@ -10,18 +12,25 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from adaptivegen.errors import DeadlineExceeded, InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from adaptivegen.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, ResourceExhausted, UnsupportedMedia
 
 BODY_DEADLINE_S = 30.0
-MAX_JSON_BYTES = 64 * 1024 * 1024
+SMALL_BYTES = 256 * 1024  # below this a body needs no seat and no thread: the number of connections bounds their sum
+LARGE_BODIES = 4  # in memory at once
+FULL_RETRY_S = 1.0
+DECODED_AT_ONCE = 1024 * 1024  # base64 digits in one call, which holds the interpreter; a multiple of four
+Result = TypeVar("Result")
 UPLOAD_FIELD = "input_reference"
 
 
@@ -48,38 +57,87 @@ def bounded(receive: Receive, max_bytes: int) -> Receive:
     return limited
 
 
-async def read_create(request: Request, *, max_bytes: int) -> CreateBody:
-    """Fields and upload of `POST /v1/videos`."""
+class Bodies:
+    """The request bodies of one edge. A body that may exceed `SMALL_BYTES` needs one of `large` seats, and keeps it for
+    as long as its upload is in memory."""
+
+    def __init__(self, *, max_bytes: int, large: int = LARGE_BODIES, deadline_s: float = BODY_DEADLINE_S) -> None:
+        self._max_bytes = max_bytes
+        self._large = large
+        self._deadline_s = deadline_s
+        self._seated = 0
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="body")
+
+    @asynccontextmanager
+    async def create(self, request: Request) -> AsyncIterator[CreateBody]:
+        """Fields and upload of `POST /v1/videos`, for the block. Raises ResourceExhausted before anything is read when
+        all seats are taken, and what `read_create` raises."""
+        seats = 0 if (declared := _declared_bytes(request)) is not None and declared <= SMALL_BYTES else 1
+        if self._seated + seats > self._large:
+            raise ResourceExhausted(f"{self._large} large bodies are being read", retry_after_s=FULL_RETRY_S)
+        self._seated += seats
+        try:
+            yield await read_create(
+                request, max_bytes=self._max_bytes, deadline_s=self._deadline_s, threads=self._threads
+            )
+        finally:
+            self._seated -= seats
+
+    async def json(self, request: Request) -> dict[str, object]:
+        """A small JSON object."""
+        return await read_json(request, deadline_s=self._deadline_s)
+
+
+async def read_create(
+    request: Request, *, max_bytes: int, deadline_s: float = BODY_DEADLINE_S, threads: Executor | None = None
+) -> CreateBody:
+    """Fields and upload of `POST /v1/videos`; without `threads` everything is decoded here."""
     _refuse_encoding(request)
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
+    declared = _declared_bytes(request)
+    if declared is not None and declared > max_bytes:
         raise PayloadTooLarge(f"the body has {declared} bytes; allowed: {max_bytes}", param="body")
     limited = Request(request.scope, bounded(request.receive, max_bytes))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    try:
-        async with asyncio.timeout(BODY_DEADLINE_S):
-            if kind == "multipart/form-data":
-                return await _read_form(limited)
-            if kind in ("application/json", ""):
-                return _from_json(parse_json(await limited.body()))
-    except TimeoutError as exc:
-        raise DeadlineExceeded(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from exc
-    except ClientDisconnect as exc:
-        raise InvalidRequest("the body ended before its Content-Length", param="body") from exc
+    if kind == "multipart/form-data":
+        async with _arriving(deadline_s):
+            return await _read_form(limited)
+    if kind in ("application/json", ""):
+        async with _arriving(deadline_s):
+            data = await limited.body()
+        return await _decoded(threads if len(data) > SMALL_BYTES else None, lambda: _from_json(parse_json(data)))
     raise InvalidRequest.field("content-type", kind, "application/json or multipart/form-data")
 
 
-async def read_json(request: Request, *, max_bytes: int = 64 * 1024) -> dict[str, object]:
+async def read_json(
+    request: Request, *, max_bytes: int = 64 * 1024, deadline_s: float = BODY_DEADLINE_S
+) -> dict[str, object]:
     """A small JSON object."""
     _refuse_encoding(request)
-    limited = Request(request.scope, bounded(request.receive, max_bytes))
+    async with _arriving(deadline_s):
+        data = await Request(request.scope, bounded(request.receive, max_bytes)).body()
+    return parse_json(data)
+
+
+@asynccontextmanager
+async def _arriving(deadline_s: float) -> AsyncIterator[None]:
+    """The time in which a body is read: a client that sends a byte a minute is told so."""
     try:
-        async with asyncio.timeout(BODY_DEADLINE_S):
-            return parse_json(await limited.body())
+        async with asyncio.timeout(deadline_s):
+            yield
     except TimeoutError as exc:
-        raise DeadlineExceeded(f"the body did not arrive within {BODY_DEADLINE_S:g} s") from exc
+        raise RequestTimeout(f"the body did not arrive within {deadline_s:g} s", param="body") from exc
     except ClientDisconnect as exc:
         raise InvalidRequest("the body ended before its Content-Length", param="body") from exc
+
+
+async def _decoded(threads: Executor | None, work: Callable[[], Result]) -> Result:
+    return work() if threads is None else await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _declared_bytes(request: Request) -> int | None:
+    """What Content-Length says; None for a body sent in chunks, or a length that is none."""
+    declared = request.headers.get("content-length", "")
+    return int(declared[:19]) if declared.isascii() and declared.isdigit() else None
 
 
 def parse_json(data: bytes) -> dict[str, object]:
@@ -128,9 +186,17 @@ def _data_url(reference: object) -> bytes:
     if not isinstance(url, str) or not url.startswith("data:") or ";base64," not in url[:256]:
         raise InvalidRequest.field(UPLOAD_FIELD, reference, 'a file, or {"image_url": "data:<type>;base64,<data>"}')
     try:
-        return base64.b64decode(url.partition(";base64,")[2], validate=True)
+        return _from_base64(url.partition(";base64,")[2])
     except (binascii.Error, ValueError) as exc:
         raise UnsupportedMedia(f"{UPLOAD_FIELD} is not valid base64", param=UPLOAD_FIELD) from exc
+
+
+def _from_base64(digits: str) -> bytes:
+    """Strictly decoded, in steps, so that other threads have their turn. Padding ends the data."""
+    steps = [digits[at : at + DECODED_AT_ONCE] for at in range(0, len(digits), DECODED_AT_ONCE)]
+    if any(step.endswith("=") for step in steps[:-1]):
+        raise ValueError("padding in the middle")
+    return b"".join(base64.b64decode(step, validate=True) for step in steps)
 
 
 async def _read_form(request: Request) -> CreateBody:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound, RequestTimeout
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.local_only import check_local
@@ -23,7 +23,7 @@ from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.rpc.video import Authenticator, Variant
 from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
 from edge_node.api import render
-from edge_node.api.body import read_create, read_json
+from edge_node.api.body import Bodies
 from edge_node.delivery import Delivery
 from edge_node.videos import Videos
 
@@ -43,7 +43,7 @@ class HttpApi:
         ready: Callable[[], bool],
         registry: CollectorRegistry,
         rng: random.Random,
-        max_upload_bytes: int,
+        bodies: Bodies,
         local_names: frozenset[str] | None = None,
     ) -> None:
         self._videos = videos
@@ -52,7 +52,7 @@ class HttpApi:
         self._ready = ready
         self._registry = registry
         self._rng = rng
-        self._max_upload_bytes = max_upload_bytes
+        self._bodies = bodies
         self._local_names = local_names
 
     def application(self) -> Starlette:
@@ -82,9 +82,9 @@ class HttpApi:
     async def create(self, request: Request) -> Response:
         """202 with the video, or 200 when it is complete already."""
         tenant = self._tenant(request)
-        body = await read_create(request, max_bytes=self._max_upload_bytes)
         key = request.headers.get("idempotency-key")
-        record = await self._videos.create(tenant, body.values, upload=body.upload, idempotency_key=key)
+        async with self._bodies.create(request) as body:
+            record = await self._videos.create(tenant, body.values, upload=body.upload, idempotency_key=key)
         headers = {"location": f"/v1/videos/{record.id}", **self._pace(render.poll_after_ms(record))}
         return JSONResponse(render.video(record), status_code=200 if record.ended else 202, headers=headers)
 
@@ -158,7 +158,7 @@ class HttpApi:
     async def rate(self, request: Request) -> Response:
         """204."""
         tenant = self._tenant(request)
-        values = await read_json(request)
+        values = await self._bodies.json(request)
         unknown = set(values) - {"stars", "draft_wait_s", "final_wait_s"}
         if unknown:
             raise InvalidRequest.field("body", sorted(unknown)[0], "stars, draft_wait_s, final_wait_s")
@@ -238,6 +238,8 @@ class HttpApi:
 
 def _failed(exc: AdaptiveGenError) -> Response:
     status, body, headers = render.error(exc)
+    if isinstance(exc, RequestTimeout):
+        headers["connection"] = "close"  # what is still to come of the request is no next one
     return JSONResponse(body, status_code=status, headers=headers)
 
 

@@ -1,8 +1,12 @@
 """Request bodies that lie: every one is either a plain object or a typed refusal."""
 
+import asyncio
 import base64
 import contextlib
 import json
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
@@ -11,8 +15,15 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, PayloadTooLarge, UnsupportedMedia
-from edge_node.api.body import parse_json, read_create, read_json
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    InvalidRequest,
+    PayloadTooLarge,
+    RequestTimeout,
+    ResourceExhausted,
+    UnsupportedMedia,
+)
+from edge_node.api.body import DECODED_AT_ONCE, SMALL_BYTES, Bodies, parse_json, read_create, read_json
 
 PLAIN = st.recursive(
     st.none()
@@ -160,3 +171,78 @@ async def test_an_upload_that_is_no_data_url_is_refused_and_never_fetched(
     body = json.dumps({"input_reference": reference}).encode()
     with pytest.raises(error):
         await read_create(asked(body, JSON), max_bytes=1000)
+
+
+class Threads(Executor):
+    """Runs work at once and counts it."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.given += 1
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as exc:
+            future.set_exception(exc)
+        return future
+
+
+def upload_of(data: bytes) -> bytes:
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    return json.dumps({"input_reference": {"image_url": url}}).encode()
+
+
+async def test_what_takes_long_to_decode_is_decoded_in_a_thread_and_a_small_body_is_not() -> None:
+    threads = Threads()
+    small, data = b"x" * 1000, random.Random(1).randbytes(3 * DECODED_AT_ONCE + 17)
+    for upload, expected in ((small, 0), (data, 1)):
+        read = await read_create(asked(upload_of(upload), JSON), max_bytes=10**8, threads=threads)
+        assert (read.upload, threads.given) == (upload, expected)
+
+
+async def test_a_refusal_in_a_thread_is_the_same_refusal() -> None:
+    with pytest.raises(InvalidRequest, match="each key once"):
+        await read_create(asked(b'{"a": 1, "a": 2}' + b" " * SMALL_BYTES, JSON), max_bytes=10**8, threads=Threads())
+
+
+@pytest.mark.parametrize("at", [4, DECODED_AT_ONCE - 4, DECODED_AT_ONCE + 4])
+@pytest.mark.parametrize("wrong", ["AA==", "A A=", "é123"])
+async def test_base64_that_is_wrong_anywhere_is_refused(at: int, wrong: str) -> None:
+    digits = "A" * (2 * DECODED_AT_ONCE)
+    url = "data:image/png;base64," + digits[:at] + wrong + digits[at:]
+    body = json.dumps({"input_reference": {"image_url": url}}).encode()
+    with pytest.raises(UnsupportedMedia):
+        await read_create(asked(body, JSON), max_bytes=10**8)
+
+
+async def test_a_body_that_does_not_arrive_is_a_timeout_of_the_request() -> None:
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": [], "app": None}
+    for read in (
+        read_create(Request(scope, never), max_bytes=10, deadline_s=0),
+        read_json(Request(scope, never), deadline_s=0),
+    ):
+        with pytest.raises(RequestTimeout):
+            await read
+
+
+async def test_all_seats_taken_is_a_refusal_before_anything_is_read() -> None:
+    bodies = Bodies(max_bytes=10**8, large=1)
+    big, small = {**JSON, "content_length": str(SMALL_BYTES + 1)}, {**JSON, "content_length": "2"}
+    async with bodies.create(asked(b"{}", big)):
+        for headers in (big, JSON):  # without a length it may be large
+            with pytest.raises(ResourceExhausted) as refused:
+                async with bodies.create(asked(b"{}", headers)):
+                    pass
+            assert refused.value.retry_after_s
+        async with bodies.create(asked(b"{}", small)) as read:
+            assert read.values == {}
+    for wrong in (b"[]", b"{}"):  # a seat comes back, whatever happened
+        with contextlib.suppress(InvalidRequest):
+            async with bodies.create(asked(wrong, big)) as read:
+                assert read.values == {}

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from adaptivegen.errors import Unauthenticated
 from adaptivegen.local_only import NAMES
 from adaptivegen.rpc.video import Authenticator
+from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.auth import Loopback
 
@@ -47,7 +48,7 @@ def edge(videos: Videos, *, keys: bool) -> httpx.AsyncClient:
         ready=lambda: True,
         registry=CollectorRegistry(),
         rng=random.Random(1),
-        max_upload_bytes=1000,
+        bodies=Bodies(max_bytes=1000),
         local_names=None if keys else NAMES,
     )
     return httpx.AsyncClient(transport=httpx.ASGITransport(api.application()), base_url="http://localhost:8080")
