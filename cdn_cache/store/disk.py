@@ -130,19 +130,26 @@ class DiskStore:
     async def stream_origin(
         self, key: str, sha256: str, *, start: int, end: int, size_bytes: int
     ) -> AsyncIterator[bytes]:
-        """Bytes straight from the object store, for when they cannot be kept.
+        """The bytes [start, end) straight from the object store, for when they cannot be kept.
 
-        When they are the whole object its digest is checked before the last piece is given; raises CorruptObject.
+        The name is a digest of the whole, so the whole is read, also for a part of it, and checked before the last
+        piece of the part is given. Raises CorruptObject or StorageFailure: what was given until then is incomplete.
         """
         digest = hashlib.sha256()
+        read_bytes = 0
         held = b""
-        async for piece in self._origin.stream(key, start=start, end=end, chunk_bytes=CHUNK_BYTES):
-            if held:
-                yield held
+        async for piece in self._origin.stream(key, chunk_bytes=CHUNK_BYTES):
             digest.update(piece)
-            held = piece
-        if (start, end) == (0, size_bytes) and digest.hexdigest() != sha256:
+            wanted = piece[max(0, start - read_bytes) : max(0, end - read_bytes)]
+            read_bytes += len(piece)
+            _check_not_longer(key, read_bytes, size_bytes)
+            if wanted:
+                if held:
+                    yield held
+                held = wanted
+        if digest.hexdigest() != sha256:
             raise self._corrupt(key, digest.hexdigest())
+        _check_not_shorter(key, read_bytes, size_bytes)
         yield held
 
     # ---- looking up -------------------------------------------------------------------------------------------
@@ -240,10 +247,11 @@ class DiskStore:
         try:
             async for piece in self._origin.stream(key, chunk_bytes=CHUNK_BYTES):
                 fetched_bytes += len(piece)
-                if fetched_bytes > size_bytes:
-                    raise StorageFailure(f"{key} has more than the {size_bytes} bytes it should have")
+                _check_not_longer(key, fetched_bytes, size_bytes)
                 digest.update(piece)
                 await self._in(self._bytes, file.write, piece)
+            if digest.hexdigest() == name:
+                _check_not_shorter(key, fetched_bytes, size_bytes)
             await self._in(self._bytes, sync, file)
         finally:
             self.counts.fetched_bytes += fetched_bytes
@@ -280,3 +288,15 @@ class DiskStore:
             return await asyncio.get_running_loop().run_in_executor(pool, partial(work, *args, **kwargs))
         except OSError as exc:
             raise storage_error(exc, "the cache's folder") from exc
+
+
+def _check_not_longer(key: str, found_bytes: int, said_bytes: int) -> None:
+    """While reading: an object that outgrows the size the object store said is read no further."""
+    if found_bytes > said_bytes:
+        raise StorageFailure(f"{key} has more than the {said_bytes} bytes the object store said")
+
+
+def _check_not_shorter(key: str, found_bytes: int, said_bytes: int) -> None:
+    """After reading: right bytes under a wrong size would be sent with a wrong Content-Length."""
+    if found_bytes < said_bytes:
+        raise StorageFailure(f"{key} has {found_bytes} bytes; the object store said {said_bytes}")

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from obstore.store import MemoryStore
 
+from adaptivegen.blob.base import ObjectMeta
 from adaptivegen.blob.store import ObjectStore
 from adaptivegen.errors import AlreadyRunning, NotFound, StorageFailure, StorageFull
 from cdn_cache.eviction.lru import Lru
@@ -255,17 +257,83 @@ async def test_a_fetch_without_readers_is_not_evicted_under_way(tmp_path: Path) 
         assert store.used_bytes == 600
 
 
-async def test_a_pass_through_of_wrong_bytes_stops_before_its_end(tmp_path: Path) -> None:
-    origin = Origin()
-    key, name = await origin.add(b"wrong bytes", sha256="b" * 64)
+CLIP = bytes(range(256)) * 12 * 1024  # three chunks
+RANGES = [(0, len(CLIP)), (0, 5), (len(CLIP) - 5, len(CLIP)), (CHUNK_BYTES - 3, CHUNK_BYTES + 3), (7, len(CLIP) - 7)]
+
+
+class Liar(Origin):
+    """Gives other bytes than it has, or says another size."""
+
+    def __init__(self, given: bytes = CLIP, *, said_bytes: int = len(CLIP)) -> None:
+        super().__init__()
+        self.given = given
+        self.said_bytes = said_bytes
+
+    async def head(self, key: str) -> ObjectMeta:
+        return replace(await super().head(key), size_bytes=self.said_bytes)
+
+    async def stream(
+        self, key: str, *, start: int = 0, end: int | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> AsyncIterator[bytes]:
+        given = self.given[start:end]
+        for at in range(0, len(given), chunk_bytes):
+            yield given[at : at + chunk_bytes]
+
+
+def flipped(at: int) -> bytes:
+    return CLIP[:at] + bytes([CLIP[at] ^ 1]) + CLIP[at + 1 :]
+
+
+LIES = {
+    "flipped at the start": lambda: Liar(flipped(0)),
+    "flipped in the middle": lambda: Liar(flipped(len(CLIP) // 2)),
+    "flipped at the end": lambda: Liar(flipped(len(CLIP) - 1)),
+    "short": lambda: Liar(CLIP[:-1]),
+    "empty": lambda: Liar(b""),
+    "long": lambda: Liar(CLIP + b"x"),
+    "says more": lambda: Liar(said_bytes=len(CLIP) + 10),
+    "says less": lambda: Liar(said_bytes=len(CLIP) - 10),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_an_origin_that_lies_is_neither_served_nor_kept(tmp_path: Path, lie: str) -> None:
+    origin = LIES[lie]()
+    key, name = await origin.add(CLIP)
+    async with running(tmp_path, origin, capacity_bytes=10**8) as store:
+        for _ in range(2):
+            with pytest.raises((CorruptObject, StorageFailure)):
+                await read(store, key, name)
+            assert (files(tmp_path), store.used_bytes) == ({}, 0)
+        origin.given, origin.said_bytes = CLIP, len(CLIP)
+        assert await read(store, key, name) == (CLIP, "miss")
+        assert await read(store, key, name) == (CLIP, "hit")
+
+
+@pytest.mark.parametrize("wanted", RANGES)
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_pass_through_of_an_origin_that_lies_never_reaches_its_end(
+    tmp_path: Path, lie: str, wanted: tuple[int, int]
+) -> None:
+    origin = LIES[lie]()
+    key, name = await origin.add(CLIP)
+    start, end = wanted
     async with running(tmp_path, origin) as store:
-        pieces: list[bytes] = []
-        with pytest.raises(CorruptObject):
-            async for piece in store.stream_origin(key, name, start=0, end=11, size_bytes=11):
-                pieces.append(piece)
-        assert len(b"".join(pieces)) < 11
-        part = [piece async for piece in store.stream_origin(key, name, start=6, end=11, size_bytes=11)]
-        assert b"".join(part) == b"bytes"
+        given = b""
+        with pytest.raises((CorruptObject, StorageFailure)):
+            async for piece in store.stream_origin(key, name, start=start, end=end, size_bytes=origin.said_bytes):
+                given += piece
+        assert len(given) < end - start
+
+
+@pytest.mark.parametrize("wanted", RANGES)
+async def test_a_pass_through_gives_just_the_range(tmp_path: Path, wanted: tuple[int, int]) -> None:
+    origin = Liar()
+    key, name = await origin.add(CLIP)
+    start, end = wanted
+    async with running(tmp_path, origin) as store:
+        pieces = store.stream_origin(key, name, start=start, end=end, size_bytes=len(CLIP))
+        assert b"".join([piece async for piece in pieces]) == CLIP[start:end]
 
 
 async def test_a_failing_origin_fails_the_read_and_leaves_nothing(tmp_path: Path) -> None:
