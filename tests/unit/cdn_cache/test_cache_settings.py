@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from adaptivegen.errors import SettingsInvalid
@@ -31,6 +33,8 @@ def test_reads_are_signed_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch)
         {"SIGNING_KEYS": KEY, "HTTP_PORT": "70000"},
         {"SIGNING_KEYS": KEY, "NODE_ID": "Cache 1"},
         {"SIGNING_KEYS": KEY, "TLS_CERT": "/cert.pem"},
+        {"SIGNING_KEYS": KEY, "MAX_CONNECTIONS": "0"},
+        {"AUTH": "loopback", "HOST": "0.0.0.0", "TLS_TERMINATED_UPSTREAM": "true"},
     ],
 )
 def test_unsafe_or_senseless_settings_are_refused(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
@@ -40,3 +44,19 @@ def test_unsafe_or_senseless_settings_are_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_keys_do_not_reach_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "abab" not in str(describe(settings(monkeypatch, SIGNING_KEYS=KEY)))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "cache.example"])
+def test_signed_urls_do_not_travel_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str) -> None:
+    with pytest.raises(SettingsInvalid, match="ADAPTIVEGEN_CACHE_TLS_CERT"):
+        settings(monkeypatch, SIGNING_KEYS=KEY, HOST=host)
+    assert settings(monkeypatch, SIGNING_KEYS=KEY, HOST=host, TLS_TERMINATED_UPSTREAM="true").tls_cert is None
+    pem = tmp_path / "cert.pem"
+    pem.write_text("")
+    own = settings(monkeypatch, TLS_TERMINATED_UPSTREAM="false", TLS_CERT=str(pem), TLS_KEY=str(pem))
+    assert own.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_a_cache_needs_no_tls(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert settings(monkeypatch, SIGNING_KEYS=KEY, HOST=host).tls_cert is None
