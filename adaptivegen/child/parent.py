@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptivegen.child.framing import Message, Parts, decode_header, decode_length, encode
-from adaptivegen.errors import GenerationFailed, InternalError
+from adaptivegen.errors import GenerationFailed, InternalError, NodeUnavailable
 
 STREAM_LIMIT_BYTES = 1024 * 1024
 LAST_WORDS_S = 1.0  # from the end of its output to the end of a child that ends by itself
@@ -32,6 +32,7 @@ class ChildProcess:
         self._args = args
         self._env = env
         self._process: asyncio.subprocess.Process | None = None
+        self._inbox = _Inbox()
 
     @property
     def pid(self) -> int | None:
@@ -44,17 +45,21 @@ class ChildProcess:
         return self._process.returncode if self._process else None
 
     async def start(self) -> None:
-        """Start it; it may take its time before it first answers."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            self._module,
-            *self._args,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=STREAM_LIMIT_BYTES,
-            env=self._env,
-        )
+        """Start it; it may take its time before it first answers. Raises NodeUnavailable when this machine has no
+        process, memory or file descriptor to spare."""
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                *self._args,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=STREAM_LIMIT_BYTES,
+                env=self._env,
+            )
+        except OSError as exc:
+            raise NodeUnavailable(f"the process of {self._module} cannot be started: {exc}") from exc
 
     async def send(self, header: Mapping[str, Any], parts: Parts | None = None) -> None:
         """Write one message; waits while the pipe is full. Raises GenerationFailed if the child is gone."""
@@ -69,14 +74,13 @@ class ChildProcess:
             raise await self._death() from exc
 
     async def receive(self) -> Message:
-        """The next message; raises GenerationFailed when the child has ended."""
+        """The next message; raises GenerationFailed when the child has ended. A call that is cancelled in the middle of
+        a message loses nothing: the next goes on where it stopped."""
         stdout = self._running().stdout
         if stdout is None:
             raise InternalError("the child has no standard output")
         try:
-            length = decode_length(await stdout.readexactly(4))
-            header, listed = decode_header(await stdout.readexactly(length))
-            return header, {name: await stdout.readexactly(size) for name, size in listed}
+            return await self._inbox.next(stdout)
         except asyncio.IncompleteReadError as exc:
             raise await self._death() from exc
         except InternalError:
@@ -121,6 +125,32 @@ class ChildProcess:
         status = self.returncode or 0
         how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         return GenerationFailed(f"the process of {self._module} ended {how}")
+
+
+class _Inbox:
+    """The message that is being read. `readexactly` takes all it was asked for or, when cancelled, nothing; what it has
+    given is kept here until the message is whole."""
+
+    def __init__(self) -> None:
+        self._header_bytes = 0
+        self._header: dict[str, Any] | None = None
+        self._missing: list[tuple[str, int]] = []
+        self._parts: dict[str, bytes] = {}
+
+    async def next(self, stream: asyncio.StreamReader) -> Message:
+        """The next whole message; raises InternalError for one that breaks the format, IncompleteReadError at the
+        end."""
+        if not self._header_bytes:
+            self._header_bytes = decode_length(await stream.readexactly(4))
+        if self._header is None:
+            self._header, self._missing = decode_header(await stream.readexactly(self._header_bytes))
+        while self._missing:
+            name, size = self._missing[0]
+            self._parts[name] = await stream.readexactly(size)
+            del self._missing[0]
+        message = self._header, self._parts
+        self._header_bytes, self._header, self._parts = 0, None, {}
+        return message
 
 
 async def _drained(process: asyncio.subprocess.Process) -> None:

@@ -10,9 +10,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from adaptivegen.child.framing import Message
 from adaptivegen.child.parent import ChildProcess
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, Cancelled, GenerationFailed, NodeUnavailable, ResourceExhausted
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    GenerationFailed,
+    InternalError,
+    NodeUnavailable,
+    ResourceExhausted,
+)
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
 from adaptivegen.telemetry import get_logger
 
@@ -68,19 +75,26 @@ class ModelRunner:
     async def start(self) -> None:
         """Start the child and wait until its model is loaded; raises what the child said, or GenerationFailed."""
         child = ChildProcess(self._module, self._args)
-        await child.start()
+        try:
+            await child.start()
+            header = await self._loaded(child)
+        except BaseException:  # also a cancel while it loads
+            await child.kill()
+            raise
+        self._child = child
+        self.load_ms = float(header["load_ms"])
+        get_logger().info("model_loaded", model=header["model"], load_ms=self.load_ms, pid=child.pid)
+
+    async def _loaded(self, child: ChildProcess) -> dict[str, Any]:
+        """Wait for the child's word that its model is loaded."""
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 header, _ = await child.receive()
         except TimeoutError as exc:
-            await child.kill()
             raise GenerationFailed(f"the model did not load within {LOAD_TIMEOUT_S:g} s") from exc
         if header["type"] != "ready":
-            await child.kill()
             raise raised(header)
-        self.load_ms = float(header["load_ms"])
-        self._child = child
-        get_logger().info("model_loaded", model=header["model"], load_ms=self.load_ms, pid=child.pid)
+        return header
 
     async def keep(self) -> None:
         """Start the child again when it has died or was given up, with growing pauses; until cancelled.
@@ -120,7 +134,8 @@ class ModelRunner:
         finally:
             self.queued -= 1
         try:
-            if self._child is None:
+            if not self.ready:
+                await self._give_up()
                 await self.start()
             self._current = command.request_id
             return await self._converse(command, start_mp4, on_step)
@@ -154,7 +169,7 @@ class ModelRunner:
         await child.send(command.header(), {"start": start_mp4} if start_mp4 is not None else {})
         while True:
             async with asyncio.timeout(self._step_timeout_s):
-                header, blobs = await child.receive()
+                header, blobs = await _received(child)
             if header.get("request_id") != command.request_id:
                 continue  # the tail of an earlier, cancelled generation
             if header["type"] == "step":
@@ -173,11 +188,15 @@ class ModelRunner:
             async with asyncio.timeout(self._cancel_grace_s):
                 await child.send({"type": "cancel", "request_id": request_id})
                 while True:
-                    header, _ = await child.receive()
+                    header, _ = await _received(child)
                     if header.get("request_id") == request_id and header["type"] in ("done", "error"):
                         return
-        except (TimeoutError, GenerationFailed, Cancelled):
+        except (TimeoutError, AdaptiveGenError) as exc:
+            get_logger().warning("model_not_stopped", request_id=request_id, error=str(exc) or type(exc).__name__)
             await self._give_up()
+        except asyncio.CancelledError:  # nobody would see whether it stops
+            await self._give_up()
+            raise
 
     async def _give_up(self) -> None:
         child, self._child = self._child, None
@@ -188,6 +207,14 @@ class ModelRunner:
         if self._child is None:
             raise NodeUnavailable("the model is not loaded")
         return self._child
+
+
+async def _received(child: ChildProcess) -> Message:
+    """The child's next message; one that breaks the format is the child's failure, not a bug of the caller's."""
+    try:
+        return await child.receive()
+    except InternalError as exc:
+        raise GenerationFailed(f"the model's process broke the protocol: {exc.message}") from exc
 
 
 def _step(header: dict[str, Any], blobs: dict[str, Any]) -> Step:

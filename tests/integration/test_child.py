@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import uvloop
 
 from adaptivegen.child.parent import ChildProcess
-from adaptivegen.errors import GenerationFailed, InternalError
+from adaptivegen.errors import GenerationFailed, InternalError, NodeUnavailable
 
 MODULE = "tests.integration.echo_child"
 
@@ -79,6 +80,25 @@ async def test_a_cancel_is_noticed_between_steps(child: ChildProcess) -> None:
 
 
 @on_both_loops
+async def test_a_receive_cancelled_in_the_middle_of_a_message_loses_nothing(child: ChildProcess) -> None:
+    data = np.random.default_rng(2).integers(0, 256, 48_000_000, dtype=np.uint8)
+    cancelled = 0
+    for turn in range(2):
+        await child.send({"type": "echo", "text": str(turn)}, {"a": data.data, "b": b"last"})
+        while True:
+            try:
+                async with asyncio.timeout(0.002):
+                    header, parts = await child.receive()
+                break
+            except TimeoutError:
+                cancelled += 1
+        assert header["text"] == str(turn)
+        assert parts["b"] == b"last"
+        assert parts["a"] == data.tobytes()
+    assert cancelled > 2
+
+
+@on_both_loops
 async def test_kill_9_in_the_middle_of_an_answer_is_generation_failed(child: ChildProcess) -> None:
     await child.send({"type": "flood"})
     await child.receive()
@@ -127,6 +147,19 @@ async def test_a_child_that_does_not_stop_is_killed(child: ChildProcess) -> None
 async def test_stop_lets_it_end_by_itself(child: ChildProcess) -> None:
     await child.stop(grace_s=30.0)
     assert child.returncode == 0
+
+
+async def test_a_machine_without_a_file_descriptor_to_spare_is_told_as_such() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    process = ChildProcess(MODULE, [])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(os.dup(0), 3) + 1, hard))
+    try:
+        with pytest.raises(NodeUnavailable, match="cannot be started"):
+            await process.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await process.start()
+    await process.kill()
 
 
 async def test_a_module_that_does_not_exist_is_generation_failed() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 
@@ -140,6 +141,58 @@ async def test_a_model_that_does_not_stop_is_killed() -> None:
     assert not child.is_running()
     assert (await runner.generate(command(request_id="r2"), None, ignore)).frames == 4
     await runner.close()
+
+
+async def test_cancels_at_any_moment_leave_the_model_loaded_and_in_step(runner: ModelRunner) -> None:
+    pid = runner.pid
+    rng = random.Random(5)
+    for turn in range(40):
+        task = asyncio.get_running_loop().create_task(
+            runner.generate(command(request_id=f"c{turn}", steps=6, looks=True), None, ignore)
+        )
+        await asyncio.sleep(rng.uniform(0.0, 0.03))
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled() or task.result().frames == 4
+    assert (await runner.generate(command(request_id="after"), None, ignore)).frames == 4
+    assert runner.pid == pid
+
+
+async def test_a_second_cancel_while_the_model_is_being_stopped_frees_the_turn() -> None:
+    runner = make(cancel_grace_s=0.3)
+    await runner.start()
+    started = await Started(runner, "deaf").running()
+    started.task.cancel()
+    await asyncio.sleep(0.05)
+    started.task.cancel()
+    await asyncio.wait({started.task})
+    assert started.task.cancelled()
+    assert not runner.busy
+    async with asyncio.timeout(30):
+        assert (await runner.generate(command(request_id="r2"), None, ignore)).frames == 4
+    await runner.close()
+
+
+async def test_a_model_that_died_unnoticed_is_started_for_the_next_generation(runner: ModelRunner) -> None:
+    assert runner.pid is not None
+    os.kill(runner.pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while runner.ready:
+            await asyncio.sleep(0.01)
+    assert (await runner.generate(command(), None, ignore)).frames == 4
+
+
+async def test_a_start_that_is_cancelled_while_the_model_loads_leaves_no_process() -> None:
+    runner = make()
+    before = set(psutil.Process().children())
+    task = asyncio.get_running_loop().create_task(runner.start())
+    async with asyncio.timeout(30):
+        while not set(psutil.Process().children()) - before:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert set(psutil.Process().children()) == before
 
 
 async def test_cancelling_another_request_changes_nothing(runner: ModelRunner) -> None:
