@@ -25,6 +25,7 @@ from adaptivegen.errors import (
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    ResourceExhausted,
     StorageFull,
     StorageReadOnly,
 )
@@ -35,6 +36,7 @@ from adaptivegen.telemetry import get_logger
 from cdn_cache.store.disk import CachedFile, CorruptObject, DiskStore
 
 CONTENT_TYPES = {"mp4": "video/mp4", "webm": "video/webm", "jpg": "image/jpeg", "png": "image/png"}
+FULL_RETRY_S = 2.0
 SEND_GRACE_S = 30.0
 SLOWEST_READER_BYTES_PER_S = 16 * 1024  # a reader slower than this is cut off
 _MEDIA_KEY = re.compile(r"out/([a-z0-9][a-z0-9_-]{0,62})/(?:[^/]+/)*([0-9a-f]{64})\.([a-z0-9]+)")
@@ -43,7 +45,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class CacheApi:
     """Builds the application of one cache. Without `keys` reads go unsigned (loopback only): then only requests of this
-    machine are answered, by `local_names` (`adaptivegen.local_only`)."""
+    machine are answered, by `local_names` (`adaptivegen.local_only`). While it is `crowded` every answer is a 503."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class CacheApi:
         local_names: frozenset[str],
         clock: Clock,
         ready: Callable[[], bool],
+        crowded: Callable[[], bool],
     ) -> None:
         self._store = store
         self._node_id = node_id
@@ -61,18 +64,32 @@ class CacheApi:
         self._local_names = local_names
         self._clock = clock
         self._ready = ready
+        self._crowded = crowded
         self._counters = _Counters(store)
         self._registry = CollectorRegistry()
         self._registry.register(self._counters)
 
     def application(self) -> web.Application:
         """The application, to be run by aiohttp's runner."""
-        application = web.Application(middlewares=[_errors_as_json, self._refuse_pages], client_max_size=1024)
+        application = web.Application(
+            middlewares=[_errors_as_json, self._refuse_crowd, self._refuse_pages], client_max_size=1024
+        )
         application.router.add_get("/media/{key:.+}", self.media)  # HEAD comes with it
         application.router.add_get("/healthz", self.healthz)
         application.router.add_get("/readyz", self.readyz)
         application.router.add_get("/metrics", self.metrics)
         return application
+
+    @web.middleware
+    async def _refuse_crowd(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """More connections than this cache takes: each is answered once, and ended."""
+        if not self._crowded():
+            return await handler(request)
+        full = ResourceExhausted("this cache has as many connections as it takes", retry_after_s=FULL_RETRY_S)
+        headers = {hdrs.RETRY_AFTER: f"{FULL_RETRY_S:.0f}"}
+        response = web.json_response({"error": full.body()}, status=503, headers=headers)
+        response.force_close()
+        return response
 
     @web.middleware
     async def _refuse_pages(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -23,8 +23,12 @@ from cdn_cache.http import CacheApi
 from cdn_cache.settings import CacheSettings
 from cdn_cache.store.disk import DiskStore
 
+KEEP_ALIVE_S = 30.0  # also the time a connection has to send the head of a request
 
-async def serve(settings: CacheSettings, *, clock: Clock, stop: asyncio.Event) -> None:
+
+async def serve(
+    settings: CacheSettings, *, clock: Clock, stop: asyncio.Event, keep_alive_s: float = KEEP_ALIVE_S
+) -> None:
     """Run the cache until `stop`, then finish open responses. Runs on stock asyncio, which has sendfile. Raises
     SettingsInvalid, or what the folder and the store raise at start."""
     configure_logging("cache", settings.node_id, settings.log_level)
@@ -44,9 +48,14 @@ async def serve(settings: CacheSettings, *, clock: Clock, stop: asyncio.Event) -
             local_names=own_names(settings.host, settings.advertise_host),
             clock=clock,
             ready=lambda: not stop.is_set(),
+            crowded=lambda: runner.server is not None and len(runner.server.connections) > settings.max_connections,
         )
         runner = web.AppRunner(
-            api.application(), access_log=None, handle_signals=False, shutdown_timeout=settings.drain_grace_s
+            api.application(),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=settings.drain_grace_s,
+            keepalive_timeout=keep_alive_s,
         )
         async with asyncio.TaskGroup() as group:
             opened = asyncio.Event()

@@ -226,6 +226,16 @@ def test_without_keys_a_web_page_gets_nothing(folder: Path, headers: dict[str, s
         assert cache.http.get(signed(), headers=headers).content == CLIP
 
 
+def test_beyond_the_bound_of_connections_a_request_is_told_when_to_come_back(folder: Path) -> None:
+    with running(folder, {**LOOPBACK, "MAX_CONNECTIONS": "2"}) as cache:
+        with socket.create_connection(cache.address), socket.create_connection(cache.address):
+            status, body = raw(cache, f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())  # it also closes
+            assert (status, json.loads(body)["error"]["code"]) == (503, "resource_exhausted")
+        while (answer := cache.http.get(PATH)).status_code == 503:  # until the cache has noticed that they left
+            assert int(answer.headers["retry-after"]) >= 1
+        assert answer.content == CLIP
+
+
 async def test_concurrent_misses_fetch_once(folder: Path) -> None:
     with running(folder, LOOPBACK) as cache:
         async with httpx.AsyncClient(base_url=cache.http.base_url, timeout=60) as http:
