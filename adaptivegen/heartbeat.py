@@ -16,6 +16,7 @@ from adaptivegen.nodes import HEARTBEAT_S, NodeReport, drain_key, heartbeat_subj
 from adaptivegen.telemetry import get_logger
 
 POLICY_BUCKET = "policy"
+CHILDREN_EVERY = 20  # heartbeats: finding them reads every process of the machine
 DRAIN_POLL_EVERY = 4  # heartbeats: a drain is seen within two seconds
 
 
@@ -35,6 +36,7 @@ class Heartbeat:
         self._report = report
         self._on_drain = on_drain
         self._process = psutil.Process()
+        self._children: list[psutil.Process] = []
         self._cpu_s = 0.0
         self._read_at_s = clock.monotonic_s()
         self.draining = False
@@ -65,7 +67,7 @@ class Heartbeat:
 
     def _complete(self, report: NodeReport, beat: int) -> NodeReport:
         now_s = self._clock.monotonic_s()
-        cpu_s, memory_bytes = self._load()
+        cpu_s, memory_bytes = self._load(beat)
         elapsed_s = max(now_s - self._read_at_s, 1e-3)
         cpu_percent = max(0.0, (cpu_s - self._cpu_s) / elapsed_s * 100.0) if beat else 0.0
         self._cpu_s, self._read_at_s = cpu_s, now_s
@@ -79,10 +81,12 @@ class Heartbeat:
             }
         )
 
-    def _load(self) -> tuple[float, int]:
-        """CPU seconds used so far and resident bytes, of this process and its children."""
+    def _load(self, beat: int) -> tuple[float, int]:
+        """CPU seconds used so far and resident bytes, of this process and its children as they were found last."""
+        if beat % CHILDREN_EVERY == 0 or not all(child.is_running() for child in self._children):
+            self._children = self._process.children()
         cpu_s, memory_bytes = 0.0, 0
-        for process in (self._process, *self._process.children()):
+        for process in (self._process, *self._children):
             try:
                 times = process.cpu_times()
                 cpu_s += times.user + times.system

@@ -30,6 +30,8 @@ class Channel:
 
     def __init__(self) -> None:
         _die_with_parent()
+        # A Ctrl-C in the terminal reaches the whole process group; the parent drains, and needs its child for that.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._input = os.fdopen(os.dup(0), "rb", buffering=1024 * 1024)
         self._output = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)

@@ -26,15 +26,18 @@ _DEMUXERS = {"mp4": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}  # a
 
 def restrict(limits: dict[str, Any]) -> None:
     """Bound CPU time, address space, file size, open files and child processes of this process."""
-    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    for kind, limit in (
+    bounds = [
         (resource.RLIMIT_CPU, int(limits["cpu_s"])),
-        (resource.RLIMIT_AS, used_bytes + int(limits["memory_bytes"])),
         (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
-    ):
+    ]
+    statm = Path("/proc/self/statm")
+    if statm.exists():  # macOS has neither this nor a limit on address space that counts; time and size bound it there
+        used_bytes = int(statm.read_text().split()[0]) * resource.getpagesize()
+        bounds.append((resource.RLIMIT_AS, used_bytes + int(limits["memory_bytes"])))
+    for kind, limit in bounds:
         resource.setrlimit(kind, (limit, limit))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptivegen.clock import Clock
 from adaptivegen.drain import DEFAULT_GRACE_S, kill_after_s
-from adaptivegen.errors import AdaptiveGenError, NodeUnavailable
+from adaptivegen.errors import NodeUnavailable, first_error
 from cli.system import data_dir as data
 from cli.system.broker import configuration, find_binary
 from cli.system.layout import (
@@ -21,6 +21,7 @@ from cli.system.layout import (
     plan_system,
     port_count,
 )
+from cli.system.logs import keep_small
 from cli.system.ports import check_free, free_ports
 from cli.system.process import Child
 from cli.system.readiness import is_ready
@@ -84,6 +85,8 @@ class System:
                 await self._until_ready(child, timeout_s=READY_TIMEOUT_S)
                 self._say(child, f"{child.plan.url}  pid {child.pid}")
                 self._keepers.append(group.create_task(self._keep(child)))
+        logs = [child.log for child in self._children.values()]
+        self._keepers.append(group.create_task(keep_small(logs, clock=self._clock)))
         data.write_endpoints(self._data_dir, self.plans)
 
     async def stop(self) -> None:
@@ -178,7 +181,7 @@ async def supervised(
             finally:
                 await system.stop()
     except BaseExceptionGroup as errors:
-        raise next((e for e in errors.exceptions if isinstance(e, AdaptiveGenError)), errors) from errors
+        raise first_error(errors) from errors
 
 
 @asynccontextmanager

@@ -144,6 +144,16 @@ async def test_a_child_that_does_not_stop_is_killed(child: ChildProcess) -> None
 
 
 @on_both_loops
+async def test_an_interrupt_from_the_terminal_is_left_to_the_parent(child: ChildProcess) -> None:
+    await child.send({"type": "echo"})
+    await child.receive()  # it is up
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGINT)
+    await child.send({"type": "echo", "text": "still here"})
+    assert (await child.receive())[0]["text"] == "still here"
+
+
+@on_both_loops
 async def test_stop_lets_it_end_by_itself(child: ChildProcess) -> None:
     await child.stop(grace_s=30.0)
     assert child.returncode == 0

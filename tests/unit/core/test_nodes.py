@@ -2,12 +2,13 @@
 
 import asyncio
 
+import psutil
 import pytest
 
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import BrokerUnavailable, InvalidRequest, SettingsInvalid
-from adaptivegen.heartbeat import DRAIN_POLL_EVERY, POLICY_BUCKET, Heartbeat
+from adaptivegen.heartbeat import CHILDREN_EVERY, DRAIN_POLL_EVERY, POLICY_BUCKET, Heartbeat
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport, decode_report, drain_key
 from adaptivegen.process import guarded, refuse, retry_until
 
@@ -59,6 +60,36 @@ async def test_reports_go_out_numbered_and_a_drain_is_seen_within_four() -> None
     await policy.delete(drain_key("w1"))
     await clock.advance(DRAIN_POLL_EVERY * HEARTBEAT_S)
     assert drains == [True, False]
+    beating.cancel()
+
+
+async def test_the_machine_is_searched_for_children_rarely_and_after_one_has_ended() -> None:
+    searches = 0
+
+    class Counted(psutil.Process):
+        def children(self, recursive: bool = False) -> list[psutil.Process]:
+            nonlocal searches
+            searches += 1
+            return super().children(recursive)
+
+    clock = ManualClock()
+    bus = MemoryBus(clock)
+    heartbeat = Heartbeat(bus, clock, lambda: REPORT)
+    heartbeat._process = Counted()
+    heard = (await bus.subscribe("ag.node.*.*")).__aiter__()
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    beating = asyncio.get_running_loop().create_task(heartbeat.run())
+    await anext(heard)
+    for _ in range(CHILDREN_EVERY - 1):
+        await clock.advance(HEARTBEAT_S)
+        await anext(heard)
+    assert searches == 1
+    assert [found.pid for found in heartbeat._children] == [child.pid]
+    child.kill()
+    await child.wait()
+    await clock.advance(HEARTBEAT_S)
+    await anext(heard)
+    assert heartbeat._children == []
     beating.cancel()
 
 
