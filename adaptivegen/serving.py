@@ -45,13 +45,13 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-class _Config(uvicorn.Config):
+class BoundedConfig(uvicorn.Config):
     """uvicorn's, with our bounds."""
 
     limits: ServingLimits
 
 
-class _Bounded(H11Protocol):
+class BoundedConnection(H11Protocol):
     """One connection of uvicorn, with bounds on how many there are and on how long a request takes to arrive."""
 
     _waits_for: object = None  # what part of which request is on its way
@@ -79,7 +79,7 @@ class _Bounded(H11Protocol):
 
     @property
     def _limits(self) -> ServingLimits:
-        return cast(_Config, self.config).limits
+        return cast(BoundedConfig, self.config).limits
 
     def _look(self) -> None:
         """Set the alarm for what is on its way now. It runs on while more of the same arrives."""
@@ -170,10 +170,12 @@ class HttpServer:
         key: Path | None,
         limits: ServingLimits,
     ) -> None:
-        config = _Config(
+        config = BoundedConfig(
             application,
-            http=_Bounded,
+            http=BoundedConnection,
+            interface="asgi3",
             ws="none",
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             lifespan="off",

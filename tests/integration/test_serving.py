@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import random
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
+from adaptivegen.errors import SettingsInvalid
 from adaptivegen.jobs.record import JobRecord, new_record
 from adaptivegen.serving import HttpServer, ServingLimits, bind
 from edge_node.api.body import SMALL_BYTES, Bodies
@@ -86,6 +88,8 @@ class Server:
 
     port: int
     videos: Videos
+    web: HttpServer
+    serving: asyncio.Task[None]
     clients: list[Client] = field(default_factory=list)
 
     async def connect(self) -> Client:
@@ -116,9 +120,8 @@ async def serving(*, limits: ServingLimits, bodies: Bodies) -> AsyncIterator[Ser
     )
     listener = bind("127.0.0.1", 0)
     web = HttpServer(api.application(), listener, cert=None, key=None, limits=limits)
-    server = Server(listener.getsockname()[1], videos)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        group.create_task(web.run())
+        server = Server(listener.getsockname()[1], videos, web, group.create_task(web.run()))
         try:
             yield server
         finally:
@@ -258,3 +261,57 @@ async def test_a_client_that_leaves_or_lies_gives_its_seat_back() -> None:
         assert lied.status == 400
         await client.send(head.encode() + body)  # the same connection
         assert (await client.answer()).status == 202
+
+
+# ---- the socket and the drain
+
+
+def test_an_address_that_is_taken_or_not_ours_is_a_refused_setting() -> None:
+    with bind("127.0.0.1", 0) as taken, pytest.raises(SettingsInvalid, match=str(taken.getsockname()[1])):
+        bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(SettingsInvalid, match=r"192\.0\.2\.1"):
+        bind("192.0.2.1", 0)
+
+
+async def test_a_drain_closes_the_door_and_lets_open_answers_end() -> None:
+    async with plain() as server:
+        server.videos.go.clear()
+        client = await server.connect()
+        await client.send(SMALL)
+        while not server.videos.at_work:
+            await asyncio.sleep(0)
+        server.web.stop(within_s=30.0)
+        while await listens(server.port):
+            await asyncio.sleep(0.01)
+        assert not server.serving.done()
+        server.videos.go.set()
+        assert (await client.answer()).status == 202
+        assert await client.ended()
+        await server.serving
+
+
+async def test_a_drain_does_not_wait_longer_than_it_may() -> None:
+    async with plain() as server:
+        server.videos.go.clear()
+        client = await server.connect()
+        await client.send(SMALL)
+        while not server.videos.at_work:
+            await asyncio.sleep(0)
+        server.web.stop(within_s=0.05)
+        await server.serving  # nothing lets the answer go
+
+
+async def test_signals_stay_the_process_s_own() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with plain() as server:
+        assert (await server.ask(GET)).status == 200
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
