@@ -25,7 +25,11 @@ class EdgeMetrics:
             buckets=buckets,
             registry=self.registry,
         )
-        self.accepted = Counter("adaptivegen_edge_videos_accepted", "Videos accepted", registry=self.registry)
+        self.accepted = Counter(
+            "adaptivegen_edge_videos_accepted",
+            "Requests accepted for work: new videos, their repeats, upgrades; not what was rendered before",
+            registry=self.registry,
+        )
         self._active = Gauge("adaptivegen_edge_drafts_active", "Drafts not finished", registry=self.registry)
 
     def observe(self, times: DraftTimes) -> None:

@@ -14,6 +14,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import ModelNotFound
 from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
@@ -105,6 +106,11 @@ async def build(
     metrics.watch(desk)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler)
+
+    def accepted(record: JobRecord) -> None:
+        metrics.accepted.inc()
+        follower.follow(record)
+
     videos = Videos(
         identity=_identity(settings, endpoint),
         jobs=jobs,
@@ -117,7 +123,7 @@ async def build(
         rng=rng,
         max_waiting_drafts=settings.max_waiting_drafts,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
-        on_accepted=follower.follow,
+        on_accepted=accepted,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
     return Edge(runner, hub, desk, cancels, delivery, follower, scheduler, videos, metrics)
