@@ -145,19 +145,23 @@ def raw(edge: httpx.Client, request: bytes) -> bytes:
         return answer
 
 
+def create_head(length: int) -> bytes:
+    """The head of a create that says its body has `length` bytes."""
+    lines = ["POST /v1/videos HTTP/1.1", "host: localhost", "content-type: application/json"]
+    return "\r\n".join([*lines, f"content-length: {length}", "", ""]).encode()
+
+
 def test_a_body_shorter_than_it_says_is_not_taken_for_a_request(edge: httpx.Client) -> None:
     body = json.dumps({"prompt": "half a prompt"}).encode()
     before = edge.get("/v1/videos", params={"limit": 1}).json()["first_id"]
-    head = f"POST /v1/videos HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body) + 50}"
-    answer = raw(edge, head.encode() + b"\r\n\r\n" + body)
+    answer = raw(edge, create_head(len(body) + 50) + body)
     assert b" 202 " not in answer
     assert edge.get("/v1/videos", params={"limit": 1}).json()["first_id"] == before
 
 
 def test_a_body_longer_than_it_says_is_cut_where_it_said(edge: httpx.Client) -> None:
     body = json.dumps({"prompt": "x", "steps": -1}).encode()
-    head = f"POST /v1/videos HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    answer = raw(edge, head.encode() + b"\r\n\r\n" + body + b"GARBAGE not http\r\n\r\n")
+    answer = raw(edge, create_head(len(body)) + body + b"GARBAGE not http\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400")
     assert b'"steps"' in answer
 
