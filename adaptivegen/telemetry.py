@@ -8,6 +8,7 @@ Spans are made by OpenTelemetry; without an exporter they cost little and still 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -69,6 +71,14 @@ def carry() -> dict[str, str]:
 
 
 def take_request_id(carrier: Mapping[str, str]) -> None:
-    """Log what follows in this task under the request id a peer sent, if it sent one."""
-    if REQUEST_ID_HEADER in carrier:
-        structlog.contextvars.bind_contextvars(request_id=carrier[REQUEST_ID_HEADER][:64])
+    """Log what follows in this task under the request id a peer sent, if it sent a legal one."""
+    request_id = given_request_id(carrier)
+    if request_id:
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+def given_request_id(carrier: Mapping[str, str]) -> str:
+    """The request id in a peer's headers, or "" where there is none that can be passed on: 1 to 64 characters of
+    A-Z, a-z, 0-9, _ . and -. Any other would break the headers of the next call."""
+    given = carrier.get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else ""

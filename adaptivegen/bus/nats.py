@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -22,12 +23,21 @@ from adaptivegen.ids import check_name
 
 class NatsBus:
     """One client of a NATS cluster. `name` shows in the broker's connection list; no call waits longer than a few
-    times `call_timeout_s`."""
+    times `call_timeout_s`. `tls_ca` and `credentials` are files (NatsConnection)."""
 
     def __init__(
-        self, servers: list[str], *, name: str, replicas: int = 1, call_timeout_s: float = CALL_TIMEOUT_S
+        self,
+        servers: list[str],
+        *,
+        name: str,
+        replicas: int = 1,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        tls_ca: Path | None = None,
+        credentials: Path | None = None,
     ) -> None:
-        self._connection = NatsConnection(servers, name=name, call_timeout_s=call_timeout_s)
+        self._connection = NatsConnection(
+            servers, name=name, call_timeout_s=call_timeout_s, tls_ca=tls_ca, credentials=credentials
+        )
         self._replicas = replicas
         self._dead = NatsDeadLetters(self._connection, replicas=replicas)
         self._buckets: dict[str, NatsKeyValue] = {}

@@ -8,8 +8,10 @@ it may be lost or arrive after its caller gave up). No third-party exception lea
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Protocol, cast
 
 import nats.errors
@@ -24,6 +26,8 @@ from adaptivegen.errors import (
     PayloadTooLarge,
     PreconditionFailed,
     ResourceExhausted,
+    SettingsInvalid,
+    Unauthenticated,
 )
 from adaptivegen.telemetry import get_logger
 
@@ -32,6 +36,7 @@ CONNECT_TIMEOUT_S = 3.0
 FLUSH_TIMEOUT_S = 2
 RECONNECT_WAIT_S = 0.25
 RETRY_FULL_S = 5.0
+_REFUSED = ("authorization violation", "authentication", "user credentials")  # as the server and nats-py word it
 _STREAM_DIFFERS = 10058  # JSStreamNameExistErr: the stream is there with another configuration
 _STREAM_FULL = 10077  # JSStreamStoreFailedF, which also names other reasons
 _NO_RESOURCES = (10023, 10047)  # JSInsufficientResourcesErr, JSStorageResourcesExceededErr
@@ -85,12 +90,23 @@ class Closable(Protocol):
 
 
 class NatsConnection:
-    """`name` shows in the broker's connection list."""
+    """`name` shows in the broker's connection list. `tls_ca` signs the servers' certificates (PEM); `credentials` is a
+    file of a user's JWT and seed, as `nsc` makes it."""
 
-    def __init__(self, servers: list[str], *, name: str, call_timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        servers: list[str],
+        *,
+        name: str,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+        tls_ca: Path | None = None,
+        credentials: Path | None = None,
+    ) -> None:
         self.call_timeout_s = call_timeout_s
         self._servers = servers
         self._name = name
+        self._tls_ca = tls_ca
+        self._credentials = credentials
         self.feeds: set[Closable] = set()
         self._client: Client | None = None
         self._closed = False
@@ -98,15 +114,21 @@ class NatsConnection:
         self._failed_attempts = 0
         self._failure = ""
         self._last_error = ""
+        self._refusal = ""
 
     @property
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected
 
     async def open(self) -> None:
-        """Connect; raises BrokerUnavailable."""
+        """Connect; raises BrokerUnavailable, or Unauthenticated when the broker refuses the credentials."""
         self._closed = False
-        await self.client()
+        try:
+            await self.client()
+        except BrokerUnavailable as exc:
+            if self._refusal:
+                raise Unauthenticated(f"the broker refused this node: {self._refusal}") from exc
+            raise
 
     async def close(self) -> None:
         """End all feeds, flush, disconnect; nothing connects again until `open`."""
@@ -154,9 +176,20 @@ class NatsConnection:
                 raise
             return self._client
 
+    def _tls(self) -> ssl.SSLContext | None:
+        """What the servers' certificates are checked with; None without a CA. Raises SettingsInvalid."""
+        if self._tls_ca is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._tls_ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise SettingsInvalid(f"nats_ca {self._tls_ca} cannot be used: {exc}", param="nats_ca") from exc
+
     async def _connect(self) -> Client:
         async def on_error(exc: Exception) -> None:
             self._last_error = str(exc) or type(exc).__name__
+            if any(words in self._last_error.lower() for words in _REFUSED):
+                self._refusal = self._last_error
             get_logger().debug("broker_error", error=self._last_error)
 
         async def on_disconnect() -> None:
@@ -166,8 +199,8 @@ class NatsConnection:
         async def on_reconnect() -> None:
             get_logger().info("broker_reconnected")
 
-        client = Client()
-        self._last_error = ""
+        client, tls = Client(), self._tls()
+        self._last_error = self._refusal = ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):  # nats-py would try for ever
                 await client.connect(
@@ -179,6 +212,8 @@ class NatsConnection:
                     ping_interval=10,
                     allow_reconnect=True,
                     pending_size=0,
+                    tls=tls,
+                    user_credentials=str(self._credentials) if self._credentials else None,
                     error_cb=on_error,
                     disconnected_cb=on_disconnect,
                     reconnected_cb=on_reconnect,
@@ -186,7 +221,11 @@ class NatsConnection:
         except (nats.errors.Error, TimeoutError, OSError) as exc:
             await client.close()
             raise BrokerUnavailable(f"no broker: {self._last_error or exc or type(exc).__name__}") from exc
-        except BaseException:
-            await client.close()
-            raise
+        except BaseException as exc:
+            with suppress(AssertionError):  # nats-py's, where `connect` did not get as far as a connection
+                await client.close()
+            if self._credentials is None or not isinstance(exc, Exception):
+                raise
+            why = "the extra nats-credentials is not installed" if isinstance(exc, ImportError) else f"{exc!r}"
+            raise SettingsInvalid(f"nats_credentials {self._credentials}: {why}", param="nats_credentials") from exc
         return client

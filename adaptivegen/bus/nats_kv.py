@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -24,6 +24,7 @@ from adaptivegen.errors import BrokerUnavailable
 
 Result = TypeVar("Result")
 LIST_TIMEOUT_S = 30.0
+LIST_BATCH = 500
 
 
 class NatsKeyValue:
@@ -71,18 +72,37 @@ class NatsKeyValue:
 
         async def step(bucket: nats.js.kv.KeyValue) -> list[str]:
             async with asyncio.timeout(LIST_TIMEOUT_S):
-                # nats-py leaves its watcher's methods untyped
-                watcher = cast(Any, await bucket.watch(_pattern(prefix), ignore_deletes=True, meta_only=True))
-                try:
-                    found: list[str] = []
-                    while (entry := await watcher.updates(timeout=self._connection.call_timeout_s)) is not None:
-                        if entry.key.startswith(prefix):
-                            found.append(entry.key)
-                    return sorted(found)
-                finally:
-                    await watcher.stop()
+                return sorted(key for key in await self._list(prefix) if key.startswith(prefix))
 
         return await self._run(f"keys {prefix}", step)
+
+    async def _list(self, prefix: str) -> list[str]:
+        """The keys under the narrowest pattern for `prefix`, by a consumer of headers that is deleted at once: those
+        that nats-py makes stay on the server for minutes."""
+        jetstream, stream, subject = await self._connection.jetstream(), f"KV_{self._bucket}", f"$KV.{self._bucket}."
+        consumer = await jetstream.add_consumer(
+            stream,
+            api.ConsumerConfig(
+                filter_subject=subject + _pattern(prefix),
+                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=api.AckPolicy.NONE,
+                headers_only=True,
+                mem_storage=True,
+                inactive_threshold=LIST_TIMEOUT_S,
+            ),
+        )
+        reading = await jetstream.pull_subscribe_bind(consumer=consumer.name, stream=stream)
+        try:
+            found, left = [], consumer.num_pending or 0
+            while left:
+                for message in await reading.fetch(min(left, LIST_BATCH), timeout=self._connection.call_timeout_s):
+                    left = message.metadata.num_pending
+                    if nats.js.kv.KV_OP not in (message.headers or {}):
+                        found.append(message.subject.removeprefix(subject))
+            return found
+        finally:
+            await reading.unsubscribe()
+            await jetstream.delete_consumer(stream, consumer.name)
 
     async def watch(self, prefix: str = "", *, buffer: int = WATCH_BUFFER) -> Watch:
         subject = f"$KV.{self._bucket}."

@@ -45,7 +45,7 @@ from adaptivegen.jobs.spec import (
     job_key,
     pending_key,
 )
-from adaptivegen.telemetry import get_logger
+from adaptivegen.telemetry import carry, get_logger
 
 JOBS_BUCKET = "jobs"
 IDEMPOTENCY_BUCKET = "idempotency"
@@ -260,7 +260,7 @@ class JobStore:
             )
             record, _ = await self.finish(cancelled)
             try:
-                await self.bus.publish(cancel_subject(job_id), job_id.encode())
+                await self.bus.publish(cancel_subject(job_id), job_id.encode(), headers=carry())
             except AdaptiveGenError as exc:  # only a hint: the worker sees the record at its next renewal
                 get_logger().warning("cancel_hint_not_sent", job_id=job_id, error=exc.message)
         if record.status != "cancelled":
@@ -292,7 +292,8 @@ class JobStore:
 
     async def announce(self, event: JobEvent) -> None:
         """Publish an event, best effort: the record is what counts."""
-        await self.bus.publish(event_subject(event.record.tenant, event.record.id), event.encode())
+        subject = event_subject(event.record.tenant, event.record.id)
+        await self.bus.publish(subject, event.encode(), headers=carry())
 
     # ---- parts ------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
+from pydantic import ValidationError
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NodeUnavailable
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
 from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
@@ -60,7 +61,16 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
 
 
 def decision_from_pb(message: pb.Decision) -> Decision:
-    """A decision from the wire."""
+    """A decision from the wire; raises InternalError for one that is none, such as an unknown plan."""
+    try:
+        return _decision(message)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in error["loc"])
+        raise InternalError(f"not a decision: {where} is {error['input']!r}") from exc
+
+
+def _decision(message: pb.Decision) -> Decision:
     return Decision(
         job_id=message.job_id,
         plan=cast(Plan, message.plan),
@@ -159,7 +169,8 @@ class PlacementClient:
         self._order = list(addresses)
 
     async def place(self, query: PlacementQuery) -> Decision:
-        """Decide; raises NodeUnavailable or DeadlineExceeded when no scheduler answered within the budget."""
+        """Decide. InvalidRequest and ModelNotFound are about the query and go up at once; after any other failure the
+        next scheduler is asked while the budget lasts, and the last failure is raised when none decided."""
         request = pb.PlaceRequest(**query.model_dump(exclude_none=True))
         until_s = self._clock.monotonic_s() + self._budget_s
         last: AdaptiveGenError = NodeUnavailable("no scheduler is configured")
@@ -174,11 +185,9 @@ class PlacementClient:
             try:
                 reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
                 return decision_from_pb(reply)
-            except InternalError:
+            except (InvalidRequest, ModelNotFound):
                 raise
             except AdaptiveGenError as exc:
-                if not exc.retryable:
-                    raise
                 last = exc
                 if address in self._order:
                     self._order.remove(address)

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, SettingsInvalid
 from adaptivegen.ids import new_token
 from adaptivegen.rpc.status import status_of, trailing_metadata
-from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
+from adaptivegen.telemetry import get_logger, given_request_id, span
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
@@ -92,8 +92,8 @@ class _Rules(grpc.aio.ServerInterceptor):
 
     def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
         carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        request_id = carrier.get(REQUEST_ID_HEADER) or new_token(prefix="req", rng=self._rng)
-        structlog.contextvars.bind_contextvars(request_id=request_id[:64])
+        request_id = given_request_id(carrier) or new_token(prefix="req", rng=self._rng)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         remaining_s = context.time_remaining()
         if remaining_s is None or remaining_s > 24 * 3600:
             raise InvalidRequest.field("deadline", remaining_s, "set on every call, at most 24 h")
@@ -116,9 +116,9 @@ class _Rules(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                self._enter(context)
-                async for message in behaviour(request, context):
-                    yield message
+                with span(method, carrier=self._enter(context)):
+                    async for message in behaviour(request, context):
+                        yield message
             except AdaptiveGenError as exc:
                 await _abort(context, exc)
             except grpc.aio.AbortError:

@@ -21,7 +21,7 @@ from adaptivegen.local_only import check_local
 from adaptivegen.media.ranges import answer, etag_of
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.rpc.video import Authenticator, Variant
-from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, span
+from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, given_request_id, span
 from edge_node.api import render
 from edge_node.api.body import Bodies
 from edge_node.delivery import Delivery
@@ -212,7 +212,7 @@ class HttpApi:
         """Request id, trace, and errors as JSON, around every endpoint."""
 
         async def guarded(request: Request) -> Response:
-            request_id = request.headers.get(REQUEST_ID_HEADER, "")[:64] or new_token(prefix="req", rng=self._rng)
+            request_id = given_request_id(request.headers) or new_token(prefix="req", rng=self._rng)
             structlog.contextvars.bind_contextvars(request_id=request_id)
             try:
                 self._refuse_pages(request)

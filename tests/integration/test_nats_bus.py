@@ -18,6 +18,7 @@ from adaptivegen.errors import (
     PayloadTooLarge,
     PreconditionFailed,
     ResourceExhausted,
+    Unauthenticated,
 )
 from tests.proxy import Proxy, proxy
 from tests.servers import NatsServer
@@ -214,7 +215,7 @@ async def test_no_broker_is_a_typed_error_at_once() -> None:
 
 async def test_a_wrong_password_is_said(nats_url: str) -> None:
     bus = NatsBus([nats_url.replace(":test-only@", ":wrong@")], name="t")
-    with pytest.raises(BrokerUnavailable, match=r"(?i)authorization"):
+    with pytest.raises(Unauthenticated, match=r"(?i)authorization"):
         await bus.start()
 
 
@@ -296,3 +297,21 @@ async def test_an_acknowledgement_that_was_not_confirmed_is_said_and_may_be_repe
             await delivery.ack()
         await delivery.ack()
         assert (await queue.depth()).in_flight == 0
+
+
+async def test_listing_keys_leaves_no_consumer_on_the_server(nats_url: str) -> None:
+    bus, operator = NatsBus([nats_url], name="lister"), await nats.connect(nats_url)
+    try:
+        await bus.start()
+        bucket = await bus.kv("listed")
+        for number in range(1200):
+            await bucket.put(f"t.k{number:04d}", b"x" * 10)
+        await bucket.delete("t.k0007")
+        for _ in range(5):
+            assert len(await bucket.keys("t.")) == 1199
+        assert await bucket.keys("t.k001") == [f"t.k001{digit}" for digit in range(10)]
+        assert await bucket.keys("u.") == []
+        assert await operator.jetstream().consumers_info("KV_listed") == []
+    finally:
+        await bus.close()
+        await operator.close()

@@ -13,6 +13,8 @@ from adaptivegen.clock import SystemClock
 from adaptivegen.errors import (
     STATUS,
     AdaptiveGenError,
+    Cancelled,
+    Conflict,
     DeadlineExceeded,
     InternalError,
     InvalidRequest,
@@ -28,6 +30,7 @@ from adaptivegen.rpc.draft import CHUNK_BYTES, DraftServicer, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
 from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
 from adaptivegen.rpc.server import RpcServer
+from adaptivegen.telemetry import carry
 
 DEADLINE_S = 10.0
 DECISION = Decision(
@@ -310,3 +313,98 @@ async def failure(address: str) -> AdaptiveGenError:
     with pytest.raises(AdaptiveGenError) as caught:
         await place_at(address)
     return caught.value
+
+
+# ---- schedulers that answer oddly, and what goes with a call --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        InternalError("a bug"),
+        PermissionDenied("not you"),
+        Conflict("odd"),
+        Cancelled("draining"),
+        DECISION.model_copy(update={"plan": "teleport"}),
+        ZeroDivisionError("a bug"),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+async def test_the_next_scheduler_is_asked_whatever_the_first_answers(answer: Exception | Decision) -> None:
+    async def odd(query: PlacementQuery) -> Decision:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def good(query: PlacementQuery) -> Decision:
+        return DECISION
+
+    async with serving(place=odd) as (_, first), serving(place=good) as (_, second):
+        client = PlacementClient([first, second], clock=SystemClock(), budget_s=DEADLINE_S)
+        assert await client.place(QUERY) == DECISION
+        await client.close()
+        alone = PlacementClient([first], clock=SystemClock(), budget_s=DEADLINE_S)
+        with pytest.raises(AdaptiveGenError):
+            await alone.place(QUERY)
+        await alone.close()
+
+
+async def test_what_is_wrong_with_the_query_is_asked_of_one_scheduler_only() -> None:
+    asked = 0
+
+    async def refuse(query: PlacementQuery) -> Decision:
+        nonlocal asked
+        asked += 1
+        raise InvalidRequest.field("tenant", query.tenant, "a name")
+
+    async with serving(place=refuse) as (_, first), serving(place=refuse) as (_, second):
+        client = PlacementClient([first, second], clock=SystemClock(), budget_s=DEADLINE_S)
+        with pytest.raises(InvalidRequest):
+            await client.place(QUERY)
+        await client.close()
+    assert asked == 1
+
+
+async def test_a_peer_that_implements_no_placement_is_no_end_of_asking() -> None:
+    server = RpcServer(rng=random.Random(1))
+    port = server.reserve(host="127.0.0.1", port=0, tls=None)
+    await server.start()
+    client = PlacementClient([f"127.0.0.1:{port}"], clock=SystemClock(), budget_s=DEADLINE_S)
+    with pytest.raises(AdaptiveGenError):
+        await client.place(QUERY)
+    await client.close()
+    await server.drain(grace_s=0)
+
+
+@pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "a/b"])
+async def test_a_request_id_that_cannot_be_passed_on_is_replaced(sent: str) -> None:
+    seen: list[str] = []
+
+    async def place(query: PlacementQuery) -> Decision:
+        seen.append(carry()["x-request-id"])
+        return DECISION
+
+    async with serving(place=place) as (_, address), channel_to(address) as channel:
+        stub = placement_pb2_grpc.PlacementServiceStub(channel)
+        request = placement_pb2.PlaceRequest(**QUERY.model_dump(exclude_none=True))
+        await stub.Place(request, timeout=DEADLINE_S, metadata=(("x-request-id", sent),))
+        await stub.Place(request, timeout=DEADLINE_S, metadata=(("x-request-id", "Good_1.2-3"),))
+    assert seen[0].startswith("req_")
+    assert seen[1] == "Good_1.2-3"
+
+
+async def test_a_stream_goes_on_in_the_trace_of_its_caller() -> None:
+    seen: list[str] = []
+
+    async def drafts(tenant: str, job_id: str, token: str) -> bytes:
+        seen.append(carry()["traceparent"])
+        return b"clip"
+
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with serving(drafts=drafts) as (_, address), channel_to(address) as channel:
+        stub = draft_pb2_grpc.DraftServiceStub(channel)
+        metadata = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"),)
+        request = draft_pb2.FetchDraftRequest(tenant="t", job_id="j", token="k")
+        async for _ in stub.FetchDraft(request, timeout=DEADLINE_S, metadata=metadata):
+            pass
+    assert seen[0].split("-")[1] == trace_id

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from adaptivegen.broker import open_bus
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.settings import ServiceSettings, describe, load
 from cdn_cache.settings import CacheSettings
@@ -105,13 +104,6 @@ def test_a_bad_value_is_one_line_with_variable_value_and_limit(
     assert len(said.partition("allowed: ")[2]) > 3
     assert "\n" not in said and said.count("allowed") == 1
     assert caught.value.param == f"ADAPTIVEGEN_{kind}_{name}"
-
-
-@pytest.mark.parametrize("field", ["nats_ca", "nats_credentials"])
-def test_protection_of_the_broker_connection_that_cannot_be_had_is_refused_not_dropped(field: str) -> None:
-    settings = WorkerSettings.model_validate({"node_id": "w", field: __file__})
-    with pytest.raises(SettingsInvalid, match=f"ADAPTIVEGEN_WORKER_{field.upper()} is .* cannot use it"):
-        open_bus(settings)
 
 
 def test_what_is_missing_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
