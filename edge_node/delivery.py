@@ -1,6 +1,6 @@
 """Where a client gets media: from the media cache by a signed URL while it answers, else from this edge.
 
-Owns the knowledge whether the cache is reachable (asked every two seconds) and the prefetch of fresh finals into it.
+Owns the knowledge which cache is reachable (asked every two seconds) and the prefetch of fresh finals into it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PREFETCH_DEADLINE_S = 30.0
 
 
 class Delivery:
-    """The media cache as this edge sees it; `ca` is the CA of its certificate. `run` must be running. `transport`
-    stands for the network in tests."""
+    """The media cache as this edge sees it, the one set or the first registered one that answers; `ca` is the CA of its
+    certificate. `run` must be running. `transport` stands for the network in tests."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Delivery:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._cache_url = cache_url.rstrip("/")
+        self._known = [self._cache_url] if cache_url else []
         self._keys = keys
         self._ttl_s = ttl_s
         self._clock = clock
@@ -45,20 +46,36 @@ class Delivery:
         self._client = httpx.AsyncClient(timeout=deadline_s, verify=verify, transport=transport)
         self.cache_reachable = False
 
+    def offer(self, urls: list[str]) -> None:
+        """The caches there are, by preference. The one in use stays in use while it answers."""
+        self._known = [url.rstrip("/") for url in urls]
+
     async def run(self) -> None:
-        """Ask the cache whether it is there, until cancelled."""
-        while self._cache_url:
-            reachable = await self._answers()
-            if reachable != self.cache_reachable:
-                get_logger().info("cache_reachable" if reachable else "cache_unreachable", url=self._cache_url)
-            self.cache_reachable = reachable
+        """Ask the cache whether it is there, and the next when it is not, until cancelled."""
+        while True:
+            await self.look()
             await self._clock.sleep(PROBE_EVERY_S)
 
-    async def _answers(self) -> bool:
+    async def look(self) -> None:
+        """Use the first cache that answers, beginning with the one in use."""
+        current = self._cache_url
+        order = sorted(self._known, key=lambda url: url != current)
+        found = None
+        for url in order:
+            if await self._answers(url):
+                found = url
+                break
+        reachable = found is not None
+        if reachable != self.cache_reachable or (found is not None and found != current):
+            event = "cache_reachable" if reachable else "cache_unreachable"
+            get_logger().info(event, url=found or current)
+        self._cache_url, self.cache_reachable = found or current, reachable
+
+    async def _answers(self, url: str) -> bool:
         """One probe. httpx counts its time between bytes; a cache that drips them is as good as silent."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                return (await self._client.get(f"{self._cache_url}/readyz")).status_code == 200
+                return (await self._client.get(f"{url}/readyz")).status_code == 200
         except (httpx.HTTPError, TimeoutError):
             return False
 

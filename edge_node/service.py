@@ -28,7 +28,7 @@ from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.parts import Base, Edge, build, prepare
-from edge_node.schedulers import find_schedulers
+from edge_node.peers import find_caches, find_schedulers
 from edge_node.settings import EdgeSettings
 
 
@@ -72,7 +72,6 @@ async def _run(
 ) -> None:
     """Serve HTTP and gRPC until `stop`. The parts run before the doors open, and after they have closed."""
     discovery = open_discovery(settings.discovery, bus, clock)
-    fixed = bool(settings.schedulers())
     heartbeat = Heartbeat(bus, clock, _reporter(edge, settings, endpoint, clock.now_ns(), stop))
     async with asyncio.TaskGroup() as group:
         parts = [
@@ -84,7 +83,8 @@ async def _run(
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),
-                find_schedulers(edge.scheduler, discovery, clock=clock, fixed=fixed),
+                find_schedulers(edge.scheduler, discovery, clock=clock, fixed=bool(settings.schedulers())),
+                find_caches(edge.delivery, discovery, clock=clock, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
             )
         ]

@@ -25,7 +25,7 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     )
     insecure_peers: bool = Field(False, description="Call schedulers without TLS although this edge speaks it.")
     place_budget_s: float = Field(0.05, gt=0, le=5, description="Time for `Place`; then the edge decides alone.")
-    cache_url: str = Field("", description="Base URL of the media cache; empty serves media from here.")
+    cache_url: str = Field("", description="Base URL of the media cache; empty: one that registered, or none.")
     draft_model: str = Field("pocket-draft", description="Model card of drafts.")
     cloud_model: str = Field("pocket-cloud", description="Model card of finals when a request names none.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")

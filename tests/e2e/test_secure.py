@@ -114,7 +114,7 @@ def wait_ready(found: Deployment) -> None:
             try:
                 ready = [client.get(f"{url}/readyz").status_code == 200 for url in (found.edge, found.cache)]
                 log = (found.folder / "edge_node.log").read_text()
-                if all(ready) and "cache_reachable" in log and "schedulers_found" in log:
+                if all(ready) and "cache_reachable" in log and "nodes_found" in log:
                     return
             except httpx.HTTPError:
                 pass

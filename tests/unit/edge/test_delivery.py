@@ -137,3 +137,37 @@ async def test_a_prefetch_that_fails_is_logged_and_nobodys_error(trouble: Except
         with capture_logs() as logged:
             await edge.delivery.prefetch(media(), tenant="acme")
     assert [entry["event"] for entry in logged] == ["prefetch_failed"]
+
+
+class Caches(httpx.AsyncBaseTransport):
+    """Several media caches; `up` names the hosts that answer."""
+
+    def __init__(self) -> None:
+        self.up: set[str] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if request.url.host in self.up else 503)
+
+
+async def test_the_first_registered_cache_that_answers_is_used_and_kept_while_it_answers() -> None:
+    caches = Caches()
+    delivery = Delivery("", keys={}, ttl_s=60.0, clock=ManualClock(), ca=None, transport=caches)
+
+    async def used() -> str | None:
+        await delivery.look()
+        location = delivery.cache_location(media(), tenant="t")
+        return urlsplit(location).hostname if location else None
+
+    assert await used() is None
+    delivery.offer(["http://a:1/", "http://b:1"])
+    assert await used() is None
+    caches.up = {"b"}
+    assert await used() == "b"
+    caches.up = {"a", "b"}
+    assert await used() == "b"
+    caches.up = {"a"}
+    assert await used() == "a"
+    delivery.offer(["http://b:1"])
+    caches.up = set()
+    assert await used() is None
+    await delivery.close()
