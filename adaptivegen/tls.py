@@ -18,9 +18,7 @@ def server_tls(settings: ServiceSettings, *, mutual: bool) -> ServerTls | None:
     check_files(settings)
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    return ServerTls(
-        cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca if mutual else None
-    )
+    return ServerTls(cert=settings.tls_cert, key=settings.tls_key, client_ca=settings.tls_client_ca if mutual else None)
 
 
 def client_tls(settings: ServiceSettings) -> ClientTls | None:

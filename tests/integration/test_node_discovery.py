@@ -77,15 +77,18 @@ async def test_a_cache_serves_without_a_broker_and_ends_while_it_looks_for_one(
 async def test_an_edge_that_was_told_of_no_cache_sends_clients_to_one_that_registered(
     own_nats: NatsServer, tmp_path: Path
 ) -> None:
-    async with cache(own_nats.url, tmp_path) as media, real_nodes.edge(own_nats.url, tmp_path) as edge:
-        async with httpx.AsyncClient(timeout=20, base_url=edge.http) as client:
-            body = {"prompt": "a red circle moves left", "seed": 1, "plan": "draft"}
-            video = (await client.post("/v1/videos", json=body)).json()["id"]
+    async with (
+        cache(own_nats.url, tmp_path) as media,
+        real_nodes.edge(own_nats.url, tmp_path) as edge,
+        httpx.AsyncClient(timeout=20, base_url=edge.http) as client,
+    ):
+        body = {"prompt": "a red circle moves left", "seed": 1, "plan": "draft"}
+        video = (await client.post("/v1/videos", json=body)).json()["id"]
 
-            async def sent_to() -> str | None:
-                answer = await client.get(f"/v1/videos/{video}/content", params={"variant": "draft"})
-                return answer.headers["location"] if answer.is_redirect else None
+        async def sent_to() -> str | None:
+            answer = await client.get(f"/v1/videos/{video}/content", params={"variant": "draft"})
+            return answer.headers["location"] if answer.is_redirect else None
 
-            location = await until("being sent to the cache", sent_to)
-            assert location.startswith(f"{media.http}/media/")
-            assert (await client.get(location)).status_code == 200
+        location = await until("being sent to the cache", sent_to)
+        assert location.startswith(f"{media.http}/media/")
+        assert (await client.get(location)).status_code == 200
