@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
@@ -84,6 +85,7 @@ class Videos:
         self._upload_limits = upload_limits
         self._on_accepted = on_accepted
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest")
 
     # ---- create -----------------------------------------------------------------------------------------------
 
@@ -95,7 +97,8 @@ class Videos:
         request = parse_request(values, card, reference=_placeholder(upload))
         job_id = new_video_id(now_ns=self._clock.now_ns(), rng=self._rng)
         if idempotency_key is not None:
-            body = _body_digest(values, upload)
+            loop = asyncio.get_running_loop()  # an upload may have megabytes
+            body = await loop.run_in_executor(self._hashing, _body_digest, values, upload)
             held = await self._jobs.reserve(
                 tenant=tenant, key=check_idempotency_key(idempotency_key), job_id=job_id, body_digest=body
             )
