@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.servers import NatsServer, nats_server
 
@@ -25,3 +26,11 @@ def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A nats-server of this test's own, to be killed and restarted."""
     with nats_server(tmp_path_factory.mktemp("own-nats")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """A service that runs in a test's process configures its logs, which are the process's; no other test sees that."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
