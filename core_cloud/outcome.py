@@ -8,6 +8,7 @@ poison. One outcome wins, by the manifest; every write can be repeated.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 
 from adaptivegen.bus.base import Bus, Delivery
 from adaptivegen.clock import Clock
@@ -26,6 +27,7 @@ from adaptivegen.telemetry import get_logger
 
 RETRY_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
+MAX_REMEMBERED = 256  # attempts that must not count and could not be given back
 MAX_UNCLAIMED = 8  # deliveries of a job that cannot even be claimed; about two minutes, a rollout's mixed versions
 
 
@@ -34,16 +36,48 @@ def backoff_s(times: int) -> float:
     return min(LONGEST_DELAY_S, RETRY_DELAY_S * 2.0 ** min(times - 1, 10))
 
 
+class Uncounted:
+    """Epochs of this worker's attempts that do not count, by job; of the last `MAX_REMEMBERED` jobs."""
+
+    def __init__(self) -> None:
+        self._epochs: OrderedDict[str, set[int]] = OrderedDict()
+
+    def add(self, job_id: str, epoch: int) -> None:
+        """The attempt at `epoch` does not count."""
+        self._epochs.setdefault(job_id, set()).add(epoch)
+        if len(self._epochs) > MAX_REMEMBERED:
+            self._epochs.popitem(last=False)
+
+    def of(self, job_id: str) -> frozenset[int]:
+        """The epochs remembered for a job."""
+        return frozenset(self._epochs.get(job_id, ()))
+
+    def forget(self, job_id: str) -> None:
+        """The record knows by now."""
+        self._epochs.pop(job_id, None)
+
+
 class Outcomes:
     """Settles deliveries for one worker."""
 
-    def __init__(self, *, node_id: str, jobs: JobStore, bus: Bus, clock: Clock, pool: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        jobs: JobStore,
+        bus: Bus,
+        clock: Clock,
+        pool: str,
+        lease_s: float,
+        uncounted: Uncounted,
+    ) -> None:
         self._node_id = node_id
         self._jobs = jobs
         self._bus = bus
         self._clock = clock
         self._pool = pool
         self._lease_s = lease_s
+        self._uncounted = uncounted
 
     async def commit(self, delivery: Delivery, spec: JobSpec, manifest: Manifest) -> None:
         """One outcome wins. The loser deletes its upload; either way the message is done."""
@@ -53,20 +87,18 @@ class Outcomes:
             raise InternalError("a completed manifest without a final")
         if won:
             await self.announce("completed", record)
-            if record.plan == spec.decision.plan:  # a fallback made other frames than the key stands for
-                entry = ContentEntry(
-                    id=spec.id,
-                    final=final,
-                    draft=record.draft,
-                    final_steps=manifest.final_steps,
-                    draft_steps=record.draft_steps,
-                )
-                await self._jobs.index_content(spec, entry)
+            await self._index_content(spec, record)
             await self._sweep(record, keep=final.key)
         elif record.final is None or record.final.key != final.key:
             await self._jobs.blob.delete(final.key)
         await delivery.ack()
         get_logger().info("job_committed", job_id=spec.id, won=won, outcome=record.status)
+
+    async def ended_before(self, delivery: Delivery, spec: JobSpec, manifest: Manifest) -> None:
+        """A job that has its outcome: write into the indexes what an attempt that died may have left out."""
+        record, _ = await self._jobs.finish(manifest)
+        await self._index_content(spec, record)
+        await delivery.ack()
 
     async def failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
         """After an attempt that raised: done when cancelled, back to the queue, or the job's outcome."""
@@ -122,6 +154,20 @@ class Outcomes:
         except AdaptiveGenError as exc:
             get_logger().debug("event_not_sent", error=exc.message)
 
+    async def _index_content(self, spec: JobSpec, record: JobRecord) -> None:
+        """Let repeats of the request find the final; not one made by a fallback, whose frames the key does not stand
+        for, nor one that is a repeat itself."""
+        if record.final is None or record.cached or record.plan != spec.decision.plan:
+            return
+        entry = ContentEntry(
+            id=spec.id,
+            final=record.final,
+            draft=record.draft,
+            final_steps=record.final_steps,
+            draft_steps=record.draft_steps,
+        )
+        await self._jobs.index_content(spec, entry)
+
     async def _sweep(self, record: JobRecord, *, keep: str) -> None:
         """Delete uploads of earlier attempts that died before they could commit; epoch 0, the draft, is not theirs."""
         folder = f"out/{record.tenant}/{record.id}/"
@@ -136,7 +182,7 @@ class Outcomes:
     # ---- parts ------------------------------------------------------------------------------------------------
 
     async def _return_patiently(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
-        """Give the job back, trying as long as the lease lasts: after it the attempt would count against the job."""
+        """Give the job back, trying as long as the lease lasts; after it, remember that the attempt does not count."""
         until_s = self._clock.monotonic_s() + self._lease_s
         while True:
             try:
@@ -146,6 +192,7 @@ class Outcomes:
                 raise
             except AdaptiveGenError as exc:
                 if self._clock.monotonic_s() >= until_s:
+                    self._uncounted.add(record.id, record.epoch)
                     raise
                 get_logger().warning("job_not_given_back", job_id=record.id, code=exc.code, error=exc.message)
             await self._clock.sleep(RETRY_DELAY_S)

@@ -14,28 +14,30 @@ from adaptivegen.bus.base import Bus, Delivery, WorkQueue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
-    Conflict,
     DeadlineExceeded,
+    GenerationFailed,
     InternalError,
-    NotFound,
     PreconditionFailed,
     StorageFailure,
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated
 from adaptivegen.generation.runner import ModelRunner
-from adaptivegen.jobs.record import JobRecord, claim, judge_claim
+from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger, span, take_request_id
+from core_cloud.claims import Claims
 from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
-from core_cloud.outcome import RETRY_DELAY_S, Outcomes
+from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.progress import Progress, expect
 
 PULL_TIMEOUT_S = 5.0
 PAUSE_LOOK_S = 0.5
+UNWELL_FROM = 3  # failures of the model in a row
+LONGEST_REST_S = 60.0
 UPLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 HAND_BACK_S = 8.0  # of a drain's grace: what stopping the model and giving its job back may take
 
@@ -79,7 +81,15 @@ class Worker:
         self._draining = asyncio.Event()
         self._paused = False
         self._current: asyncio.Task[None] | None = None
-        self._outcomes = Outcomes(node_id=node_id, jobs=jobs, bus=bus, clock=clock, pool=pool, lease_s=lease_s)
+        self._claiming = asyncio.Lock()
+        self._failures = 0  # of the model, in a row
+        uncounted = Uncounted()
+        self._outcomes = Outcomes(
+            node_id=node_id, jobs=jobs, bus=bus, clock=clock, pool=pool, lease_s=lease_s, uncounted=uncounted
+        )
+        self._claims = Claims(
+            node_id=node_id, jobs=jobs, outcomes=self._outcomes, uncounted=uncounted, clock=clock, lease_s=lease_s
+        )
 
     # ---- loop -------------------------------------------------------------------------------------------------
 
@@ -88,12 +98,15 @@ class Worker:
         self._paused = paused
 
     async def run(self) -> None:
-        """Pull and handle jobs until `drain`. A broker or store that is away is waited for."""
+        """Pull and handle jobs until `drain`. A broker or store that is away is waited for, and so is the model: a
+        worker that cannot generate is always free, and would fail one job after the other."""
         queue: WorkQueue | None = None
         while not self._draining.is_set():
-            if self._paused:
+            if self._paused or not self._runner.ready:
                 await self._clock.sleep(PAUSE_LOOK_S)
                 continue
+            if self._failures >= UNWELL_FROM:
+                await self._rest()
             try:
                 queue = queue or await self._bus.work_queue(self._pool, ack_wait_s=self._lease_s)
                 delivery = await queue.pull(timeout_s=PULL_TIMEOUT_S)
@@ -113,10 +126,24 @@ class Worker:
         hand_back_s = min(HAND_BACK_S, grace_s / 2)
         if self._current is not None:
             _, unfinished = await asyncio.wait({self._current}, timeout=grace_s - hand_back_s)
-            for task in unfinished:
-                task.cancel("drain")
             if unfinished:
-                await asyncio.wait(unfinished, timeout=hand_back_s)
+                await self._claim_made(within_s=hand_back_s / 2)
+                self._current.cancel("drain")
+                await asyncio.wait(unfinished, timeout=hand_back_s / 2)
+
+    async def _claim_made(self, *, within_s: float) -> None:
+        """Wait until no claim is under way: one that is stopped half-way cannot be given back."""
+        try:
+            async with asyncio.timeout(within_s), self._claiming:
+                return
+        except TimeoutError:
+            get_logger().warning("claim_hangs")
+
+    async def _rest(self) -> None:
+        """The model failed several times in a row: let other workers have the next jobs, for longer each time."""
+        pause_s = min(LONGEST_REST_S, 2.0 ** (self._failures - UNWELL_FROM))
+        get_logger().warning("worker_unwell", failures=self._failures, pause_s=pause_s)
+        await self._clock.sleep(pause_s)
 
     async def _handle_in_task(self, delivery: Delivery) -> None:
         async with asyncio.TaskGroup() as group:
@@ -132,7 +159,8 @@ class Worker:
             try:
                 message = JobMessage.decode(delivery.data)
                 take_request_id(delivery.headers)
-                claimed = await self._claim(delivery, message)
+                async with self._claiming:
+                    claimed = await self._claims.take(delivery, message)
             except AdaptiveGenError as exc:
                 await self._outcomes.unclaimed(delivery, message, exc)
                 return
@@ -155,50 +183,24 @@ class Worker:
         """Work on a claimed job and settle it. Raises PreconditionFailed when it is another's meanwhile."""
         try:
             await self._work(delivery, spec, record)
+            self._failures = 0
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
         except PreconditionFailed:
             raise
         except AdaptiveGenError as exc:
-            await self._outcomes.failed(delivery, record, exc)
+            await self._settle(delivery, record, exc)
         except Exception as exc:  # a bug met by one job must not take the worker from all others
             get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
-            await self._outcomes.failed(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
+            await self._settle(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
 
-    async def _claim(self, delivery: Delivery, message: JobMessage) -> tuple[JobSpec, JobRecord] | None:
-        """The claimed job, or None when the delivery was settled otherwise."""
+    async def _settle(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
+        if isinstance(error, GenerationFailed):
+            self._failures += 1
         try:
-            spec = await self.jobs.spec(message.tenant, message.id)
-        except NotFound:
-            await delivery.term("no spec: the submission was never accepted")
-            return None
-        manifest = await self.jobs.manifest(spec.tenant, spec.id)
-        if manifest is not None:  # it has ended; the index may not know yet
-            await self.jobs.finish(manifest)
-            await delivery.ack()
-            return None
-        record = await self.jobs.find(spec.tenant, spec.id)
-        now_ns = self._clock.now_ns()
-        verdict = judge_claim(record, worker_id=self.node_id, now_ns=now_ns)
-        if verdict == "ended":
-            await delivery.ack()
-            return None
-        if verdict == "held":
-            await delivery.nak(max(RETRY_DELAY_S, (record.lease_expires_at_ns - now_ns) / 1e9))
-            return None
-        if verdict == "poison":
-            await self._outcomes.poison(delivery, record)
-            return None
-        try:
-            record = await self.jobs.change(
-                spec.tenant,
-                spec.id,
-                lambda r: claim(r, worker_id=self.node_id, now_ns=now_ns, lease_s=self._lease_s),
-            )
-            return spec, record
-        except Conflict:
-            await delivery.nak(RETRY_DELAY_S)  # another worker was faster
-            return None
+            await self._outcomes.failed(delivery, record, error)
+        except asyncio.CancelledError:
+            await self._outcomes.drained(delivery, record)
 
     async def _work(self, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
         """Generate, upload and commit, all under the lease; only the commit is not stopped when the lease is lost,

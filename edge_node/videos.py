@@ -17,6 +17,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
     Conflict,
+    InternalError,
     InvalidRequest,
     ModelNotFound,
     NotFound,
@@ -25,7 +26,7 @@ from adaptivegen.errors import (
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_idempotency_key, check_video_id, new_token, new_video_id
 from adaptivegen.jobs.events import JobEvent, make_event
-from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.record import JobRecord, upgrade
 from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest, Media, input_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
@@ -258,8 +259,16 @@ class Videos:
         if after is not None:
             check_video_id(after, field="after")
             ids = [name for name in ids if (name > after if ascending else name < after)]
-        records = [await self._jobs.find(tenant, name) for name in ids[:limit]]
-        return records, len(ids) > limit
+        found = [await self._listed(tenant, name) for name in ids[:limit]]
+        return [record for record in found if record is not None], len(ids) > limit
+
+    async def _listed(self, tenant: str, video_id: str) -> JobRecord | None:
+        """The record, or None for one that cannot be read: it must not hide the others."""
+        try:
+            return await self._jobs.find(tenant, video_id)
+        except (NotFound, InternalError) as exc:
+            get_logger().warning("video_not_listed", job_id=video_id, code=exc.code, error=exc.message)
+            return None
 
     async def cancel(self, tenant: str, video_id: str) -> JobRecord:
         """End an unfinished video: its draft stops here, its final within a step wherever it runs."""
@@ -273,7 +282,8 @@ class Videos:
         record = await self._jobs.find(tenant, check_video_id(video_id))
         spec = await self._jobs.spec(tenant, video_id)
         if record.want_final:  # asked for before; that attempt may have died before its message was queued
-            return await self._jobs.resume(spec)
+            upgrade(record, plan=record.plan, eta_s=0.0, now_ns=0)  # refuses a failed or cancelled one
+            return record if record.ended else await self._jobs.resume(spec)
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
         decision = await self._decide(query.model_copy(update={"requested_plan": "refine", "intent": "render"}), card)

@@ -135,8 +135,7 @@ class ModelRunner:
             self.queued -= 1
         try:
             if not self.ready:
-                await self._give_up()
-                await self.start()
+                await self._load_again()
             self._current = command.request_id
             return await self._converse(command, start_mp4, on_step)
         except (GenerationFailed, TimeoutError) as exc:
@@ -161,6 +160,14 @@ class ModelRunner:
         if self._child is not None:
             await self._child.stop(grace_s=2.0)
             self._child = None
+
+    async def _load_again(self) -> None:
+        """For a generation that meets no model. That it cannot be loaded is this node's trouble, not the request's."""
+        await self._give_up()
+        try:
+            await self.start()
+        except AdaptiveGenError as exc:
+            raise NodeUnavailable(f"the model cannot be loaded: {exc.message}") from exc
 
     async def _converse(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]

@@ -29,20 +29,28 @@ class JobIndex:
         self._rebuild = rebuild
 
     async def find(self, tenant: str, job_id: str) -> JobRecord:
-        """The record; from the object store where the index has none or is out of reach. Raises NotFound."""
+        """The record; from the object store where the index has none or is out of reach. Raises NotFound.
+
+        One that cannot be read is told as well as it can be and left as it is: reading puts nobody's newer record off.
+        """
         try:
-            record, _ = await self._read(await self._bucket(), tenant, job_id)
+            bucket = await self._bucket()
+            entry = await bucket.get(record_key(tenant, job_id))
+            if entry is not None:
+                return decode_record(entry.value) or salvage(await self._rebuild(tenant, job_id), entry.value)
+            record, _ = await self._read(bucket, tenant, job_id)
         except BrokerUnavailable:
             return await self._rebuild(tenant, job_id)
         return record
 
-    async def create(self, record: JobRecord) -> JobRecord:
-        """Index a new job; returns the record that stands, which is an earlier one where the job has one."""
+    async def create(self, record: JobRecord) -> tuple[JobRecord, bool]:
+        """Index a new job; returns the record that stands (an earlier one where the job has one) and whether it is
+        this one."""
         try:
             await (await self._bucket()).create(record.key, record.encode())
         except PreconditionFailed:
-            return await self.find(record.tenant, record.id)
-        return record
+            return await self.find(record.tenant, record.id), False
+        return record, True
 
     async def change(self, tenant: str, job_id: str, step: Callable[[JobRecord], JobRecord]) -> JobRecord:
         """Apply a pure transition by compare-and-set, again on each loss; returns the record as it then stands.

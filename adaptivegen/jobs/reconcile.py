@@ -1,7 +1,8 @@
 """The reconciler: finds jobs the queue or the index has lost and puts them right, from the object store alone.
 
 Decides nothing about placement. Any number may run at once: every action is idempotent (a manifest wins once, a record
-changes by compare-and-set, two passes that read the same record queue the same message).
+changes by compare-and-set, two passes that read the same record queue the same message). How long a job was left alone
+is what this process has seen by its own clock: the stamps in records are other machines' clocks.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import Literal
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
-from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, touched, upgrade
+from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, hand_to_cloud, touched
 from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest, pending_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 
+OVERDUE = 10  # patiences
 ABANDONED_S = 3600.0  # a marker without a spec for this long belongs to no submission under way
 Remedy = Literal["wait", "index", "clear", "upgrade", "check-queue", "finish-draft-in-cloud"]
 
@@ -26,14 +28,14 @@ def remedy(
     draft: DraftManifest | None,
     upgrade_asked: bool,
     manifest: Manifest | None,
-    now_ns: int,
+    quiet_s: float,
     patience_s: float,
 ) -> Remedy:
     """What a pending job needs. Pure.
 
     `index`: it has ended, the record does not know. `clear`: it has ended and only the marker is left. `upgrade`: its
-    final was asked for, the record does not know. `check-queue`: nobody has touched it for `patience_s` beyond its
-    lease, so its message may be lost. `finish-draft-in-cloud`: its edge died before the draft was stored.
+    final was asked for, the record does not know. `check-queue`: nobody has touched it for its lease and
+    `patience_s` more, so its message may be lost. `finish-draft-in-cloud`: its edge died before the draft was stored.
     """
     if manifest is not None:
         return "clear" if record.ended and record.status == manifest.outcome else "index"
@@ -43,10 +45,31 @@ def remedy(
         return "upgrade"
     if record.ended:
         return "clear"
-    quiet_since_ns = max(record.updated_at_ns, record.lease_expires_at_ns)
-    if now_ns - quiet_since_ns < patience_s * 1e9:
+    lease_s = max(0, record.lease_expires_at_ns - record.updated_at_ns) / 1e9  # both by its holder's clock
+    if quiet_s < patience_s + lease_s:
         return "wait"
     return "check-queue" if record.want_final else "finish-draft-in-cloud"
+
+
+class Sightings:
+    """Since when each pending record is seen unchanged, over the passes of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[JobRecord, float]] = {}
+        self._now: dict[tuple[str, str], tuple[JobRecord, float]] = {}
+
+    def begin(self) -> None:
+        """A pass begins: what it does not see is forgotten with the next."""
+        self._seen, self._now = self._now, {}
+
+    def quiet_s(self, record: JobRecord) -> float:
+        """Seconds for which the record has been the same."""
+        key, now_s = (record.tenant, record.id), self._clock.monotonic_s()
+        before, since_s = self._seen.get(key, (record, now_s))
+        since_s = since_s if before == record else now_s
+        self._now[key] = (record, since_s)
+        return now_s - since_s
 
 
 @dataclass(slots=True)
@@ -65,20 +88,23 @@ class _Pool:
     """The open finals of one pool as a pass finds them: each should have a message in the queue."""
 
     open: int = 0
-    quiet: list[tuple[JobRecord, JobSpec]] = field(default_factory=list)
+    quiet: list[tuple[float, JobRecord, JobSpec]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Pass:
     jobs: JobStore
     patience_s: float
+    sightings: Sightings
     tally: Tally = field(default_factory=Tally)
     pools: dict[str, _Pool] = field(default_factory=dict)
 
 
-async def reconcile(jobs: JobStore, *, patience_s: float) -> Tally:
-    """One pass over all pending jobs. A job that cannot be handled is logged and left for the next pass."""
-    run = _Pass(jobs, patience_s)
+async def reconcile(jobs: JobStore, *, patience_s: float, sightings: Sightings) -> Tally:
+    """One pass over all pending jobs; `sightings` are kept over passes. A job that cannot be handled is logged and left
+    for the next."""
+    run = _Pass(jobs, patience_s, sightings)
+    sightings.begin()
     async for tenant, job_id, marked_at_ns in jobs.pending():
         run.tally.seen += 1
         try:
@@ -122,10 +148,11 @@ async def reindex(jobs: JobStore) -> int:
 
 async def keep_reconciling(jobs: JobStore, *, patience_s: float, interval_s: float, clock: Clock) -> None:
     """A pass every `interval_s`, until cancelled; one that fails is tried again in the next."""
+    sightings = Sightings(clock)
     while True:
         try:
             indexed = await reindex(jobs)
-            tally = await reconcile(jobs, patience_s=patience_s)
+            tally = await reconcile(jobs, patience_s=patience_s, sightings=sightings)
             tally.indexed += indexed
             if tally.indexed or tally.cleared or tally.requeued or tally.failed:
                 get_logger().info("reconciled", **asdict(tally))
@@ -157,13 +184,13 @@ async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int
         tally.cleared += 1
         return
     draft, manifest = await jobs.draft(tenant, job_id), await jobs.manifest(tenant, job_id)
-    now_ns = jobs.clock.now_ns()
+    quiet_s = run.sightings.quiet_s(record)
     needed = remedy(
         record,
         draft=draft,
         upgrade_asked=spec.upgrade,
         manifest=manifest,
-        now_ns=now_ns,
+        quiet_s=quiet_s,
         patience_s=run.patience_s,
     )
     if manifest is None and record.want_final and not record.ended:
@@ -182,10 +209,12 @@ async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int
             await jobs.resume(spec)
             tally.requeued += 1
         case "check-queue":
-            run.pools[spec.decision.pool].quiet.append((record, spec))
+            run.pools[spec.decision.pool].quiet.append((quiet_s, record, spec))
         case "finish-draft-in-cloud":
-            record = await jobs.change(tenant, job_id, lambda r: upgrade(r, plan="cloud", eta_s=0.0, now_ns=now_ns))
-            await _requeue(run, record, spec)
+            now_ns = jobs.clock.now_ns()
+            record = await jobs.change(tenant, job_id, lambda r: hand_to_cloud(r, now_ns=now_ns))
+            if record.want_final and record.status == "queued":
+                await _requeue(run, record, spec)
 
 
 def _indexed(record: JobRecord, draft: DraftManifest | None, manifest: Manifest | None) -> JobRecord:
@@ -198,14 +227,17 @@ async def _requeue_lost(run: _Pass, name: str, pool: _Pool) -> None:
     """Queue quiet jobs again, as many as the queue is short of: a job that merely waits has its message already.
 
     Which of them lost theirs is not known, so the longest untouched go first. A wrong guess costs one duplicate, which
-    its worker drops; the one guessed then counts as touched, so that every lost one has its turn.
+    its worker drops; the one guessed then counts as touched, so that every lost one has its turn. Messages of jobs that
+    have ended hide a shortage; therefore one job that was quiet for `OVERDUE` patiences goes in any case.
     """
     if not pool.quiet:
         return
     depth = await (await run.jobs.bus.work_queue(name)).depth()
-    short = pool.open - depth.pending - depth.in_flight
-    pool.quiet.sort(key=lambda pair: pair[0].updated_at_ns)
-    for record, spec in pool.quiet[: max(0, short)]:
+    short = max(0, pool.open - depth.pending - depth.in_flight)
+    pool.quiet.sort(key=lambda found: (-found[0], found[1].updated_at_ns))
+    if not short and pool.quiet[0][0] >= OVERDUE * run.patience_s:
+        short = 1
+    for _, record, spec in pool.quiet[:short]:
         await _requeue(run, record, spec)
 
 

@@ -88,14 +88,20 @@ def decode_record(data: bytes) -> JobRecord | None:
 
 
 def salvage(rebuilt: JobRecord, unreadable: bytes) -> JobRecord:
-    """A record rebuilt from the object store, with the counts of the unreadable one it replaces, where they can be
-    read: only the index has them, and an epoch must not be given twice."""
+    """A record rebuilt from the object store, with what only the index knows, where it can be read from the unreadable
+    one: the counts (an epoch must not be given twice) and who holds the job (a reader of an older version must not put
+    a newer worker off)."""
     try:
         held = json.loads(unreadable)
         counts = {name: held[name] for name in ("epoch", "attempts") if type(held.get(name)) is int}
+        holder, until_ns = held.get("worker_id"), held.get("lease_expires_at_ns")
+        leased = held.get("status") == "in_progress" and type(holder) is str and type(until_ns) is int
     except (ValueError, AttributeError, RecursionError):
         return rebuilt
-    return rebuilt.model_copy(update={name: max(getattr(rebuilt, name), count) for name, count in counts.items()})
+    update: dict[str, object] = {name: max(getattr(rebuilt, name), count) for name, count in counts.items()}
+    if leased and rebuilt.status == "queued":
+        update |= {"status": "in_progress", "worker_id": holder, "lease_expires_at_ns": until_ns}
+    return rebuilt.model_copy(update=update)
 
 
 def new_record(spec: JobSpec) -> JobRecord:
@@ -121,23 +127,24 @@ def new_record(spec: JobSpec) -> JobRecord:
     )
 
 
-def judge_claim(record: JobRecord, *, worker_id: str, now_ns: int) -> ClaimVerdict:
+def judge_claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> ClaimVerdict:
     """Whether `worker_id` may claim the job now.
 
-    `held`: another worker's lease still runs. A worker may take its own job again at once: it asks only when it is
-    not working on it, so its earlier life is over. `poison`: claimed `MAX_CLAIMS` times without an outcome.
+    `held`: another worker's lease still runs. A lease that ends later than two of ours from now is another clock's
+    mistake, and no reason to wait. A worker may take its own job again at once: it asks only when it is not working on
+    it, so its earlier life is over. `poison`: claimed `MAX_CLAIMS` times without an outcome.
     """
     if record.ended:
         return "ended"
-    leased = record.status == "in_progress" and record.lease_expires_at_ns > now_ns
-    if leased and record.worker_id != worker_id:
+    left_s = (record.lease_expires_at_ns - now_ns) / 1e9
+    if record.status == "in_progress" and 0 < left_s <= 2 * lease_s and record.worker_id != worker_id:
         return "held"
     return "poison" if record.attempts >= MAX_CLAIMS else "claim"
 
 
 def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> JobRecord:
     """Take the job: in progress, a new epoch, one more attempt. Raises Conflict unless `judge_claim` says claim."""
-    verdict = judge_claim(record, worker_id=worker_id, now_ns=now_ns)
+    verdict = judge_claim(record, worker_id=worker_id, now_ns=now_ns, lease_s=lease_s)
     if verdict != "claim":
         raise Conflict(f"job {record.id} cannot be claimed: {verdict}")
     return record.model_copy(
@@ -224,6 +231,20 @@ def upgrade(record: JobRecord, *, plan: str, eta_s: float, now_ns: int) -> JobRe
             "updated_at_ns": now_ns,
         }
     )
+
+
+def forgiven(record: JobRecord, *, worker_id: str, epochs: frozenset[int]) -> JobRecord:
+    """Take the last attempt off if it is `worker_id`'s at one of `epochs`, and still unsettled: it ended by the
+    platform's fault, and could not be given back then."""
+    unsettled = record.status == "in_progress" and record.worker_id == worker_id and record.epoch in epochs
+    return record.model_copy(update={"attempts": max(0, record.attempts - 1)}) if unsettled else record
+
+
+def hand_to_cloud(record: JobRecord, *, now_ns: int) -> JobRecord:
+    """A draft-only job whose edge died before its draft was stored gets a final instead. Any other stays as it is."""
+    if record.status != "queued" or record.want_final or record.draft is not None:
+        return record
+    return upgrade(record, plan="cloud", eta_s=0.0, now_ns=now_ns)
 
 
 def touched(record: JobRecord, *, now_ns: int) -> JobRecord:

@@ -11,11 +11,13 @@ written once; the manifest by put-if-absent, so exactly one outcome wins.
     out/<tenant>/<id>/<epoch>/<sha>.mp4   media; epoch 0 is the draft
     content/<tenant>/<content key>        ContentEntry: which final a content key has
     inputs/<tenant>/<sha>                 uploaded references, already decoded and checked
+    idempotency/<tenant>/<sha of key>     KeyBinding: which job an idempotency key has
     ratings/<tenant>/<id>/<at_ns>         ratings
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -110,6 +112,14 @@ class ContentEntry(_Stored):
     draft_steps: int
 
 
+class KeyBinding(_Stored):
+    """The job an idempotency key was first sent for, and the digest of that request's body."""
+
+    id: str
+    body: str
+    at_ns: int = 0
+
+
 def pending_key(tenant: str, job_id: str) -> str:
     """Marker of a job that may need work."""
     return f"pending/{tenant}.{job_id}"
@@ -128,6 +138,11 @@ def media_key(tenant: str, job_id: str, epoch: int, sha256: str) -> str:
 def content_index_key(tenant: str, content_key: str) -> str:
     """Key of the content index entry; tenants never share entries."""
     return f"content/{tenant}/{content_key}"
+
+
+def idempotency_key(tenant: str, key: str) -> str:
+    """Key of an idempotency key's binding."""
+    return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def input_key(tenant: str, sha256: str) -> str:

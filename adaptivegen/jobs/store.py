@@ -40,8 +40,10 @@ from adaptivegen.jobs.spec import (
     ContentEntry,
     DraftManifest,
     JobSpec,
+    KeyBinding,
     Manifest,
     content_index_key,
+    idempotency_key,
     job_key,
     pending_key,
 )
@@ -50,6 +52,7 @@ from adaptivegen.telemetry import carry, get_logger
 JOBS_BUCKET = "jobs"
 IDEMPOTENCY_BUCKET = "idempotency"
 IDEMPOTENCY_TTL_S = 24 * 3600.0
+REPEATS_DROPPED_S = 110.0  # of the broker's window of two minutes
 Stored = TypeVar("Stored", bound=BaseModel)
 
 
@@ -89,24 +92,37 @@ class JobStore:
     # ---- submission -------------------------------------------------------------------------------------------
 
     async def reserve(self, *, tenant: str, key: str, job_id: str, body_digest: str) -> str:
-        """Bind an idempotency key to a job id; returns the id that holds it (ours, or an earlier one's).
+        """Bind an idempotency key to a job id for a day; returns the id that holds it (ours, or an earlier one's).
 
+        The broker decides between requests in flight; the object store remembers, should the broker lose its data.
         Raises Conflict when the key was used with another body.
         """
         bucket = await self.bus.kv(IDEMPOTENCY_BUCKET, ttl_s=IDEMPOTENCY_TTL_S)
-        value = json.dumps({"id": job_id, "body": body_digest}).encode()
+        now_ns = self.clock.now_ns()
+        mine = KeyBinding(id=job_id, body=body_digest, at_ns=now_ns)
         name = f"{tenant}.{key.encode().hex()}"
         try:
-            await bucket.create(name, value)
-            return job_id
+            await bucket.create(name, mine.encode())
         except PreconditionFailed:
             entry = await bucket.get(name)
-        if entry is None:
-            raise Unavailable(f"idempotency key {key!r} expired while it was read; send the request again")
-        held = json.loads(entry.value)
-        if held["body"] != body_digest:
+            if entry is None:
+                raise Unavailable(f"idempotency key {key!r} expired while it was read; send it again") from None
+            return self._held(KeyBinding.model_validate_json(entry.value), key, body_digest)
+        stored_key = idempotency_key(tenant, key)
+        if await self.blob.put_if_absent(stored_key, mine.encode()):
+            return job_id
+        stored = await self._load(KeyBinding, stored_key)
+        if stored is None or now_ns - stored.at_ns >= IDEMPOTENCY_TTL_S * 1e9:
+            await self.blob.put(stored_key, mine.encode())
+            return job_id
+        await bucket.put(name, stored.encode())
+        return self._held(stored, key, body_digest)
+
+    @staticmethod
+    def _held(binding: KeyBinding, key: str, body_digest: str) -> str:
+        if binding.body != body_digest:
             raise Conflict(f"idempotency key {key!r} was used with another body", param="idempotency_key")
-        return str(held["id"])
+        return binding.id
 
     async def submit(self, spec: JobSpec) -> tuple[JobSpec, JobRecord]:
         """Make the job durable and queue it (unless only a draft is wanted); the caller may then answer 202.
@@ -119,12 +135,21 @@ class JobStore:
         await self.blob.put(pending_key(spec.tenant, spec.id), b"")
         if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode()):
             spec = await self.spec(spec.tenant, spec.id)
-        return spec, await self.resume(spec)
+            return spec, await self.resume(spec)
+        return spec, await self._index_and_queue(spec, new_record(spec), first=True)
 
     async def resume(self, spec: JobSpec) -> JobRecord:
-        """Index and queue a job whose spec is durable; again, where a first attempt did not get that far."""
-        record = await self.index.create(new_record(spec))
-        if record.want_final and record.status == "queued":
+        """Index and queue a job whose spec is durable, as far as an earlier attempt did not get; its record."""
+        return await self._index_and_queue(spec, await self.from_store(spec.tenant, spec.id), first=False)
+
+    async def _index_and_queue(self, spec: JobSpec, as_stored: JobRecord, *, first: bool) -> JobRecord:
+        """The message of a later attempt has the id of the first, which the broker drops as a repeat for two minutes;
+        after them the job is the reconciler's, so that no client can fill the queue with copies of its job."""
+        record, _ = await self.index.create(as_stored)
+        if as_stored.ended and not record.ended and (manifest := await self.manifest(spec.tenant, spec.id)):
+            return (await self.finish(manifest))[0]
+        age_s = (self.clock.now_ns() - record.updated_at_ns) / 1e9
+        if record.want_final and record.status == "queued" and (first or age_s < REPEATS_DROPPED_S):
             token = "upgrade" if spec.upgrade else "submit"
             await self.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token=token, trace=spec.trace)
         return record
@@ -144,7 +169,7 @@ class JobStore:
             await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode())
-        record = await self.index.create(await self.from_store(spec.tenant, spec.id))
+        record, _ = await self.index.create(await self.from_store(spec.tenant, spec.id))
         if record.ended:
             return record
         standing = await self.manifest(spec.tenant, spec.id)  # another attempt had submitted it: it ends here
@@ -253,6 +278,8 @@ class JobStore:
     async def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """End an unfinished job; cancelling twice is fine. Raises Conflict for one that ended otherwise."""
         record = await self.find(tenant, job_id)
+        if not record.ended and not record.want_final:
+            record = await self.from_store(tenant, job_id)  # its draft may have ended it a moment ago
         if not record.ended:
             now_ns = self.clock.now_ns()
             cancelled = Manifest(
@@ -274,6 +301,8 @@ class JobStore:
         """
         record = await self.find(spec.tenant, spec.id)
         upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses before anything is written
+        if not record.want_final and record.draft is None:
+            raise Conflict(f"video {spec.id} is {record.status} and has no draft yet", param="id")
         asked = spec.model_copy(update={"want_final": True, "upgrade": True})
         if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "upgrade"), asked.encode()):
             asked = await self.spec(spec.tenant, spec.id)

@@ -102,6 +102,7 @@ class DraftDesk:
         entry = _Entry(token=spec.draft_token, mp4=future)
         self._entries[spec.tenant, spec.id] = entry
         entry.task = group.create_task(guarded("draft", self._draft(spec, record, entry, start_mp4)))
+        entry.task.add_done_callback(lambda _: future.cancel())  # also one cancelled before it began
         self._forget_old()
 
     def cancel(self, tenant: str, job_id: str) -> None:
@@ -254,8 +255,8 @@ class DraftDesk:
         if platform_fault(error):
             return  # the draft could not be kept; the reconciler has the job finished in the cloud
         try:
-            wanted = (await self._jobs.find(spec.tenant, spec.id)).want_final  # it may have been asked for meanwhile
-            if not wanted:
+            record = await self._jobs.find(spec.tenant, spec.id)
+            if not (record.want_final or record.ended or record.draft):  # only a draft, and it is not there
                 await self._fail(spec, error)
         except AdaptiveGenError as exc:
             get_logger().warning("failure_not_stored", job_id=spec.id, error=exc.message)  # the reconciler will see

@@ -17,7 +17,7 @@ from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
 from adaptivegen.errors import NotFound, StorageFailure
-from adaptivegen.jobs.reconcile import reconcile
+from adaptivegen.jobs.reconcile import Sightings, reconcile
 from adaptivegen.jobs.record import claim
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.jobs.store import JobStore
@@ -139,7 +139,7 @@ async def test_a_job_from_submission_to_its_outcome_on_real_parts(tmp_path: Path
         await delivery.ack()
         assert (record.epoch, ended.status, won) == (1, "completed", True)
         assert await jobs.find(tenant, JOB_ID) == ended == await jobs.change(tenant, JOB_ID, lambda r: r)
-        assert (await reconcile(jobs, patience_s=0.0)).seen == 0
+        assert (await reconcile(jobs, patience_s=0.0, sightings=Sightings(clock))).seen == 0
         assert await jobs.index.ids(tenant) == [JOB_ID]
     finally:
         await bus.close()

@@ -17,6 +17,7 @@ from adaptivegen.errors import (
     InternalError,
     InvalidRequest,
     ModelDigestMismatch,
+    NodeUnavailable,
     ResourceExhausted,
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
@@ -180,6 +181,13 @@ async def test_a_model_that_died_unnoticed_is_started_for_the_next_generation(ru
         while runner.ready:
             await asyncio.sleep(0.01)
     assert (await runner.generate(command(), None, ignore)).frames == 4
+
+
+async def test_a_model_that_cannot_be_loaded_is_this_nodes_trouble_and_not_the_requests() -> None:
+    runner = ModelRunner(MODULE, ["refuse"], clock=ManualClock())
+    with pytest.raises(NodeUnavailable, match="cannot be loaded"):
+        await runner.generate(command(), None, ignore)
+    assert not runner.busy
 
 
 async def test_a_start_that_is_cancelled_while_the_model_loads_leaves_no_process() -> None:

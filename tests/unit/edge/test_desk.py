@@ -122,6 +122,17 @@ async def test_a_draft_is_stored_told_look_by_look_and_handed_to_its_worker() ->
         assert (command.request.width, command.request.steps, command.want_looks) == (128, 4, True)
 
 
+async def test_a_draft_cancelled_before_it_began_leaves_nothing_behind() -> None:
+    async with edge() as made:
+        _, record = await made.jobs.submit(make_spec())
+        made.desk.begin(make_spec(), record, None)
+        made.desk.cancel("t", JOB_ID)
+        with pytest.raises(NotFound):
+            await made.desk.wait_for("t", JOB_ID, "dt_x")
+        assert made.desk.active == 0
+        assert made.model.commands == []
+
+
 async def test_a_look_tells_the_state_the_job_has_by_then() -> None:
     async with edge() as made:
         made.model.go.clear()

@@ -293,6 +293,50 @@ async def test_a_repeat_that_died_half_way_is_completed_by_its_retry() -> None:
         assert (await made.create(key="k2")).status == "completed"
 
 
+async def test_a_repeat_that_died_before_its_index_is_complete_for_its_retry() -> None:
+    async with edge() as made:
+        await finished(made)
+        create = made.jobs.index.create
+
+        async def dies(record: JobRecord) -> tuple[JobRecord, bool]:
+            raise BrokerUnavailable("the process died here")
+
+        made.jobs.index.create = dies  # type: ignore[method-assign]
+        with pytest.raises(BrokerUnavailable):
+            await made.create(key="k2")
+        made.jobs.index.create = create  # type: ignore[method-assign]
+        again = await made.create(key="k2")
+        assert (again.status, again.final) == ("completed", media())
+        assert (await made.videos.get("t", again.id)).status == "completed"
+
+
+async def test_a_cancelled_video_is_not_upgraded_and_a_finished_one_is_told_as_it_is() -> None:
+    async with edge() as made:
+        done = await finished(made)
+        assert (await made.videos.upgrade("t", done.id)).status == "completed"
+        other = await made.create(key="k2", seed=8)
+        await made.videos.cancel("t", other.id)
+        with pytest.raises(Conflict):
+            await made.videos.upgrade("t", other.id)
+
+
+async def test_a_video_without_its_draft_yet_is_not_upgraded() -> None:
+    async with edge() as made:
+        made.placer.changes = {"plan": "draft"}
+        record = await made.create()
+        with pytest.raises(Conflict, match="no draft yet"):
+            await made.videos.upgrade("t", record.id)
+
+
+async def test_a_video_that_cannot_be_read_does_not_hide_the_others() -> None:
+    async with edge() as made:
+        damaged, good = await made.create(key="a"), await made.create(key="b", seed=8)
+        await (await made.bus.kv("jobs")).put(damaged.key, b'{"of": "another version"}')
+        await made.jobs.blob.put(f"jobs/t/{damaged.id}/spec", b"likewise")
+        listed, more = await made.videos.list("t", after=None, limit=20, ascending=False)
+        assert ([record.id for record in listed], more) == ([good.id], False)
+
+
 async def test_an_upgrade_whose_message_was_lost_is_queued_by_asking_again() -> None:
     async with edge() as made:
         made.placer.changes = {"plan": "draft"}

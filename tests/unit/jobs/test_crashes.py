@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from adaptivegen.blob.store import open_store
-from adaptivegen.bus.memory import MemoryBus
+from adaptivegen.bus.memory import DEDUP_WINDOW_S, MemoryBus
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import BrokerUnavailable, NotFound, StorageFailure
-from adaptivegen.jobs.reconcile import keep_reconciling, reconcile, reindex
-from adaptivegen.jobs.record import MAX_CLAIMS, claim
+from adaptivegen.errors import BrokerUnavailable, Conflict, NotFound, StorageFailure
+from adaptivegen.jobs.reconcile import OVERDUE, Sightings, Tally, keep_reconciling, reconcile, reindex
+from adaptivegen.jobs.record import MAX_CLAIMS, JobRecord, claim
 from adaptivegen.jobs.spec import Manifest
-from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.jobs.store import IDEMPOTENCY_TTL_S, JobMessage, JobStore
 from tests.jobs import JOB_ID, draft_manifest, make_spec, media
 
 PATIENCE_S = 60.0
@@ -67,6 +67,24 @@ def stores() -> tuple[CrashingStore, JobStore, ManualClock, MemoryBus]:
     return CrashingStore(blob=blob, bus=bus, clock=clock), sound, clock, bus
 
 
+class Reconciler:
+    """The reconciler of one process, over its passes."""
+
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
+        self._sightings = Sightings(jobs.clock)
+
+    async def run(self) -> Tally:
+        """One pass."""
+        return await reconcile(self._jobs, patience_s=PATIENCE_S, sightings=self._sightings)
+
+    async def patient(self, clock: ManualClock) -> Tally:
+        """A pass that sees what there is, and after the patience one that acts; what the second did."""
+        await self.run()
+        await clock.advance(PATIENCE_S + 1)
+        return await self.run()
+
+
 async def queued_ids(bus: MemoryBus) -> list[str]:
     """What is in the queue, which is empty, and has lost it, after this."""
     queue = await bus.work_queue("default", ack_wait_s=30)
@@ -86,8 +104,7 @@ async def test_a_submission_that_dies_anywhere_is_run_or_leaves_nothing_that_loo
         await crashing.submit(make_spec())
     except (StorageFailure, BrokerUnavailable):
         accepted = False
-    await clock.advance(PATIENCE_S + 1)
-    tally = await reconcile(sound, patience_s=PATIENCE_S)
+    tally = await Reconciler(sound).patient(clock)
     assert tally.failed == 0
     has_spec = [meta.key async for meta in sound.blob.list(f"jobs/t/{JOB_ID}/")] != []
     assert has_spec or not accepted
@@ -122,8 +139,7 @@ async def test_a_cached_repeat_that_dies_anywhere_is_whole_or_nothing_and_a_retr
         await sound.submit(make_spec())  # the cache forgot the entry meanwhile
         if writes < 2:  # nothing of the repeat was stored: this is a job of its own
             await sound.finish(HIT)
-        await clock.advance(PATIENCE_S + 1)
-        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
+        assert (await Reconciler(sound).patient(clock)).failed == 0
     assert (await sound.find("t", JOB_ID)).final == media("a")
 
 
@@ -139,10 +155,9 @@ async def test_an_upgrade_that_dies_anywhere_is_run_or_can_be_asked_for_again(wr
     except (StorageFailure, BrokerUnavailable):
         answered = False
     marked = [job_id async for _, job_id, _ in sound.pending()] != []
-    await clock.advance(PATIENCE_S + 1)
+    passes = Reconciler(sound)
     for _ in range(2):
-        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
-        await clock.advance(PATIENCE_S + 1)
+        assert (await passes.patient(clock)).failed == 0
     queued = await queued_ids(bus)
     record = await sound.find("t", JOB_ID)
     assert queued == ([JOB_ID] if record.want_final else [])
@@ -151,9 +166,69 @@ async def test_an_upgrade_that_dies_anywhere_is_run_or_can_be_asked_for_again(wr
     await clock.advance(PATIENCE_S + 1)
     asked = await sound.ask_final(make_spec(plan="refine"))
     assert (asked.status, asked.want_final, asked.plan) == ("queued", True, "refine")
-    await reconcile(sound, patience_s=PATIENCE_S)
+    await passes.patient(clock)
     assert await queued_ids(bus) == [JOB_ID]
     assert [job_id async for _, job_id, _ in sound.pending()] == [JOB_ID]
+
+
+async def test_a_draft_stored_while_the_job_is_handed_to_the_cloud_ends_it_all_the_same() -> None:
+    _, sound, clock, bus = stores()
+    await sound.submit(make_spec(plan="draft", want_final=False))
+    change, raced = sound.index.change, False
+
+    async def racing(tenant: str, job_id: str, step: Callable[[JobRecord], JobRecord]) -> JobRecord:
+        nonlocal raced
+        if not raced:
+            raced = True
+            assert (await sound.store_draft("t", JOB_ID, draft_manifest())).status == "completed"
+        return await change(tenant, job_id, step)
+
+    sound.index.change = racing  # type: ignore[method-assign]
+    assert (await Reconciler(sound).patient(clock)).requeued == 0
+    record = await sound.find("t", JOB_ID)
+    assert (record.status, record.want_final) == ("completed", False)
+    assert await queued_ids(bus) == []
+
+
+async def test_a_key_is_remembered_when_the_broker_lost_everything() -> None:
+    _, sound, clock, _ = stores()
+    assert await sound.reserve(tenant="t", key="k", job_id="vid_1", body_digest="b") == "vid_1"
+    fresh = JobStore(blob=sound.blob, bus=MemoryBus(clock), clock=clock)
+    for _ in range(2):
+        assert await fresh.reserve(tenant="t", key="k", job_id="vid_2", body_digest="b") == "vid_1"
+    with pytest.raises(Conflict):
+        await fresh.reserve(tenant="t", key="k", job_id="vid_2", body_digest="other")
+    await clock.advance(IDEMPOTENCY_TTL_S)
+    assert await fresh.reserve(tenant="t", key="k", job_id="vid_3", body_digest="other") == "vid_3"
+
+
+async def test_retries_of_a_client_do_not_fill_the_queue() -> None:
+    _, sound, clock, bus = stores()
+    await sound.submit(make_spec())
+    for _ in range(5):
+        await clock.advance(DEDUP_WINDOW_S + 1)
+        await sound.submit(make_spec())
+    assert await queued_ids(bus) == [JOB_ID]
+
+
+async def test_reading_a_record_of_another_version_leaves_it_and_its_worker_alone() -> None:
+    _, sound, clock, bus = stores()
+    await sound.submit(make_spec())
+    held = await sound.change("t", JOB_ID, lambda r: claim(r, worker_id="w9", now_ns=clock.now_ns(), lease_s=30))
+    bucket = await bus.kv("jobs")
+    newer = held.encode().replace(b'"plan":"refine"', b'"plan":{"kind":"refine"}')
+    assert newer != held.encode()
+    await bucket.put(held.key, newer)
+    record = await sound.find("t", JOB_ID)
+    assert (record.status, record.worker_id, record.epoch) == ("in_progress", "w9", 1)
+    stored = await bucket.get(held.key)
+    assert stored is not None and stored.value == newer
+    changed = await sound.change("t", JOB_ID, lambda r: r.model_copy(update={"notes": ("x",)}))
+    assert (changed.status, changed.worker_id, changed.lease_expires_at_ns) == (
+        "in_progress",
+        "w9",
+        held.lease_expires_at_ns,
+    )
 
 
 async def test_a_marker_cleared_while_an_upgrade_is_asked_for_is_put_back() -> None:
@@ -173,19 +248,18 @@ async def test_of_two_submissions_of_one_id_both_go_on_with_the_first_spec() -> 
     assert (record.plan, await queued_ids(bus)) == ("refine", [JOB_ID])
 
 
-@pytest.mark.parametrize("reading", ["find", "change", "reconcile"])
+@pytest.mark.parametrize("reading", ["change", "reconcile"])
 async def test_a_record_of_another_version_is_rebuilt_with_its_epoch(reading: str) -> None:
     _, sound, clock, bus = stores()
     await sound.submit(make_spec())
     held = await sound.change("t", JOB_ID, lambda r: claim(r, worker_id="w1", now_ns=clock.now_ns(), lease_s=30))
     bucket = await bus.kv("jobs")
     await bucket.put(held.key, held.encode().replace(b'"in_progress"', b'"paused"'))
-    if reading == "find":
-        record = await sound.find("t", JOB_ID)
-    elif reading == "change":
+    if reading == "change":
         record = await sound.change("t", JOB_ID, lambda r: r)
     else:
-        assert (await reconcile(sound, patience_s=PATIENCE_S)).failed == 0
+        await queued_ids(bus)
+        assert (await Reconciler(sound).patient(clock)).requeued == 1
         record = await sound.find("t", JOB_ID)
     assert (record.status, record.epoch, record.attempts) == ("queued", 1, 1)
     stored = await bucket.get(held.key)
@@ -197,10 +271,27 @@ async def test_jobs_that_merely_wait_are_not_queued_again_however_long() -> None
     ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz{n:02d}" for n in range(30)]
     for job_id in ids:
         await sound.submit(make_spec(job_id=job_id))
-    for _ in range(20):
-        await clock.advance(PATIENCE_S + 1)
-        assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 0
+    passes = Reconciler(sound)
+    for _ in range(OVERDUE):
+        assert (await passes.run()).requeued == 0
+        await clock.advance(PATIENCE_S)
     assert sorted(await queued_ids(bus)) == ids
+
+
+async def test_messages_of_ended_jobs_do_not_hide_a_lost_one_for_ever() -> None:
+    _, sound, clock, bus = stores()
+    lost, ended = (f"vid_01hzzzzzzzzzzzzzzzzzzzzz{n:02d}" for n in range(2))
+    await sound.submit(make_spec(job_id=lost))
+    assert await queued_ids(bus) == [lost]
+    await sound.submit(make_spec(job_id=ended))
+    await sound.cancel("t", ended)  # its message stays in the queue, and no worker is there to drop it
+    passes = Reconciler(sound)
+    requeued = []
+    for _ in range(2 * OVERDUE + 2):
+        requeued.append((await passes.run()).requeued)
+        await clock.advance(PATIENCE_S)
+    assert sum(requeued) == 2 and max(requeued) == 1  # once in ten patiences, and no more
+    assert lost in await queued_ids(bus)
 
 
 async def test_lost_messages_are_all_queued_again_and_lost_ones_among_others_in_the_end() -> None:
@@ -209,8 +300,7 @@ async def test_lost_messages_are_all_queued_again_and_lost_ones_among_others_in_
     for job_id in ids:
         await sound.submit(make_spec(job_id=job_id))
     assert sorted(await queued_ids(bus)) == ids  # and all lost
-    await clock.advance(PATIENCE_S + 1)
-    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == len(ids)
+    assert (await Reconciler(sound).patient(clock)).requeued == len(ids)
 
     queue = await bus.work_queue("default", ack_wait_s=30)
     delivery = await queue.pull(timeout_s=0)
@@ -218,9 +308,9 @@ async def test_lost_messages_are_all_queued_again_and_lost_ones_among_others_in_
     lost = JobMessage.decode(delivery.data).id
     await delivery.ack()  # one lost among nine that wait
     seen: list[str] = []
+    passes = Reconciler(sound)
     for _ in range(2 * len(ids)):
-        await clock.advance(PATIENCE_S + 1)
-        await reconcile(sound, patience_s=PATIENCE_S)
+        await passes.patient(clock)
         depth = await queue.depth()
         assert depth.pending + depth.in_flight <= len(ids) + 1
         delivery = await queue.pull(timeout_s=0)
@@ -239,6 +329,9 @@ async def test_two_passes_at_once_queue_one_message() -> None:
     _, sound, clock, bus = stores()
     await sound.submit(make_spec())
     assert await queued_ids(bus) == [JOB_ID]
+    two = Reconciler(sound), Reconciler(sound)
+    for passes in two:
+        await passes.run()
     await clock.advance(PATIENCE_S + 1)
     queue = await bus.work_queue("default", ack_wait_s=30)
     depth, looked, both = queue.depth, [], asyncio.Event()
@@ -253,8 +346,8 @@ async def test_two_passes_at_once_queue_one_message() -> None:
 
     queue.depth = meeting  # type: ignore[method-assign, assignment]
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        for _ in range(2):
-            group.create_task(reconcile(sound, patience_s=PATIENCE_S))
+        for passes in two:
+            group.create_task(passes.run())
     assert await queued_ids(bus) == [JOB_ID]
 
 
@@ -308,7 +401,7 @@ async def test_a_commit_that_dies_anywhere_has_one_outcome_after_reconciling(wri
     expected = media("b") if died and writes == 0 else media("a")
     assert record.final == expected
     assert won == (expected == media("b"))
-    await reconcile(sound, patience_s=PATIENCE_S)
+    await Reconciler(sound).run()
     assert [key async for key in sound.pending()] == []
     assert (await sound.find("t", JOB_ID)).final == expected
 
@@ -326,18 +419,19 @@ async def test_an_open_job_is_left_alone_while_its_lease_runs_and_queued_again_a
     await sound.submit(make_spec())
     assert await queued_ids(bus) == [JOB_ID]
     await sound.change("t", JOB_ID, lambda r: claim(r, worker_id="w1", now_ns=clock.now_ns(), lease_s=300))
+    passes = Reconciler(sound)
+    assert (await passes.run()).requeued == 0
     await clock.advance(200)
-    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 0
+    assert (await passes.run()).requeued == 0
     await clock.advance(200)
-    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 1
-    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 0  # it was just touched
+    assert (await passes.run()).requeued == 1
+    assert (await passes.run()).requeued == 0  # it was just touched
 
 
 async def test_a_draft_only_job_without_its_draft_goes_to_the_cloud_and_with_it_is_done() -> None:
     _, sound, clock, _ = stores()
     await sound.submit(make_spec(plan="draft", want_final=False))
-    await clock.advance(PATIENCE_S + 1)
-    assert (await reconcile(sound, patience_s=PATIENCE_S)).requeued == 1
+    assert (await Reconciler(sound).patient(clock)).requeued == 1
     record = await sound.find("t", JOB_ID)
     assert (record.status, record.plan, record.want_final) == ("queued", "cloud", True)
 
@@ -362,8 +456,8 @@ async def test_an_abandoned_marker_is_cleared_after_an_hour() -> None:
     (marked,) = [at_ns async for _, _, at_ns in sound.pending()]
     ahead_s = (marked - clock.now_ns()) / 1e9  # the store's clock is the machine's
     await clock.advance(ahead_s + 10)
-    await reconcile(sound, patience_s=PATIENCE_S)
+    await Reconciler(sound).run()
     assert [key async for key in sound.pending()] != []
     await clock.advance(3600)
-    await reconcile(sound, patience_s=PATIENCE_S)
+    await Reconciler(sound).run()
     assert [key async for key in sound.pending()] == []

@@ -7,7 +7,7 @@ import pytest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
-from adaptivegen.jobs.reconcile import Remedy, Tally, reconcile, remedy
+from adaptivegen.jobs.reconcile import Remedy, Sightings, Tally, reconcile, remedy
 from adaptivegen.jobs.record import JobRecord, apply_manifest, claim, draft_stored, new_record
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.jobs.store import JobStore
@@ -48,10 +48,28 @@ def test_what_a_pending_job_needs(
         draft=draft_manifest() if has_draft else None,
         upgrade_asked=False,
         manifest=manifest,
-        now_ns=CREATED_NS + round(after_s * 1e9),
+        quiet_s=after_s,
         patience_s=PATIENCE_S,
     )
     assert found == expected
+
+
+async def test_a_job_is_quiet_for_as_long_as_this_process_saw_it_unchanged() -> None:
+    clock = ManualClock()
+    sightings = Sightings(clock)
+    seen = []
+    for record in (FRESH, FRESH, CLAIMED, CLAIMED, FRESH):
+        sightings.begin()
+        seen.append(sightings.quiet_s(record))
+        await clock.advance(10)
+    assert seen == [0.0, 10.0, 0.0, 10.0, 0.0]
+    sightings.begin()  # a pass that does not see it, because its marker was gone
+    sightings.begin()
+    assert sightings.quiet_s(FRESH) == 0.0
+
+
+async def one_pass(jobs: JobStore) -> Tally:
+    return await reconcile(jobs, patience_s=PATIENCE_S, sightings=Sightings(jobs.clock))
 
 
 @pytest.fixture
@@ -66,7 +84,7 @@ async def test_a_job_that_cannot_be_read_does_not_keep_the_others_from_being_put
     await jobs.blob.put(f"jobs/t/{JOB_ID}/manifest", b"not a manifest")
     other = DONE.model_copy(update={"id": OTHER_ID})
     await jobs.blob.put(f"jobs/t/{OTHER_ID}/manifest", other.encode())
-    tally = await reconcile(jobs, patience_s=PATIENCE_S)
+    tally = await one_pass(jobs)
     assert (tally.seen, tally.indexed, tally.failed) == (2, 1, 1)
     assert (await jobs.find("t", OTHER_ID)).status == "completed"
 
@@ -75,16 +93,16 @@ async def test_an_outcome_is_indexed_in_one_pass_and_its_marker_cleared_in_the_n
     await jobs.submit(make_spec())
     await jobs.blob.put(f"jobs/t/{JOB_ID}/draft", draft_manifest().encode())
     await jobs.blob.put(f"jobs/t/{JOB_ID}/manifest", DONE.encode())
-    assert await reconcile(jobs, patience_s=PATIENCE_S) == replace(Tally(), seen=1, indexed=1)
+    assert await one_pass(jobs) == replace(Tally(), seen=1, indexed=1)
     record = await jobs.find("t", JOB_ID)
     assert (record.final, record.draft) == (media(), draft_manifest().media)
-    assert await reconcile(jobs, patience_s=PATIENCE_S) == replace(Tally(), seen=1, cleared=1)
-    assert await reconcile(jobs, patience_s=PATIENCE_S) == Tally()
+    assert await one_pass(jobs) == replace(Tally(), seen=1, cleared=1)
+    assert await one_pass(jobs) == Tally()
 
 
 async def test_a_forgotten_index_is_rebuilt_by_a_pass(jobs: JobStore) -> None:
     await jobs.submit(make_spec())
     bucket = await jobs.bus.kv("jobs")
     await bucket.delete(f"t.{JOB_ID}")
-    await reconcile(jobs, patience_s=PATIENCE_S)
+    await one_pass(jobs)
     assert await bucket.get(f"t.{JOB_ID}") is not None

@@ -54,7 +54,7 @@ def test_a_claim_takes_the_job_with_a_new_epoch() -> None:
 
 def test_another_worker_waits_for_the_lease_and_then_fences_the_first_off() -> None:
     record = claimed()
-    assert judge_claim(record, worker_id="w2", now_ns=39 * S) == "held"
+    assert judge_claim(record, worker_id="w2", now_ns=39 * S, lease_s=30) == "held"
     with pytest.raises(Conflict):
         claim(record, worker_id="w2", now_ns=39 * S, lease_s=30)
     second = claim(record, worker_id="w2", now_ns=41 * S, lease_s=30)
@@ -64,11 +64,11 @@ def test_another_worker_waits_for_the_lease_and_then_fences_the_first_off() -> N
 
 
 def test_the_same_worker_restarted_need_not_wait() -> None:
-    assert judge_claim(claimed(), worker_id="w1", now_ns=11 * S) == "claim"
+    assert judge_claim(claimed(), worker_id="w1", now_ns=11 * S, lease_s=30) == "claim"
 
 
 def test_after_the_last_claim_the_job_is_poison() -> None:
-    assert judge_claim(claimed(attempts=MAX_CLAIMS), worker_id="w1", now_ns=11 * S) == "poison"
+    assert judge_claim(claimed(attempts=MAX_CLAIMS), worker_id="w1", now_ns=11 * S, lease_s=30) == "poison"
 
 
 def test_progress_never_goes_back_and_stays_under_a_hundred() -> None:
@@ -90,7 +90,7 @@ def test_a_job_given_back_is_free_at_once_and_remembers_why(counts: bool, attemp
     record = give_back(claimed(), epoch=1, worker_id="w1", now_ns=12 * S, counts=counts, error=why)
     assert (record.status, record.attempts, record.epoch) == ("queued", attempts, 1)
     assert record.last_error == why
-    assert judge_claim(record, worker_id="w2", now_ns=12 * S) == "claim"
+    assert judge_claim(record, worker_id="w2", now_ns=12 * S, lease_s=30) == "claim"
     with pytest.raises(PreconditionFailed, match="nobody"):
         give_back(record, epoch=1, worker_id="w1", now_ns=13 * S, counts=counts)
 
@@ -121,7 +121,7 @@ def test_an_outcome_can_be_applied_twice_without_a_difference() -> None:
     once = apply_manifest(claimed(), completed())
     assert (once.status, once.progress_percent, once.final) == ("completed", 100, media("f"))
     assert apply_manifest(once, completed()) == once
-    assert judge_claim(once, worker_id="w2", now_ns=10**15) == "ended"
+    assert judge_claim(once, worker_id="w2", now_ns=10**15, lease_s=30) == "ended"
 
 
 def test_a_late_draft_does_not_reopen_an_ended_job() -> None:

@@ -26,6 +26,8 @@ LEASE_S = 30.0
 class ScriptedRunner:
     """A runner that does what the test says: answers, raises, or works until it is let go or stopped."""
 
+    ready = True
+
     def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.commands: list[tuple[GenerateCommand, bytes | None]] = []
