@@ -18,10 +18,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from adaptivegen.errors import InvalidRequest, SettingsInvalid
+from adaptivegen.errors import InvalidRequest
 
 MAX_ACK_PENDING = 4096
-SAME_WAIT_S = 1e-6  # brokers round waits
 WATCH_BUFFER = 256
 _PART = "[-/_=A-Za-z0-9]+"
 _KEY = re.compile(rf"{_PART}(?:\.{_PART})*")
@@ -40,15 +39,6 @@ def check_prefix(prefix: str) -> str:
     if _PREFIX.fullmatch(prefix) is None:
         raise InvalidRequest.field("prefix", prefix, "the beginning of a key, or nothing")
     return prefix
-
-
-def other_wait(pool: str, *, asked_s: float, stands_s: float) -> SettingsInvalid:
-    """The refusal of a second acknowledgement wait for one queue."""
-    return SettingsInvalid(
-        f"ack_wait_s is {asked_s:g}, but the queue of pool {pool} stands with {stands_s:g}; allowed: the same for all "
-        "its workers, or another once its consumer in the broker was deleted",
-        param="ack_wait_s",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,16 +239,10 @@ class Bus(Protocol):
     async def work_queue(
         self, pool: str, *, ack_wait_s: float | None = None, max_ack_pending: int = MAX_ACK_PENDING
     ) -> WorkQueue:
-        """A pool's queue.
-
-        With `ack_wait_s`, the handle of one who pulls, made if absent: what is not settled within it comes again,
-        without a limit (attempts are counted by the jobs), and at most `max_ack_pending` messages are out at a time.
-        Both are the queue's, and those it was made with stand: another `ack_wait_s` raises SettingsInvalid (workers
-        that hold jobs renew them by theirs), another `max_ack_pending` is not heeded.
-
-        Without, the handle of one who publishes and looks: it makes no claim on them, its `pull` raises InternalError,
-        and until somebody pulls, its `depth` is what was published.
-        """
+        """A pool's queue, made if absent. With `ack_wait_s`, the handle of one who pulls: what is not settled within it
+        comes again, without a limit (attempts are counted by the jobs), and at most `max_ack_pending` messages are out
+        at a time; these are the queue's, and those of the latest such handle count. Without, the handle of one who
+        publishes and looks: it leaves them alone, and its `pull` raises InternalError."""
         ...
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:

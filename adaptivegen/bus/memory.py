@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 from adaptivegen.bus.base import (
     MAX_ACK_PENDING,
-    SAME_WAIT_S,
     WATCH_BUFFER,
     Change,
     DeadLetter,
@@ -28,7 +27,6 @@ from adaptivegen.bus.base import (
     WorkQueue,
     check_key,
     check_prefix,
-    other_wait,
 )
 from adaptivegen.bus.buffer import DropOldest
 from adaptivegen.clock import Clock
@@ -82,7 +80,7 @@ class MemoryBus:
         queue = self._queues[pool]
         if ack_wait_s is None:
             return PublishingQueue(queue)
-        queue.serve(pool, ack_wait_s=ack_wait_s, max_ack_pending=max_ack_pending)
+        queue.ack_wait_s, queue.max_ack_pending = ack_wait_s, max_ack_pending
         return queue
 
     async def dead_letter(self, pool: str, data: bytes, *, reason: str, msg_id: str) -> None:
@@ -232,28 +230,14 @@ class MemoryWorkQueue:
     """One pool's queue."""
 
     def __init__(self, clock: Clock, *, max_queued: int) -> None:
-        self._ack_wait_s: float | None = None  # nobody has pulled yet
-        self._max_ack_pending = MAX_ACK_PENDING
+        self.ack_wait_s = 0.0
         self._max_queued = max_queued
+        self.max_ack_pending = MAX_ACK_PENDING
         self._clock = clock
         self._new: deque[_Queued] = deque()
         self._out: dict[int, _Queued] = {}  # delivered and not settled, by identity
         self._seen = _Dedup()
         self._pullers: set[asyncio.Event] = set()
-
-    @property
-    def ack_wait_s(self) -> float:
-        """How long a delivery may stay unsettled. Raises InternalError before the first who pulls has said it."""
-        if self._ack_wait_s is None:
-            raise InternalError("this queue has no acknowledgement wait yet: nobody was to pull from it")
-        return self._ack_wait_s
-
-    def serve(self, pool: str, *, ack_wait_s: float, max_ack_pending: int) -> None:
-        """The first who pulls says how; raises SettingsInvalid for a later one with another wait."""
-        if self._ack_wait_s is None:
-            self._ack_wait_s, self._max_ack_pending = ack_wait_s, max_ack_pending
-        elif abs(self._ack_wait_s - ack_wait_s) >= SAME_WAIT_S:
-            raise other_wait(pool, asked_s=ack_wait_s, stands_s=self._ack_wait_s)
 
     async def publish(self, data: bytes, *, msg_id: str, headers: Mapping[str, str]) -> None:
         if len(self._new) + len(self._out) >= self._max_queued:
@@ -294,7 +278,7 @@ class MemoryWorkQueue:
         for queued in self._out.values():
             if queued.due_s <= now_s:
                 return queued
-        return self._new.popleft() if self._new and len(self._out) < self._max_ack_pending else None
+        return self._new.popleft() if self._new and len(self._out) < self.max_ack_pending else None
 
     async def _wait(self, seconds: float) -> None:
         """Return when something changed or `seconds` of the clock have passed."""

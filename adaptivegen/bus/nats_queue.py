@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from adaptivegen.bus.base import SAME_WAIT_S, Delivery, QueueDepth, other_wait
+from adaptivegen.bus.base import Delivery, QueueDepth
 from adaptivegen.bus.nats_connection import GONE, NatsConnection, ensure_stream, translated
 from adaptivegen.errors import BrokerUnavailable, InternalError
 
@@ -28,13 +28,12 @@ MAX_QUEUED_MESSAGES = 100_000
 FETCH_S = 5.0  # longest single request: one that outlived a reconnect would never be answered
 HEARTBEATS_FROM_S = 1.0  # shorter requests go without, the server wants two heartbeats at least
 
-_CONSUMER_EXISTS = 10148  # JSConsumerAlreadyExists: the consumer is there with another configuration
 _ABSENT = (*GONE, nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError)
 
 
 class NatsWorkQueue:
-    """Several tasks of one process may pull at once. Without `ack_wait_s` nobody pulls, and no consumer is made: its
-    acknowledgement wait is the workers' to say. One that stands is never changed."""
+    """Several tasks of one process may pull at once. Without `ack_wait_s` nobody pulls, and the consumer is neither
+    made nor changed: its acknowledgement wait is the workers' to say."""
 
     def __init__(
         self, connection: NatsConnection, pool: str, *, ack_wait_s: float | None, max_ack_pending: int, replicas: int
@@ -48,8 +47,7 @@ class NatsWorkQueue:
         self._bound: tuple[Client, JetStreamContext.PullSubscription] | None = None
 
     async def ensure(self) -> None:
-        """Make the stream, and for one who pulls the consumer as well; raises BrokerUnavailable, Conflict,
-        SettingsInvalid."""
+        """Make the stream, and for one who pulls the consumer as well; raises BrokerUnavailable, Conflict."""
         jetstream = await self._connection.jetstream()
         with translated("jobs stream"):
             await ensure_stream(
@@ -64,42 +62,19 @@ class NatsWorkQueue:
                     num_replicas=self._replicas,
                 ),
             )
-            if self._ack_wait_s is not None:
-                await self._ensure_consumer(jetstream, self._ack_wait_s)
-
-    async def _ensure_consumer(self, jetstream: JetStreamContext, ack_wait_s: float) -> None:
-        """Make the consumer if there is none. nats-py's `add_consumer` would overwrite one that is there, and with it
-        the wait of workers that hold jobs; hence the server's own "create", which only makes (since 2.10)."""
-        with suppress(nats.js.errors.NotFoundError):
-            self._check(await jetstream.consumer_info(JOBS_STREAM, self._durable), ack_wait_s)
-            return
-        subject = f"ag.jobs.{self._pool}"
-        config = api.ConsumerConfig(
-            name=self._durable,
-            durable_name=self._durable,
-            filter_subject=subject,
-            ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ack_wait_s,
-            max_deliver=-1,
-            max_ack_pending=self._max_ack_pending,
-        )
-        answer = await (await self._connection.client()).request(
-            f"$JS.API.CONSUMER.CREATE.{JOBS_STREAM}.{self._durable}.{subject}",
-            json.dumps({"stream_name": JOBS_STREAM, "config": config.as_dict(), "action": "create"}).encode(),
-            timeout=self._connection.call_timeout_s,
-        )
-        error = json.loads(answer.data).get("error")
-        if error is None:
-            return
-        if error.get("err_code") != _CONSUMER_EXISTS:
-            nats.js.errors.APIError.from_error(error)
-        self._check(await jetstream.consumer_info(JOBS_STREAM, self._durable), ack_wait_s)  # a rival was faster
-
-    def _check(self, standing: api.ConsumerInfo, ack_wait_s: float) -> None:
-        """Raises SettingsInvalid where the consumer that stands waits for another time."""
-        stands_s = standing.config.ack_wait or 0.0
-        if abs(stands_s - ack_wait_s) >= SAME_WAIT_S:
-            raise other_wait(self._pool, asked_s=ack_wait_s, stands_s=stands_s)
+            if self._ack_wait_s is None:
+                return
+            await jetstream.add_consumer(
+                JOBS_STREAM,
+                api.ConsumerConfig(
+                    durable_name=self._durable,
+                    filter_subject=f"ag.jobs.{self._pool}",
+                    ack_policy=api.AckPolicy.EXPLICIT,
+                    ack_wait=self._ack_wait_s,
+                    max_deliver=-1,
+                    max_ack_pending=self._max_ack_pending,
+                ),
+            )
 
     async def publish(self, data: bytes, *, msg_id: str, headers: Mapping[str, str]) -> None:
         async def step() -> None:

@@ -10,7 +10,7 @@ from adaptivegen.bus.base import Bus, Change, Delivery, Message, QueueDepth, Wor
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
-from adaptivegen.errors import InternalError, InvalidRequest, PreconditionFailed, SettingsInvalid
+from adaptivegen.errors import InternalError, InvalidRequest, PreconditionFailed
 
 
 @pytest.fixture(params=["memory", "nats"])
@@ -141,34 +141,6 @@ async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus:
     await (await bus.work_queue(name)).publish(b"job", msg_id=f"{name}-1", headers={})
     again = await worker.pull(timeout_s=5)  # after its one second
     assert again is not None and again.delivered == 2
-
-
-async def test_another_acknowledgement_wait_than_the_queues_is_refused_and_changes_nothing(bus: Bus, name: str) -> None:
-    worker = await bus.work_queue(name, ack_wait_s=0.5)
-    with pytest.raises(SettingsInvalid, match=r"ack_wait_s.*30.*0\.5") as caught:
-        await bus.work_queue(name, ack_wait_s=30)
-    assert caught.value.param == "ack_wait_s"
-    late, now = await redelivered(worker, name)  # after its half second, not after thirty
-    assert (late.delivered, now.delivered) == (1, 2)
-    assert await (await bus.work_queue(name, ack_wait_s=0.5)).depth() == QueueDepth(pending=0, in_flight=1)
-
-
-async def test_of_workers_that_start_at_once_with_different_waits_one_value_stands(bus: Bus, name: str) -> None:
-    asked = [10.0, 20.0, 30.0, 40.0]
-    opened = await asyncio.gather(
-        *(bus.work_queue(name, ack_wait_s=wait_s) for wait_s in asked), return_exceptions=True
-    )
-    refused = [result for result in opened if isinstance(result, SettingsInvalid)]
-    assert len(refused) == len(asked) - 1
-    assert [type(result) for result in opened if isinstance(result, BaseException)] == [SettingsInvalid] * len(refused)
-
-
-async def test_what_was_published_before_any_worker_came_waits_by_pool(bus: Bus, name: str) -> None:
-    publisher, neighbour = await bus.work_queue(name), await bus.work_queue(f"{name}x")
-    for number in range(3):
-        await publisher.publish(b"job", msg_id=f"{name}-{number}", headers={})
-    assert await publisher.depth() == QueueDepth(pending=3, in_flight=0)
-    assert await neighbour.depth() == QueueDepth(pending=0, in_flight=0)
 
 
 async def test_dead_letters_are_told_newest_first_with_their_reasons(bus: Bus, name: str) -> None:
