@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,18 +120,19 @@ class Run:
         """Submit, follow, write, report; cancels the job on Ctrl-C and when the time is over."""
         from cli.progress import Display
 
-        with Display(quiet=self._as_json and not sys.stderr.isatty()) as display:
+        quiet = self._as_json and not sys.stderr.isatty()
+        with remembered_interrupts() as interrupts, Display(quiet=quiet, hold=interrupts.held) as display:
             display.say(f"edge   {client.edge()}")
             self._started_s = self._clock.monotonic_s()  # the probe of the edges is not part of the wait
             handle = client.submit(**request)
             self.video_id = handle.id
-            display.say(f"video  {handle.id}")
             try:
-                with remembered_interrupts() as check:
-                    self._follow(handle, display, check)
+                display.say(f"video  {handle.id}")
+                self._follow(handle, display)
                 result = handle.result(timeout_s=self._left_s())
                 result.save(self._files.output)
             except KeyboardInterrupt:
+                interrupts.forget()
                 _cancel(handle, display, why="Ctrl-C")
                 raise typer.Exit(exits.INTERRUPTED) from None
             except DeadlineExceeded:
@@ -150,9 +150,8 @@ class Run:
     def _elapsed_s(self) -> float:
         return self._clock.monotonic_s() - self._started_s
 
-    def _follow(self, handle: Handle, display: Display, check: Callable[[], None]) -> None:
+    def _follow(self, handle: Handle, display: Display) -> None:
         for event in handle.events(timeout_s=self._left_s()):
-            check()
             self._observe(event, handle, display)
 
     def _observe(self, event: VideoEvent, handle: Handle, display: Display) -> None:

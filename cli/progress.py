@@ -5,6 +5,8 @@ Without a terminal there is no bar, only the lines.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -16,9 +18,14 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """A bar for one video at a time; `quiet` shows nothing at all."""
+    """A bar for one video at a time; `quiet` shows nothing at all.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    `hold` keeps interrupts away while a line is written: rich forgets what it has written only after it has, so an
+    interrupt in between has it written twice.
+    """
+
+    def __init__(self, *, quiet: bool = False, hold: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._hold = hold
         self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress = Progress(
             SpinnerColumn(),
@@ -44,7 +51,8 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._console.print(line, markup=False)
+        with self._hold():
+            self._console.print(line, markup=False)
 
     def begin(self, what: str) -> None:
         """Start the bar anew."""
@@ -53,7 +61,8 @@ class Display:
     def show(self, event: VideoEvent) -> None:
         """Move the bar to an event."""
         stage, percent = stage_of(event)
-        self._progress.update(self._task, description=stage, completed=percent, eta=eta_text(event.video.eta_s))
+        with self._hold():
+            self._progress.update(self._task, description=stage, completed=percent, eta=eta_text(event.video.eta_s))
 
 
 def stage_of(event: VideoEvent) -> tuple[str, float]:

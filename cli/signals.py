@@ -14,24 +14,45 @@ from types import FrameType
 from cli import exits
 
 
-@contextmanager
-def remembered_interrupts() -> Iterator[Callable[[], None]]:
+class Interrupts:
     """Ctrl-C raises KeyboardInterrupt as ever and is remembered as well: Python drops one that falls into a finaliser.
-    The check this gives raises it again. For the main thread only."""
-    interrupted = False
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        raise KeyboardInterrupt
+    Not in the middle of what must be whole (`held`), there at its end. For the main thread only.
+    """
 
-    def check() -> None:
-        if interrupted:
+    def __init__(self) -> None:
+        self._seen = False
+        self._holding = False
+
+    def forget(self) -> None:
+        """Go on as if it had not been pressed; the next one raises again."""
+        self._seen = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the block run to its end; there any that came since the last `forget` is raised (again)."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._seen:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The handler of SIGINT."""
+        self._seen = True
+        if not self._holding:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def remembered_interrupts() -> Iterator[Interrupts]:
+    """Interrupts inside the block; the handler there was stands again after it."""
+    interrupts = Interrupts()
+    before = signal.signal(signal.SIGINT, interrupts.on_signal)
     try:
-        yield check
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
 
