@@ -24,6 +24,7 @@ class Claims:
         self,
         *,
         node_id: str,
+        incarnation: str,
         jobs: JobStore,
         outcomes: Outcomes,
         uncounted: Uncounted,
@@ -31,6 +32,7 @@ class Claims:
         lease_s: float,
     ) -> None:
         self._node_id = node_id
+        self._incarnation = incarnation
         self._jobs = jobs
         self._outcomes = outcomes
         self._uncounted = uncounted
@@ -51,11 +53,14 @@ class Claims:
         epochs = self._uncounted.of(spec.id)
 
         def eased(record: JobRecord) -> JobRecord:
-            return forgiven(record, worker_id=self._node_id, epochs=epochs)
+            return forgiven(record, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
 
         record = eased(await self._jobs.find(spec.tenant, spec.id))
         now_ns = self._clock.now_ns()
-        match judge_claim(record, worker_id=self._node_id, now_ns=now_ns, lease_s=self._lease_s):
+        verdict = judge_claim(
+            record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
+        )
+        match verdict:
             case "ended":
                 await delivery.ack()
             case "held":
@@ -68,7 +73,9 @@ class Claims:
         return None
 
     def _claimed(self, record: JobRecord, now_ns: int) -> JobRecord:
-        return claim(record, worker_id=self._node_id, now_ns=now_ns, lease_s=self._lease_s)
+        return claim(
+            record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
+        )
 
     async def _claim(
         self, delivery: Delivery, spec: JobSpec, record: JobRecord, step: Callable[[JobRecord], JobRecord]

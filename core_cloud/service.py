@@ -122,6 +122,7 @@ def _worker(
         clock=clock,
         pool=settings.pool,
         lease_s=settings.ack_wait_s,
+        incarnation=f"{clock.now_ns():x}",
     )
 
 

@@ -67,6 +67,7 @@ class Worker:
         clock: Clock,
         pool: str,
         lease_s: float,
+        incarnation: str,
     ) -> None:
         self.node_id = node_id
         self.jobs = jobs
@@ -88,7 +89,13 @@ class Worker:
             node_id=node_id, jobs=jobs, bus=bus, clock=clock, pool=pool, lease_s=lease_s, uncounted=uncounted
         )
         self._claims = Claims(
-            node_id=node_id, jobs=jobs, outcomes=self._outcomes, uncounted=uncounted, clock=clock, lease_s=lease_s
+            node_id=node_id,
+            incarnation=incarnation,
+            jobs=jobs,
+            outcomes=self._outcomes,
+            uncounted=uncounted,
+            clock=clock,
+            lease_s=lease_s,
         )
 
     # ---- loop -------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class JobRecord(BaseModel):
     edge_id: str
     want_final: bool
     worker_id: str = ""
+    incarnation: str = ""  # which life of that worker: ids given twice by mistake must not share a job
     lease_expires_at_ns: int = 0
     progress_percent: int = 0
     eta_s: float = 0.0
@@ -127,24 +128,27 @@ def new_record(spec: JobSpec) -> JobRecord:
     )
 
 
-def judge_claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> ClaimVerdict:
-    """Whether `worker_id` may claim the job now.
+def judge_claim(
+    record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float, incarnation: str = ""
+) -> ClaimVerdict:
+    """Whether this life of `worker_id` may claim the job now.
 
-    `held`: another worker's lease still runs. A lease that ends later than two of ours from now is another clock's
-    mistake, and no reason to wait. A worker may take its own job again at once: it asks only when it is not working on
-    it, so its earlier life is over. `poison`: claimed `MAX_CLAIMS` times without an outcome.
+    `held`: the lease of another, or of another life, still runs. A lease that ends later than two of ours from now is
+    another clock's mistake, and no reason to wait. A worker may take its own job again at once: it asks only when it is
+    not working on it. `poison`: claimed `MAX_CLAIMS` times without an outcome.
     """
     if record.ended:
         return "ended"
     left_s = (record.lease_expires_at_ns - now_ns) / 1e9
-    if record.status == "in_progress" and 0 < left_s <= 2 * lease_s and record.worker_id != worker_id:
+    mine = (record.worker_id, record.incarnation) == (worker_id, incarnation)
+    if record.status == "in_progress" and 0 < left_s <= 2 * lease_s and not mine:
         return "held"
     return "poison" if record.attempts >= MAX_CLAIMS else "claim"
 
 
-def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> JobRecord:
+def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float, incarnation: str = "") -> JobRecord:
     """Take the job: in progress, a new epoch, one more attempt. Raises Conflict unless `judge_claim` says claim."""
-    verdict = judge_claim(record, worker_id=worker_id, now_ns=now_ns, lease_s=lease_s)
+    verdict = judge_claim(record, worker_id=worker_id, now_ns=now_ns, lease_s=lease_s, incarnation=incarnation)
     if verdict != "claim":
         raise Conflict(f"job {record.id} cannot be claimed: {verdict}")
     return record.model_copy(
@@ -153,6 +157,7 @@ def claim(record: JobRecord, *, worker_id: str, now_ns: int, lease_s: float) -> 
             "epoch": record.epoch + 1,
             "attempts": record.attempts + 1,
             "worker_id": worker_id,
+            "incarnation": incarnation,
             "lease_expires_at_ns": now_ns + round(lease_s * 1e9),
             "started_at_ns": record.started_at_ns or now_ns,
             "updated_at_ns": now_ns,
@@ -233,10 +238,11 @@ def upgrade(record: JobRecord, *, plan: str, eta_s: float, now_ns: int) -> JobRe
     )
 
 
-def forgiven(record: JobRecord, *, worker_id: str, epochs: frozenset[int]) -> JobRecord:
-    """Take the last attempt off if it is `worker_id`'s at one of `epochs`, and still unsettled: it ended by the
-    platform's fault, and could not be given back then."""
-    unsettled = record.status == "in_progress" and record.worker_id == worker_id and record.epoch in epochs
+def forgiven(record: JobRecord, *, worker_id: str, epochs: frozenset[int], incarnation: str = "") -> JobRecord:
+    """Take the last attempt off if it is that of this life of `worker_id` at one of `epochs`, and still unsettled: it
+    ended by the platform's fault, and could not be given back then."""
+    mine = (record.worker_id, record.incarnation) == (worker_id, incarnation)
+    unsettled = record.status == "in_progress" and mine and record.epoch in epochs
     return record.model_copy(update={"attempts": max(0, record.attempts - 1)}) if unsettled else record
 
 

@@ -67,6 +67,10 @@ class Cloud:
     worker: Worker
     loop: asyncio.Task[None] = field(init=False)
 
+    def twin(self) -> Worker:
+        """Another worker that was given the same name by mistake."""
+        return make_worker("2", self.jobs, self.bus, self.runner, self.clock)
+
     async def record(self) -> JobRecord:
         return await self.jobs.find("t", JOB_ID)
 
@@ -96,23 +100,29 @@ class Cloud:
         await self.jobs.store_draft("t", JOB_ID, draft_manifest())
 
 
-@asynccontextmanager
-async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
-    """A worker that runs until the block is left."""
-    clock = ManualClock()
-    bus, blob, runner = MemoryBus(clock), open_store("memory://"), ScriptedRunner()
-    jobs = JobStore(blob=blob, bus=bus, clock=clock)
-    worker = Worker(
+def make_worker(incarnation: str, jobs: JobStore, bus: Any, runner: ScriptedRunner, clock: ManualClock) -> Worker:
+    return Worker(
         node_id="w1",
-        jobs=replaced.get("jobs", lambda store: store)(jobs),
-        bus=replaced.get("bus", lambda broker: broker)(bus),
+        jobs=jobs,
+        bus=bus,
         runner=runner,  # type: ignore[arg-type]
         drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None),
         card=cloud_card(),
         clock=clock,
         pool="default",
         lease_s=LEASE_S,
+        incarnation=incarnation,
     )
+
+
+@asynccontextmanager
+async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
+    """A worker that runs until the block is left."""
+    clock = ManualClock()
+    bus, blob, runner = MemoryBus(clock), open_store("memory://"), ScriptedRunner()
+    jobs = JobStore(blob=blob, bus=bus, clock=clock)
+    served = replaced.get("bus", lambda broker: broker)(bus)
+    worker = make_worker("1", replaced.get("jobs", lambda store: store)(jobs), served, runner, clock)
     parts = Cloud(clock, bus, blob, jobs, runner, worker)
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())

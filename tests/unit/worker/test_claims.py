@@ -175,3 +175,27 @@ def test_what_does_not_count_is_remembered_within_bounds() -> None:
     assert uncounted.of("job-1") == {1, 7}
     uncounted.forget("job-1")
     assert uncounted.of("job-1") == frozenset()
+
+
+async def test_two_workers_of_one_name_do_not_take_each_others_job() -> None:
+    async with cloud() as parts:
+        parts.runner.go.clear()
+        twin = parts.twin()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(twin.run())
+            await parts.jobs.submit(spec_of())
+            await parts.until(lambda: is_set(parts.runner.running))
+            for number in range(3):
+                await parts.jobs.enqueue("t", JOB_ID, pool="default", token=f"again-{number}", trace={})
+            began_s = parts.clock.monotonic_s()
+
+            async def later() -> bool:
+                return parts.clock.monotonic_s() > began_s + 3 * LEASE_S
+
+            await parts.until(later, tick_s=0.5)
+            record = await parts.record()
+            assert (record.status, record.attempts) == ("in_progress", 1)
+            parts.runner.go.set()
+            assert (await parts.until_ended()).status == "completed"
+            running.cancel()
+        assert len(parts.runner.commands) == 1

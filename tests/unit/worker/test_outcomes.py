@@ -80,7 +80,8 @@ async def test_poison_tells_what_the_last_attempt_died_of() -> None:
         await parts.jobs.submit(spec_of())
 
         async def twice() -> bool:
-            return (await parts.record()).attempts == 2 and (await parts.record()).last_error is not None
+            record = await parts.record()
+            return (record.status, record.attempts) == ("queued", 2) and record.last_error is not None
 
         await parts.until(twice)
         parts.worker.pause(True)

@@ -77,6 +77,7 @@ class Bench:
             clock=self.clock,
             pool="default",
             lease_s=LEASE_S,
+            incarnation="1",
         )
 
     async def record(self) -> JobRecord:
