@@ -1,8 +1,10 @@
 """The parent's side: a child Python process that talks over its standard input and output.
 
-Owns the process. Its standard error is inherited, so what it logs or prints goes where the parent's goes. A dead child
-is GenerationFailed with the signal or status in its text. The child ends when its parent does: end of input, and on
-Linux the parent-death signal as well.
+Owns the process and one task that reads its output: whole messages go into a bounded queue, and after them the child's
+end, so that a `receive` may be cancelled at any moment. The task ends when the child has, which `stop` and `kill` see
+to. The child's standard error is inherited, so what it logs or prints goes where the parent's goes. A dead child is
+GenerationFailed with the signal or status in its text. The child ends when its parent does: end of input, and on Linux
+the parent-death signal as well.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from adaptivegen.child.framing import Message, Parts, decode_header, decode_leng
 from adaptivegen.errors import GenerationFailed, InternalError, NodeUnavailable
 
 STREAM_LIMIT_BYTES = 1024 * 1024
+MAX_UNREAD = 8  # messages; the child waits while its parent has so many
 LAST_WORDS_S = 1.0  # from the end of its output to the end of a child that ends by itself
 
 
 class ChildProcess:
-    """`python -m module args`. One reader at a time; any number of senders, whose messages do not mix.
+    """`python -m module args`. Any number of receivers and senders; messages do not mix.
 
-    `env` replaces the environment; None inherits it.
+    `env` replaces the environment; None inherits it. Whoever starts it calls `stop` or `kill`.
     """
 
     def __init__(self, module: str, args: list[str], *, env: Mapping[str, str] | None = None) -> None:
@@ -32,7 +35,9 @@ class ChildProcess:
         self._args = args
         self._env = env
         self._process: asyncio.subprocess.Process | None = None
-        self._inbox = _Inbox()
+        self._reader: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[Message | GenerationFailed | InternalError] = asyncio.Queue(MAX_UNREAD)
+        self._ending = False
 
     @property
     def pid(self) -> int | None:
@@ -48,7 +53,7 @@ class ChildProcess:
         """Start it; it may take its time before it first answers. Raises NodeUnavailable when this machine has no
         process, memory or file descriptor to spare."""
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 self._module,
@@ -60,32 +65,34 @@ class ChildProcess:
             )
         except OSError as exc:
             raise NodeUnavailable(f"the process of {self._module} cannot be started: {exc}") from exc
+        self._process = process
+        if process.stdout is None:
+            raise InternalError("the child has no standard output")
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read(process, process.stdout), name=f"read {self._module}")
 
     async def send(self, header: Mapping[str, Any], parts: Parts | None = None) -> None:
         """Write one message; waits while the pipe is full. Raises GenerationFailed if the child is gone."""
-        stdin = self._running().stdin
-        if stdin is None:
+        process = self._running()
+        if process.stdin is None:
             raise InternalError("the child has no standard input")
         try:
             for piece in encode(header, parts or {}):  # no await in between, so that messages do not mix
-                stdin.write(piece)
-            await stdin.drain()
+                process.stdin.write(piece)
+            await process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError, RuntimeError) as exc:  # RuntimeError: uvloop, a closed pipe
-            raise await self._death() from exc
+            await self._end(LAST_WORDS_S)
+            raise self._death(process) from exc
 
     async def receive(self) -> Message:
-        """The next message; raises GenerationFailed when the child has ended. A call that is cancelled in the middle of
-        a message loses nothing: the next goes on where it stopped."""
-        stdout = self._running().stdout
-        if stdout is None:
-            raise InternalError("the child has no standard output")
-        try:
-            return await self._inbox.next(stdout)
-        except asyncio.IncompleteReadError as exc:
-            raise await self._death() from exc
-        except InternalError:
-            await self.kill()  # the stream is out of step; nothing after this can be trusted
-            raise
+        """The next message. Raises GenerationFailed when the child has ended, InternalError when it broke the format
+        (and was killed); every later call raises the same. A call that is cancelled takes nothing."""
+        self._running()
+        item = await self._inbox.get()
+        if isinstance(item, tuple):
+            return item
+        self._inbox.put_nowait(item)  # nothing comes after it
+        raise type(item)(item.message)
 
     async def stop(self, *, grace_s: float) -> None:
         """Close its input, so that it ends by itself, and kill it after `grace_s`. Unread answers are dropped."""
@@ -93,9 +100,8 @@ class ChildProcess:
 
     async def kill(self) -> None:
         """End it at once and wait until it is gone."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        if self._process is not None:
+            _kill(self._process)
         await self._end(None)
 
     def _running(self) -> asyncio.subprocess.Process:
@@ -104,59 +110,68 @@ class ChildProcess:
         return self._process
 
     async def _end(self, grace_s: float | None) -> None:
-        """Wait for the end, for `grace_s` before killing it."""
-        process = self._process
-        if process is None:
+        """Wait for the end, for `grace_s` before killing it. Cancelled, it leaves the reader to see to the rest."""
+        process, reader = self._process, self._reader
+        if process is None or reader is None:
             return
         if process.stdin is not None:
             process.stdin.close()
-        try:
-            async with asyncio.timeout(grace_s):
-                await _drained(process)
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await _drained(process)
-            await process.wait()
+        self._ending = True
+        while not self._inbox.empty() and not reader.done():  # the reader may be waiting for room
+            self._inbox.get_nowait()
+        await asyncio.wait({reader}, timeout=grace_s)
+        _kill(process)  # if it has not ended
+        await asyncio.wait({reader})
 
-    async def _death(self) -> GenerationFailed:
-        await self._end(LAST_WORDS_S)
-        status = self.returncode or 0
+    async def _read(self, process: asyncio.subprocess.Process, stdout: asyncio.StreamReader) -> None:
+        """Messages until the end of the output, then the child's end. Once it is being ended, messages are dropped."""
+        broken: InternalError | None = None
+        try:
+            while True:
+                message = await _next(stdout)
+                if not self._ending:
+                    await self._inbox.put(message)
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # the end
+        except InternalError as exc:  # the stream is out of step; nothing after this can be trusted
+            broken = exc
+            _kill(process)
+        await _gone(process, stdout)
+        await self._inbox.put(broken or self._death(process))
+
+    def _death(self, process: asyncio.subprocess.Process) -> GenerationFailed:
+        status = process.returncode or 0
         how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         return GenerationFailed(f"the process of {self._module} ended {how}")
 
 
-class _Inbox:
-    """The message that is being read. `readexactly` takes all it was asked for or, when cancelled, nothing; what it has
-    given is kept here until the message is whole."""
-
-    def __init__(self) -> None:
-        self._header_bytes = 0
-        self._header: dict[str, Any] | None = None
-        self._missing: list[tuple[str, int]] = []
-        self._parts: dict[str, bytes] = {}
-
-    async def next(self, stream: asyncio.StreamReader) -> Message:
-        """The next whole message; raises InternalError for one that breaks the format, IncompleteReadError at the
-        end."""
-        if not self._header_bytes:
-            self._header_bytes = decode_length(await stream.readexactly(4))
-        if self._header is None:
-            self._header, self._missing = decode_header(await stream.readexactly(self._header_bytes))
-        while self._missing:
-            name, size = self._missing[0]
-            self._parts[name] = await stream.readexactly(size)
-            del self._missing[0]
-        message = self._header, self._parts
-        self._header_bytes, self._header, self._parts = 0, None, {}
-        return message
+async def _next(stream: asyncio.StreamReader) -> Message:
+    """The next message; raises InternalError for one that breaks the format, IncompleteReadError at the end."""
+    size = decode_length(await stream.readexactly(4))
+    header, listed = decode_header(await stream.readexactly(size))
+    return header, {name: await stream.readexactly(part_size) for name, part_size in listed}
 
 
-async def _drained(process: asyncio.subprocess.Process) -> None:
-    """Read and drop what is left of its output: `wait` does not return while a pipe holds unread bytes."""
-    if process.stdout is None:
-        return
-    with contextlib.suppress(RuntimeError):  # someone else is reading, and drains it as well
-        while await process.stdout.read(STREAM_LIMIT_BYTES):
+async def _gone(process: asyncio.subprocess.Process, stdout: asyncio.StreamReader) -> None:
+    """Wait for the end of a child that says no more; killed when that takes over `LAST_WORDS_S`."""
+    try:
+        async with asyncio.timeout(LAST_WORDS_S):
+            await _drained(stdout)
+            await process.wait()
+    except TimeoutError:
+        _kill(process)
+        await _drained(stdout)
+        await process.wait()
+
+
+async def _drained(stdout: asyncio.StreamReader) -> None:
+    """Read and drop what is left of the output: `wait` does not return while a pipe holds unread bytes."""
+    with contextlib.suppress(OSError):
+        while await stdout.read(STREAM_LIMIT_BYTES):
             continue
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()

@@ -29,6 +29,13 @@ def main() -> None:
                     threading.Event().wait(0.001)
                     steps += 1
                 channel.write({"type": "stopped", "request_id": header["request_id"]})
+            case "linger":
+                channel.write({"type": "lingering"})
+                threading.Event().wait(600)
+            case "last words":
+                for number in range(5):
+                    channel.write({"type": "word", "number": number}, {"data": bytes(200_000)})
+                os._exit(9)
             case "flood":
                 while True:
                     channel.write({"type": "flood"}, {"data": bytes(1_000_000)})

@@ -113,6 +113,56 @@ async def test_kill_9_in_the_middle_of_an_answer_is_generation_failed(child: Chi
 
 
 @on_both_loops
+async def test_what_a_child_said_before_it_died_is_heard_first_and_its_death_ever_after(child: ChildProcess) -> None:
+    await child.send({"type": "last words"})
+    assert [(await child.receive())[0]["number"] for _ in range(5)] == list(range(5))
+    for _ in range(3):
+        with pytest.raises(GenerationFailed, match="status 9"):
+            await child.receive()
+
+
+@on_both_loops
+async def test_a_child_that_is_being_stopped_can_still_be_asked(child: ChildProcess) -> None:
+    await child.send({"type": "linger"})
+    await child.receive()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child.stop(grace_s=0.2))
+        await asyncio.sleep(0.05)  # it is being stopped, and nobody was receiving
+        with pytest.raises(GenerationFailed, match="SIGKILL"):
+            await child.receive()
+
+
+@on_both_loops
+async def test_many_may_wait_for_a_death_and_all_are_told(child: ChildProcess) -> None:
+    async def wait() -> None:
+        with pytest.raises(GenerationFailed, match="SIGKILL"):
+            await child.receive()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(wait())
+        await asyncio.sleep(0)
+        await child.kill()
+
+
+@on_both_loops
+async def test_a_kill_that_is_cancelled_twice_still_ends_the_child_and_all_that_belongs_to_it(
+    child: ChildProcess,
+) -> None:
+    await child.send({"type": "flood"})
+    await child.receive()
+    for _ in range(2):
+        killing = asyncio.get_running_loop().create_task(child.kill())
+        await asyncio.sleep(0)
+        killing.cancel()
+        await asyncio.wait({killing})
+    async with asyncio.timeout(20):
+        while child.returncode is None or len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.01)
+    assert child.returncode == -signal.SIGKILL
+
+
+@on_both_loops
 async def test_half_a_message_and_an_exit_status_are_told(child: ChildProcess) -> None:
     await child.send({"type": "half"})
     with pytest.raises(GenerationFailed, match="status 7"):
