@@ -19,25 +19,30 @@ from adaptivegen.media.upload import FIELD
 
 MAX_FILE_BYTES = 64 * 1024 * 1024  # the encoder's temporary file
 MAX_OPEN_FILES = 64
+STATM = Path("/proc/self/statm")  # Linux: pages of address space in use come first
 KEPT_SIDE = 512  # pixels; frames are shrunk to it as they come
 DECODERS = "h264,hevc,mpeg4,mjpeg,prores,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,aac,mp3float,opus,vorbis"
 _DEMUXERS = {"mp4": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}  # as the library names them
 
 
-def restrict(limits: dict[str, Any]) -> None:
-    """Bound CPU time, address space, file size, open files and child processes of this process."""
-    bounds = [
+def bounds(limits: dict[str, Any], *, statm: Path = STATM) -> list[tuple[int, int]]:
+    """Limits on CPU time, file size, child processes, open files and, where the system keeps one, address space."""
+    listed = [
         (resource.RLIMIT_CPU, int(limits["cpu_s"])),
         (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ]
-    statm = Path("/proc/self/statm")
     if statm.exists():  # macOS has neither this nor a limit on address space that counts; time and size bound it there
         used_bytes = int(statm.read_text().split()[0]) * resource.getpagesize()
-        bounds.append((resource.RLIMIT_AS, used_bytes + int(limits["memory_bytes"])))
-    for kind, limit in bounds:
+        listed.append((resource.RLIMIT_AS, used_bytes + int(limits["memory_bytes"])))
+    return listed
+
+
+def restrict(limits: dict[str, Any]) -> None:
+    """Set these bounds on this process, for good."""
+    for kind, limit in bounds(limits):
         resource.setrlimit(kind, (limit, limit))
 
 

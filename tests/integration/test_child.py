@@ -212,7 +212,9 @@ async def test_stop_lets_it_end_by_itself(child: ChildProcess) -> None:
 async def test_a_machine_without_a_file_descriptor_to_spare_is_told_as_such() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     process = ChildProcess(MODULE, [])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(os.dup(0), 3) + 1, hard))
+    spare = os.dup(0)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
     try:
         with pytest.raises(NodeUnavailable, match="cannot be started"):
             await process.start()

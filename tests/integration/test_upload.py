@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adaptivegen.errors import PayloadTooLarge, UnsupportedMedia
+from adaptivegen.errors import NodeUnavailable, PayloadTooLarge, UnsupportedMedia
 from adaptivegen.media.mp4 import decode_video, encode_mp4
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 
@@ -46,6 +49,7 @@ async def test_errors_of_the_child_come_back_typed() -> None:
         await decode_upload(png(300, 200)[:60], TARGET, limits=UploadLimits())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the address space")
 async def test_memory_beyond_the_limit_is_refused() -> None:
     with pytest.raises(PayloadTooLarge):
         await decode_upload(png(6000, 6000), TARGET, limits=UploadLimits(max_pixels=10**9, memory_bytes=64 * 1024**2))
@@ -54,3 +58,17 @@ async def test_memory_beyond_the_limit_is_refused() -> None:
 async def test_time_beyond_the_limit_is_refused() -> None:
     with pytest.raises(PayloadTooLarge, match=r"0\.001 s"):
         await decode_upload(png(300, 200), TARGET, limits=UploadLimits(wall_s=0.001))
+
+
+async def test_a_machine_that_can_start_no_child_is_the_machines_fault_and_to_be_tried_again() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
+    try:
+        with pytest.raises(NodeUnavailable, match="cannot be started") as refused:
+            await decode_upload(png(300, 200), TARGET, limits=UploadLimits())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused.value.retryable
+    assert (await decode_upload(png(300, 200), TARGET, limits=UploadLimits())).kind == "image"

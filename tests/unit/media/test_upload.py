@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import resource
 import zlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import av
@@ -15,7 +17,7 @@ from PIL import Image
 from adaptivegen.errors import PayloadTooLarge, UnsupportedMedia
 from adaptivegen.media.mp4 import encode_mp4
 from adaptivegen.media.upload import UploadLimits, sniff
-from adaptivegen.media.upload_child import fit, read_image, read_video
+from adaptivegen.media.upload_child import bounds, fit, read_image, read_video
 
 LIMITS = asdict(UploadLimits(max_pixels=200 * 200, max_frames=8))
 FRAMES = np.random.default_rng(7).integers(0, 256, (6, 64, 96, 3), dtype=np.uint8)
@@ -130,3 +132,17 @@ def test_fit_crops_the_middle_and_keeps_the_order() -> None:
     pictures = [Image.new("RGB", (100, 50), (value, 0, 0)) for value in (10, 20, 30)]
     fitted = fit(pictures, {"width": 20, "height": 20, "frames": 5, "fps": 12})
     assert [int(frame[10, 10, 0]) for frame in fitted] == [10, 10, 20, 30, 30]
+
+
+def test_the_address_space_is_bounded_beyond_what_the_child_starts_with(tmp_path: Path) -> None:
+    statm = tmp_path / "statm"
+    statm.write_text("1000 200 30 4 0 500 0\n")
+    bounded = dict(bounds({"cpu_s": 3, "memory_bytes": 10**9}, statm=statm))
+    assert bounded[resource.RLIMIT_AS] == 1000 * resource.getpagesize() + 10**9
+    assert bounded[resource.RLIMIT_CPU] == 3
+
+
+def test_without_proc_the_other_bounds_stand(tmp_path: Path) -> None:
+    bounded = dict(bounds({"cpu_s": 3, "memory_bytes": 10**9}, statm=tmp_path / "absent"))
+    assert resource.RLIMIT_AS not in bounded
+    assert bounded[resource.RLIMIT_CPU] == 3 and bounded[resource.RLIMIT_NPROC] == 0
