@@ -20,6 +20,7 @@ from adaptivegen.errors import AlreadyRunning, NodeUnavailable, SettingsInvalid
 from cli.system.broker import configuration, find_binary
 from cli.system.data_dir import locked
 from cli.system.layout import ProcessPlan, RestartPolicy, SystemOptions
+from cli.system.logs import MAX_LOG_BYTES
 from cli.system.ports import check_free, free_ports
 from cli.system.readiness import is_ready
 from cli.system.supervisor import System, running_system, supervised
@@ -39,11 +40,13 @@ def lines() -> list[str]:
 def tiny(tmp_path: Path, lines: list[str]) -> Callable[..., AbstractAsyncContextManager[System]]:
     """Run tiny services under a supervisor."""
 
-    def run(*kinds: str, grace_s: float = 10.0) -> AbstractAsyncContextManager[System]:
+    def run(
+        *kinds: str, grace_s: float = 10.0, clock: SystemClock | None = None
+    ) -> AbstractAsyncContextManager[System]:
         return supervised(
             tmp_path,
             tiny_plans(tmp_path, *kinds),
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             announce=lines.append,
             policy=FAST,
             grace_s=grace_s,
@@ -79,6 +82,26 @@ async def test_each_process_is_announced_with_its_address_once_it_is_ready(
         listed = json.loads((tmp_path / "endpoints.json").read_text())["endpoints"]
         assert [entry["node_id"] for entry in listed] == ["http-1", "grpc-2"]
         assert (tmp_path / "logs" / "http-1.log").read_text().startswith("http-1 starts\n")
+
+
+class Hurried(SystemClock):
+    """Sleeps no longer than it must."""
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(min(seconds, 0.05))
+
+
+async def test_a_log_that_grew_too_large_begins_anew_while_its_process_runs(
+    tiny: Callable[..., AbstractAsyncContextManager[System]], tmp_path: Path
+) -> None:
+    log, older = tmp_path / "logs" / "http-1.log", tmp_path / "logs" / "http-1.log.1"
+    async with tiny("http", clock=Hurried()) as system:
+        os.truncate(log, MAX_LOG_BYTES + 1)
+        await until(lambda: log.stat().st_size <= MAX_LOG_BYTES)
+        assert older.stat().st_size == MAX_LOG_BYTES + 1
+        system.kill("http-1")  # started again, it says so in the same file
+        await until(lambda: log.read_text().startswith("http-1 starts\n"))
+    assert older.stat().st_size == MAX_LOG_BYTES + 1
 
 
 async def test_all_end_in_reverse_order_and_leave_nothing(
