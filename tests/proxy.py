@@ -1,8 +1,8 @@
-"""A TCP proxy in front of a nats-server that loses what tests tell it to lose."""
+"""A TCP proxy in front of a nats-server that loses what tests tell it to lose, and lets things happen in between."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import urlsplit
 
 
@@ -13,6 +13,11 @@ class Proxy:
         self._upstream = urlsplit(upstream)
         self.port = 0
         self.lose_answers = 0
+        self._first: tuple[bytes, Callable[[], Awaitable[None]]] | None = None
+
+    def before(self, words: bytes, step: Callable[[], Awaitable[None]]) -> None:
+        """Take `step` before the next request with these words goes on to the server."""
+        self._first = (words, step)
 
     @property
     def url(self) -> str:
@@ -30,6 +35,9 @@ class Proxy:
             if answers and self.lose_answers:
                 self.lose_answers -= 1
                 continue
+            if not answers and self._first is not None and self._first[0] in chunk:
+                (_, step), self._first = self._first, None
+                await step()
             writer.write(chunk)
             await writer.drain()
         writer.close()

@@ -8,11 +8,12 @@ it may be lost or arrive after its caller gave up). No third-party exception lea
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import nats.errors
 import nats.js.errors
@@ -156,6 +157,16 @@ class NatsConnection:
     async def jetstream(self) -> JetStreamContext:
         """JetStream of the connected client."""
         return (await self.client()).jetstream(timeout=self.call_timeout_s)
+
+    async def api(self, what: str, body: dict[str, object]) -> dict[str, Any]:
+        """Ask JetStream's API for what nats-py has no call for; raises nats-py's errors, as its calls do."""
+        message = await (await self.client()).request(
+            f"$JS.API.{what}", json.dumps(body).encode(), timeout=self.call_timeout_s
+        )
+        answer: dict[str, Any] = json.loads(message.data)
+        if "error" in answer:
+            nats.js.errors.APIError.from_error(answer["error"])
+        return answer
 
     async def _rebuild(self) -> Client:
         """A new client. Callers that waited for another's attempt share its failure, so that no one waits for several

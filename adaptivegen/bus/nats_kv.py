@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import nats.errors
@@ -15,7 +16,7 @@ import nats.js.errors
 import nats.js.kv
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import api
+from nats.js import JetStreamContext, api
 
 from adaptivegen.bus.base import WATCH_BUFFER, Change, Entry, Watch, check_key, check_prefix
 from adaptivegen.bus.nats_connection import GONE, NatsConnection, translated
@@ -25,6 +26,8 @@ from adaptivegen.errors import BrokerUnavailable
 Result = TypeVar("Result")
 LIST_TIMEOUT_S = 30.0
 LIST_BATCH = 500
+DELETE_TRIES = 20
+LIST_LOOK_S = 1.0  # then it is asked whether what was counted is still to come
 
 
 class NatsKeyValue:
@@ -78,31 +81,67 @@ class NatsKeyValue:
 
     async def _list(self, prefix: str) -> list[str]:
         """The keys under the narrowest pattern for `prefix`, by a consumer of headers that is deleted at once: those
-        that nats-py makes stay on the server for minutes."""
-        jetstream, stream, subject = await self._connection.jetstream(), f"KV_{self._bucket}", f"$KV.{self._bucket}."
-        consumer = await jetstream.add_consumer(
-            stream,
-            api.ConsumerConfig(
-                filter_subject=subject + _pattern(prefix),
-                deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
-                ack_policy=api.AckPolicy.NONE,
-                headers_only=True,
-                mem_storage=True,
-                inactive_threshold=LIST_TIMEOUT_S,
-            ),
-        )
-        reading = await jetstream.pull_subscribe_bind(consumer=consumer.name, stream=stream)
+        that nats-py makes stay on the server for minutes. It is named here, so that it can be deleted also when the
+        answer to its making did not arrive; the server forgets what even that left."""
+        client, stream, subject = await self._connection.client(), f"KV_{self._bucket}", f"$KV.{self._bucket}."
+        jetstream = client.jetstream(timeout=self._connection.call_timeout_s)
+        name, tries = client.new_inbox().rpartition(".")[2], DELETE_TRIES
         try:
-            found, left = [], consumer.num_pending or 0
-            while left:
-                for message in await reading.fetch(min(left, LIST_BATCH), timeout=self._connection.call_timeout_s):
-                    left = message.metadata.num_pending
-                    if nats.js.kv.KV_OP not in (message.headers or {}):
-                        found.append(message.subject.removeprefix(subject))
-            return found
+            consumer = await jetstream.add_consumer(
+                stream,
+                api.ConsumerConfig(
+                    name=name,
+                    filter_subject=subject + _pattern(prefix),
+                    deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
+                    ack_policy=api.AckPolicy.NONE,
+                    headers_only=True,
+                    mem_storage=True,
+                    inactive_threshold=LIST_TIMEOUT_S,
+                ),
+            )
+            tries = 1
+            reading = await jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+            try:
+                there = await self._read(reading, consumer)
+            finally:
+                with suppress(nats.errors.Error):
+                    await reading.unsubscribe()
         finally:
-            await reading.unsubscribe()
-            await jetstream.delete_consumer(stream, consumer.name)
+            await _delete(jetstream, stream, name, tries=tries)
+        return [told.removeprefix(subject) for told, exists in there.items() if exists]
+
+    async def _read(self, reading: JetStreamContext.PullSubscription, consumer: api.ConsumerInfo) -> dict[str, bool]:
+        """The subjects a listing's consumer tells, and whether each exists. One that is written meanwhile is told
+        again, so that busy writers could keep the consumer from ever being done: then it is enough that all have been
+        told. One that goes meanwhile may have been counted and never come."""
+        there: dict[str, bool] = {}
+        awaited: set[str] | None = None
+        counted = left = consumer.num_pending or 0
+        while left and (awaited is None or not awaited <= there.keys()):
+            try:
+                messages = await reading.fetch(min(left, LIST_BATCH), timeout=LIST_LOOK_S)
+            except nats.errors.TimeoutError:
+                now = await (await self._connection.jetstream()).consumer_info(consumer.stream_name, consumer.name)
+                left = (now.num_pending or 0) + reading.pending_msgs
+                continue
+            for message in messages:
+                there[message.subject] = nats.js.kv.KV_OP not in (message.headers or {})
+                left = message.metadata.num_pending
+            counted -= len(messages)
+            if left and counted <= 0 and awaited is None:
+                awaited = await self._subjects(consumer.config.filter_subject or ">")
+        return there
+
+    async def _subjects(self, pattern: str) -> set[str]:
+        """All subjects the stream has, also those of deleted keys; the server tells them in pages."""
+        found: set[str] = set()
+        while True:
+            body: dict[str, object] = {"subjects_filter": pattern, "offset": len(found)}
+            answer = await self._connection.api(f"STREAM.INFO.KV_{self._bucket}", body)
+            page = answer["state"].get("subjects") or {}
+            found.update(page)
+            if not page or len(found) >= answer.get("total", 0):
+                return found
 
     async def watch(self, prefix: str = "", *, buffer: int = WATCH_BUFFER) -> Watch:
         subject = f"$KV.{self._bucket}."
@@ -173,3 +212,15 @@ class NatsKeyValue:
 def _pattern(prefix: str) -> str:
     """The narrowest NATS filter that holds all keys with this prefix: it can only end at a dot."""
     return prefix[: prefix.rfind(".") + 1] + ">"
+
+
+async def _delete(jetstream: JetStreamContext, stream: str, name: str, *, tries: int) -> None:
+    """Delete a listing's consumer. The server may still be making one whose maker did not stay for the answer: what is
+    not found then is asked for again."""
+    with suppress(nats.errors.Error):
+        for _ in range(tries):
+            try:
+                await jetstream.delete_consumer(stream, name)
+                return
+            except nats.js.errors.NotFoundError:
+                continue

@@ -143,6 +143,14 @@ async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus:
     assert again is not None and again.delivered == 2
 
 
+async def test_what_was_published_before_any_worker_came_waits_by_pool(bus: Bus, name: str) -> None:
+    publisher, neighbour = await bus.work_queue(name), await bus.work_queue(f"{name}x")
+    for number in range(3):
+        await publisher.publish(b"job", msg_id=f"{name}-{number}", headers={})
+    assert await publisher.depth() == QueueDepth(pending=3, in_flight=0)
+    assert await neighbour.depth() == QueueDepth(pending=0, in_flight=0)
+
+
 async def test_dead_letters_are_told_newest_first_with_their_reasons(bus: Bus, name: str) -> None:
     for number in range(3):
         await bus.dead_letter(name, b"job %d" % number, reason=f"why\n{number}", msg_id=f"{name}-{number}")

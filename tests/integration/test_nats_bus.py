@@ -299,19 +299,74 @@ async def test_an_acknowledgement_that_was_not_confirmed_is_said_and_may_be_repe
         assert (await queue.depth()).in_flight == 0
 
 
+# ---- listing keys -------------------------------------------------------------------------------------------------
+
+
+async def consumers(operator: JetStreamContext) -> int:
+    """How many consumers the server keeps, of all streams."""
+    return (await operator.account_info()).consumers
+
+
 async def test_listing_keys_leaves_no_consumer_on_the_server(nats_url: str) -> None:
-    bus, operator = NatsBus([nats_url], name="lister"), await nats.connect(nats_url)
-    try:
-        await bus.start()
+    async with connected_bus(nats_url) as bus, jetstream(nats_url) as operator:
         bucket = await bus.kv("listed")
         for number in range(1200):
             await bucket.put(f"t.k{number:04d}", b"x" * 10)
         await bucket.delete("t.k0007")
-        for _ in range(5):
+        before = await consumers(operator)
+        for _ in range(50):
             assert len(await bucket.keys("t.")) == 1199
         assert await bucket.keys("t.k001") == [f"t.k001{digit}" for digit in range(10)]
         assert await bucket.keys("u.") == []
-        assert await operator.jetstream().consumers_info("KV_listed") == []
-    finally:
-        await bus.close()
-        await operator.close()
+        assert await consumers(operator) == before
+
+
+async def test_a_listing_that_is_cancelled_leaves_no_consumer_either(nats_url: str) -> None:
+    async with connected_bus(nats_url) as bus, jetstream(nats_url) as operator:
+        bucket = await bus.kv("cut-short")
+        for number in range(600):
+            await bucket.put(f"k{number}", b"")
+        before = await consumers(operator)
+        for cut in range(60):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(cut / 2000):
+                    await bucket.keys()
+        assert len(await bucket.keys()) == 600  # what was under way on this connection is over
+        assert await consumers(operator) == before
+
+
+async def test_each_key_is_told_once_however_much_is_written_meanwhile(nats_url: str) -> None:
+    async with connected_bus(nats_url) as bus, connected_bus(nats_url) as writers:
+        bucket, written = await bus.kv("busy"), await writers.kv("busy")
+        wanted = [f"k{number:03d}" for number in range(700)]
+        for key in wanted:
+            await bucket.put(key, b"")
+
+        async def rewrite(keys: list[str]) -> None:
+            while True:
+                for key in keys:
+                    await written.put(key, b"again")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(rewrite(wanted[first::4])) for first in range(4)]
+            for _ in range(5):
+                assert await bucket.keys() == wanted
+            for task in tasks:
+                task.cancel()
+
+
+@pytest.mark.parametrize("gone", [["a"], ["a", "b", "c"]])
+async def test_keys_that_go_while_they_are_listed_are_no_outage(nats_url: str, gone: list[str], lossy: Proxy) -> None:
+    name = f"going-{len(gone)}"
+    async with connected_bus(lossy.url, call_timeout_s=1.0) as bus, jetstream(nats_url) as operator:
+        bucket = await bus.kv(name)
+        for key in gone:
+            await bucket.put(key, b"")
+
+        async def purge() -> None:
+            await operator.purge_stream(f"KV_{name}")
+
+        lossy.before(b"$JS.API.CONSUMER.MSG.NEXT.", purge)  # the keys are counted, and not yet read
+        assert await bucket.keys() == []
+        await bucket.put("d", b"")
+        assert await bucket.keys() == ["d"]
