@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from adaptivegen.errors import InternalError, NodeUnavailable
 from adaptivegen.rpc.server import MAX_MESSAGE_BYTES
 from adaptivegen.rpc.status import from_rpc_error
 from adaptivegen.telemetry import carry
@@ -51,6 +54,30 @@ def _metadata(extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]
     return (*carry().items(), *extra)
 
 
+@contextmanager
+def _typed(peer: str) -> Iterator[None]:
+    """grpc's errors as ours. A channel that was closed cancels its open calls: that is a peer we no longer ask, and no
+    cancellation of the task that asked it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as exc:
+        raise from_rpc_error(exc, peer=peer) from exc
+    except grpc.aio.UsageError as exc:
+        raise NodeUnavailable(f"{peer}: {exc}") from exc
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise NodeUnavailable(f"{peer}: its channel was closed") from exc
+
+
+def _read(message: Any, peer: str) -> Any:
+    """The message; raises InternalError for None, which is how grpc says that it could not be decoded."""
+    if message is None:
+        raise InternalError(f"{peer}: its answer cannot be decoded")
+    return message
+
+
 async def call(
     method: Callable[..., Any],
     request: object,
@@ -60,10 +87,8 @@ async def call(
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> Any:
     """A unary call of a generated stub's method; raises the typed error the peer raised, or Unavailable and kin."""
-    try:
-        return await method(request, timeout=deadline_s, metadata=_metadata(metadata))
-    except grpc.aio.AioRpcError as exc:
-        raise from_rpc_error(exc, peer=peer) from exc
+    with _typed(peer):
+        return _read(await method(request, timeout=deadline_s, metadata=_metadata(metadata)), peer)
 
 
 async def stream(
@@ -75,11 +100,10 @@ async def stream(
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> AsyncIterator[Any]:
     """The messages of a server stream; errors as in `call`."""
-    responses = method(request, timeout=deadline_s, metadata=_metadata(metadata))
-    try:
-        async for message in responses:
-            yield message
-    except grpc.aio.AioRpcError as exc:
-        raise from_rpc_error(exc, peer=peer) from exc
-    finally:
-        responses.cancel()
+    with _typed(peer):
+        responses = method(request, timeout=deadline_s, metadata=_metadata(metadata))
+        try:
+            async for message in responses:
+                yield _read(message, peer)
+        finally:
+            responses.cancel()

@@ -5,6 +5,7 @@ The only place that knows both. An absent time is None here and negative on the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
+from adaptivegen.ids import check_name
 from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
@@ -20,6 +22,7 @@ from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
 from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
+_NUMBERS = ("first_look_s", "draft_s", "final_s", "qoe", "gpu_s", "score")  # of a candidate
 
 
 def _seconds(value: float | None) -> float:
@@ -61,13 +64,30 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
 
 
 def decision_from_pb(message: pb.Decision) -> Decision:
-    """A decision from the wire; raises InternalError for one that is none, such as an unknown plan."""
+    """A decision from the wire; raises InternalError for one that is none, such as an unknown plan, or that could not
+    be stored with a job."""
     try:
-        return _decision(message)
+        decision = _decision(message)
+        check_name(decision.pool, field="pool")
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in error["loc"])
         raise InternalError(f"not a decision: {where} is {error['input']!r}") from exc
+    except InvalidRequest as exc:  # not the client's, who asked for none
+        raise InternalError(f"not a decision: {exc.message}") from exc
+    numbers = [decision.refine_t0, *(getattr(one, name) for one in decision.candidates for name in _NUMBERS)]
+    if not all(number is None or math.isfinite(number) for number in numbers):
+        raise InternalError("not a decision: a time or a score is not finite")
+    return decision
+
+
+def _fits(decision: Decision, query: PlacementQuery) -> Decision:
+    """The decision, if it can be one on this query; raises InternalError."""
+    if decision.job_id != query.job_id:
+        raise InternalError(f"asked of {query.job_id}, the scheduler decided on {decision.job_id[:80]!r}")
+    if decision.plan == "hit" and not query.content_known:
+        raise InternalError("the scheduler decided on a hit of what is not known")
+    return decision
 
 
 def _decision(message: pb.Decision) -> Decision:
@@ -184,7 +204,7 @@ class PlacementClient:
             stub = stubs.PlacementServiceStub(channel)
             try:
                 reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
-                return decision_from_pb(reply)
+                return _fits(decision_from_pb(reply), query)
             except (InvalidRequest, ModelNotFound):
                 raise
             except AdaptiveGenError as exc:

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, SettingsInvalid
 from adaptivegen.ids import new_token
-from adaptivegen.rpc.status import status_of, trailing_metadata
+from adaptivegen.rpc.status import details, status_of, trailing_metadata
 from adaptivegen.telemetry import get_logger, given_request_id, span
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -135,7 +135,7 @@ def _bug(method: str, exc: Exception) -> InternalError:
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: AdaptiveGenError) -> None:
-    await context.abort(status_of(error), error.message, trailing_metadata(error))
+    await context.abort(status_of(error), details(error), trailing_metadata(error))
 
 
 class RpcServer:

@@ -1,15 +1,154 @@
 """An edge's client of schedulers that answer oddly, over real gRPC."""
 
+import asyncio
+import math
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
+import grpc
 import pytest
 
 from adaptivegen.clock import SystemClock
-from adaptivegen.errors import AdaptiveGenError, Cancelled, Conflict, InternalError, InvalidRequest, PermissionDenied
-from adaptivegen.placement import Decision, PlacementQuery
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    Cancelled,
+    Conflict,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    NodeUnavailable,
+    PermissionDenied,
+)
+from adaptivegen.placement import Candidate, Decision, PlacementQuery
+from adaptivegen.rpc.placement import SERVICE, PlacementClient, decision_to_pb
 from adaptivegen.rpc.server import RpcServer
 from tests.integration.test_rpc_server import DEADLINE_S, DECISION, QUERY, serving
+
+Answer = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]
+
+
+@asynccontextmanager
+async def stranger(answer: Answer) -> AsyncIterator[str]:
+    """The address of a bare gRPC server, none of ours, that answers `Place` with these bytes or by aborting."""
+    server = grpc.aio.server()
+    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Place": method}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+def aborting(status: grpc.StatusCode, *trailing: tuple[str, str]) -> Answer:
+    async def answer(request: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+        await context.abort(status, "odd", trailing)
+        raise AssertionError("not reached")
+
+    return answer
+
+
+def saying(answer: bytes | Decision) -> Answer:
+    async def said(request: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
+        return answer if isinstance(answer, bytes) else decision_to_pb(answer).SerializeToString()
+
+    return said
+
+
+def but(**changed: object) -> Decision:
+    """The right decision but for this."""
+    return DECISION.model_copy(update=changed)
+
+
+ODD: dict[str, Answer] = {
+    **{
+        f"status {status.name}": aborting(status)
+        for status in grpc.StatusCode
+        if status.name not in ("OK", "INVALID_ARGUMENT")
+    },
+    "an error of another version": aborting(grpc.StatusCode.INTERNAL, ("ag-error-code", "from_the_future")),
+    "a delay that is no number": aborting(
+        grpc.StatusCode.UNAVAILABLE, ("ag-error-code", "unavailable"), ("ag-retry-after-s", "soon")
+    ),
+    "no message": saying(b"\xff\xff\xff\xff"),
+    "an empty message": saying(b""),
+    "an unknown plan": saying(but(plan="teleport")),
+    "an unknown plan of a candidate": saying(
+        but(candidates=(DECISION.candidates[0].model_copy(update={"plan": "x"}),))
+    ),
+    "another job": saying(but(job_id="vid_2")),
+    "a hit of unknown content": saying(but(plan="hit")),
+    "a pool that names nothing": saying(but(pool="../x")),
+    "a score that is no number": saying(
+        but(candidates=(Candidate(plan="draft", feasible=True, reason="", qoe=math.nan),))
+    ),
+    "a t0 beyond the end": saying(but(refine_t0=math.inf)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+async def test_after_an_odd_answer_the_next_is_asked_and_without_one_it_is_a_typed_error(odd: Answer) -> None:
+    async with stranger(odd) as first, stranger(saying(DECISION)) as second:
+        client = PlacementClient([first, second], clock=SystemClock(), budget_s=DEADLINE_S)
+        assert await client.place(QUERY) == DECISION
+        await client.close()
+        alone = PlacementClient([first], clock=SystemClock(), budget_s=DEADLINE_S)
+        with pytest.raises(AdaptiveGenError) as caught:
+            await alone.place(QUERY)
+        await alone.close()
+    assert not isinstance(caught.value, (InvalidRequest, ModelNotFound))  # an edge then decides alone
+
+
+async def test_a_hit_of_known_content_is_taken() -> None:
+    hit = but(plan="hit")
+    async with stranger(saying(hit)) as address:
+        client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
+        assert await client.place(QUERY.model_copy(update={"content_known": True})) == hit
+        await client.close()
+
+
+async def test_a_scheduler_that_is_dropped_while_it_is_asked_is_away_and_cancels_nobody() -> None:
+    asked = asyncio.Event()
+
+    async def hang(query: PlacementQuery) -> Decision:
+        asked.set()
+        await asyncio.Event().wait()
+        return DECISION
+
+    async def drop(client: PlacementClient, stays: str) -> None:
+        await asked.wait()
+        await client.update([stays])
+
+    async with serving(place=hang) as (_, first), stranger(saying(DECISION)) as second:
+        client = PlacementClient([first, second], clock=SystemClock(), budget_s=DEADLINE_S)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(drop(client, second))
+            assert await client.place(QUERY) == DECISION
+        await client.close()
+        with pytest.raises(NodeUnavailable):
+            await client.place(QUERY)
+
+
+async def test_one_who_stops_waiting_for_a_scheduler_is_cancelled() -> None:
+    asked = asyncio.Event()
+
+    async def hang(query: PlacementQuery) -> Decision:
+        asked.set()
+        await asyncio.Event().wait()
+        return DECISION
+
+    async with serving(place=hang) as (_, address):
+        client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as patience:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(client.place(QUERY))
+                    await asked.wait()
+                    patience.reschedule(0)
+        await client.close()
 
 
 @pytest.mark.parametrize(

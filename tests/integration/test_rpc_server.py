@@ -138,6 +138,23 @@ async def test_every_error_arrives_as_its_own_class_with_all_it_says(cls: type[A
         assert cause.code().name == STATUS[cls].grpc
 
 
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [("no", "größe"), ("no", "a\nb"), ("no", "p" * 9000), ("x" * 20_000, "size"), ("\N{GRINNING FACE}" * 5000, "size")],
+    ids=["param not ASCII", "param of two lines", "long param", "long message", "long message not ASCII"],
+)
+async def test_an_error_arrives_whatever_its_text(message: str, param: str) -> None:
+    async def place(query: PlacementQuery) -> Decision:
+        raise InvalidRequest(message, param=param)
+
+    async with serving(place=place) as (_, address):
+        for _ in range(5):  # beyond 8 KiB of headers gRPC throws dice
+            with pytest.raises(InvalidRequest) as caught:
+                await place_at(address)
+            assert caught.value.message[:2] == message[:2]
+            assert caught.value.param in (None, "size")
+
+
 async def test_a_bug_is_internal_and_its_text_stays_in_the_log() -> None:
     async def place(query: PlacementQuery) -> Decision:
         raise ZeroDivisionError("a secret")
