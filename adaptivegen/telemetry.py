@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE = re.compile(r"[ -~]{1,512}")  # as much as W3C asks everyone to pass on; 32 members may have 16 kB
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -32,6 +34,7 @@ def configure_logging(service: str, node_id: str, level: str = "info") -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _add_trace_id,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
@@ -45,6 +48,14 @@ def configure_logging(service: str, node_id: str, level: str = "info") -> None:
     trace.set_tracer_provider(TracerProvider(resource=resource))
 
 
+def _add_trace_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace a line belongs to, if any."""
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = f"{context.trace_id:032x}"
+    return event
+
+
 def get_logger() -> structlog.stdlib.BoundLogger:
     """The process's logger; keyword arguments become fields."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -54,7 +65,8 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 @contextmanager
 def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[trace.Span]:
     """A span, child of the context in `carrier` when it holds a valid `traceparent`, else of the current one."""
-    parent = _PROPAGATOR.extract(dict(carrier)) if carrier else None
+    given = _trace_headers(carrier or {})
+    parent = _PROPAGATOR.extract(given) if given else None
     tracer = trace.get_tracer("adaptivegen")
     with tracer.start_as_current_span(name, context=parent, attributes=attributes) as current:
         yield current
@@ -64,10 +76,20 @@ def carry() -> dict[str, str]:
     """Headers that carry the current trace context and request id to a peer."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    request_id = given_request_id(
+        {REQUEST_ID_HEADER: str(structlog.contextvars.get_contextvars().get("request_id", ""))}
+    )
     if request_id:
-        carrier[REQUEST_ID_HEADER] = str(request_id)
+        carrier[REQUEST_ID_HEADER] = request_id
     return carrier
+
+
+def _trace_headers(carrier: Mapping[str, str]) -> dict[str, str]:
+    """The trace context in a peer's headers, as far as it can be passed on: no `traceparent`, nothing at all."""
+    traceparent, tracestate = carrier.get("traceparent", ""), carrier.get("tracestate", "")
+    if not _TRACEPARENT.fullmatch(traceparent):
+        return {}
+    return {"traceparent": traceparent} | ({"tracestate": tracestate} if _TRACESTATE.fullmatch(tracestate) else {})
 
 
 def take_request_id(carrier: Mapping[str, str]) -> None:

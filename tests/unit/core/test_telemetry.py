@@ -1,8 +1,22 @@
 """What goes with a call: request ids and trace context in and out of headers."""
 
+import json
+
+import pytest
 import structlog
 
-from adaptivegen.telemetry import REQUEST_ID_HEADER, carry, given_request_id, span, take_request_id
+from adaptivegen.telemetry import (
+    REQUEST_ID_HEADER,
+    carry,
+    configure_logging,
+    get_logger,
+    given_request_id,
+    span,
+    take_request_id,
+)
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
 
 
 def test_a_legal_request_id_is_taken_and_passed_on() -> None:
@@ -28,3 +42,78 @@ def test_a_span_continues_a_valid_trace_and_ignores_an_invalid_one() -> None:
         assert carry()["traceparent"].split("-")[1] == trace_id
     with span("y", carrier={"traceparent": "00-nonsense"}) as other:
         assert f"{other.get_span_context().trace_id:032x}" != trace_id
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "00-nonsense",
+        f"ff-{TRACE_ID}-b7ad6b7169203331-01",
+        f"00-{TRACE_ID.upper()}-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE_ID}-{'0' * 16}-01",
+        f"{PARENT}-more",
+        f"{PARENT}\n",
+        f"{PARENT}\r\nx: y",
+        PARENT.replace("0af", "\N{FULLWIDTH DIGIT ZERO}af"),
+        "x" * 100_000,
+    ],
+)
+def test_what_is_no_traceparent_is_dropped_without_a_word(sent: str, caplog: pytest.LogCaptureFixture) -> None:
+    with span("x", carrier={"traceparent": sent, "tracestate": "a=b"}) as current:
+        assert f"{current.get_span_context().trace_id:032x}" != TRACE_ID
+        assert "a=b" not in carry().values()
+    assert caplog.records == []
+
+
+def test_a_state_of_the_trace_goes_on_with_it() -> None:
+    with span("x", carrier={"traceparent": PARENT, "tracestate": "vendor=1,other=2"}):
+        assert carry()["tracestate"] == "vendor=1,other=2"
+
+
+@pytest.mark.parametrize(
+    "state", [",".join(f"k{n}={'v' * 250}" for n in range(32)), "a=ü", "a=b\r\nc: d", "a=\x00", "="]
+)
+def test_a_state_that_headers_cannot_carry_is_dropped_and_the_trace_goes_on(
+    state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with span("x", carrier={"traceparent": PARENT, "tracestate": state}):
+        carried = carry()
+    assert carried["traceparent"].split("-")[1] == TRACE_ID
+    assert "tracestate" not in carried
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_an_id_that_was_bound_by_other_hands_goes_on_only_if_it_can() -> None:
+    structlog.contextvars.bind_contextvars(request_id="a\r\nb")
+    assert REQUEST_ID_HEADER not in carry()
+
+
+def test_a_log_line_is_one_object_with_who_what_and_under_which_request(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    get_logger().debug("not_shown")
+    take_request_id({REQUEST_ID_HEADER: "req_1"})
+    get_logger().info("something", size="two\nlines")
+    [line] = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    timestamp = told.pop("timestamp")
+    assert timestamp.endswith("Z")
+    assert told == {
+        "event": "something",
+        "level": "info",
+        "service": "edge",
+        "node_id": "edge-1",
+        "request_id": "req_1",
+        "size": "two\nlines",
+    }
+
+
+def test_a_log_line_within_a_span_names_its_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    with span("x", carrier={"traceparent": PARENT}):
+        get_logger().info("within")
+    get_logger().info("outside")
+    within, outside = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert within["trace_id"] == TRACE_ID
+    assert "trace_id" not in outside
