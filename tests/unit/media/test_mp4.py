@@ -32,7 +32,7 @@ def test_a_clip_survives_encoding() -> None:
 
 
 def test_the_same_frames_give_the_same_bytes() -> None:
-    assert encode_mp4(clip(), 12) == encode_mp4(clip(), 12)
+    assert len({encode_mp4(clip(), 12) for _ in range(100)}) == 1  # wherever they lie in memory
 
 
 def test_the_index_comes_before_the_pictures() -> None:
