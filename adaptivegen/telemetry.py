@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+Item = TypeVar("Item")
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -65,11 +67,34 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 @contextmanager
 def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[trace.Span]:
     """A span, child of the context in `carrier` when it holds a valid `traceparent`, else of the current one."""
-    given = _trace_headers(carrier or {})
-    parent = _PROPAGATOR.extract(given) if given else None
     tracer = trace.get_tracer("adaptivegen")
-    with tracer.start_as_current_span(name, context=parent, attributes=attributes) as current:
+    with tracer.start_as_current_span(name, context=_parent(carrier), attributes=attributes) as current:
         yield current
+
+
+async def spanned(
+    name: str, items: AsyncIterator[Item], *, carrier: Mapping[str, str] | None = None
+) -> AsyncGenerator[Item, None]:
+    """The items, each made within one span (as `span`). It is entered item by item: who is left half read may be ended
+    by another task, where a span that was still entered could not be left."""
+    current = trace.get_tracer("adaptivegen").start_span(name, context=_parent(carrier))
+    try:
+        while True:
+            with trace.use_span(current):
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+            yield item
+    finally:
+        current.end()
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
+
+
+def _parent(carrier: Mapping[str, str] | None) -> Context | None:
+    given = _trace_headers(carrier or {})
+    return _PROPAGATOR.extract(given) if given else None
 
 
 def carry() -> dict[str, str]:

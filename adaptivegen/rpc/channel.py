@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +98,8 @@ async def stream(
     deadline_s: float,
     peer: str,
     metadata: tuple[tuple[str, str], ...] = (),
-) -> AsyncIterator[Any]:
-    """The messages of a server stream; errors as in `call`."""
+) -> AsyncGenerator[Any, None]:
+    """The messages of a server stream; errors as in `call`. Who leaves it half read closes it (`aclosing`)."""
     with _typed(peer):
         responses = method(request, timeout=deadline_s, metadata=_metadata(metadata))
         try:

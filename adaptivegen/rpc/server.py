@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -20,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, SettingsInvalid
 from adaptivegen.ids import new_token
 from adaptivegen.rpc.status import details, status_of, trailing_metadata
-from adaptivegen.telemetry import get_logger, given_request_id, span
+from adaptivegen.telemetry import get_logger, given_request_id, span, spanned
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
@@ -116,8 +117,9 @@ class _Rules(grpc.aio.ServerInterceptor):
     def _stream(self, method: str, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             try:
-                with span(method, carrier=self._enter(context)):
-                    async for message in behaviour(request, context):
+                carrier = self._enter(context)
+                async with aclosing(spanned(method, behaviour(request, context), carrier=carrier)) as messages:
+                    async for message in messages:
                         yield message
             except AdaptiveGenError as exc:
                 await _abort(context, exc)

@@ -1,9 +1,10 @@
 """The wire's rules over real gRPC on loopback: deadlines, errors by class, bugs, drafts, draining."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import grpc
 import pytest
@@ -362,3 +363,19 @@ async def test_a_stream_goes_on_in_the_trace_of_its_caller() -> None:
         async for _ in stub.FetchDraft(request, timeout=DEADLINE_S, metadata=metadata):
             pass
     assert seen[0].split("-")[1] == trace_id
+
+
+async def test_a_stream_that_its_caller_leaves_ends_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def drafts(tenant: str, job_id: str, token: str) -> bytes:
+        return bytes(200 * CHUNK_BYTES)  # far more than is sent ahead of a reader
+
+    async with serving(drafts=drafts) as (_, address), channel_to(address) as channel:
+        stub = draft_pb2_grpc.DraftServiceStub(channel)
+        request = draft_pb2.FetchDraftRequest(tenant="t", job_id="j", token="k")
+        for _ in range(3):
+            async with aclosing(stream(stub.FetchDraft, request, deadline_s=DEADLINE_S, peer="edge")) as chunks:
+                async for _ in chunks:
+                    break
+    gc.collect()
+    await asyncio.sleep(0)  # generators that were dropped are ended by tasks of their own
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []

@@ -1,6 +1,8 @@
 """What goes with a call: request ids and trace context in and out of headers."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 import structlog
@@ -12,6 +14,7 @@ from adaptivegen.telemetry import (
     get_logger,
     given_request_id,
     span,
+    spanned,
     take_request_id,
 )
 
@@ -117,3 +120,35 @@ def test_a_log_line_within_a_span_names_its_trace(capsys: pytest.CaptureFixture[
     within, outside = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert within["trace_id"] == TRACE_ID
     assert "trace_id" not in outside
+
+
+async def test_the_items_of_a_stream_are_made_in_its_trace_and_read_outside_of_it() -> None:
+    ended = False
+
+    async def items() -> AsyncIterator[str]:
+        nonlocal ended
+        try:
+            while True:
+                yield carry()["traceparent"].split("-")[1]
+        finally:
+            ended = True
+
+    stream = spanned("x", items(), carrier={"traceparent": PARENT})
+    for _ in range(2):
+        assert await anext(stream) == TRACE_ID
+        assert carry().get("traceparent", "").split("-")[1:2] != [TRACE_ID]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.aclose())  # not the task that has read it
+    assert ended
+
+
+async def test_an_error_of_a_stream_is_its_readers() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("odd")
+
+    got = []
+    with pytest.raises(ValueError, match="odd"):
+        async for item in spanned("x", items()):
+            got.append(item)
+    assert got == [1]

@@ -105,7 +105,7 @@ async def test_a_stream_that_is_left_half_read_is_cancelled_at_the_peer() -> Non
     messages = stream(method, "request", deadline_s=DEADLINE_S, peer="p")
     assert await anext(messages) == "first"
     assert not responses.cancelled
-    await messages.aclose()  # type: ignore[attr-defined]
+    await messages.aclose()
     assert responses.cancelled
 
 
