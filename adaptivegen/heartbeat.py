@@ -21,7 +21,11 @@ DRAIN_POLL_EVERY = 4  # heartbeats: a drain is seen within two seconds
 
 
 class Heartbeat:
-    """Publishes `report()` completed with sequence, time, load and the drain flag, until cancelled."""
+    """Publishes `report()` completed with sequence, time, load and the drain flag, until cancelled.
+
+    Heartbeats carry no trace context and no request id: no request asks for them, and a trace of twice a second for
+    ever would tell nobody anything.
+    """
 
     def __init__(
         self,

@@ -4,7 +4,15 @@ import grpc
 import pytest
 
 from adaptivegen import errors
-from adaptivegen.errors import STATUS, AdaptiveGenError, InvalidRequest, PayloadTooLarge, from_wire
+from adaptivegen.errors import (
+    STATUS,
+    AdaptiveGenError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    first_error,
+    from_wire,
+)
 
 
 def every_class(root: type[AdaptiveGenError] = AdaptiveGenError) -> list[type[AdaptiveGenError]]:
@@ -54,3 +62,24 @@ def test_a_field_error_names_field_value_and_limit_and_shortens_the_value() -> N
 
 def test_a_subclass_builds_itself() -> None:
     assert type(PayloadTooLarge.field("prompt", 5000, "4096 bytes")) is PayloadTooLarge
+
+
+OURS, LATER, STRANGE, STOPPED = NotFound("ours"), NotFound("later"), ValueError("strange"), KeyboardInterrupt()
+
+
+@pytest.mark.parametrize(
+    ("group", "matters"),
+    [
+        (ExceptionGroup("", [STRANGE]), STRANGE),
+        (ExceptionGroup("", [STRANGE, OURS, LATER]), OURS),
+        (ExceptionGroup("", [STRANGE, ExceptionGroup("", [ValueError("inner"), OURS]), LATER]), OURS),
+        (ExceptionGroup("", [ExceptionGroup("", [ExceptionGroup("", [STRANGE])]), ValueError("second")]), STRANGE),
+        (BaseExceptionGroup("", [STOPPED, STRANGE]), STOPPED),
+        (BaseExceptionGroup("", [STOPPED, OURS]), OURS),
+    ],
+    ids=["the only one", "ours first", "ours however deep", "else the first however deep", "no error", "before others"],
+)
+def test_of_a_group_the_first_of_our_errors_matters_else_the_first(
+    group: BaseExceptionGroup[BaseException], matters: BaseException
+) -> None:
+    assert first_error(group) is matters
