@@ -20,6 +20,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
+from adaptivegen.bus.nats_tls import client_for
 from adaptivegen.errors import (
     BrokerUnavailable,
     Conflict,
@@ -91,8 +92,9 @@ class Closable(Protocol):
 
 
 class NatsConnection:
-    """`name` shows in the broker's connection list. `tls_ca` signs the servers' certificates (PEM); `credentials` is a
-    file of a user's JWT and seed, as `nsc` makes it."""
+    """`name` shows in the broker's connection list. `tls_ca` signs the servers' certificates (PEM); with it, or
+    with a `tls://` URL, no server without TLS is spoken to. `credentials` is a file of a user's JWT and seed, as `nsc`
+    makes it."""
 
     def __init__(
         self,
@@ -210,7 +212,7 @@ class NatsConnection:
         async def on_reconnect() -> None:
             get_logger().info("broker_reconnected")
 
-        client, tls = Client(), self._tls()
+        client, tls = client_for(self._servers, with_ca=self._tls_ca is not None), self._tls()
         self._last_error = self._refusal = ""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):  # nats-py would try for ever

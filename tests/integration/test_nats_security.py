@@ -58,22 +58,61 @@ async def heard(bus: NatsBus) -> bytes:
         await bus.close()
 
 
-async def test_over_tls_the_brokers_certificate_is_checked_with_the_ca_given(broker: Broker, tmp_path: Path) -> None:
-    ca = trustme.CA()
+def tls_lines(folder: Path) -> tuple[str, Path, Path]:
+    """Lines of configuration with a certificate, the CA that signed it, and one that did not."""
+    ca, other = trustme.CA(), trustme.CA()
     cert = ca.issue_cert("127.0.0.1")
-    cert.private_key_pem.write_to_path(tmp_path / "key.pem")
-    (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in cert.cert_chain_pems))
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    port = broker(f'tls {{ cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem" }}')
-    url = f"tls://127.0.0.1:{port}"
-    assert await heard(NatsBus([url], name="n", tls_ca=tmp_path / "ca.pem")) == b"hello"
-    other = trustme.CA()
-    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    cert.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in cert.cert_chain_pems))
+    ca.cert_pem.write_to_path(folder / "ca.pem")
+    other.cert_pem.write_to_path(folder / "other.pem")
+    lines = f'tls {{ cert_file: "{folder}/cert.pem", key_file: "{folder}/key.pem" }}'
+    return lines, folder / "ca.pem", folder / "other.pem"
+
+
+@pytest.mark.parametrize(
+    ("more", "scheme"), [("", "tls"), ("\nallow_non_tls: true", "nats")], ids=["TLS only", "TLS or not"]
+)
+async def test_over_tls_the_brokers_certificate_is_checked_with_the_ca_given(
+    broker: Broker, tmp_path: Path, more: str, scheme: str
+) -> None:
+    lines, ca, other = tls_lines(tmp_path)
+    url = f"{scheme}://127.0.0.1:{broker(lines + more)}"
+    assert await heard(NatsBus([url], name="n", tls_ca=ca)) == b"hello"
     with pytest.raises(BrokerUnavailable, match=r"(?i)certificate"):
-        await heard(NatsBus([url], name="n", tls_ca=tmp_path / "other.pem"))
+        await heard(NatsBus([url], name="n", tls_ca=other))
     (tmp_path / "none.pem").write_text("not a certificate")
     with pytest.raises(SettingsInvalid, match="nats_ca"):
         await heard(NatsBus([url], name="n", tls_ca=tmp_path / "none.pem"))
+
+
+@pytest.mark.parametrize(("scheme", "with_ca"), [("tls", False), ("nats", True)])
+async def test_where_tls_was_asked_for_no_password_is_sent_without_it(
+    tmp_path: Path, scheme: str, with_ca: bool
+) -> None:
+    _, ca, _ = tls_lines(tmp_path)
+    sent: list[bytes] = []
+
+    async def without_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id": "x", "version": "2.10.0", "max_payload": 1000, "auth_required": true}\r\n')
+        sent.append(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(without_tls, "127.0.0.1", 0)
+    async with server:
+        url = f"{scheme}://user:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(BrokerUnavailable, match="TLS"):
+            await heard(NatsBus([url], name="n", tls_ca=ca if with_ca else None))
+    assert set(sent) == {b""}
+
+
+async def test_a_user_with_the_right_password_is_let_in_over_tls_and_no_other(broker: Broker, tmp_path: Path) -> None:
+    lines, ca, _ = tls_lines(tmp_path)
+    port = broker(lines + "\nauthorization { user: node, password: right }")
+    assert await heard(NatsBus([f"tls://node:right@127.0.0.1:{port}"], name="n", tls_ca=ca)) == b"hello"
+    for login in ("node:wrong@", "other:right@"):
+        with pytest.raises(Unauthenticated, match="refused"):
+            await heard(NatsBus([f"tls://{login}127.0.0.1:{port}"], name="n", tls_ca=ca))
 
 
 async def test_a_wrong_password_or_token_is_told_as_a_refusal(broker: Broker) -> None:
