@@ -113,23 +113,24 @@ class NatsKeyValue:
     async def _read(self, reading: JetStreamContext.PullSubscription, consumer: api.ConsumerInfo) -> dict[str, bool]:
         """The subjects a listing's consumer tells, and whether each exists. One that is written meanwhile is told
         again, so that busy writers could keep the consumer from ever being done: then it is enough that all have been
-        told. One that goes meanwhile may have been counted and never come."""
+        told. One that goes meanwhile may have been counted and never come, and the server's count of what is pending
+        then stays too high: after a silence the stream is asked what it has."""
         there: dict[str, bool] = {}
         awaited: set[str] | None = None
+        pattern = consumer.config.filter_subject or ">"
         counted = left = consumer.num_pending or 0
         while left and (awaited is None or not awaited <= there.keys()):
             try:
                 messages = await reading.fetch(min(left, LIST_BATCH), timeout=LIST_LOOK_S)
             except nats.errors.TimeoutError:
-                now = await (await self._connection.jetstream()).consumer_info(consumer.stream_name, consumer.name)
-                left = (now.num_pending or 0) + reading.pending_msgs
+                awaited = await self._subjects(pattern)
                 continue
             for message in messages:
                 there[message.subject] = nats.js.kv.KV_OP not in (message.headers or {})
                 left = message.metadata.num_pending
             counted -= len(messages)
             if left and counted <= 0 and awaited is None:
-                awaited = await self._subjects(consumer.config.filter_subject or ">")
+                awaited = await self._subjects(pattern)
         return there
 
     async def _subjects(self, pattern: str) -> set[str]:
