@@ -7,12 +7,14 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """`lose_answers`: how many of the next chunks from the server are dropped (an answer is one chunk)."""
+    """`lose_answers`: how many of the next chunks from the server are dropped (an answer is one chunk). Chunks from the
+    server with `late` in them, if it is set, come late."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = urlsplit(upstream)
         self.port = 0
         self.lose_answers = 0
+        self.late = b""
         self._first: tuple[bytes, Callable[[], Awaitable[None]]] | None = None
 
     def before(self, words: bytes, step: Callable[[], Awaitable[None]]) -> None:
@@ -38,6 +40,8 @@ class Proxy:
             if not answers and self._first is not None and self._first[0] in chunk:
                 (_, step), self._first = self._first, None
                 await step()
+            if answers and self.late and self.late in chunk:
+                await asyncio.sleep(0.1)
             writer.write(chunk)
             await writer.drain()
         writer.close()

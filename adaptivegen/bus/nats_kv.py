@@ -113,8 +113,8 @@ class NatsKeyValue:
     async def _read(self, reading: JetStreamContext.PullSubscription, consumer: api.ConsumerInfo) -> dict[str, bool]:
         """The subjects a listing's consumer tells, and whether each exists. One that is written meanwhile is told
         again, so that busy writers could keep the consumer from ever being done: then it is enough that all have been
-        told. One that goes meanwhile may have been counted and never come, and the server's count of what is pending
-        then stays too high: after a silence the stream is asked what it has."""
+        told. One that goes meanwhile may have been counted and never come: after a silence the stream is asked what it
+        has. (nats-py's own count of what waits here takes late status messages for keys.)"""
         there: dict[str, bool] = {}
         awaited: set[str] | None = None
         pattern = consumer.config.filter_subject or ">"
@@ -122,7 +122,7 @@ class NatsKeyValue:
         while left and (awaited is None or not awaited <= there.keys()):
             try:
                 messages = await reading.fetch(min(left, LIST_BATCH), timeout=LIST_LOOK_S)
-            except nats.errors.TimeoutError:
+            except TimeoutError:  # nats-py raises its own and the plain one
                 awaited = await self._subjects(pattern)
                 continue
             for message in messages:
