@@ -127,6 +127,7 @@ async def test_one_who_only_publishes_sees_the_depth_before_and_after_anyone_pul
     assert await publisher.depth() == QueueDepth(pending=0, in_flight=0)
     await publisher.publish(b"job", msg_id=f"{name}-1", headers={})
     assert await publisher.depth() == QueueDepth(pending=1, in_flight=0)
+    assert await (await bus.work_queue(f"{name}x")).depth() == QueueDepth(pending=0, in_flight=0)
     with pytest.raises(InternalError, match="publishing"):
         await publisher.pull(timeout_s=0.1)
     worker = await bus.work_queue(name, ack_wait_s=30)
@@ -141,14 +142,6 @@ async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus:
     await (await bus.work_queue(name)).publish(b"job", msg_id=f"{name}-1", headers={})
     again = await worker.pull(timeout_s=5)  # after its one second
     assert again is not None and again.delivered == 2
-
-
-async def test_what_was_published_before_any_worker_came_waits_by_pool(bus: Bus, name: str) -> None:
-    publisher, neighbour = await bus.work_queue(name), await bus.work_queue(f"{name}x")
-    for number in range(3):
-        await publisher.publish(b"job", msg_id=f"{name}-{number}", headers={})
-    assert await publisher.depth() == QueueDepth(pending=3, in_flight=0)
-    assert await neighbour.depth() == QueueDepth(pending=0, in_flight=0)
 
 
 async def test_dead_letters_are_told_newest_first_with_their_reasons(bus: Bus, name: str) -> None:
