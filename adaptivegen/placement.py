@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from adaptivegen.errors import InternalError
+
 Plan = Literal["hit", "near-hit", "draft", "refine", "split", "cloud", "reduced"]
 
 
@@ -68,6 +70,15 @@ class PlacementQuery(BaseModel):
     content_known: bool = False
     has_reference: bool = False
     requested_plan: str | None = None
+
+
+def on_query(decision: Decision, query: PlacementQuery) -> Decision:
+    """The decision, if it can be one on this query; raises InternalError."""
+    if decision.job_id != query.job_id:
+        raise InternalError(f"asked of {query.job_id}, the scheduler decided on {decision.job_id[:80]!r}")
+    if decision.plan == "hit" and not query.content_known:
+        raise InternalError("the scheduler decided on a hit of what is not known")
+    return decision
 
 
 class Outcome(BaseModel):

@@ -32,7 +32,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import load_card
-from adaptivegen.placement import Decision, PlacementQuery, Placer
+from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query
 from adaptivegen.request import GenerationRequest, Reference, content_key, parse_request
 from adaptivegen.rpc.video import Variant
 from adaptivegen.telemetry import carry, get_logger
@@ -168,11 +168,7 @@ class Videos:
         """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
         Only what the client did wrong is the client's to hear."""
         try:
-            decision = await self._placer.place(query)
-            if decision.job_id == query.job_id and (decision.plan != "hit" or query.content_known):
-                return decision
-            why = f"the scheduler answered with plan {decision.plan} for {decision.job_id}"
-            get_logger().error("deciding_alone", job_id=query.job_id, error=why)
+            return on_query(await self._placer.place(query), query)
         except (InvalidRequest, ModelNotFound):
             raise
         except AdaptiveGenError as exc:

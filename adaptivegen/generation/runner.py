@@ -104,7 +104,7 @@ class ModelRunner:
         pause_s = LOOK_EVERY_S
         while True:
             await self._clock.sleep(pause_s)
-            if self._child is not None and self._child.returncode is None:
+            if self.ready:
                 pause_s = LOOK_EVERY_S
                 continue
             async with self._turn:

@@ -43,14 +43,13 @@ class JobIndex:
             return await self._rebuild(tenant, job_id)
         return record
 
-    async def create(self, record: JobRecord) -> tuple[JobRecord, bool]:
-        """Index a new job; returns the record that stands (an earlier one where the job has one) and whether it is
-        this one."""
+    async def create(self, record: JobRecord) -> JobRecord:
+        """Index a new job; returns the record that stands, an earlier one where the job has one."""
         try:
             await (await self._bucket()).create(record.key, record.encode())
         except PreconditionFailed:
-            return await self.find(record.tenant, record.id), False
-        return record, True
+            return await self.find(record.tenant, record.id)
+        return record
 
     async def change(self, tenant: str, job_id: str, step: Callable[[JobRecord], JobRecord]) -> JobRecord:
         """Apply a pure transition by compare-and-set, again on each loss; returns the record as it then stands.

@@ -140,12 +140,12 @@ class JobStore:
 
     async def resume(self, spec: JobSpec) -> JobRecord:
         """Index and queue a job whose spec is durable, as far as an earlier attempt did not get; its record."""
-        return await self._index_and_queue(spec, await self.from_store(spec.tenant, spec.id), first=False)
+        return await self._index_and_queue(spec, await self._as_stored(spec), first=False)
 
     async def _index_and_queue(self, spec: JobSpec, as_stored: JobRecord, *, first: bool) -> JobRecord:
         """The message of a later attempt has the id of the first, which the broker drops as a repeat for two minutes;
         after them the job is the reconciler's, so that no client can fill the queue with copies of its job."""
-        record, _ = await self.index.create(as_stored)
+        record = await self.index.create(as_stored)
         if as_stored.ended and not record.ended and (manifest := await self.manifest(spec.tenant, spec.id)):
             return (await self.finish(manifest))[0]
         age_s = (self.clock.now_ns() - record.updated_at_ns) / 1e9
@@ -169,7 +169,7 @@ class JobStore:
             await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode())
-        record, _ = await self.index.create(await self.from_store(spec.tenant, spec.id))
+        record = await self.index.create(await self.from_store(spec.tenant, spec.id))
         if record.ended:
             return record
         standing = await self.manifest(spec.tenant, spec.id)  # another attempt had submitted it: it ends here
@@ -185,8 +185,10 @@ class JobStore:
 
     async def from_store(self, tenant: str, job_id: str) -> JobRecord:
         """The record as the object store alone tells it; raises NotFound."""
-        spec = await self.spec(tenant, job_id)
-        draft, manifest = await self.draft(tenant, job_id), await self.manifest(tenant, job_id)
+        return await self._as_stored(await self.spec(tenant, job_id))
+
+    async def _as_stored(self, spec: JobSpec) -> JobRecord:
+        draft, manifest = await self.draft(spec.tenant, spec.id), await self.manifest(spec.tenant, spec.id)
         return rebuild(spec, draft=draft, manifest=manifest)
 
     async def spec(self, tenant: str, job_id: str) -> JobSpec:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
 from adaptivegen.ids import check_name
-from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan
+from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan, on_query
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
@@ -78,15 +78,6 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     numbers = [decision.refine_t0, *(getattr(one, name) for one in decision.candidates for name in _NUMBERS)]
     if not all(number is None or math.isfinite(number) for number in numbers):
         raise InternalError("not a decision: a time or a score is not finite")
-    return decision
-
-
-def _fits(decision: Decision, query: PlacementQuery) -> Decision:
-    """The decision, if it can be one on this query; raises InternalError."""
-    if decision.job_id != query.job_id:
-        raise InternalError(f"asked of {query.job_id}, the scheduler decided on {decision.job_id[:80]!r}")
-    if decision.plan == "hit" and not query.content_known:
-        raise InternalError("the scheduler decided on a hit of what is not known")
     return decision
 
 
@@ -204,7 +195,7 @@ class PlacementClient:
             stub = stubs.PlacementServiceStub(channel)
             try:
                 reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
-                return _fits(decision_from_pb(reply), query)
+                return on_query(decision_from_pb(reply), query)
             except (InvalidRequest, ModelNotFound):
                 raise
             except AdaptiveGenError as exc:

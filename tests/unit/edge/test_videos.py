@@ -298,7 +298,7 @@ async def test_a_repeat_that_died_before_its_index_is_complete_for_its_retry() -
         await finished(made)
         create = made.jobs.index.create
 
-        async def dies(record: JobRecord) -> tuple[JobRecord, bool]:
+        async def dies(record: JobRecord) -> JobRecord:
             raise BrokerUnavailable("the process died here")
 
         made.jobs.index.create = dies  # type: ignore[method-assign]
