@@ -247,7 +247,7 @@ class Worker:
         if start.mp4 is None and request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-        hold = start.mp4 is not None and request.reference is not None and request.reference.kind == "image"
+        animated = start.mp4 is not None and request.reference is not None and request.reference.kind == "image"
         # A plan that was not decided on has the steps asked for, else the card's: the decision's are for its own plan.
         planned = decision.final_steps if name == decision.plan else request.steps
         steps = planned or self.card.limits.steps_default
@@ -264,7 +264,7 @@ class Worker:
             ),
             fps=request.fps,
             strength=strength,
-            hold_first_frame=hold,
+            task="animate" if animated else "restyle",
         )
         return Plan(command=command, start=start, name=name, notes=(note,) if note else ())
 
@@ -282,6 +282,7 @@ class Worker:
             height=generated.height,
             frames=generated.frames,
             fps=spec.request.fps,
+            familiarity=generated.familiarity,
         )
         return Manifest(
             id=spec.id,

@@ -47,7 +47,11 @@ def _generate(channel: Channel, model: Generator, command: GenerateCommand, star
     def stop() -> bool:
         return channel.cancelled(command.request_id)
 
+    familiarity: float | None = None
+
     def report(step: StepReport) -> None:
+        nonlocal familiarity
+        familiarity = step.familiarity if step.familiarity is not None else familiarity
         header = {
             "type": "step",
             "request_id": command.request_id,
@@ -64,7 +68,7 @@ def _generate(channel: Channel, model: Generator, command: GenerateCommand, star
         command.request,
         start=start,
         strength=command.strength if start is not None else None,
-        hold_first_frame=command.hold_first_frame,
+        task=command.task,
         on_step=report,
         should_stop=stop,
     )
@@ -82,6 +86,7 @@ def _generate(channel: Channel, model: Generator, command: GenerateCommand, star
         "frames": frames,
         "generate_ms": generate_ms,
         "encode_ms": _ms_since(started_s),
+        "familiarity": familiarity,
     }
     channel.write(done, {"mp4": mp4})
 

@@ -1,10 +1,10 @@
 """What a service and its model child say to each other. Pure: plain data to and from JSON headers and binary parts.
 
-    parent -> child   generate {request, fps, strength, hold_first_frame, want_looks} + start (MP4, optional)
+    parent -> child   generate {request, fps, strength, task, want_looks} + start (MP4, optional)
                       cancel   {request_id}
     child -> parent   ready    {model, load_ms} | failed {error}
                       step     {request_id, step, steps, stage} + look (JPEG)
-                      done     {request_id, width, height, frames, generate_ms, encode_ms} + MP4
+                      done     {request_id, width, height, frames, generate_ms, encode_ms, familiarity} + MP4
                       error    {request_id, error}
 
 A start clip is the bytes of an MP4 that one of our own processes encoded.
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adaptivegen.errors import AdaptiveGenError, from_wire
-from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.base import GenerationInput, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class GenerateCommand:
     request: GenerationInput
     fps: int
     strength: float | None = None
-    hold_first_frame: bool = False
+    task: Task = "restyle"
     want_looks: bool = False
 
     def header(self) -> dict[str, Any]:
@@ -53,7 +53,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A finished clip as MP4, with its shape and the child's own times in milliseconds."""
+    """A finished clip as MP4, with its shape and the child's own times in milliseconds.
+
+    familiarity: see `StepReport`.
+    """
 
     mp4: bytes
     width: int
@@ -61,6 +64,7 @@ class Generated:
     frames: int
     generate_ms: float
     encode_ms: float
+    familiarity: float | None = None
 
 
 def error_header(error: AdaptiveGenError, request_id: str = "") -> dict[str, Any]:

@@ -237,4 +237,5 @@ def _generated(header: dict[str, Any], blobs: dict[str, Any]) -> Generated:
         frames=int(header["frames"]),
         generate_ms=float(header["generate_ms"]),
         encode_ms=float(header["encode_ms"]),
+        familiarity=None if header["familiarity"] is None else float(header["familiarity"]),
     )

@@ -38,7 +38,10 @@ class _Stored(BaseModel):
 
 
 class Media(_Stored):
-    """One stored clip. `key` ends in its SHA-256, so the bytes can always be checked."""
+    """One stored clip. `key` ends in its SHA-256, so the bytes can always be checked.
+
+    familiarity: how near the prompt is to what the model was trained on, up to 1, as the model itself told.
+    """
 
     key: str
     sha256: str
@@ -48,6 +51,7 @@ class Media(_Stored):
     frames: int
     fps: int
     content_type: str = "video/mp4"
+    familiarity: float | None = None
 
 
 class JobSpec(_Stored):

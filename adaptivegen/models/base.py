@@ -5,7 +5,7 @@ Pure types; a backend implements `Generator`, a service calls it in a child proc
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from adaptivegen.models.card import ModelCard
 
 Clip = NDArray[np.uint8]  # (T, H, W, 3), sRGB
 GenerationCancelled = Cancelled  # raised by `generate` when should_stop() said so
+# What a start clip is for: to be drawn anew (a draft, a video), to have its first frame moved (image to video), to be
+# gone on with after its end, or to be filled in between its first and last frame.
+Task = Literal["restyle", "animate", "extend", "interpolate"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,14 @@ class StepReport:
     """Progress after a step: `step` of `steps` in this stage is done.
 
     look: the clip as it stands, (T, H, W, 3) uint8 of a smaller size and frame count than the result, or None.
+    familiarity: how near the prompt is to what the model was trained on, up to 1; None where it cannot tell.
     """
 
     step: int
     steps: int
     stage: Literal["base", "upsample"]
     look: Clip | None
+    familiarity: float | None = None
 
 
 class Generator(Protocol):
@@ -57,7 +63,7 @@ class Generator(Protocol):
         *,
         start: Clip | None = None,
         strength: float | None = None,
-        hold_first_frame: bool = False,
+        task: Task = "restyle",
         on_step: Callable[[StepReport], None],
         should_stop: Callable[[], bool],
     ) -> Clip:
@@ -65,8 +71,10 @@ class Generator(Protocol):
 
         start: a clip of any size and length to begin from (a draft, a still image repeated, a video).
         strength: t0 in (0, 1), the share of the way from noise to `start` at which generation begins; 1 would keep
-            `start` as it is. None takes the card's refine t0. Without `start` it must be None.
-        hold_first_frame: keep the first frame of `start` fixed through all steps (image-to-video).
+            `start` as it is. None takes the card's refine t0, or noise for the tasks that keep frames. Without `start`
+            it must be None.
+        task: what `start` is for. `animate` keeps its first frame; `extend` makes a clip whose first half is the end of
+            `start`; `interpolate` keeps its first and last frame. Without `start` it must be `restyle`.
         on_step: called after every step; the first call carries the first look.
         should_stop: asked before every step and every upsampling chunk.
 

@@ -3,7 +3,7 @@
 import math
 
 from adaptivegen.errors import InvalidRequest
-from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.base import TASKS, GenerationInput
 from adaptivegen.models.card import Limits
 
 
@@ -35,3 +35,11 @@ def check_strength(strength: float | None, *, has_start: bool) -> None:
         raise InvalidRequest.field("strength", strength, "absent without a start clip")
     if not (math.isfinite(strength) and 0.0 < strength < 1.0):
         raise InvalidRequest.field("strength", strength, "above 0 and below 1")
+
+
+def check_task(task: str, *, has_start: bool, known: tuple[str, ...] = TASKS) -> None:
+    """The task is one the model knows, and those that keep frames of a start clip have one."""
+    if task not in known:
+        raise InvalidRequest.field("task", task, ", ".join(known))
+    if task != "restyle" and not has_start:
+        raise InvalidRequest.field("task", task, "restyle without a start clip")

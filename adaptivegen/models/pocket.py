@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import limits, schedule
-from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport
+from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.resample import resize, to_bytes, to_unit
 from adaptivegen.models.text import TextEmbedding
@@ -66,19 +66,18 @@ class PocketGenerator:
         *,
         start: Clip | None = None,
         strength: float | None = None,
-        hold_first_frame: bool = False,
+        task: Task = "restyle",
         on_step: Callable[[StepReport], None],
         should_stop: Callable[[], bool],
     ) -> Clip:
         """See `Generator.generate`."""
         limits.check(request, self._card.limits)
         limits.check_strength(strength, has_start=start is not None)
+        limits.check_task(task, has_start=start is not None, known=("restyle", "animate"))
         low_start = _low_resolution(start)  # (8, 32, 32, 3) or None
-        if low_start is None and hold_first_frame:
-            raise InvalidRequest.field("hold_first_frame", True, "only with a start clip")
         t0 = self._start_time(low_start is not None, strength)
         text = self._networks.encode(request.prompt)
-        low = self._denoise(request, text, low_start, t0, hold_first_frame, on_step, should_stop)
+        low = self._denoise(request, text, low_start, t0, task == "animate", on_step, should_stop)
         return self._enlarge(low, request, text, on_step, should_stop)
 
     def _start_time(self, has_start: bool, strength: float | None) -> float:

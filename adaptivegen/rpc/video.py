@@ -94,6 +94,7 @@ def media_to_pb(media: Media | None) -> pb.Media | None:
         frames=media.frames,
         fps=media.fps,
         content_type=media.content_type,
+        familiarity=media.familiarity,
     )
 
 

@@ -19,7 +19,10 @@ ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class Clip(BaseModel):
-    """One stored clip. Sizes in pixels and bytes; `sha256` is of the file's bytes."""
+    """One stored clip. Sizes in pixels and bytes; `sha256` is of the file's bytes.
+
+    familiarity: how near the prompt is to what the model was trained on, up to 1; None where the model cannot tell.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -29,6 +32,7 @@ class Clip(BaseModel):
     height: int
     frames: int
     fps: float
+    familiarity: float | None = None
 
 
 class VideoFailure(BaseModel):

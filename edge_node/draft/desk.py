@@ -204,6 +204,7 @@ class DraftDesk:
     def _command(self, spec: JobSpec, *, has_start: bool) -> GenerateCommand:
         limits, request = self.card.limits, spec.request
         width, _, height = limits.sizes[0].partition("x")
+        animated = has_start and request.reference is not None and request.reference.kind == "image"
         return GenerateCommand(
             request_id=spec.id,
             request=GenerationInput(
@@ -217,7 +218,7 @@ class DraftDesk:
             ),
             fps=request.fps,
             strength=request.strength if has_start else None,
-            hold_first_frame=bool(has_start and request.reference and request.reference.kind == "image"),
+            task="animate" if animated else "restyle",
             want_looks=True,
         )
 
@@ -232,6 +233,7 @@ class DraftDesk:
             height=generated.height,
             frames=generated.frames,
             fps=spec.request.fps,
+            familiarity=generated.familiarity,
         )
         await self._jobs.blob.put(media.key, generated.mp4)
         manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=self._now_ns())

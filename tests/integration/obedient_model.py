@@ -16,7 +16,7 @@ import numpy as np
 from adaptivegen.child.serve import Channel
 from adaptivegen.errors import InvalidRequest, ModelDigestMismatch
 from adaptivegen.generation.child import serve
-from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, Generator, StepReport
+from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, Generator, StepReport, Task
 from adaptivegen.models.card import ModelCard
 from tests.cards import draft_card
 
@@ -33,7 +33,7 @@ class ObedientModel:
         *,
         start: Clip | None = None,
         strength: float | None = None,
-        hold_first_frame: bool = False,
+        task: Task = "restyle",
         on_step: Callable[[StepReport], None],
         should_stop: Callable[[], bool],
     ) -> Clip:
@@ -44,7 +44,8 @@ class ObedientModel:
             if should_stop() and request.prompt != "deaf":
                 raise GenerationCancelled("stopped")
             step += 1
-            on_step(StepReport(step=step, steps=request.steps, stage="base", look=look))
+            known = None if request.prompt == "unmeasured" else 0.75
+            on_step(StepReport(step=step, steps=request.steps, stage="base", look=look, familiarity=known))
             threading.Event().wait(0.002)
             match request.prompt:
                 case "die":

@@ -69,8 +69,13 @@ async def test_steps_and_looks_are_reported_and_the_clip_is_a_video(runner: Mode
     assert [(step.step, step.steps, step.stage) for step in steps] == [(1, 3, "base"), (2, 3, "base"), (3, 3, "base")]
     assert all(step.look_jpeg.startswith(b"\xff\xd8") for step in steps)
     assert (generated.width, generated.height, generated.frames) == (64, 64, 4)
+    assert generated.familiarity == 0.75
     clip, fps = decode_video(generated.mp4)
     assert (clip.shape, fps) == ((4, 64, 64, 3), 12)
+
+
+async def test_a_model_that_cannot_tell_how_familiar_a_prompt_is_says_nothing(runner: ModelRunner) -> None:
+    assert (await runner.generate(command("unmeasured"), None, ignore)).familiarity is None
 
 
 async def test_looks_nobody_wants_are_not_sent(runner: ModelRunner) -> None:

@@ -438,6 +438,7 @@ class Media(_message.Message):
     FRAMES_FIELD_NUMBER: _builtins.int
     FPS_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    FAMILIARITY_FIELD_NUMBER: _builtins.int
     sha256: _builtins.str
     """lower-case hex"""
     size_bytes: _builtins.int
@@ -448,6 +449,8 @@ class Media(_message.Message):
     frames: _builtins.int
     fps: _builtins.int
     content_type: _builtins.str
+    familiarity: _builtins.float
+    """how near the prompt is to what the model was trained on, up to 1"""
     def __init__(
         self,
         *,
@@ -458,12 +461,15 @@ class Media(_message.Message):
         frames: _builtins.int = ...,
         fps: _builtins.int = ...,
         content_type: _builtins.str = ...,
+        familiarity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_familiarity", b"_familiarity", "familiarity", b"familiarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "fps", b"fps", "frames", b"frames", "height", b"height", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_familiarity", b"_familiarity", "content_type", b"content_type", "familiarity", b"familiarity", "fps", b"fps", "frames", b"frames", "height", b"height", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__familiarity: _TypeAlias = _typing.Literal["familiarity"]  # noqa: Y015
+    _WhichOneofArgType__familiarity: _TypeAlias = _typing.Literal["_familiarity", b"_familiarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__familiarity) -> _WhichOneofReturnType__familiarity | None: ...
 
 Global___Media: _TypeAlias = Media  # noqa: Y015
 

@@ -50,7 +50,7 @@ class ScriptedModel:
             raise
         if self.error is not None:
             raise self.error
-        return Generated(mp4=MP4, width=128, height=128, frames=24, generate_ms=1.0, encode_ms=1.0)
+        return Generated(mp4=MP4, width=128, height=128, frames=24, generate_ms=1.0, encode_ms=1.0, familiarity=0.9)
 
 
 class Edge:
@@ -116,6 +116,7 @@ async def test_a_draft_is_stored_told_look_by_look_and_handed_to_its_worker() ->
         record = await made.record()
         assert record.status == "queued"  # the final is still to come
         assert record.draft is not None and record.draft.sha256 == hashlib.sha256(MP4).hexdigest()
+        assert record.draft.familiarity == 0.9
         assert await made.jobs.blob.get(record.draft.key) == MP4
         assert len(made.times) == 1 and made.times[0].first_look_s is not None
         (command,) = made.model.commands

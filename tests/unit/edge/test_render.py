@@ -28,6 +28,13 @@ def test_media_shows_its_digest_and_never_where_it_is_stored() -> None:
     assert "out/t/" not in shown
 
 
+def test_media_tells_how_familiar_its_prompt_is() -> None:
+    final = media().model_copy(update={"familiarity": 0.5})
+    done = DONE.model_copy(update={"final": final})
+    assert render.video(apply_manifest(RECORD, done))["final"]["familiarity"] == 0.5
+    assert render.video(apply_manifest(RECORD, DONE))["final"]["familiarity"] is None
+
+
 def test_a_failed_video_says_why() -> None:
     failed = DONE.model_copy(update={"outcome": "failed", "final": None, "error": Failure(code="poison", message="m")})
     assert render.video(apply_manifest(RECORD, failed))["error"] == {"code": "poison", "message": "m"}

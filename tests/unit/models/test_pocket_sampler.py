@@ -79,7 +79,7 @@ def run(
         wanted,
         start=start,
         strength=strength,
-        hold_first_frame=hold,
+        task="animate" if hold else "restyle",
         on_step=on_step or (lambda report: None),
         should_stop=never,
     )
