@@ -46,6 +46,11 @@ def open_generator(name: str, *, threads: int, weights: Path = WEIGHTS) -> Gener
     """Load a model into ONNX Runtime on `threads` threads after checking every file's digest."""
     card = load_card(name, weights)
     paths = verified_files(card, weights)
+    if card.network == "slots":
+        from adaptivegen.models.cascade import CascadeGenerator
+        from adaptivegen.models.cascade_onnx import CascadeOnnx
+
+        return CascadeGenerator(card, CascadeOnnx(paths, threads=threads))
     from adaptivegen.models.onnx_backend import OnnxNetworks
     from adaptivegen.models.pocket import PocketGenerator
 

@@ -9,6 +9,7 @@ from typing import Literal
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import registry
 from adaptivegen.models.base import Generator
+from adaptivegen.models.cascade import CascadeGenerator
 from adaptivegen.models.pocket import PocketGenerator
 
 Backend = Literal["onnx", "torch"]
@@ -32,6 +33,10 @@ def open_generator(
     if card.role != "cloud":
         raise InvalidRequest.field("backend", backend, f"onnx for {name}, whose weights are kept for int8 arithmetic")
     paths = registry.verified_files(card, weights)
+    if card.network == "slots":
+        from core_cloud.models.cascade_torch import CascadeTorch
+
+        return CascadeGenerator(card, CascadeTorch(paths, threads=threads, device=device))
     from core_cloud.models.torch_backend import TorchNetworks
 
     return PocketGenerator(card, TorchNetworks(paths, threads=threads, device=device))

@@ -1,0 +1,157 @@
+"""The Pocket sampler: text, base steps, upsampling, over any backend that runs the three networks.
+
+Decides the order of work, where a start clip enters, and when progress is reported and cancellation asked for. The
+networks themselves come through `Networks`; this module knows neither their backend nor a clock.
+"""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptivegen.models import limits, schedule, starts
+from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
+from adaptivegen.models.card import ModelCard
+from adaptivegen.models.resample import resize, to_bytes
+from adaptivegen.models.slots import PromptSlots
+from adaptivegen.models.starts import Arranged
+
+Floats = NDArray[np.float32]
+LOW_FRAMES, LOW_SIZE = 8, 48  # the base model's clip
+LOOK_SIZE = 128  # pixels along each side of a step's look
+HIGH_FRAMES, HIGH_SIZE = 24, 128  # what the space-time upsampler gives
+DOUBLE_CHUNK = 6  # frames doubled between two questions whether to stop
+INPUT_LEVEL = 0.05  # noise level the upsampler is told its input has, on the [-1, 1] scale
+
+
+NOTHING = Arranged(np.zeros((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), np.float32), np.zeros(LOW_FRAMES, np.float32))
+
+
+class Networks(Protocol):
+    """The loaded networks of one Pocket model; arrays are float32, clips channels-last in [-1, 1]."""
+
+    def encode(self, prompt: str) -> PromptSlots:
+        """Embed the prompt."""
+        ...
+
+    def predict(self, noisy: Floats, t: float, text: PromptSlots, known: Arranged, *, conditional: bool) -> Floats:
+        """The clean clip the base sees in noisy (8, 48, 48, 3) at time t; same shape."""
+        ...
+
+    def upsample(self, low: Floats, level: float, text: PromptSlots) -> Floats:
+        """(8, 48, 48, 3) -> (24, 128, 128, 3)."""
+        ...
+
+    def double(self, frames: Floats) -> Floats:
+        """(N, H, W, 3) -> (N, 2H, 2W, 3)."""
+        ...
+
+
+class CascadeGenerator:
+    """A `Generator` over `Networks`."""
+
+    def __init__(self, card: ModelCard, networks: Networks, *, shift: float = 1.0) -> None:
+        self._card = card
+        self._networks = networks
+        self._shift = shift
+
+    @property
+    def card(self) -> ModelCard:
+        """The card the model was opened by."""
+        return self._card
+
+    def generate(
+        self,
+        request: GenerationInput,
+        *,
+        start: Clip | None = None,
+        strength: float | None = None,
+        task: Task = "restyle",
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Clip:
+        """See `Generator.generate`."""
+        limits.check(request, self._card.limits)
+        limits.check_strength(strength, has_start=start is not None)
+        limits.check_task(task, has_start=start is not None)
+        given = starts.arranged(start, task, LOW_FRAMES, LOW_SIZE) if start is not None else None
+        t0 = self._start_time(given, strength)
+        text = self._networks.encode(request.prompt)
+        low = self._denoise(request, text, given, t0, on_step, should_stop)
+        return self._enlarge(low, request, text, on_step, should_stop)
+
+    def _start_time(self, given: Arranged | None, strength: float | None) -> float:
+        """t0; frames that are held give what is kept in their own way, so the rest may begin as noise."""
+        if strength is not None:
+            return strength
+        if given is None or given.mask.any():
+            return 0.0
+        return self._card.refine.t0 if self._card.refine is not None else 0.5
+
+    def _denoise(
+        self,
+        request: GenerationInput,
+        text: PromptSlots,
+        start: Arranged | None,
+        t0: float,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Floats:
+        """All base steps; returns the clean low-resolution clip (8, 48, 48, 3)."""
+        rng = np.random.Generator(np.random.Philox(request.seed))
+        noise = rng.standard_normal((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), dtype=np.float32)
+        z = noise if start is None else schedule.renoise(start.clip, noise, t0)
+        known = start if start is not None else NOTHING
+        steps = schedule.times(request.steps, t0=t0, shift=self._shift)
+        for done, (t, t_next) in enumerate(itertools.pairwise(steps), start=1):
+            _stop_if(should_stop)
+            clean = self._predict(z, t, text, known, request.guidance)
+            clean = np.where(known.mask[:, None, None, None] > 0, known.clip, clean)
+            z = schedule.euler(z, clean, t, t_next)
+            look = to_bytes(resize(clean, LOW_FRAMES, LOOK_SIZE, LOOK_SIZE))
+            on_step(StepReport(done, request.steps, "base", look, familiarity=text.familiarity))
+        return z
+
+    def _predict(self, z: Floats, t: float, text: PromptSlots, known: Arranged, guidance: float) -> Floats:
+        conditional = self._networks.predict(z, t, text, known, conditional=True)
+        if guidance == 1.0:
+            return np.clip(conditional, -1.0, 1.0)
+        unconditional = self._networks.predict(z, t, text, known, conditional=False)
+        return schedule.guided(conditional, unconditional, guidance)
+
+    def _enlarge(
+        self,
+        low: Floats,
+        request: GenerationInput,
+        text: PromptSlots,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Clip:
+        """Upsample to the requested size; (frames, height, width, 3) uint8."""
+        _stop_if(should_stop)
+        clip = self._networks.upsample(low, INPUT_LEVEL, text)  # (24, 128, 128, 3)
+        doubled = request.width > HIGH_SIZE
+        chunks = HIGH_FRAMES // DOUBLE_CHUNK if doubled else 0
+        on_step(StepReport(step=1, steps=1 + chunks, stage="upsample", look=None))
+        if not doubled:
+            return to_bytes(clip)
+        parts: list[Clip] = []
+        for index in range(chunks):
+            _stop_if(should_stop)
+            part = clip[index * DOUBLE_CHUNK : (index + 1) * DOUBLE_CHUNK]
+            parts.append(to_bytes(self._networks.double(part)))  # (6, 256, 256, 3)
+            on_step(StepReport(step=2 + index, steps=1 + chunks, stage="upsample", look=None))
+        return np.concatenate(parts)
+
+
+def _stop_if(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise GenerationCancelled("generation was cancelled")
+
+
+def text_files(paths: dict[str, Path]) -> Path:
+    """The folder of the text encoder among a card's verified files."""
+    return paths["text_encoder"].parent

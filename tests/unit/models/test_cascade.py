@@ -1,0 +1,208 @@
+"""The sampler over networks whose answer is known: shapes, determinism, progress, cancellation, start clips."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from adaptivegen.errors import InvalidRequest
+from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
+from adaptivegen.models.card import CardFile, Limits, ModelCard, Refine, card_digest
+from adaptivegen.models.cascade import CascadeGenerator, Floats
+from adaptivegen.models.resample import resize
+from adaptivegen.models.slots import PromptSlots
+from adaptivegen.models.starts import Arranged
+
+FILES = {"base": CardFile(path="p/base.onnx", sha256="0" * 64, bytes=1)}
+CARD = ModelCard(
+    name="p",
+    version="1.0.0",
+    role="cloud",
+    description="for a test",
+    latent_space="pixels",
+    files=FILES,
+    limits=Limits(
+        sizes=("128x128", "256x256"),
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=16,
+        steps_default=4,
+        guidance_min=1.0,
+        guidance_max=4.0,
+        guidance_default=1.0,
+    ),
+    refine=Refine(sources=("p",), t0=0.5, steps=2),
+    digest=card_digest("p", "1.0.0", FILES),
+)
+
+
+class KeepingNetworks:
+    """Predicts half of what it is given, so the noise shows in the result; counts its evaluations."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, bool]] = []
+        self.inputs: list[Floats] = []
+        self.known: list[Arranged] = []
+
+    def encode(self, prompt: str) -> PromptSlots:
+        return PromptSlots(np.zeros((4, 192), np.float32), np.zeros(384, np.float32), 1.0)
+
+    def predict(self, noisy: Floats, t: float, text: PromptSlots, known: Arranged, *, conditional: bool) -> Floats:
+        self.seen.append((t, conditional))
+        self.known.append(known)
+        self.inputs.append(noisy.copy())
+        return noisy * np.float32(0.5)
+
+    def upsample(self, low: Floats, level: float, text: PromptSlots) -> Floats:
+        return resize(low, 24, 128, 128)
+
+    def double(self, frames: Floats) -> Floats:
+        return frames.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def request(seed: int = 1, side: int = 128, steps: int = 4, guidance: float = 1.0) -> GenerationInput:
+    return GenerationInput("a red ball", seed, side, side, 24, steps, guidance)
+
+
+def never() -> bool:
+    return False
+
+
+def run(
+    networks: KeepingNetworks,
+    wanted: GenerationInput,
+    start: Clip | None = None,
+    *,
+    task: Task = "restyle",
+    strength: float | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> Clip:
+    return CascadeGenerator(CARD, networks).generate(
+        wanted,
+        start=start,
+        strength=strength,
+        task=task,
+        on_step=on_step or (lambda report: None),
+        should_stop=never,
+    )
+
+
+@pytest.mark.parametrize("side", [128, 256])
+def test_the_clip_has_the_requested_shape(side: int) -> None:
+    clip = run(KeepingNetworks(), request(side=side))
+    assert clip.shape == (24, side, side, 3)
+    assert clip.dtype == np.uint8
+
+
+def test_the_seed_decides_the_clip() -> None:
+    one, again, other = (run(KeepingNetworks(), request(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).mean() > 0.5
+
+
+def test_every_base_step_reports_a_look_and_upsampling_follows() -> None:
+    reports: list[StepReport] = []
+    run(KeepingNetworks(), request(side=256, steps=3), on_step=reports.append)
+    base = [report for report in reports if report.stage == "base"]
+    assert [report.step for report in base] == [1, 2, 3]
+    assert all(report.look is not None and report.look.shape == (8, 128, 128, 3) for report in base)
+    later = reports[3:]
+    assert later
+    assert all(report.stage == "upsample" for report in later)
+    assert later[-1].step == later[-1].steps
+
+
+def test_guidance_asks_twice_and_no_guidance_once() -> None:
+    plain, guided = KeepingNetworks(), KeepingNetworks()
+    run(plain, request(steps=3))
+    run(guided, request(steps=3, guidance=2.0))
+    assert [conditional for _, conditional in plain.seen] == [True] * 3
+    assert sorted(conditional for _, conditional in guided.seen) == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_cancel_stops_within_one_step(allowed: int) -> None:
+    networks = KeepingNetworks()
+    done: list[StepReport] = []
+    with pytest.raises(GenerationCancelled):
+        CascadeGenerator(CARD, networks).generate(
+            request(steps=8), on_step=done.append, should_stop=lambda: len(done) >= allowed
+        )
+    assert len(networks.seen) == allowed
+
+
+def test_cancel_stops_between_upsampling_chunks() -> None:
+    done: list[StepReport] = []
+    with pytest.raises(GenerationCancelled):
+        CascadeGenerator(CARD, KeepingNetworks()).generate(
+            request(side=256, steps=1), on_step=done.append, should_stop=lambda: len(done) >= 3
+        )
+    assert len(done) == 3
+
+
+def test_a_start_clip_enters_at_its_strength() -> None:
+    start = np.full((24, 64, 48, 3), 255, dtype=np.uint8)
+    networks = KeepingNetworks()
+    run(networks, request(), start, strength=0.9)
+    assert networks.seen[0][0] == pytest.approx(0.9)
+    assert networks.inputs[0].mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_without_held_frames_the_networks_are_told_of_none() -> None:
+    networks = KeepingNetworks()
+    run(networks, request(), np.zeros((1, 32, 32, 3), dtype=np.uint8))
+    assert networks.known[0].mask.sum() == 0
+
+
+def test_a_held_frame_can_be_joined_by_a_strength() -> None:
+    networks = KeepingNetworks()
+    run(networks, request(), np.zeros((1, 32, 32, 3), dtype=np.uint8), task="animate", strength=0.3)
+    assert networks.seen[0][0] == pytest.approx(0.3)
+
+
+def test_without_a_strength_the_card_decides() -> None:
+    networks = KeepingNetworks()
+    run(networks, request(), np.zeros((1, 32, 32, 3), dtype=np.uint8))
+    assert networks.seen[0][0] == pytest.approx(0.5)
+
+
+def test_the_first_frame_can_be_held_and_the_networks_are_told() -> None:
+    start = np.zeros((1, 128, 128, 3), dtype=np.uint8)
+    start[:, :, :64] = 255
+    networks = KeepingNetworks()
+    clip = run(networks, request(), start, task="animate")
+    assert networks.seen[0][0] == 0.0  # what is kept is given, so the rest begins as noise
+    assert networks.known[0].mask.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert networks.known[0].clip[0, :, :16].mean() == 1.0
+    assert clip[0, :, :48].mean() > 240
+    assert clip[0, :, 80:].mean() < 15
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        np.zeros((2, 32, 32), np.uint8),
+        np.zeros((2, 32, 32, 4), np.uint8),
+        np.zeros((0, 32, 32, 3), np.uint8),
+        np.zeros((2, 32, 32, 3), np.float32),
+    ],
+)
+def test_a_start_that_is_no_clip_is_refused(start: Clip) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        run(KeepingNetworks(), request(), start)
+    assert caught.value.param == "start"
+
+
+def test_strength_and_tasks_that_keep_frames_need_a_start() -> None:
+    with pytest.raises(InvalidRequest):
+        run(KeepingNetworks(), request(), strength=0.5)
+    with pytest.raises(InvalidRequest):
+        run(KeepingNetworks(), request(), task="animate")
+
+
+def test_limits_are_checked_before_any_work() -> None:
+    networks = KeepingNetworks()
+    with pytest.raises(InvalidRequest):
+        run(networks, request(steps=17))
+    assert not networks.seen
