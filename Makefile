@@ -42,7 +42,7 @@ proto: $(VENV)/.dev
 	@$(BIN)/python -m adaptivegen.rpc.generate
 
 train: $(VENV)/.dev
-	@$(BIN)/python -m training $(ARGS)
+	@$(BIN)/python -m training $(or $(ARGS),--device cpu --hours 2)
 
 clean:
 	rm -rf $(VENV) demo-output .mypy_cache .ruff_cache .pytest_cache

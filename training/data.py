@@ -1,56 +1,67 @@
-"""Rendered data sets on disk: clips, ground truth and text embeddings as plain .npy files, memory-mapped on reading.
+"""Rendered data sets on disk: clips, ground truth and the reader's slots as plain .npy files, memory-mapped on reading.
 
-The text embeddings come from the very encoder file that inference uses, so its int8 rounding is trained on.
+Each clip has WORDINGS captions. Their slots come from the very encoder file that inference uses, so its int8 rounding
+is trained on.
 """
 
 import json
 import random
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptivegen.models.text import TEXT_DIM, TEXT_TOKENS, TextEncoder
-from training.grammar import Attributes, sample_attributes, sample_caption
+from core_cloud.models.reader import SLOTS, Reader
+from training.captions import sample_caption
+from training.embedding import embed
+from training.grammar import MAX_OBJECTS, Scene, sample_scene
 from training.world import SceneBatch, render, scene_batch
 
-LOW_FRAMES, LOW_SIZE = 8, 32
+LOW_FRAMES, LOW_SIZE = 8, 48
 HIGH_FRAMES = 24
+WORDINGS = 2  # captions per clip
+CELL = 2  # pixels along each side of a cell of the stored coverage
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """N rendered scenes with one caption each; arrays are memory maps.
+    """N rendered scenes with WORDINGS captions each; the tensors are memory maps, or on a device after `to`.
 
-    clips (N, 8, 32, 32, 3) uint8; tokens (N, 32, 384) float16; lengths (N,) int64; pooled (N, 384) float16.
+    clips (N, 8, 48, 48, 3) uint8; coverage (N, 3, 8, 24, 24) uint8, the objects' visible share of every cell; slots
+    (N, WORDINGS, SLOTS, 192) float16.
     """
 
     scenes: SceneBatch
-    captions: list[str]
-    clips: NDArray[np.uint8]
-    tokens: NDArray[np.float16]
-    lengths: NDArray[np.int64]
-    pooled: NDArray[np.float16]
+    captions: list[list[str]]
+    clips: Tensor
+    coverage: Tensor
+    slots: Tensor
 
     def __len__(self) -> int:
         return len(self.captions)
 
-    def text(self, rows: NDArray[np.int64], device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-        """Token embeddings (B, 32, 384), mask (B, 32), pooled (B, 384) of these rows, float32."""
-        tokens = torch.from_numpy(self.tokens[rows].astype(np.float32))
-        mask = torch.arange(TEXT_TOKENS)[None, :] < torch.from_numpy(self.lengths[rows])[:, None]
-        pooled = torch.from_numpy(self.pooled[rows].astype(np.float32))
-        return tokens.to(device), mask.float().to(device), pooled.to(device)
+    def to(self, device: str) -> "Dataset":
+        """The same with everything in the memory of a device."""
+        parts = (part.to(device) for part in (self.clips, self.coverage, self.slots))
+        return Dataset(self.scenes.to(device), self.captions, *parts)
 
-    def frames(self, rows: NDArray[np.int64], device: str = "cpu") -> Tensor:
-        """Low-resolution clips (B, 8, 32, 32, 3) in [-1, 1]."""
-        return to_unit(torch.from_numpy(self.clips[rows]).to(device))
+    def text(self, rows: Tensor, wordings: Tensor) -> Tensor:
+        """Slots (B, SLOTS, 192) of these rows and wordings, float32."""
+        return self.slots[rows, wordings].float()
+
+    def frames(self, rows: Tensor) -> Tensor:
+        """Low-resolution clips (B, 8, 48, 48, 3) in [-1, 1]."""
+        return to_unit(self.clips[rows])
+
+    def shares(self, rows: Tensor) -> Tensor:
+        """Coverage (B, 3, 8, 24, 24) in [0, 1]."""
+        return self.coverage[rows].float() / 255.0
 
 
 def to_unit(clip: Tensor) -> Tensor:
@@ -58,59 +69,72 @@ def to_unit(clip: Tensor) -> Tensor:
     return clip.float() / 127.5 - 1.0
 
 
-def draw_scenes(count: int, seed: int) -> tuple[list[Attributes], list[str]]:
-    """Seeded scenes and one caption each."""
+def draw_scenes(count: int, seed: int, *, novel: bool | None = False) -> list[Scene]:
+    """Seeded scenes; see `sample_scene` for novel."""
     rng = random.Random(seed)
-    scenes = [sample_attributes(rng) for _ in range(count)]
-    return scenes, [sample_caption(scene, rng) for scene in scenes]
+    return [sample_scene(rng, novel=novel) for _ in range(count)]
 
 
-def embed_captions(captions: list[str], encoder: TextEncoder, folder: Path, progress: Progress) -> None:
-    """Write tokens.npy, lengths.npy and pooled.npy for the captions."""
-    count = len(captions)
-    tokens = np.lib.format.open_memmap(
-        folder / "tokens.npy", mode="w+", dtype=np.float16, shape=(count, TEXT_TOKENS, TEXT_DIM)
-    )
-    pooled = np.zeros((count, TEXT_DIM), dtype=np.float16)
-    lengths = np.zeros(count, dtype=np.int64)
-    same: dict[str, list[int]] = defaultdict(list)
-    for row, caption in enumerate(captions):
-        same[caption].append(row)
-    for done, (caption, rows) in enumerate(same.items()):
-        text = encoder.encode(caption)
-        tokens[rows], pooled[rows], lengths[rows] = text.tokens, text.pooled, int(text.mask.sum())
-        if done % 500 == 0:
-            progress("captions", done / len(same))
-    np.save(folder / "pooled.npy", pooled)
-    np.save(folder / "lengths.npy", lengths)
+@torch.no_grad()
+def read_captions(captions: list[list[str]], reader: Reader, text_folder: Path, processes: int) -> NDArray[np.float16]:
+    """Slots (N, WORDINGS, SLOTS, 192) of N times WORDINGS captions."""
+    texts = embed([caption for wordings in captions for caption in wordings], text_folder, processes)
+    count = len(texts.lengths)
+    rows = (np.arange(start, min(start + 500, count)) for start in range(0, count, 500))
+    slots = torch.cat([reader(*texts.padded(part)) for part in rows])
+    kept: NDArray[np.float16] = slots.view(len(captions), WORDINGS, SLOTS, -1).half().numpy()
+    return kept
 
 
-def build(folder: Path, count: int, seed: int, encoder: TextEncoder, progress: Progress, device: str = "cpu") -> None:
-    """Render `count` scenes and embed their captions into the folder; complete once `captions.json` exists."""
-    folder.mkdir(parents=True, exist_ok=True)
-    attributes, captions = draw_scenes(count, seed)
-    scenes = scene_batch(attributes, seed, device)
+def render_low(scenes: SceneBatch, folder: Path, progress: Progress) -> None:
+    """Write clips.npy and coverage.npy."""
+    count, cells = len(scenes), LOW_SIZE // CELL
     shape = (count, LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3)
     clips = np.lib.format.open_memmap(folder / "clips.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, count, 512):
-        rows = slice(start, start + 512)
-        clips[rows] = render(scenes.take(rows), LOW_FRAMES, LOW_SIZE, LOW_SIZE).cpu().numpy()
-        progress("clips", start / count)
-    np.save(folder / "labels.npy", scenes.labels.cpu().numpy())
-    np.save(folder / "jitter.npy", scenes.jitter.cpu().numpy())
-    embed_captions(captions, encoder, folder, progress)
+    shape = (count, MAX_OBJECTS, LOW_FRAMES, cells, cells)
+    coverage = np.lib.format.open_memmap(folder / "coverage.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for start in range(0, count, 256):
+        rows = slice(start, min(start + 256, count))
+        made = render(scenes.take(rows), LOW_FRAMES, LOW_SIZE, LOW_SIZE)
+        clips[rows] = made.clip.cpu().numpy()
+        small = F.avg_pool2d(made.masks.flatten(1, 2), CELL).view(-1, *shape[1:])
+        coverage[rows] = (small * 255).round().to(torch.uint8).cpu().numpy()
+        progress("clips", rows.stop / count)
+    clips.flush()
+    coverage.flush()
+
+
+def build(
+    folder: Path,
+    count: int,
+    seed: int,
+    reader: Reader,
+    text_folder: Path,
+    progress: Progress,
+    *,
+    device: str = "cpu",
+    processes: int = 2,
+) -> None:
+    """Render `count` scenes and read their captions into the folder; complete once `captions.json` exists."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw_scenes(count, seed)
+    rng = random.Random(seed + 1)
+    captions = [[sample_caption(scene, rng) for _ in range(WORDINGS)] for scene in drawn]
+    scenes = scene_batch(drawn, seed, device)
+    render_low(scenes, folder, progress)
+    on_cpu = scenes.to("cpu")
+    np.savez(folder / "scenes.npz", things=on_cpu.things, setting=on_cpu.setting, jitter=on_cpu.jitter)
+    np.save(folder / "slots.npy", read_captions(captions, reader, text_folder, processes))
     (folder / "captions.json").write_text(json.dumps(captions))
 
 
 def load(folder: Path) -> Dataset:
     """Open a data set that `build` wrote."""
-    labels = torch.from_numpy(np.load(folder / "labels.npy"))
-    jitter = torch.from_numpy(np.load(folder / "jitter.npy"))
+    kept = np.load(folder / "scenes.npz")
+    # Copy-on-write maps, because torch wants writable memory; nothing writes to them.
+    maps = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("clips", "coverage", "slots"))
     return Dataset(
-        scenes=SceneBatch(labels, jitter),
-        captions=json.loads((folder / "captions.json").read_text()),
-        clips=np.load(folder / "clips.npy", mmap_mode="r"),
-        tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
-        lengths=np.load(folder / "lengths.npy"),
-        pooled=np.load(folder / "pooled.npy"),
+        SceneBatch(*(torch.from_numpy(kept[name]) for name in ("things", "setting", "jitter"))),
+        json.loads((folder / "captions.json").read_text()),
+        *maps,
     )

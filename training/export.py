@@ -5,6 +5,7 @@ or a quarter of its float32 size and runs at float32 speed; `dynamic_int8` compu
 """
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from adaptivegen.models.card import CardFile
-from core_cloud.models.pocket import BaseTransformer
-from core_cloud.models.upsampler import FrameDoubler, SpaceTimeUpsampler
+from core_cloud.models.enlarge import LOW, FrameDoubler, SpaceTimeUpsampler
+from core_cloud.models.reader import SLOTS, Reader
+from core_cloud.models.video import BaseTransformer
 
 SMALL = 1024  # tensors with fewer values stay float32
 
@@ -48,27 +50,67 @@ def _trace(
     )
 
 
+class _CleanOnly(nn.Module):
+    """The base without the features that only training looks into; parameters keep their names."""
+
+    def __init__(self, base: BaseTransformer) -> None:
+        super().__init__()
+        self.base = base
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        clean: Tensor = self.base(*inputs)[0]
+        return clean
+
+
 def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
-    """Graph: noisy (1, 8, 32, 32, 3), t (1,), tokens (1, 32, 384), mask (1, 32), pooled (1, 384) -> clean.
+    """Graph: noisy (1, 8, 48, 48, 3), t (1,), slots (1, 4, 192), keep (1,), known, mask (1, 8) -> clean.
 
     Fold constants where `dynamic_int8` follows: it looks for matrices that enter a product directly.
     """
     p = model.params
-    inputs = (
-        torch.zeros(1, p.frames, p.size, p.size, 3),
-        torch.zeros(1),
-        torch.zeros(1, p.text_tokens, p.text_dim),
-        torch.ones(1, p.text_tokens),
-        torch.zeros(1, p.text_dim),
-    )
-    names = ("noisy", "t", "tokens", "mask", "pooled")
-    _trace(model, inputs, names, "clean", path, {}, fold=fold)
+    clip = torch.zeros(1, p.frames, p.size, p.size, 3)
+    inputs = (clip, torch.zeros(1), torch.zeros(1, SLOTS, p.slot_dim), torch.ones(1), clip, torch.zeros(1, p.frames))
+    names = ("noisy", "t", "slots", "keep", "known", "mask")
+    _trace(_CleanOnly(model), inputs, names, "clean", path, {}, fold=fold)
+    _rename(path, "base.")
 
 
 def export_upsampler(model: SpaceTimeUpsampler, path: Path) -> None:
-    """Graph: low (1, 8, 32, 32, 3), level (1,), tokens (1, 32, 384), mask (1, 32) -> high (1, 24, 128, 128, 3)."""
-    inputs = (torch.zeros(1, 8, 32, 32, 3), torch.zeros(1), torch.zeros(1, 32, 384), torch.ones(1, 32))
-    _trace(model, inputs, ("low", "level", "tokens", "mask"), "high", path, {})
+    """Graph: low (1, 8, 48, 48, 3), level (1,), slots (1, 4, 192) -> high (1, 24, 128, 128, 3)."""
+    inputs = (torch.zeros(1, 8, LOW, LOW, 3), torch.zeros(1), torch.zeros(1, SLOTS, model.params.slot_dim))
+    _trace(model, inputs, ("low", "level", "slots"), "high", path, {})
+
+
+class _ReadOne(nn.Module):
+    """The reader for one caption of any length."""
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        slots: Tensor = self.reader(tokens, torch.ones_like(tokens[:, :, 0]))
+        return slots
+
+
+def export_reader(reader: Reader, path: Path) -> None:
+    """Graph: tokens (1, L, 384) -> slots (1, 4, 192); weights as float16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "reader.onnx"
+        tokens = torch.zeros(1, 16, reader.mean.shape[0])
+        _trace(_ReadOne(reader), (tokens,), ("tokens",), "slots", raw, {"tokens": {1: "length"}})
+        store_half(raw, path)
+
+
+def _rename(path: Path, prefix: str) -> None:
+    """Drop the prefix that a wrapping module put before the names of the weights."""
+    model = onnx.load(path)
+    for weight in model.graph.initializer:
+        weight.name = weight.name.removeprefix(prefix)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = name.removeprefix(prefix)
+    onnx.save(model, path)
 
 
 def export_doubler(model: FrameDoubler, path: Path) -> None:

@@ -11,11 +11,11 @@ CLAMP = 0.25
 T_MEAN, T_DEVIATION = -0.7, 1.0
 
 
-def sample_t(count: int, generator: torch.Generator, device: str = "cpu") -> Tensor:
+def sample_t(count: int, generator: torch.Generator) -> Tensor:
     """Logit-normal t, (count,) float32 in (0, 1); one in eight is exactly 0, where every sampler starts."""
-    t = torch.sigmoid(torch.randn(count, generator=generator) * T_DEVIATION + T_MEAN)
-    t[torch.rand(count, generator=generator) < 1 / 8] = 0.0
-    return t.to(device)
+    device = generator.device
+    t = torch.sigmoid(torch.randn(count, generator=generator, device=device) * T_DEVIATION + T_MEAN)
+    return torch.where(torch.rand(count, generator=generator, device=device) < 1 / 8, 0.0, t)
 
 
 def noised(clip: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -24,7 +24,30 @@ def noised(clip: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return share * clip + (1 - share) * noise
 
 
-def velocity_loss(predicted: Tensor, clip: Tensor, t: Tensor) -> Tensor:
-    """Mean over the batch of the squared velocity error, a scalar."""
-    weight = 1.0 / (1.0 - t).clamp(min=CLAMP).square()  # (B,)
-    return ((predicted.float() - clip).square().mean(dim=(1, 2, 3, 4)) * weight).mean()
+def velocity_loss(predicted: Tensor, clip: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over the batch of the squared velocity error, a scalar; weight (B, T, H, W, 1) per pixel, mean about one."""
+    error = (predicted.float() - clip).square()
+    if weight is not None:
+        error = error * weight
+    steep = 1.0 / (1.0 - t).clamp(min=CLAMP).square()  # (B,)
+    loss: Tensor = (error.mean(dim=(1, 2, 3, 4)) * steep).mean()
+    return loss
+
+
+def known_frames(count: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Which frames a training clip is given, (count, frames) of 0 and 1: mostly none, else those of one task.
+
+    70 % none, 10 % the first (image to video), 10 % the first 2 to frames - 2 (extension; half of them exactly the
+    first half, as the live mode asks), 7 % the first and last (interpolation), 3 % any.
+    """
+    device = generator.device
+    draw, other = torch.rand(2, count, 1, generator=generator, device=device)  # (count, 1) each
+    frame = torch.arange(frames, device=device)[None, :]
+    length = torch.where(draw < 0.85, frames // 2, 2 + (other * (frames - 3)).long())
+    scattered = torch.rand(count, frames, generator=generator, device=device) < 0.4
+    mask = (draw >= 0.70) & (draw < 0.97) & (frame == 0)
+    mask |= (draw >= 0.80) & (draw < 0.90) & (frame < length)
+    mask |= (draw >= 0.90) & (draw < 0.97) & (frame == frames - 1)
+    mask |= (draw >= 0.97) & scattered
+    known: Tensor = mask.float()
+    return known

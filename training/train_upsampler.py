@@ -1,178 +1,155 @@
 """Trains the upsamplers: clean renders are the target, noised, blurred or base-made low-resolution clips the input.
 
-What the base model makes is not what the renderer draws, so half of the inputs are clips that were noised to some t
-and brought back by the base in two steps: the upsampler learns to mend the base's own faults.
+What the base model makes is not what the renderer draws, so over half of the inputs are clips that were noised to some
+t and brought back by the base in two steps: the upsampler learns to mend the base's own faults.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from core_cloud.models.pocket import BaseTransformer
-from core_cloud.models.upsampler import (
-    SCALE,
+from core_cloud.models.enlarge import (
+    HIGH,
+    LOW,
     FrameDoubler,
     SharpenerParams,
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
-from training.data import HIGH_FRAMES, LOW_SIZE, Dataset, to_unit
+from core_cloud.models.video import BaseTransformer
+from training.data import HIGH_FRAMES, Dataset, to_unit
+from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
 from training.flow import noised
-from training.train import Average
 from training.world import render
 
 MAX_LEVEL = 0.3  # standard deviation of the noise added to the input, on the [-1, 1] scale
-CROP = 16  # low-resolution pixels along each side of a training crop
-Report = Callable[[float, int, float], None]
+CROP = 24  # low-resolution pixels along each side of a training crop
+STRIDE = 3  # crops start at multiples of this, where low and high pixels meet
+SHARE_MADE = 0.6  # of the inputs that the base made
+DOUBLER_CROP = 48
 
 
-def render_high(data: Dataset, count: int, path: Path, size: int = SCALE * LOW_SIZE) -> NDArray[np.uint8]:
-    """Frames of the first `count` scenes at full size, (count, 24, size, size, 3) uint8, kept on disk."""
+@dataclass(frozen=True, slots=True)
+class UpsamplerSettings:
+    """A run of an upsampler: steps, batch in crops, rate at the start."""
+
+    steps: Steps
+    batch: int = 8
+    rate: float = 1e-3
+    device: str = "cpu"
+    seed: int = 0
+
+
+def render_high(data: Dataset, count: int, path: Path) -> Tensor:
+    """Frames of the first `count` scenes at full size, (count, 24, 128, 128, 3) uint8, kept on disk."""
     if not path.exists() or len(np.load(path, mmap_mode="r")) < count:
         scratch = path.with_suffix(".part.npy")
-        high = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=(count, HIGH_FRAMES, size, size, 3))
+        shape = (count, HIGH_FRAMES, HIGH, HIGH, 3)
+        high = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=shape)
         for start in range(0, count, 16):
-            high[start : start + 16] = render(
-                data.scenes.take(slice(start, min(start + 16, count))), HIGH_FRAMES, size, size
-            ).numpy()
+            rows = slice(start, min(start + 16, count))
+            high[rows] = render(data.scenes.take(rows), HIGH_FRAMES, HIGH, HIGH).clip.cpu().numpy()
         high.flush()
         scratch.replace(path)
-    kept: NDArray[np.uint8] = np.load(path, mmap_mode="r")[:count]
-    return kept
+    return torch.from_numpy(np.load(path, mmap_mode="c")[:count])
 
 
 @torch.no_grad()
-def reconstructions(
-    base: BaseTransformer, data: Dataset, count: int, seed: int, device: str = "cpu"
-) -> NDArray[np.uint8]:
-    """What the base makes of the first `count` clips, noised to t in [0.35, 0.85]: (count, 8, 32, 32, 3) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    base = base.to(device)
-    out = np.empty((count, *data.clips.shape[1:]), dtype=np.uint8)
-    for start in range(0, count, 16):
-        rows = np.arange(start, min(start + 16, count))
-        clip, text = data.frames(rows, device), data.text(rows, device)
-        t = (torch.rand(len(rows), generator=generator) * 0.5 + 0.35).to(device)
-        noise = torch.randn(clip.shape, generator=generator).to(device)
+def reconstructions(base: BaseTransformer, data: Dataset, count: int, seed: int, device: str = "cpu") -> Tensor:
+    """What the base makes of the first `count` clips, noised to t in [0.3, 0.85]: (count, 8, 48, 48, 3) uint8."""
+    base = base.to(device).eval()
+    out = torch.empty(count, *data.clips.shape[1:], dtype=torch.uint8)
+    for start in range(0, count, 32):
+        generator = step_generator(seed, start, device)
+        rows = torch.arange(start, min(start + 32, count), device=data.clips.device)
+        clip, slots = data.frames(rows), data.text(rows, torch.zeros_like(rows))
+        none = torch.zeros(clip.shape[:2], device=device)
+        keep = torch.ones(len(rows), device=device)
+        t = torch.rand(len(rows), generator=generator, device=device) * 0.55 + 0.3
+        noise = torch.randn(clip.shape, generator=generator, device=device)
         z = noised(clip, noise, t)
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-            first = base(z, t, *text).float()  # (B, 8, 32, 32, 3)
-            later = t + (1 - t) * 0.5
-            share = ((later - t) / (1 - t))[:, None, None, None, None]
-            made = base(z + share * (first - z), later, *text).float()
-        out[rows] = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+            first = base(z, t, slots, keep, clip, none)[0].float()  # (B, 8, 48, 48, 3)
+            z = z + 0.5 * (first - z)
+            made = base(z, t + (1 - t) * 0.5, slots, keep, clip, none)[0].float()
+        out[start : start + len(rows)] = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
     return out
 
 
 def upsampler_batch(
-    data: Dataset, high: NDArray[np.uint8], made: NDArray[np.uint8] | None, batch: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Random crops: low (B, 8, c, c, 3) with noise, level (B,), tokens, mask, target (B, 24, 4c, 4c, 3)."""
-    rows = np.sort(rng.choice(len(high), batch, replace=False))
-    top, left = rng.integers(0, LOW_SIZE - CROP + 1, 2)
-    source = np.asarray(data.clips[rows])
-    if made is not None:
-        source = np.where(rng.random(batch)[:, None, None, None, None] < 0.6, made[rows], source)
-    low = to_unit(torch.from_numpy(source[:, :, top : top + CROP, left : left + CROP].copy()))
-    y, x, side = top * SCALE, left * SCALE, CROP * SCALE
-    target = to_unit(torch.from_numpy(high[rows][:, :, y : y + side, x : x + side].copy()))
-    level = torch.from_numpy(rng.random(batch).astype(np.float32)).square() * MAX_LEVEL
-    noise = torch.from_numpy(rng.standard_normal(low.shape, dtype=np.float32))
-    tokens, mask, _ = data.text(rows)
-    return low + level[:, None, None, None, None] * noise, level, tokens, mask, target
+    data: Dataset, high: Tensor, made: Tensor, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Random crops: low (B, 8, c, c, 3) with noise, level (B,), slots, target (B, 24, 8c/3, 8c/3, 3)."""
+    device = generator.device
+    count = len(rows)
+    places = (LOW - CROP) // STRIDE + 1
+    top, left = (torch.randint(0, places, (2,), generator=generator, device=device) * STRIDE).tolist()
+    window = (slice(top, top + CROP), slice(left, left + CROP))
+    from_base = torch.rand(count, 1, 1, 1, 1, generator=generator, device=device) < SHARE_MADE
+    clean, mended = (part[rows][:, :, *window].to(device) for part in (data.clips, made))
+    low = to_unit(torch.where(from_base, mended, clean))
+    y, x, side = top * HIGH // LOW, left * HIGH // LOW, CROP * HIGH // LOW
+    target = to_unit(high[rows][:, :, y : y + side, x : x + side].to(device))
+    level = torch.rand(count, generator=generator, device=device).square() * MAX_LEVEL
+    noise = torch.randn(low.shape, generator=generator, device=device)
+    slots = data.text(rows, torch.zeros_like(rows)).to(device)
+    return low + level[:, None, None, None, None] * noise, level, slots, target
 
 
 def train_upsampler(
     model: SpaceTimeUpsampler,
     data: Dataset,
-    high: NDArray[np.uint8],
-    made: NDArray[np.uint8] | None,
+    high: Tensor,
+    made: Tensor,
     path: Path,
-    minutes: float,
+    settings: UpsamplerSettings,
     report: Report,
-    batch: int = 8,
-    rate: float = 1e-3,
-    device: str = "cpu",
 ) -> None:
-    """Fit with an L1 loss until the minutes are spent; the averaged weights go to `path`."""
-    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    rng = np.random.default_rng(int(minutes * 1000))
+    """Fit with an L1 loss."""
+    s = settings
+    model.to(device=s.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
-    def loss() -> Tensor:
-        parts = upsampler_batch(data, high, made, batch, rng)
-        low, level, tokens, mask, target = (part.to(device) for part in parts)
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-            out = model(low, level, tokens, mask)
-        error: Tensor = (out.float() - target).abs().mean()
-        return error
+    def loss_at(step: int) -> Tensor:
+        rows = batch_rows(len(high), s.batch, step, s.seed)
+        low, level, slots, target = upsampler_batch(data, high, made, rows, step_generator(s.seed, step, s.device))
+        with torch.autocast(s.device.split(":")[0], dtype=torch.bfloat16):
+            out = model(low, level, slots)
+        loss: Tensor = (out.float() - target).abs().mean()
+        return loss
 
-    _fit(model, loss, asdict(model.params), path, minutes, rate, report)
+    plan = FitSettings(s.steps, s.rate, ema=0.995, warm_steps=30, device=s.device)
+    fit(model, loss_at, path, plan, asdict(model.params), report)
 
 
 def train_doubler(
-    model: FrameDoubler,
-    frames: NDArray[np.uint8],
-    target: NDArray[np.uint8],
-    path: Path,
-    minutes: float,
-    report: Report,
-    batch: int = 8,
-    rate: float = 1e-3,
-    device: str = "cpu",
+    model: FrameDoubler, frames: Tensor, target: Tensor, path: Path, settings: UpsamplerSettings, report: Report
 ) -> None:
-    """Fit frames (N, H, W, 3) to target (N, 2H, 2W, 3), both uint8, on crops of 48 pixels, with an L1 loss."""
-    rng = np.random.default_rng(0)
-    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    """Fit frames (N, H, W, 3) to target (N, 2H, 2W, 3), both uint8, on crops, with an L1 loss."""
+    s = settings
+    model.to(device=s.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
-    def loss() -> Tensor:
-        rows = np.sort(rng.choice(len(frames), batch, replace=False))
-        y, x = (int(v) for v in rng.integers(0, frames.shape[1] - 48 + 1, 2))
-        low = to_unit(torch.from_numpy(frames[rows, y : y + 48, x : x + 48].copy())).to(device)
-        wanted = to_unit(torch.from_numpy(target[rows, 2 * y : 2 * y + 96, 2 * x : 2 * x + 96].copy())).to(device)
-        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+    def loss_at(step: int) -> Tensor:
+        rows = batch_rows(len(frames), s.batch, step, s.seed)
+        generator = step_generator(s.seed, step, "cpu")
+        y, x = torch.randint(0, frames.shape[1] - DOUBLER_CROP + 1, (2,), generator=generator).tolist()
+        c = DOUBLER_CROP
+        low = to_unit(frames[rows][:, y : y + c, x : x + c].to(s.device))
+        wanted = to_unit(target[rows][:, 2 * y : 2 * (y + c), 2 * x : 2 * (x + c)].to(s.device))
+        with torch.autocast(s.device.split(":")[0], dtype=torch.bfloat16):
             out = model(low)
-        error: Tensor = (out.float() - wanted).abs().mean()
-        return error
+        loss: Tensor = (out.float() - wanted).abs().mean()
+        return loss
 
-    _fit(model, loss, asdict(model.params), path, minutes, rate, report)
-
-
-def _fit(
-    model: nn.Module,
-    loss_of_batch: Callable[[], Tensor],
-    params: dict[str, int],
-    path: Path,
-    minutes: float,
-    rate: float,
-    report: Report,
-) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
-    average, started, steps, recent = Average(model, 0.995), time.monotonic(), 0, 0.0
-    while (spent := (time.monotonic() - started) / 60) < minutes:
-        factor = min(1.0, (steps + 1) / 30) * min(1.0, max(0.02, (1 - spent / minutes) / 0.6))
-        optimiser.param_groups[0]["lr"] = rate * factor
-        loss = loss_of_batch()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        steps += 1
-        average.update(model, steps)
-        recent = loss.item() if steps == 1 else 0.95 * recent + 0.05 * loss.item()
-        if steps % 20 == 0:
-            report(spent, steps, recent)
-    torch.save({"ema": average.values, "params": params, "steps": steps, "loss": recent}, path)
+    plan = FitSettings(s.steps, s.rate, ema=0.995, warm_steps=30, device=s.device)
+    fit(model, loss_at, path, plan, asdict(model.params), report)
 
 
 def load_upsampler(path: Path) -> SpaceTimeUpsampler:
     """The averaged space-time upsampler of a checkpoint, in evaluation mode."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     model = SpaceTimeUpsampler(UpsamplerParams(**state["params"]))
     model.load_state_dict(state["ema"])
     return model.eval()
@@ -180,34 +157,28 @@ def load_upsampler(path: Path) -> SpaceTimeUpsampler:
 
 def load_doubler(path: Path) -> FrameDoubler:
     """The averaged frame doubler of a checkpoint, in evaluation mode."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     model = FrameDoubler(SharpenerParams(**state["params"]))
     model.load_state_dict(state["ema"])
     return model.eval()
 
 
-def grow_upsampler(model: SpaceTimeUpsampler, depth: int) -> SpaceTimeUpsampler:
-    """A deeper copy that computes the same function: appended blocks add nothing at first."""
-    deeper = SpaceTimeUpsampler(UpsamplerParams(**{**asdict(model.params), "depth": depth}))
-    deeper.load_state_dict(model.state_dict(), strict=False)
-    for block in list(deeper.blocks)[model.params.depth :]:
-        nn.init.zeros_(block.second.bias)  # type: ignore[arg-type, union-attr]
-    return deeper
-
-
 @torch.no_grad()
-def doubling_pairs(upsampler: SpaceTimeUpsampler, data: Dataset, count: int) -> tuple[NDArray[np.uint8], ...]:
+def doubling_pairs(
+    upsampler: SpaceTimeUpsampler, data: Dataset, count: int, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Frames the upsampler makes of the last `count` clips and the same instants rendered at twice the size.
 
     Two frames per clip: (2 count, 128, 128, 3) and (2 count, 256, 256, 3), uint8.
     """
+    upsampler = upsampler.to(device)
     made, wanted = [], []
     for row in range(len(data) - count, len(data)):
-        rows = np.asarray([row])
-        tokens, mask, _ = data.text(rows)
-        high = upsampler(data.frames(rows), torch.full((1,), 0.05), tokens, mask)[0]  # (24, 128, 128, 3)
+        rows = torch.tensor([row], device=data.clips.device)
+        slots = data.text(rows, torch.zeros_like(rows)).to(device)
+        high = upsampler(data.frames(rows).to(device), torch.full((1,), 0.05, device=device), slots)[0]
         picks = [(row * 5) % HIGH_FRAMES, (row * 5 + 13) % HIGH_FRAMES]
-        made.append(((high[picks].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        made.append(((high[picks].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu())
         scene = data.scenes.take(slice(row, row + 1))
-        wanted.append(render(scene, HIGH_FRAMES, 2 * high.shape[1], 2 * high.shape[2], only=picks)[0])
-    return torch.cat(made).numpy(), torch.cat(wanted).numpy()
+        wanted.append(render(scene, HIGH_FRAMES, 2 * HIGH, 2 * HIGH, only=picks).clip[0].cpu())
+    return torch.cat(made), torch.cat(wanted)

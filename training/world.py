@@ -1,245 +1,234 @@
-"""Renderer of the Pocket world: attributes and a seed become clips of any size, anti-aliased and vectorised.
+"""Renderer of the Pocket world: scenes and a seed become clips of any size and length, with their ground truth.
 
-Shapes are signed distance fields (negative inside), so every size shows the same scene; coverage falls from one to
-zero over one pixel. Frames are sampled at the middle of their interval, so frame i of an 8-frame clip shows the
-same instant as frame 3i+1 of the 24-frame clip of the same scene.
+Everything is in frame widths and clip times, so every size and length shows the same scene; edges are anti-aliased
+over one pixel. Frames are sampled at the middle of their interval, so frame i of an 8-frame clip shows the same
+instant as frame 3i+1 of the 24-frame clip of the same scene. The camera moves the background alone: objects keep
+their place in the picture, as with a camera that follows them, so that "moves left" stays true under a pan.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from training.grammar import BACKGROUNDS, MOTIONS, SHAPES, Attributes
+from training import backdrops, shapes
+from training.grammar import (
+    BACKGROUNDS,
+    CAMERAS,
+    COLOURS,
+    LIGHTINGS,
+    MAX_OBJECTS,
+    MOTIONS,
+    SHAPES,
+    TEXTURES,
+    Scene,
+)
 
 PALETTE = torch.tensor(
     [
         [0.90, 0.08, 0.10],  # red
         [1.00, 0.50, 0.02],  # orange
         [1.00, 0.90, 0.05],  # yellow
-        [0.10, 0.80, 0.15],  # green
+        [0.10, 0.75, 0.15],  # green
         [0.05, 0.88, 0.92],  # cyan
         [0.10, 0.20, 0.95],  # blue
         [0.55, 0.10, 0.80],  # purple
         [1.00, 0.45, 0.75],  # pink
+        [0.45, 0.24, 0.08],  # brown
         [0.98, 0.98, 0.98],  # white
+        [0.52, 0.53, 0.55],  # grey
+        [0.04, 0.04, 0.05],  # black
     ]
 )
-RADIUS = torch.tensor([0.155, 0.195, 0.235])  # of the frame's width, by SIZES
-JITTERS = 6  # uniform numbers in [0, 1) per scene: position, background details
-WANDER = 0.06  # full range of a scene's random offset, of the frame's width
-_TRAVEL = 0.22  # half the path of a straight motion, of the frame's width
+RADIUS = torch.tensor([0.14, 0.19, 0.25])  # of the frame's width, by SIZES, for one object
+CROWD = torch.tensor([1.0, 0.78, 0.66])  # factor on radii by number of objects
+_SPREAD = torch.tensor([0.0, 0.235, 0.27])  # distance of the objects' homes from the middle, by number
+_TRAVEL = torch.tensor([0.22, 0.15, 0.12])  # half the path of a straight motion, by number
+_OBJECT_LIGHT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.87, 0.76], [0.60, 0.65, 0.86]])
+_WORLD_LIGHT = torch.tensor([[1.0, 1.0, 1.0], [0.92, 0.66, 0.52], [0.30, 0.34, 0.55]])
+_WORLD_GLOW = torch.tensor([[0.0, 0.0, 0.0], [0.10, 0.02, 0.06], [0.0, 0.0, 0.03]])
+JITTERS = 12  # uniform numbers in [0, 1) per scene; `_*_JITTER` say which is which
+_HOME_JITTER, _TURN_JITTER, _PHASE_JITTER, _BACKDROP_JITTER = slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 10)
+WANDER = 0.16  # full range of the random offset of the middle, of the frame's width
 
 
 @dataclass(frozen=True, slots=True)
 class SceneBatch:
-    """Ground truth of B scenes: `labels` (B, 5) int64 in the order of Attributes.indices, `jitter` (B, JITTERS)."""
+    """Ground truth of B scenes.
 
-    labels: Tensor
+    things: (B, MAX_OBJECTS, 5) int64 in the order of OBJECT_ATTRIBUTES, -1 where there is no object; setting: (B, 3)
+    int64 in the order of SCENE_ATTRIBUTES; jitter: (B, JITTERS) float32, what the caption leaves to the seed.
+    """
+
+    things: Tensor
+    setting: Tensor
     jitter: Tensor
 
     def __len__(self) -> int:
-        return int(self.labels.shape[0])
+        return int(self.setting.shape[0])
 
-    def take(self, rows: slice) -> "SceneBatch":
+    @property
+    def counts(self) -> Tensor:
+        """Objects per scene, (B,) int64."""
+        return (self.things[:, :, 0] >= 0).sum(1)
+
+    def take(self, rows: slice | Tensor) -> "SceneBatch":
         """The scenes of these rows."""
-        return SceneBatch(self.labels[rows], self.jitter[rows])
+        return SceneBatch(self.things[rows], self.setting[rows], self.jitter[rows])
+
+    def to(self, device: str) -> "SceneBatch":
+        """The same on a device."""
+        return SceneBatch(self.things.to(device), self.setting.to(device), self.jitter.to(device))
 
 
-def scene_batch(scenes: Sequence[Attributes], seed: int, device: str = "cpu") -> SceneBatch:
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where the objects are: centres x, y and radius in frame widths, angle in radians; each (B, MAX_OBJECTS, T)."""
+
+    x: Tensor
+    y: Tensor
+    radius: Tensor
+    angle: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """clip: (B, T, H, W, 3) uint8, sRGB; masks: (B, MAX_OBJECTS, T, H, W) float32, each object's visible share."""
+
+    clip: Tensor
+    masks: Tensor
+
+
+def scene_batch(scenes: Sequence[Scene], seed: int, device: str = "cpu") -> SceneBatch:
     """Attach seeded jitter to the scenes; the same seed and length give the same batch on every device."""
     generator = torch.Generator().manual_seed(seed)
     jitter = torch.rand(len(scenes), JITTERS, generator=generator)
-    labels = torch.tensor([scene.indices() for scene in scenes], dtype=torch.long)
-    return SceneBatch(labels.to(device), jitter.to(device))
+    things = torch.full((len(scenes), MAX_OBJECTS, 5), -1, dtype=torch.long)
+    for row, scene in enumerate(scenes):
+        things[row, : len(scene.things)] = torch.tensor([thing.indices() for thing in scene.things])
+    setting = torch.tensor([scene.indices() for scene in scenes], dtype=torch.long)
+    return SceneBatch(things.to(device), setting.to(device), jitter.to(device))
 
 
-def _circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.hypot(x, y) - 0.95
+def clip_times(frames: int, device: str = "cpu") -> Tensor:
+    """Instants of the frames of a clip, (T,) in (0, 1)."""
+    return (torch.arange(frames, device=device) + 0.5) / frames
 
 
-def _square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.82
-
-
-def _triangle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(y - 0.15, x.abs() * 0.866 - (y - 0.15) * 0.5) - 0.6
-
-
-def _star(x: Tensor, y: Tensor) -> Tensor:
-    outer, inner, half = 1.12, 0.48, math.pi / 5
-    radius = torch.hypot(x, y)
-    angle = torch.atan2(x, -y)
-    folded = torch.remainder(angle + half, 2 * half) - half
-    along, across = radius * folded.cos(), radius * folded.sin().abs()
-    # Edge from the tip (outer, 0) to the notch (inner cos, inner sin).
-    edge_x, edge_y = inner * math.cos(half) - outer, inner * math.sin(half)
-    length = math.hypot(edge_x, edge_y)
-    return ((along - outer) * edge_y - across * edge_x) / length
-
-
-def _heart(x: Tensor, y: Tensor) -> Tensor:
-    arm, centre = 0.86, 0.12
-    tip = (x.abs() + (y - centre).abs() - arm) * 0.7071
-    lobe = torch.hypot(x.abs() - arm / 2, y - centre + arm / 2) - arm * 0.7071
-    return torch.minimum(tip, lobe)
-
-
-def _diamond(x: Tensor, y: Tensor) -> Tensor:
-    return (x.abs() / 0.72 + y.abs() / 1.12 - 1.0) * 0.605
-
-
-def _cross(x: Tensor, y: Tensor) -> Tensor:
-    a, b = x.abs(), y.abs()
-    return torch.minimum(torch.maximum(a - 1.0, b - 0.35), torch.maximum(a - 0.35, b - 1.0))
-
-
-def _ring(x: Tensor, y: Tensor) -> Tensor:
-    return (torch.hypot(x, y) - 0.74).abs() - 0.26
-
-
-_SHAPE_FIELDS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
-    _circle,
-    _square,
-    _triangle,
-    _star,
-    _heart,
-    _diamond,
-    _cross,
-    _ring,
-)
-
-
-def trajectory(scenes: SceneBatch, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre x, centre y and radius (each (B, T), in frame widths) at clip times tau (T,) in [0, 1]."""
-    motion = scenes.labels[:, 3:4]  # (B, 1)
-    wander = (scenes.jitter[:, :2] - 0.5) * WANDER  # (B, 2)
-    tau = tau[None, :]
-    path = _TRAVEL * (1 - 2 * tau)  # (1, T): + to - over the clip
-    spin = 2 * math.pi * (tau + 0.1 * scenes.jitter[:, 2:3])
-    hop = 0.18 - 0.36 * torch.sin(2 * math.pi * tau).abs()
-    zero = torch.zeros_like(path)
+def trajectory(scenes: SceneBatch, tau: Tensor) -> Path:
+    """Path of every object at clip times tau (T,); rows without an object hold values without meaning."""
+    device = tau.device
+    tau = tau[None, None, :]
+    which = scenes.counts - 1  # (B,)
+    travel = _TRAVEL.to(device)[which][:, None, None]  # (B, 1, 1)
+    slot = torch.arange(MAX_OBJECTS, device=device)[None, :]
+    turn = 2 * math.pi * (scenes.jitter[:, _TURN_JITTER] + slot / (which[:, None] + 1))  # (B, K)
+    middle = 0.5 + (scenes.jitter[:, _HOME_JITTER] - 0.5) * WANDER  # (B, 2)
+    spread = _SPREAD.to(device)[which][:, None]
+    home_x, home_y = middle[:, :1] + spread * turn.cos(), middle[:, 1:] + spread * turn.sin()
+    motion = scenes.things[:, :, 4, None]  # (B, K, 1)
+    path = travel * (2 * tau - 1)  # (B, 1, T), from - to +
+    phase = 2 * math.pi * (tau + scenes.jitter[:, _PHASE_JITTER, None])  # (B, K, T)
+    hop = 0.75 * travel * (1 - 2 * torch.sin(2 * math.pi * tau).abs())
+    weave = 0.5 * travel * (2 / math.pi) * torch.asin(torch.sin(4 * math.pi * tau))
+    zero = torch.zeros_like(phase)
+    circle_x, circle_y = 0.75 * travel * phase.cos(), 0.75 * travel * phase.sin()
 
     def chosen(table: dict[str, Tensor], default: Tensor) -> Tensor:
-        out = default.expand(len(scenes), -1)
+        out = default
         for name, value in table.items():
             out = torch.where(motion == MOTIONS.index(name), value, out)
         return out
 
-    dx = chosen({"left": path, "right": -path, "orbit": 0.2 * spin.cos()}, zero)
-    dy = chosen({"up": path, "down": -path, "orbit": 0.2 * spin.sin(), "bounce": hop}, zero)
-    swell = chosen({"grow": 0.5 + 0.8 * tau, "shrink": 1.3 - 0.8 * tau}, zero + 1)
-    radius = RADIUS.to(tau.device)[scenes.labels[:, 2]][:, None] * swell
-    return 0.5 + wander[:, :1] + dx, 0.5 + wander[:, 1:] + dy, radius
+    dx = {"left": -path, "right": path, "diagonal-up": path, "diagonal-down": path, "zigzag": path}
+    dy = {"up": -path, "down": path, "diagonal-up": -path, "diagonal-down": path, "zigzag": weave, "bounce": hop}
+    dx |= {"clockwise": circle_x, "anticlockwise": circle_x}
+    dy |= {"clockwise": circle_y, "anticlockwise": -circle_y}
+    swell = chosen({"grow": 0.55 + 0.8 * tau, "shrink": 1.35 - 0.8 * tau}, zero + 1)
+    size = scenes.things[:, :, 2].clamp(min=0)
+    radius = (RADIUS.to(device)[size] * CROWD.to(device)[which][:, None])[:, :, None] * swell
+    return Path(
+        x=home_x[:, :, None] + chosen(dx, zero),
+        y=home_y[:, :, None] + chosen(dy, zero),
+        radius=radius,
+        angle=chosen({"spin": math.pi * tau}, zero),
+    )
 
 
-def _mix(low: Tensor, high: Tensor, amount: Tensor) -> Tensor:
-    """Blend colours (..., 3) by amount (...)."""
-    return low + (high - low) * amount[..., None].clamp(0, 1)
-
-
-def _rgb(red: float, green: float, blue: float, like: Tensor) -> Tensor:
-    return torch.tensor([red, green, blue], device=like.device)
-
-
-def _sunset(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    top, middle, low = _rgb(0.28, 0.10, 0.42, u), _rgb(0.93, 0.38, 0.30, u), _rgb(1.0, 0.78, 0.38, u)
-    sky = _mix(_mix(top, middle, v * 1.9), low, (v - 0.5) * 2.6)
-    hill = 0.88 + 0.03 * torch.sin(7 * u + 3.0 * jitter[..., 3])
-    return _mix(sky, _rgb(0.20, 0.08, 0.18, u), (v - hill) * 60)
-
-
-def _night(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.01, 0.02, 0.10, u), _rgb(0.07, 0.10, 0.30, u), v)
-    glow = torch.zeros_like(u * v)
-    for k in range(12):
-        x = (0.13 + 0.618034 * k + 0.02 * jitter[..., 3]) % 1.0
-        y = (0.07 + 0.381966 * k * k * 0.73 + 0.02 * jitter[..., 4]) % 1.0
-        glow = torch.maximum(glow, 1.6 - torch.hypot(u - x, v - y) * 80)
-    return _mix(sky, _rgb(0.95, 0.95, 0.85, u), glow)
-
-
-def _sea(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.50, 0.75, 0.95, u), _rgb(0.85, 0.93, 0.98, u), v * 2.2)
-    wave = torch.sin(2 * math.pi * (5 * v * v + 0.8 * u - tau + jitter[..., 3]))
-    water = _mix(_rgb(0.04, 0.30, 0.50, u), _rgb(0.10, 0.48, 0.66, u), 0.5 + 0.5 * wave)
-    return _mix(sky, water, (v - 0.42) * 60)
-
-
-def _forest(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.70, 0.84, 0.74, u), _rgb(0.52, 0.70, 0.52, u), v)
-    for count, height, red, green, blue in ((5.0, 0.25, 0.24, 0.44, 0.26), (4.0, 0.5, 0.08, 0.25, 0.12)):
-        cell = torch.remainder(u * count + 0.5 * jitter[..., 3] + height * 3, 1.0)
-        edge = height + 0.3 * (cell - 0.5).abs() * 2
-        sky = _mix(sky, _rgb(red, green, blue, u), (v - edge) * 40)
-    return sky
-
-
-def _desert(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.45, 0.72, 0.92, u), _rgb(0.95, 0.88, 0.72, u), v * 2.4)
-    far = 0.45 + 0.06 * torch.sin(6.3 * (u + 0.5 * jitter[..., 3]))
-    near = 0.68 + 0.08 * torch.sin(5.0 * u + 3.0 * jitter[..., 4])
-    sand = _mix(sky, _rgb(0.88, 0.72, 0.45, u), (v - far) * 60)
-    return _mix(sand, _rgb(0.76, 0.56, 0.32, u), (v - near) * 60)
-
-
-def _mountains(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.55, 0.68, 0.85, u), _rgb(0.80, 0.87, 0.94, u), v * 1.5)
-    cell = torch.remainder(u * 2.0 + 0.5 * jitter[..., 3], 1.0)
-    ridge = 0.22 + 0.75 * (cell - 0.5).abs()
-    rock = _mix(sky, _rgb(0.40, 0.43, 0.52, u), (v - ridge) * 60)
-    snow = (v - ridge) * 60 * ((0.44 - v) * 60).clamp(0, 1)
-    return _mix(rock, _rgb(0.90, 0.93, 0.97, u), snow.clamp(0, 1))
-
-
-def _city(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    sky = _mix(_rgb(0.36, 0.38, 0.55, u), _rgb(0.75, 0.62, 0.64, u), v * 1.4)
-    place = u * 6 + 0.25 + 0.1 * jitter[..., 3]
-    block = torch.floor(place)
-    roof = 0.52 + 0.32 * torch.sin(block * 2.4) * torch.cos(block * 1.1)
-    tower = ((v - roof) * 60).clamp(0, 1)
-    gap = ((torch.remainder(place, 1.0) - 0.5).abs() < 0.44).float()
-    walls = _mix(sky, _rgb(0.16, 0.17, 0.24, u), tower * gap + tower * (1 - gap) * 0.6)
-    lit = (torch.remainder(place * 2, 1.0) > 0.4) & (torch.remainder(v * 12, 1.0) > 0.55) & (v > roof + 0.05)
-    return _mix(walls, _rgb(0.93, 0.80, 0.40, u), lit.float() * gap * 0.8)
-
-
-def _plain(u: Tensor, v: Tensor, tau: Tensor, jitter: Tensor) -> Tensor:
-    return _mix(_rgb(0.62, 0.63, 0.65, u), _rgb(0.50, 0.51, 0.53, u), v + 0 * u)
-
-
-_BACKDROPS = (_sunset, _night, _sea, _forest, _desert, _mountains, _city, _plain)
-assert len(_BACKDROPS) == len(BACKGROUNDS) and len(_SHAPE_FIELDS) == len(SHAPES)
-
-
-def render(scenes: SceneBatch, frames: int, height: int, width: int, only: Sequence[int] | None = None) -> Tensor:
-    """Draw every scene: (B, frames, height, width, 3) uint8, sRGB values, on the batch's device.
+def render(scenes: SceneBatch, frames: int, height: int, width: int, only: Sequence[int] | None = None) -> Rendering:
+    """Draw every scene on the batch's device.
 
     only: draw just these frames of the `frames` the clip has.
     """
-    device = scenes.labels.device
-    tau = (torch.arange(frames, device=device) + 0.5) / frames
+    device = scenes.jitter.device.type
+    tau = clip_times(frames, device)
     if only is not None:
         tau = tau[list(only)]
-        frames = len(only)
     u = ((torch.arange(width, device=device) + 0.5) / width)[None, None, None, :]
     v = ((torch.arange(height, device=device) + 0.5) / height)[None, None, :, None]
-    centre_x, centre_y, radius = (part[:, :, None, None] for part in trajectory(scenes, tau))
-    local_x, local_y = (u - centre_x) / radius, (v - centre_y) / radius  # (B, T, 1, W), (B, T, H, 1)
-    clip = torch.empty(len(scenes), frames, height, width, 3, device=device)
-    for index, backdrop in enumerate(_BACKDROPS):
-        rows = (scenes.labels[:, 4] == index).nonzero()[:, 0]
+    clip = _backdrop(scenes, u, v, tau)
+    light = _OBJECT_LIGHT.to(device)[scenes.setting[:, 2]]  # (B, 3)
+    path = trajectory(scenes, tau)
+    masks = torch.zeros(len(scenes), MAX_OBJECTS, len(tau), height, width, device=device)
+    for slot in range(MAX_OBJECTS):
+        rows = (scenes.things[:, slot, 0] >= 0).nonzero()[:, 0]
         if len(rows):
-            jitter = scenes.jitter[rows][:, None, None, None, :]
-            clip[rows] = backdrop(u, v, tau[None, :, None, None], jitter).expand(len(rows), frames, height, width, 3)
-    paint = PALETTE.to(device)[scenes.labels[:, 1]][:, None, None, None, :]  # (B, 1, 1, 1, 3)
-    for index, field in enumerate(_SHAPE_FIELDS):
-        rows = (scenes.labels[:, 0] == index).nonzero()[:, 0]
+            cover, second = _thing(scenes.take(rows), slot, path, rows, u, v)
+            paint = PALETTE.to(device)[scenes.things[rows, slot, 1]]  # (b, 3)
+            lit = light[rows][:, None, None, None, :]
+            first, other = (colour[:, None, None, None, :] for colour in (paint, contrast(paint)))
+            clip[rows] = backdrops.mix(clip[rows], backdrops.mix(first, other, second) * lit, cover)
+            masks[rows] *= (1 - cover)[:, None]
+            masks[rows, slot] = cover
+    return Rendering(clip=(clip.clamp(0, 1) * 255).round().to(torch.uint8), masks=masks)
+
+
+def contrast(paint: Tensor) -> Tensor:
+    """Colour of rims, stripes and dots on an object of this colour (..., 3): darker, or lighter on dark paint."""
+    luminance = (paint * paint.new_tensor([0.3, 0.59, 0.11])).sum(-1, keepdim=True)
+    return torch.where(luminance > 0.27, paint * 0.38, paint + 0.55 * (1 - paint))
+
+
+def _backdrop(scenes: SceneBatch, u: Tensor, v: Tensor, tau: Tensor) -> Tensor:
+    """Lit backgrounds (B, T, H, W, 3) seen by the moving camera."""
+    shape = (len(scenes), len(tau), v.shape[2], u.shape[3], 3)
+    clip = torch.empty(shape, device=u.device)
+    when = tau[None, :, None, None]
+    camera = scenes.setting[:, 1, None, None, None]  # (B, 1, 1, 1)
+    pan = torch.where(camera == CAMERAS.index("pan"), 0.3 * (when - 0.5), 0.0)
+    zoom = torch.where(camera == CAMERAS.index("zoom"), 1.0 + 0.5 * when, 1.0)
+    seen_u, seen_v = 0.5 + (u - 0.5) / zoom + pan, 0.5 + (v - 0.5) / zoom  # (B, T, 1, W), (B, T, H, 1)
+    for index, field in enumerate(backdrops.FIELDS):
+        rows = (scenes.setting[:, 0] == index).nonzero()[:, 0]
         if len(rows):
-            x, y = local_x[rows], local_y[rows]
-            cover = (0.5 - field(x, y) * radius[rows] * width).clamp(0, 1)  # (b, T, H, W)
-            shade = 1.0 - 0.16 * (y.clamp(-1, 1) + 1) / 2
-            clip[rows] = _mix(clip[rows], paint[rows] * shade[..., None], cover)
-    return (clip.clamp(0, 1) * 255).round().to(torch.uint8)
+            jitter = scenes.jitter[rows, _BACKDROP_JITTER][:, None, None, None, :]
+            clip[rows] = field(seen_u[rows], seen_v[rows], when, jitter)
+    lighting = scenes.setting[:, 2]
+    colour, glow = (table.to(u.device)[lighting][:, None, None, None, :] for table in (_WORLD_LIGHT, _WORLD_GLOW))
+    return clip * colour + glow
+
+
+def _thing(scenes: SceneBatch, slot: int, path: Path, rows: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Coverage of one object per scene, and the share of it in the contrasting colour; both (b, T, H, W)."""
+    x0, y0, radius, angle = (part[rows, slot][:, :, None, None] for part in (path.x, path.y, path.radius, path.angle))
+    right, down = (u - x0) / radius, (v - y0) / radius  # (b, T, 1, W), (b, T, H, 1)
+    x, y = right * angle.cos() + down * angle.sin(), down * angle.cos() - right * angle.sin()  # (b, T, H, W)
+    pixels = radius * u.shape[3]  # pixels per unit of the object's own coordinates
+    distance = torch.empty_like(x)
+    for index, field in enumerate(shapes.FIELDS):
+        chosen = (scenes.things[:, slot, 0] == index).nonzero()[:, 0]
+        if len(chosen):
+            distance[chosen] = field(x[chosen], y[chosen])
+    second = (0.5 + (distance + shapes.RIM) * pixels).clamp(0, 1)
+    for name, texture in (("striped", shapes.stripes), ("dotted", shapes.dots)):
+        chosen = (scenes.things[:, slot, 3] == TEXTURES.index(name)).nonzero()[:, 0]
+        if len(chosen):
+            pattern = (0.5 - texture(x[chosen], y[chosen]) * pixels[chosen]).clamp(0, 1)
+            second[chosen] = torch.maximum(second[chosen], pattern)
+    return (0.5 - distance * pixels).clamp(0, 1), second
+
+
+assert len(PALETTE) == len(COLOURS) and len(_WORLD_LIGHT) == len(LIGHTINGS)
+assert len(shapes.FIELDS) == len(SHAPES) and len(backdrops.FIELDS) == len(BACKGROUNDS)

@@ -1,4 +1,4 @@
-"""The path, the loss, and the networks around them."""
+"""The path, the loss, and what a training clip is given."""
 
 from typing import Any
 
@@ -6,34 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 
-from core_cloud.models.pocket import BaseParams, BaseTransformer  # noqa: E402
-from core_cloud.models.upsampler import (  # noqa: E402
-    FrameDoubler,
-    SharpenerParams,
-    SpaceTimeUpsampler,
-    UpsamplerParams,
-)
-from training.flow import noised, sample_t, velocity_loss  # noqa: E402
-from training.train import grow, rate_factor  # noqa: E402
-from training.train_upsampler import grow_upsampler  # noqa: E402
-
-SMALL = BaseParams(dim=64, depth=2, heads=1)
-
-
-def inputs(batch: int = 2) -> tuple[Any, ...]:
-    generator = torch.Generator().manual_seed(0)
-    clip = torch.randn(batch, 8, 32, 32, 3, generator=generator)
-    tokens = torch.randn(batch, 32, 384, generator=generator)
-    return clip, torch.full((batch,), 0.3), tokens, torch.ones(batch, 32), torch.randn(batch, 384, generator=generator)
-
-
-def shaken(model: Any) -> Any:
-    """Replace the zeros of the initialisation, so that every path carries signal."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.05 * torch.randn(value.shape, generator=generator))
-    return model.eval()
+from training.distil import DistilSettings, intervals, teacher_target  # noqa: E402
+from training.flow import known_frames, noised, sample_t, velocity_loss  # noqa: E402
 
 
 def test_the_path_starts_at_the_noise_and_ends_at_the_clip() -> None:
@@ -49,6 +23,16 @@ def test_a_perfect_prediction_has_no_loss_and_errors_near_the_clip_weigh_more() 
     assert velocity_loss(wrong, clip, torch.full((2,), 0.6)) > velocity_loss(wrong, clip, torch.full((2,), 0.1))
 
 
+def test_weighted_pixels_weigh_more() -> None:
+    clip = torch.zeros(1, 8, 4, 4, 3)
+    wrong = clip.clone()
+    wrong[:, :, :2] = 0.1
+    weight = torch.ones(1, 8, 4, 4, 1)
+    weight[:, :, :2] = 4.0
+    t = torch.tensor([0.3])
+    assert velocity_loss(wrong, clip, t, weight).item() == pytest.approx(4 * velocity_loss(wrong, clip, t).item())
+
+
 def test_times_lie_in_the_path_and_start_often_enough_at_noise() -> None:
     t = sample_t(4000, torch.Generator().manual_seed(0))
     assert t.min() == 0.0
@@ -56,44 +40,56 @@ def test_times_lie_in_the_path_and_start_often_enough_at_noise() -> None:
     assert 0.05 < float((t == 0).float().mean()) < 0.3
 
 
-def test_patches_survive_the_round_trip() -> None:
-    model, clip = BaseTransformer(SMALL), inputs()[0]
-    assert torch.equal(model.unpatchify(model.patchify(clip)), clip)
+def test_known_frames_are_those_of_the_tasks() -> None:
+    masks = known_frames(4000, 8, torch.Generator().manual_seed(0))
+    assert set(masks.flatten().tolist()) == {0.0, 1.0}
+    kinds = [tuple(int(value) for value in mask) for mask in masks]
+    none, first, ends = (0,) * 8, (1,) + (0,) * 7, (1, *(0,) * 6, 1)
+    half = (1,) * 4 + (0,) * 4
+    shares = {kind: kinds.count(kind) / 4000 for kind in (none, first, ends, half)}
+    assert shares[none] == pytest.approx(0.70, abs=0.03)
+    assert shares[first] == pytest.approx(0.10, abs=0.02)
+    assert shares[ends] == pytest.approx(0.07, abs=0.02)
+    assert shares[half] > 0.04
+    lengths = {sum(kind) for kind in kinds if kind[:2] == (1, 1) and kind == tuple(sorted(kind, reverse=True))}
+    assert lengths >= {2, 3, 4, 5, 6}
+    assert not any(kind == (1,) * 8 for kind in kinds if kind == tuple(sorted(kind, reverse=True)) and sum(kind) > 7)
 
 
-def test_without_text_the_words_do_not_matter_and_with_text_they_do() -> None:
-    model = shaken(BaseTransformer(SMALL))
-    clip, t, tokens, mask, pooled = inputs()
-    with torch.no_grad():
-        blind = model(clip, t, tokens, mask * 0, pooled)
-        assert torch.allclose(blind, model(clip, t, -tokens, mask * 0, -pooled), atol=1e-5)
-        told = model(clip, t, tokens, mask, pooled)
-        assert not torch.allclose(told, model(clip, t, -tokens, mask, pooled), atol=1e-3)
+def test_intervals_are_the_steps_of_the_schedules() -> None:
+    t, s = intervals(500, (4, 2, 1), torch.Generator().manual_seed(0))
+    pairs = set(zip(t.tolist(), s.tolist(), strict=True))
+    assert pairs == {(0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)}
 
 
-def test_a_grown_model_computes_the_same() -> None:
-    model = shaken(BaseTransformer(SMALL))
-    deeper = grow(model, 5).eval()
-    with torch.no_grad():
-        assert torch.allclose(model(*inputs()), deeper(*inputs()), atol=1e-5)
-    assert deeper.params.depth == 5
+def exact_teacher(clip: Any) -> Any:
+    """A teacher that always knows the clip, with or without text."""
+
+    def predict(z: Any, t: Any, slots: Any, keep: Any, known: Any, mask: Any) -> Any:
+        return clip.repeat(len(z) // len(clip), 1, 1, 1, 1), None
+
+    return predict
 
 
-def test_a_grown_upsampler_computes_the_same() -> None:
-    small = shaken(SpaceTimeUpsampler(UpsamplerParams(channels=16, depth=1)))
-    clip, level, tokens, mask, _ = inputs(1)
-    with torch.no_grad():
-        wanted = small(clip, level, tokens, mask)
-        assert wanted.shape == (1, 24, 128, 128, 3)
-        assert torch.allclose(wanted, grow_upsampler(small, 3)(clip, level, tokens, mask), atol=1e-5)
+def test_a_teacher_that_knows_the_clip_teaches_the_clip_for_every_interval() -> None:
+    clip = torch.rand(3, 8, 4, 4, 3) * 2 - 1
+    t, s = torch.tensor([0.0, 0.25, 0.5]), torch.tensor([1.0, 0.5, 1.0])
+    z = noised(clip, torch.randn_like(clip), t)
+    text = (torch.zeros(3, 4, 192), clip, torch.zeros(3, 8))
+    target = teacher_target(exact_teacher(clip), z, t, s, text, DistilSettings(steps=1, substeps=3))
+    assert torch.allclose(target, clip, atol=1e-4)
 
 
-def test_the_doubler_doubles() -> None:
-    assert FrameDoubler(SharpenerParams(channels=8, depth=1))(torch.zeros(2, 16, 16, 3)).shape == (2, 32, 32, 3)
+def test_guidance_is_taught_and_held_frames_are_kept() -> None:
+    told, untold = torch.full((1, 8, 2, 2, 3), 0.2), torch.full((1, 8, 2, 2, 3), 0.1)
 
+    def predict(z: Any, t: Any, slots: Any, keep: Any, known: Any, mask: Any) -> Any:
+        return torch.where(keep[:, None, None, None, None] > 0, told, untold), None
 
-def test_the_rate_warms_up_and_falls_over_the_second_half() -> None:
-    assert rate_factor(0.0, 40) < 0.1
-    assert rate_factor(10.0, 40) == 1.0
-    assert rate_factor(30.0, 40) == pytest.approx(0.5)
-    assert 0 < rate_factor(40.0, 40) < 0.05
+    known, mask = torch.full((1, 8, 2, 2, 3), -0.5), torch.zeros(1, 8)
+    mask[0, 0] = 1.0
+    z = torch.randn(1, 8, 2, 2, 3)
+    settings = DistilSettings(steps=1, guidance=3.0, substeps=1)
+    target = teacher_target(predict, z, torch.zeros(1), torch.ones(1), (torch.zeros(1, 4, 192), known, mask), settings)
+    assert target[0, 0].flatten().tolist() == pytest.approx([-0.5] * 12)
+    assert target[0, 1].flatten().tolist() == pytest.approx([0.4] * 12)

@@ -1,73 +1,177 @@
-"""What measures the models must itself be right: tracking, intervals, the opinion formula, weight storage."""
+"""What measures the models must itself be right: matching, agreement, distances, intervals, the opinion formula."""
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
-onnx = pytest.importorskip("onnx", reason="the training extra (onnx) is not installed")
 
-from core_cloud.models import torch_backend  # noqa: E402
-from core_cloud.models.upsampler import SpaceTimeUpsampler, UpsamplerParams  # noqa: E402
-from training import export  # noqa: E402
-from training.evaluate import Share, contact_sheet, mean_opinion, tracked_direction, wilson  # noqa: E402
-from training.grammar import BACKGROUNDS, COLOURS, Attributes  # noqa: E402
-from training.world import render, scene_batch  # noqa: E402
-
-
-@pytest.mark.parametrize("motion", ["left", "right", "up", "down"])
-def test_tracking_reads_the_direction_of_rendered_clips(motion: str) -> None:
-    scenes = [Attributes("star", colour, "big", motion, "plain") for colour in COLOURS if colour != "white"]
-    clips = render(scene_batch(scenes, 4), 24, 64, 64).numpy()
-    found = [tracked_direction(clip, scene.indices()[1]) for clip, scene in zip(clips, scenes, strict=True)]
-    assert found == [motion] * len(scenes)
+from training import evaluate, report  # noqa: E402
+from training.evaluate import Asked, asked  # noqa: E402
+from training.grammar import COLOURS, MAX_OBJECTS, Scene, Thing, held_out  # noqa: E402
+from training.judge import FRAMES, Judge, Seen, hard, judge_input  # noqa: E402
+from training.statistics import Figure, frechet, mean, share  # noqa: E402
+from training.train_judge import truth  # noqa: E402
+from training.world import clip_times, render, scene_batch, trajectory  # noqa: E402
 
 
-def test_tracking_survives_the_backgrounds() -> None:
-    scenes = [Attributes("circle", "red", "big", "left", background) for background in BACKGROUNDS]
-    clips = render(scene_batch(scenes, 4), 24, 64, 64).numpy()
-    hits = sum(tracked_direction(clip, 0) == "left" for clip in clips)
-    assert hits >= len(scenes) - 1
+def reading(scenes: list[Scene], seed: int = 0) -> Seen:
+    """What a judge without fault says of renders of the scenes."""
+    batch = scene_batch(scenes, seed)
+    path = trajectory(batch, clip_times(FRAMES))
+    tracks = torch.stack([path.x, path.y, path.radius], dim=-1)
+    there = (batch.things[:, :, 0] >= 0).float()
+    return Seen(batch.things.clone(), there, batch.setting.clone(), tracks, torch.randn(len(scenes), 16))
+
+
+ONE = [Scene((Thing("star", "red", "big", "dotted", "left"),), "sea", "pan", "night")]
+TWO = [Scene((Thing("star", "red", motion="left"), Thing("ring", "blue", motion="grow")), "snow")]
+
+
+def test_a_faultless_reading_is_all_right() -> None:
+    scenes = asked(40, 2, novel=None).scenes
+    figures = evaluate.accuracy(reading(scenes), scenes)
+    assert all(figure.value == 1.0 for figure in figures.values())
+    assert figures["shape"].n == 80
+    assert figures["background"].n == 40
+
+
+@pytest.mark.parametrize("column", range(5))
+def test_a_wrong_attribute_counts_against_that_attribute_and_all(column: int) -> None:
+    found = reading(ONE)
+    found.things[0, 0, column] = (found.things[0, 0, column] + 1) % 3
+    figures = evaluate.accuracy(found, ONE)
+    wrong = {name for name, figure in figures.items() if figure.value < 1.0}
+    assert wrong == {("shape", "colour", "size", "texture", "motion")[column], "all", "mean"}
+
+
+def test_swapped_objects_are_matched_by_what_they_are() -> None:
+    found = reading(TWO)
+    found.things[0, [0, 1]] = found.things[0, [1, 0]].clone()
+    assert evaluate.accuracy(found, TWO)["all"].value == 1.0
+    assert evaluate.matched(found, 0, TWO[0]) == [1, 0]
+
+
+def test_swapped_colours_are_not_forgiven() -> None:
+    found = reading(TWO)
+    found.things[0, [0, 1], 1] = found.things[0, [1, 0], 1].clone()
+    assert evaluate.accuracy(found, TWO)["all"].value == 0.0
+
+
+def test_a_missing_or_superfluous_object_counts() -> None:
+    for sure in ([1.0, 0.2, 0.0], [1.0, 1.0, 0.9]):
+        found = reading(TWO)
+        found.sure[0] = torch.tensor(sure)
+        figures = evaluate.accuracy(found, TWO)
+        assert (figures["count"].value, figures["all"].value) == (0.0, 0.0)
+
+
+def test_agreement_compares_two_clips_and_not_the_prompt() -> None:
+    before, after = reading(ONE), reading(ONE)
+    for found in (before, after):
+        found.things[0, 0, 0] = 6
+    figures = evaluate.agreement(before, after, ONE)
+    assert figures["kept"].value == 1.0
+    assert figures["track_3%"].value == 1.0
+    after.tracks[0, 0, :, 0] += 0.05
+    after.setting[0, 0] = 0
+    figures = evaluate.agreement(before, after, ONE)
+    assert figures["track"].value == pytest.approx(0.05, abs=1e-4)
+    assert (figures["track_3%"].value, figures["background"].value, figures["shape"].value) == (0.0, 0.0, 1.0)
+
+
+def test_a_rendered_path_has_no_trajectory_error_and_another_motion_has() -> None:
+    scenes = [Scene((Thing("circle", "red", motion=motion),)) for motion in ("left", "bounce", "zigzag", "clockwise")]
+    assert evaluate.trajectory_error(reading(scenes, seed=9), scenes).value < 0.02
+    other = [Scene((Thing("circle", "red", motion="right"),))] * 4
+    assert evaluate.trajectory_error(reading(scenes, seed=9), other).value > 0.05
+
+
+def test_flicker_is_zero_for_what_moves_evenly_and_high_for_noise() -> None:
+    ramp = np.broadcast_to(np.arange(24, dtype=np.uint8)[:, None, None, None] * 5, (24, 8, 8, 3))
+    noise = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3)).astype(np.uint8)
+    assert evaluate.flicker([ramp]).value == 0.0
+    assert evaluate.flicker([noise]).value > 50
+
+
+def test_the_distance_between_two_sets_of_one_distribution_is_small() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.standard_normal((2, 400, 20))
+    assert frechet(one, other, 8) < 0.3
+    assert frechet(one + 1.0, other, 8) > 2.0
+    assert frechet(one * 3.0, other, 8) > 2.0
+
+
+def test_diversity_is_a_share_of_the_renders_own() -> None:
+    real = reading(ONE * 4)
+    same = Seen(real.things, real.sure, real.setting, real.tracks, torch.zeros(4, 16))
+    assert evaluate.diversity([real], [real])["diversity"].value == pytest.approx(1.0)
+    assert evaluate.diversity([same], [real])["diversity"].value == 0.0
+
+
+def test_held_out_prompts_are_of_held_out_combinations_and_the_same_every_time() -> None:
+    one = asked(60, 1, novel=True)
+    assert all(held_out(scene) for scene in one.scenes)
+    assert one == asked(60, 1, novel=True)
+    assert asked(60, 1, novel=True, held=True).scenes == one.scenes
+    assert asked(60, 1, novel=True, held=True).prompts != one.prompts
+    assert isinstance(one.first(3), Asked)
+    assert len(one.first(3)) == 3
+
+
+def test_truth_is_keyed_by_colour() -> None:
+    batch = scene_batch(TWO, 0)
+    wanted = truth(batch)
+    red, blue = COLOURS.index("red"), COLOURS.index("blue")
+    assert wanted.present.nonzero().tolist() == [[0, red], [0, blue]]
+    assert wanted.things[0, blue].tolist() == list(TWO[0].things[1].indices())
+    path = trajectory(batch, clip_times(FRAMES))
+    assert torch.equal(wanted.tracks[0, blue, :, 0], path.x[0, 1])
+
+
+@pytest.mark.parametrize(("frames", "side"), [(8, 64), (24, 128), (24, 256)])
+def test_the_judge_sees_every_size_at_the_same_instants(frames: int, side: int) -> None:
+    batch = scene_batch(TWO, 0)
+    wanted = judge_input(render(batch, 8, 64, 64).clip)
+    seen = judge_input(render(batch, frames, side, side).clip)
+    assert seen.shape == (1, FRAMES, 64, 64, 3)
+    assert float((seen - wanted).abs().mean()) < 0.03
+
+
+def test_the_judge_reads_a_batch_into_fields_of_the_stated_shapes() -> None:
+    seen = hard(Judge().eval()(torch.zeros(2, FRAMES, 64, 64, 3)))
+    assert seen.things.shape == (2, MAX_OBJECTS, 5)
+    assert seen.tracks.shape == (2, MAX_OBJECTS, FRAMES, 3)
+    assert seen.setting.shape == (2, 3)
+    assert len({int(colour) for colour in seen.things[0, :, 1]}) == MAX_OBJECTS
 
 
 def test_the_interval_is_wilsons() -> None:
-    share = wilson(8, 10)
-    assert (share.value, share.n) == (0.8, 10)
-    assert share.low == pytest.approx(0.490, abs=2e-3)
-    assert share.high == pytest.approx(0.943, abs=2e-3)
-    assert wilson(0, 5).low == 0.0
-    assert wilson(5, 5).high == 1.0
+    found = share(8, 10)
+    assert (found.value, found.n) == (0.8, 10)
+    assert found.low == pytest.approx(0.490, abs=2e-3)
+    assert found.high == pytest.approx(0.943, abs=2e-3)
+    assert share(0, 5).low == 0.0
+    assert share(5, 5).high == 1.0
+
+
+def test_a_mean_has_the_interval_of_its_standard_error() -> None:
+    found = mean([1.0, 2.0, 3.0, 4.0])
+    assert found.value == 2.5
+    assert found.high - found.value == pytest.approx(1.96 * np.std([1, 2, 3, 4], ddof=1) / 2)
 
 
 def test_opinion_spans_its_scale_and_rewards_size() -> None:
-    best = {"shape": Share(1.0, 1.0, 1.0, 9)}
-    assert mean_opinion(best, 256).value == 5.0
-    assert mean_opinion(best, 128).value == 4.5
-    assert mean_opinion({"shape": Share(0.0, 0.0, 0.0, 9)}, 256).value == 1.0
+    def opinion(value: float, side: int) -> float:
+        return report.mean_opinion({"mean": Figure(value, value, value, 9)}, side).value
 
-
-def test_int8_storage_is_within_half_a_step_per_channel() -> None:
-    values = np.random.default_rng(0).standard_normal((6, 40)).astype(np.float32)
-    values[2] *= 50
-    whole, scale = export.quantised(values, axis=0)
-    assert np.abs(whole * scale[:, None] - values).max(axis=1) == pytest.approx(scale / 2, rel=0.2)
-
-
-def test_exported_weights_come_back_by_name(tmp_path: Path) -> None:
-    model = SpaceTimeUpsampler(UpsamplerParams(channels=16, depth=2))
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.05 * torch.randn(value.shape))
-    with pytest.warns(Warning):
-        export.export_upsampler(model, tmp_path / "raw.onnx")
-    export.store_half(tmp_path / "raw.onnx", tmp_path / "half.onnx")
-    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "raw.onnx").stat().st_size
-    again = torch_backend.load_upsampler(tmp_path / "half.onnx").state_dict()
-    for name, value in model.state_dict().items():
-        assert torch.allclose(again[name], value, atol=2e-3), name
+    assert opinion(1.0, 256) == 5.0
+    assert opinion(1.0, 128) == 4.5
+    assert opinion(0.0, 256) == 1.0
 
 
 def test_a_contact_sheet_puts_rows_under_each_other() -> None:
     clip = np.zeros((24, 128, 128, 3), dtype=np.uint8)
-    assert contact_sheet([[clip, clip], [clip, clip]], 4, 32).shape == (64, 256, 3)
+    sheet: Any = report.contact_sheet([[clip, clip], [clip, clip]], 4, 32)
+    assert sheet.shape == (2 * (32 + 4), 2 * (4 * 32 + 4), 3)

@@ -1,0 +1,78 @@
+"""Weights in files: storage within half a step, names that come back, graphs that compute what the networks do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
+onnx = pytest.importorskip("onnx", reason="the training extra (onnx) is not installed")
+
+from adaptivegen.models.runtime import open_session  # noqa: E402
+from core_cloud.models import cascade_torch  # noqa: E402
+from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams  # noqa: E402
+from core_cloud.models.reader import SLOTS, Reader  # noqa: E402
+from core_cloud.models.video import BaseParams, BaseTransformer  # noqa: E402
+from training import export  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer warns of every shape it takes for constant
+
+
+def shaken(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.05 * torch.randn(value.shape, generator=generator))
+    return model.eval()
+
+
+def test_int8_storage_is_within_half_a_step_per_channel() -> None:
+    values = np.random.default_rng(0).standard_normal((6, 40)).astype(np.float32)
+    values[2] *= 50
+    whole, scale = export.quantised(values, axis=0)
+    assert np.abs(whole * scale[:, None] - values).max(axis=1) == pytest.approx(scale / 2, rel=0.2)
+
+
+def test_exported_weights_come_back_by_name(tmp_path: Path) -> None:
+    model = shaken(SpaceTimeUpsampler(UpsamplerParams(channels=16, depth=2)))
+    export.export_upsampler(model, tmp_path / "raw.onnx")
+    export.store_half(tmp_path / "raw.onnx", tmp_path / "half.onnx")
+    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * (tmp_path / "raw.onnx").stat().st_size
+    again = cascade_torch.load_upsampler(tmp_path / "half.onnx").state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(again[name], value, atol=2e-3), name
+
+
+@pytest.mark.parametrize("store", [export.store_half, export.store_int8])
+def test_the_base_computes_the_same_in_every_form(tmp_path: Path, store: Any) -> None:
+    model = shaken(BaseTransformer(BaseParams(dim=64, depth=2, heads=1)))
+    export.export_base(model, tmp_path / "raw.onnx", fold=False)
+    store(tmp_path / "raw.onnx", tmp_path / "kept.onnx")
+    generator = torch.Generator().manual_seed(0)
+    clip, known = torch.randn(2, 1, 8, 48, 48, 3, generator=generator)
+    mask = torch.zeros(1, 8)
+    mask[0, 0] = 1.0
+    slots = torch.randn(1, SLOTS, 192, generator=generator)
+    inputs = (clip, torch.tensor([0.4]), slots, torch.ones(1), known, mask)
+    with torch.no_grad():
+        wanted = model(*inputs)[0].numpy()
+        by_name = cascade_torch.load_base(tmp_path / "kept.onnx")(*inputs)[0].numpy()
+    names = ("noisy", "t", "slots", "keep", "known", "mask")
+    feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+    (made,) = open_session(tmp_path / "kept.onnx", threads=1).run(None, feed)
+    scale = np.abs(wanted).mean()
+    assert np.abs(made - wanted).mean() < 0.02 * scale
+    assert np.abs(by_name - wanted).mean() < 0.02 * scale
+
+
+def test_the_reader_takes_captions_of_any_length(tmp_path: Path) -> None:
+    reader = shaken(Reader())
+    export.export_reader(reader, tmp_path / "reader.onnx")
+    session = open_session(tmp_path / "reader.onnx", threads=1)
+    for length in (3, 16, 64):
+        tokens = torch.randn(1, length, 384, generator=torch.Generator().manual_seed(length))
+        with torch.no_grad():
+            wanted = reader(tokens, torch.ones(1, length)).numpy()
+        (made,) = session.run(None, {"tokens": tokens.numpy()})
+        assert np.abs(made - wanted).max() < 0.05

@@ -1,0 +1,133 @@
+"""Pocket's networks: what they may depend on, and that each input is heard."""
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
+
+from core_cloud.models.enlarge import (  # noqa: E402
+    FrameDoubler,
+    SharpenerParams,
+    SpaceTimeUpsampler,
+    UpsamplerParams,
+)
+from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
+from core_cloud.models.video import BaseParams, BaseTransformer  # noqa: E402
+
+SMALL = BaseParams(dim=64, depth=2, heads=1)
+NAMES = ("noisy", "t", "slots", "keep", "known", "mask")
+
+
+def inputs(batch: int = 2) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.randn(batch, 8, 48, 48, 3, generator=generator)
+    known = torch.randn(batch, 8, 48, 48, 3, generator=generator)
+    mask = torch.zeros(batch, 8)
+    mask[:, 0] = 1.0
+    slots = torch.randn(batch, SLOTS, 192, generator=generator)
+    values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), known, mask)
+    return dict(zip(NAMES, values, strict=True))
+
+
+def shaken(model: Any) -> Any:
+    """Replace the zeros of the initialisation, so that every path carries signal."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.05 * torch.randn(value.shape, generator=generator))
+    return model.eval()
+
+
+def predicted(model: Any, **changed: Any) -> Any:
+    with torch.no_grad():
+        return model(**{**inputs(), **changed})[0]
+
+
+def test_patches_survive_the_round_trip() -> None:
+    model, clip = BaseTransformer(SMALL), inputs()["noisy"]
+    assert torch.equal(model.unpatchify(model.patchify(clip)), clip)
+
+
+def test_without_text_the_slots_do_not_matter_and_with_text_they_do() -> None:
+    model, given = shaken(BaseTransformer(SMALL)), inputs()
+    blind = {"keep": torch.zeros(2)}
+    assert torch.equal(predicted(model, **blind), predicted(model, slots=-given["slots"], **blind))
+    assert not torch.allclose(predicted(model), predicted(model, slots=-given["slots"]), atol=1e-3)
+
+
+def test_only_known_frames_are_looked_at() -> None:
+    model, given = shaken(BaseTransformer(SMALL)), inputs()
+    other = given["known"].clone()
+    other[:, 1:] += 1.0
+    assert torch.equal(predicted(model), predicted(model, known=other))
+    other[:, 0] += 1.0
+    assert not torch.allclose(predicted(model), predicted(model, known=other), atol=1e-3)
+
+
+def test_a_given_black_frame_is_not_the_same_as_no_frame() -> None:
+    model = shaken(BaseTransformer(SMALL))
+    nothing = torch.zeros_like(inputs()["known"])
+    given = predicted(model, known=nothing)
+    assert not torch.allclose(given, predicted(model, known=nothing, mask=torch.zeros(2, 8)), atol=1e-4)
+
+
+def test_samples_at_different_times_share_a_batch() -> None:
+    model, given = shaken(BaseTransformer(SMALL)), inputs()
+    mixed = predicted(model, t=torch.tensor([0.1, 0.8]))
+    for row, t in enumerate((0.1, 0.8)):
+        alone = {name: value[row : row + 1] for name, value in given.items()} | {"t": torch.tensor([t])}
+        with torch.no_grad():
+            assert torch.allclose(mixed[row : row + 1], model(**alone)[0], atol=1e-5)
+
+
+def test_pooled_keys_change_the_cost_and_not_the_shapes() -> None:
+    pooled = shaken(BaseTransformer(BaseParams(dim=64, depth=2, heads=1, kv_pool=2)))
+    assert predicted(pooled).shape == (2, 8, 48, 48, 3)
+    keys = torch.randn(2, 1, SLOTS + 256, 64)
+    small = pooled.blocks[0]._pooled(keys)
+    assert small.shape == (2, 1, SLOTS + 64, 64)
+    assert torch.equal(small[:, :, :SLOTS], keys[:, :, :SLOTS])
+    first = keys[:, :, [SLOTS, SLOTS + 1, SLOTS + 8, SLOTS + 9]].mean(2)
+    assert torch.allclose(small[:, :, SLOTS], first, atol=1e-6)
+
+
+def test_the_reader_ignores_padding() -> None:
+    reader = shaken(Reader(depth=1))
+    tokens = torch.randn(1, 9, 384)
+    padded = torch.cat([tokens, torch.randn(1, 5, 384)], dim=1)
+    mask = torch.cat([torch.ones(1, 9), torch.zeros(1, 5)], dim=1)
+    with torch.no_grad():
+        assert torch.allclose(reader(tokens, torch.ones(1, 9)), reader(padded, mask), atol=1e-5)
+    assert reader(tokens, torch.ones(1, 9)).shape == (1, SLOTS, 192)
+
+
+def test_heads_name_objects_and_setting() -> None:
+    present, objects, setting = AttributeHeads(192, (8, 12), (10,))(torch.randn(2, SLOTS, 192))
+    assert present.shape == (2, 3, 2)
+    assert [part.shape for part in objects] == [(2, 3, 8), (2, 3, 12)]
+    assert setting[0].shape == (2, 10)
+
+
+def test_the_upsampler_enlarges_in_space_and_time_and_hears_the_text() -> None:
+    model = shaken(SpaceTimeUpsampler(UpsamplerParams(channels=16, depth=1)))
+    low, slots, level = inputs(1)["noisy"], inputs(1)["slots"], torch.zeros(1)
+    with torch.no_grad():
+        high = model(low, level, slots)
+        assert high.shape == (1, 24, 128, 128, 3)
+        assert not torch.allclose(high, model(low, level, -slots), atol=1e-4)
+        crop = model(low[:, :, 24:, :24], level, slots)
+    assert crop.shape == (1, 24, 64, 64, 3)
+
+
+def test_an_untrained_upsampler_interpolates() -> None:
+    low = torch.full((1, 8, 48, 48, 3), 0.25)
+    with torch.no_grad():
+        high = SpaceTimeUpsampler(UpsamplerParams(channels=16, depth=1))(
+            low, torch.zeros(1), torch.zeros(1, SLOTS, 192)
+        )
+    assert float((high - 0.25).abs().max()) < 0.3
+
+
+def test_the_doubler_doubles() -> None:
+    assert FrameDoubler(SharpenerParams(channels=8, depth=1))(torch.zeros(2, 16, 16, 3)).shape == (2, 32, 32, 3)

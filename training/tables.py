@@ -1,0 +1,90 @@
+"""The report's figures as Markdown tables, for docs/models.md. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.grammar import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES
+from training.statistics import Figure
+
+ROWS = (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "count", "all")
+
+
+def percent(figure: Figure | None) -> str:
+    """A share as "97 % (91-99)"."""
+    if figure is None:
+        return ""
+    return f"{100 * figure.value:.0f} % ({100 * figure.low:.0f}-{100 * figure.high:.0f})"
+
+
+def number(figure: Figure) -> str:
+    """A mean as "0.021 (0.018-0.024)"; without its interval where there is none."""
+    if figure.low == figure.high:
+        return f"{figure.value:.3g}"
+    return f"{figure.value:.3g} ({figure.low:.3g}-{figure.high:.3g})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shares(names: Sequence[str], columns: Mapping[str, Mapping[str, Figure]]) -> str:
+    """One row per figure, one column per set of clips, with the numbers of clips in the head."""
+    heads = [f"{head}, n={max(figure.n for figure in column.values())}" for head, column in columns.items()]
+    kept = [name for name in names if any(name in column for column in columns.values())]
+    return table(["", *heads], [[name, *(percent(column.get(name)) for column in columns.values())] for name in kept])
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """All tables of a report, each under its heading."""
+    draft, cloud, refine = figures["draft"], figures["cloud"], figures["refine"]
+    tried = refine["t0"]
+    default = tried[f"{refine['default_t0']:g}"]
+    parts = {
+        "One object, held-out combinations": shares(
+            ROWS,
+            {
+                "draft": draft["one"],
+                "cloud from noise": cloud["one"],
+                "cloud refining the draft": default["accuracy"],
+                "judge on renders": figures["judge"],
+            },
+        ),
+        "Two objects": shares(ROWS, {"draft": draft["two"], "cloud from noise": cloud["two"]}),
+        "The draft's words and steps": shares(
+            ROWS,
+            {
+                "held-out wordings": draft["paraphrased"],
+                "out of grammar": draft["out_of_grammar"],
+                **{f"{steps} steps": part for steps, part in draft["steps"].items()},
+            },
+        ),
+        "What a final keeps of its draft": shares(
+            (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
+            {
+                **{f"refined from t0 {t0}": part["kept"] for t0, part in tried.items()},
+                "independent final": refine["independent"],
+            },
+        ),
+        "Motions": shares(tuple(draft["motions"]), {"draft": draft["motions"], "cloud from noise": cloud["motions"]}),
+        "Distances": table(
+            ["", "draft", "cloud from noise", "renders"],
+            [
+                [
+                    "Frechet distance to renders",
+                    *(number(p["frechet"]) for p in (draft, cloud)),
+                    number(draft["frechet_real"]),
+                ],
+                [
+                    "trajectory error, frame widths",
+                    *(number(p["trajectory_error"]) for p in (draft, cloud)),
+                    number(draft["trajectory_error_real"]),
+                ],
+                ["flicker, of 255", *(number(p["flicker"]) for p in (draft, cloud)), number(cloud["flicker_real"])],
+                ["diversity across seeds", number(draft["diversity"]), "", "1"],
+                ["mos", *(number(p["mos"]) for p in (draft, cloud)), ""],
+            ],
+        ),
+    }
+    return "\n\n".join(f"### {title}\n{text}" for title, text in parts.items()) + "\n"

@@ -1,0 +1,111 @@
+"""Trains the base transformer on the flow's velocity, with objects weighted and located."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core_cloud.models.reader import OBJECT_SLOTS
+from core_cloud.models.video import BaseParams, BaseTransformer
+from training.data import CELL, Dataset
+from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
+from training.flow import known_frames, noised, sample_t, velocity_loss
+
+Predict = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    """A run of the base: steps, batch size in clips, rates, device, bfloat16 and compiled or not."""
+
+    steps: Steps
+    batch: int = 32
+    muon_rate: float = 0.01
+    adam_rate: float = 2e-3
+    text_dropout: float = 0.1
+    foreground: float = 3.0
+    locating: float = 0.3
+    device: str = "cpu"
+    bfloat16: bool = True
+    compiled: bool = True
+    seed: int = 0
+
+
+class Locator(nn.Module):
+    """Reads every object's outline from the features of the patches; used in training only."""
+
+    def __init__(self, params: BaseParams) -> None:
+        super().__init__()
+        self.outlines = nn.Linear(params.dim, OBJECT_SLOTS * params.patch_frames * (params.patch_size // CELL) ** 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, L, D) -> logits (B, L, values of `patch_shares`)."""
+        out: Tensor = self.outlines(features)
+        return out
+
+
+def patch_shares(shares: Tensor, params: BaseParams) -> Tensor:
+    """Coverage (B, 3, T, h, w) of cells cut into the patches of a base: (B, L, 3 * cells of a patch)."""
+    frames, rows, columns = params.grid
+    side = params.patch_size // CELL
+    x = shares.reshape(-1, OBJECT_SLOTS, frames, params.patch_frames, rows, side, columns, side)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(shares), frames * rows * columns, -1)
+
+
+def base_loss(
+    model: Predict,
+    locator: Locator,
+    params: BaseParams,
+    data: Dataset,
+    rows: Tensor,
+    s: BaseSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Velocity loss of one batch, plus how badly the middle features tell the outline of each object.
+
+    The text is dropped for `text_dropout` of the clips. Pixels of objects weigh `1 + foreground`: they are few, and
+    what the captions ask for. Knowing the objects' outlines in the middle of the net (after REPA, Yu et al. 2024, with
+    the renderer's masks in place of another network's features) binds slots to places and shapes early in training.
+    """
+    clip = data.frames(rows)  # (B, T, H, W, 3)
+    count, frames, height, width, _ = clip.shape
+    device = generator.device
+    wordings = torch.randint(0, data.slots.shape[1], (count,), generator=generator, device=device)
+    slots = data.text(rows, wordings)
+    keep = (torch.rand(count, generator=generator, device=device) >= s.text_dropout).float()
+    t = sample_t(count, generator)
+    mask = known_frames(count, frames, generator)
+    noise = torch.randn(clip.shape, generator=generator, device=device)
+    shares = data.shares(rows)  # (B, 3, T, 24, 24)
+    weight = F.interpolate(shares.amax(1), (height, width))[..., None]  # (B, T, H, W, 1)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=s.bfloat16):
+        predicted, middle = model(noised(clip, noise, t), t, slots, keep, clip, mask)
+        places = locator(middle)
+    loss = velocity_loss(predicted, clip, t, 1.0 + s.foreground * weight)
+    return loss + s.locating * F.binary_cross_entropy_with_logits(places.float(), patch_shares(shares, params))
+
+
+def train_base(model: BaseTransformer, data: Dataset, path: Path, settings: BaseSettings, report: Report) -> None:
+    """Train for all steps; `fit` says how runs resume."""
+    s = settings
+    model.to(s.device).train()
+    locator = Locator(model.params).to(s.device)
+    forward = torch.compile(model) if s.compiled else model
+
+    def loss_at(step: int) -> Tensor:
+        rows = batch_rows(len(data), s.batch, step, s.seed).to(data.clips.device)
+        return base_loss(forward, locator, model.params, data, rows, s, step_generator(s.seed, step, s.device))
+
+    plan = FitSettings(s.steps, s.adam_rate, s.muon_rate, device=s.device)
+    fit(model, loss_at, path, plan, asdict(model.params), report, helper=locator)
+
+
+def load_base(path: Path) -> BaseTransformer:
+    """The averaged model of a checkpoint, in evaluation mode."""
+    state = read_checkpoint(path)
+    model = BaseTransformer(BaseParams(**state["params"]))
+    model.load_state_dict(state["ema"])
+    return model.eval()
