@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.data import draw_scenes, to_unit
-from training.grammar import COLOURS, OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES
-from training.judge import FRAMES, SIDE, Judge, Reading, hard
+from training.grammar import COLOURS, MAX_OBJECTS, OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES
+from training.judge import FRAMES, SIDE, Judge, Reading
 from training.world import SceneBatch, clip_times, render, scene_batch, trajectory
 
 SEED = 900_001
@@ -76,13 +76,28 @@ def spoiled(clip: Tensor, generator: torch.Generator) -> Tensor:
     return out + 0.1 * pick * torch.randn(clip.shape, generator=generator, device=clip.device)
 
 
+COLUMNS = (0, 2, 3, 4)  # of the attributes that the judge names once it has found a colour
+
+
+def picked(by_colour: Tensor, colours: Tensor) -> Tensor:
+    """Rows (B, K, ...) of values (B, 12, ...) by colour."""
+    index = colours.view(*colours.shape, *([1] * (by_colour.ndim - 2)))
+    return by_colour.gather(1, index.expand(-1, -1, *by_colour.shape[2:]))
+
+
+def true_colours(present: Tensor) -> Tensor:
+    """The colours (B, MAX_OBJECTS) to look at while training: those present (B, 12), then any."""
+    return present.float().topk(MAX_OBJECTS, dim=1).indices
+
+
 def judging_loss(reading: Reading, wanted: Truth) -> Tensor:
     """Cross-entropies of everything that is there, and the tracks' absolute error."""
     there = wanted.present
     loss = 6.0 * F.binary_cross_entropy_with_logits(reading.present.float(), there.float())
-    columns = (0, 2, 3, 4)
-    for logits, column in zip(reading.objects, columns, strict=True):
-        loss = loss + F.cross_entropy(logits[there].float(), wanted.things[..., column][there])
+    things = picked(wanted.things, reading.colours)  # (B, K, 5)
+    real = things[..., 0] >= 0
+    for logits, column in zip(reading.objects, COLUMNS, strict=True):
+        loss = loss + F.cross_entropy(logits[real].float(), things[..., column][real])
     for index, logits in enumerate(reading.setting):
         loss = loss + F.cross_entropy(logits.float(), wanted.setting[:, index])
     return loss + 10.0 * (reading.tracks[there].float() - wanted.tracks[there]).abs().mean()
@@ -105,8 +120,9 @@ def train_judge(path: Path, settings: JudgeSettings, report: Callable[[float, fl
             optimiser.param_groups[0]["lr"] = s.rate * min(1.0, (done + 1) / 100) * min(1.0, 1.6 * (1 - share) + 0.002)
             clip = spoiled(to_unit(clips[rows]), generator)
             with torch.autocast(s.device.split(":")[0], dtype=torch.bfloat16, enabled=s.bfloat16):
-                reading = model(clip)
-            loss = judging_loss(reading, wanted.take(rows))
+                asked = wanted.take(rows)
+                reading = model(clip, true_colours(asked.present))
+            loss = judging_loss(reading, asked)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,14 +158,17 @@ def judge_accuracy(model: Judge, count: int, seed: int = HELD_OUT_SEED) -> dict[
 
     for start in range(0, count, 128):
         rows = torch.arange(start, min(start + 128, count))
-        reading, wanted = model(to_unit(clips[rows])), truth(scenes.take(rows))
+        wanted = truth(scenes.take(rows))
         there = wanted.present
+        reading = model(to_unit(clips[rows]), true_colours(there))
         add("colour", ((reading.present > 0) == there).all(1))
-        for logits, column in zip(reading.objects, (0, 2, 3, 4), strict=True):
-            add(OBJECT_ATTRIBUTES[column], logits.argmax(-1)[there] == wanted.things[..., column][there])
+        things = picked(wanted.things, reading.colours)
+        real = things[..., 0] >= 0
+        for logits, column in zip(reading.objects, COLUMNS, strict=True):
+            add(OBJECT_ATTRIBUTES[column], logits.argmax(-1)[real] == things[..., column][real])
         for index, logits in enumerate(reading.setting):
             add(SCENE_ATTRIBUTES[index], logits.argmax(-1) == wanted.setting[:, index])
         error = (reading.tracks - wanted.tracks)[there][..., :2].norm(dim=-1).mean(-1)
         add("track_3%", error < 0.03)
-        add("count", hard(reading).counts == there.sum(1))
+        add("count", (reading.present > 0).sum(1) == there.sum(1))
     return {name: (hits[name], trials[name]) for name in hits}

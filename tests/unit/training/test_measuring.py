@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch", reason="the training extra (torch) is not i
 from training import evaluate, report  # noqa: E402
 from training.evaluate import Asked, asked  # noqa: E402
 from training.grammar import COLOURS, MAX_OBJECTS, Scene, Thing, held_out  # noqa: E402
-from training.judge import FRAMES, Judge, Seen, hard, judge_input  # noqa: E402
+from training.judge import FRAMES, Judge, Seen, cut_out, hard, judge_input  # noqa: E402
 from training.statistics import Figure, frechet, mean, share  # noqa: E402
-from training.train_judge import truth  # noqa: E402
+from training.train_judge import picked, true_colours, truth  # noqa: E402
 from training.world import clip_times, render, scene_batch, trajectory  # noqa: E402
 
 
@@ -145,6 +145,32 @@ def test_the_judge_reads_a_batch_into_fields_of_the_stated_shapes() -> None:
     assert seen.tracks.shape == (2, MAX_OBJECTS, FRAMES, 3)
     assert seen.setting.shape == (2, 3)
     assert len({int(colour) for colour in seen.things[0, :, 1]}) == MAX_OBJECTS
+
+
+def test_a_window_is_cut_out_around_its_object_at_its_size() -> None:
+    scene = Scene((Thing("circle", "white", "big", motion="right"), Thing("circle", "white", "small", motion="left")))
+    batch = scene_batch([scene], 2)
+    masks = render(batch, FRAMES, 64, 64).masks  # (1, 3, T, 64, 64)
+    path = trajectory(batch, clip_times(FRAMES))
+    tracks = torch.stack([path.x, path.y, path.radius], dim=-1)[:, :2]  # (1, 2, T, 3)
+    windows = cut_out(masks[0].transpose(0, 1)[None], tracks)  # (2 * T, 3, 9, 9)
+    for slot in range(2):
+        inside = windows.view(2, FRAMES, 3, 9, 9)[slot, :, slot]
+        assert float(inside[:, 4, 4].min()) > 0.95  # the middle
+        assert float(inside[:, 4, 2].min()) > 0.9  # 0.7 radii to the left
+        assert float(inside[:, 0, 0].max()) < 0.05  # a corner
+        assert 0.24 < float(inside.mean()) < 0.34  # 21 of the 81 samples lie within 0.95 radii, four on the edge
+
+
+def test_training_looks_at_the_objects_that_are_there() -> None:
+    present = torch.zeros(2, 12, dtype=torch.bool)
+    present[0, [3, 7]] = True
+    present[1, 11] = True
+    colours = true_colours(present)
+    assert set(colours[0, :2].tolist()) == {3, 7}
+    assert colours[1, 0] == 11
+    values = torch.arange(24).view(2, 12)[..., None]
+    assert picked(values, colours)[1, 0].item() == 12 + 11
 
 
 def test_the_interval_is_wilsons() -> None:
