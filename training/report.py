@@ -77,7 +77,7 @@ class Evaluation:
         rows = 12
         sheets = {
             "drafts-and-finals": [list(row) for row in zip(drafts[:rows], refined[:rows], finals[:rows], strict=True)],
-            "two-objects": [pairs[i : i + 3] for i in range(0, min(3 * rows, len(pairs) - 2), 3)],
+            "two-objects": in_rows(pairs[: 3 * rows], 3),
         }
         return figures, sheets
 
@@ -160,6 +160,12 @@ def mean_opinion(accuracy: Figures, side: int) -> Figure:
     mean = accuracy["mean"]
     low, middle, high = (1.0 + 4.0 * sharp * part for part in (mean.low, mean.value, mean.high))
     return Figure(middle, low, high, mean.n)
+
+
+def in_rows(clips: list[Clip], width: int) -> list[list[Clip]]:
+    """Whole rows of `width` clips, or one row of fewer; what does not fill a row is left out."""
+    width = min(width, len(clips))
+    return [clips[start : start + width] for start in range(0, len(clips) - width + 1, width)]
 
 
 def contact_sheet(rows: Sequence[Sequence[Clip]], instants: int = 4, side: int = SHEET_SIDE) -> NDArray[np.uint8]:

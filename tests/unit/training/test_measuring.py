@@ -197,6 +197,12 @@ def test_opinion_spans_its_scale_and_rewards_size() -> None:
     assert opinion(0.0, 256) == 1.0
 
 
+@pytest.mark.parametrize(("clips", "rows"), [(2, [2]), (3, [3]), (8, [3, 3])])
+def test_clips_fill_whole_rows(clips: int, rows: list[int]) -> None:
+    made = report.in_rows([np.zeros((1, 1, 1, 3), np.uint8)] * clips, 3)
+    assert [len(row) for row in made] == rows
+
+
 def test_a_contact_sheet_puts_rows_under_each_other() -> None:
     clip = np.zeros((24, 128, 128, 3), dtype=np.uint8)
     sheet: Any = report.contact_sheet([[clip, clip], [clip, clip]], 4, 32)
