@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core_cloud.models.reader import SLOTS, Reader
 from training.captions import sample_caption
-from training.embedding import embed
+from training.embedding import embed, read_slots
 from training.grammar import MAX_OBJECTS, Scene, sample_scene
 from training.world import SceneBatch, render, scene_batch
 
@@ -75,13 +75,10 @@ def draw_scenes(count: int, seed: int, *, novel: bool | None = False) -> list[Sc
     return [sample_scene(rng, novel=novel) for _ in range(count)]
 
 
-@torch.no_grad()
 def read_captions(captions: list[list[str]], reader: Reader, text_folder: Path, processes: int) -> NDArray[np.float16]:
     """Slots (N, WORDINGS, SLOTS, 192) of N times WORDINGS captions."""
     texts = embed([caption for wordings in captions for caption in wordings], text_folder, processes)
-    count = len(texts.lengths)
-    rows = (np.arange(start, min(start + 500, count)) for start in range(0, count, 500))
-    slots = torch.cat([reader(*texts.padded(part)) for part in rows])
+    slots = read_slots(reader, texts)
     kept: NDArray[np.float16] = slots.view(len(captions), WORDINGS, SLOTS, -1).half().numpy()
     return kept
 

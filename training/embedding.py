@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptivegen.models.slots import TEXT_DIM, TokenEncoder
+from core_cloud.models.reader import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,11 @@ def _embed_part(captions: Sequence[str], folder: Path) -> tuple[NDArray[np.float
     lengths = np.asarray([len(text.tokens) for text in texts])
     tokens = np.concatenate([text.tokens for text in texts])
     return tokens.astype(np.float16), lengths, np.stack([text.pooled for text in texts]).astype(np.float16)
+
+
+@torch.no_grad()
+def read_slots(reader: Reader, texts: Embedded) -> Tensor:
+    """Slots (N, SLOTS, 192) of all captions."""
+    count = len(texts.lengths)
+    parts = (np.arange(start, min(start + 500, count)) for start in range(0, count, 500))
+    return torch.cat([reader(*texts.padded(rows)) for rows in parts])

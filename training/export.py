@@ -18,7 +18,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from adaptivegen.models.card import CardFile
-from core_cloud.models.enlarge import LOW, FrameDoubler, SpaceTimeUpsampler
+from core_cloud.models.convolution import FrameDoubler
+from core_cloud.models.enlarge import LOW, SpaceTimeUpsampler
 from core_cloud.models.reader import SLOTS, Reader
 from core_cloud.models.video import BaseTransformer
 

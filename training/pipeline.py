@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from adaptivegen.models.registry import WEIGHTS
-from core_cloud.models.enlarge import FrameDoubler, SharpenerParams, SpaceTimeUpsampler, UpsamplerParams
+from core_cloud.models.convolution import FrameDoubler, SharpenerParams
+from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams
 from core_cloud.models.video import HEAD, BaseParams, BaseTransformer
 from training import distil, publish, train_base, train_upsampler
 from training.data import Dataset, build, load

@@ -40,6 +40,15 @@ class Family:
     t0: float
 
 
+@dataclass(frozen=True, slots=True)
+class Renders:
+    """Real clips of the asked scenes, what the judge reads in them, and in a second set with another seed."""
+
+    clips: list[Clip]
+    found: Seen
+    other: Seen
+
+
 @dataclass(slots=True)
 class Evaluation:
     """One run over the family: `count` clips per large set, a third of it per small one."""
@@ -59,8 +68,9 @@ class Evaluation:
         one, two = (evaluate.asked(self.count, n, novel=novel) for n, novel in ((1, True), (2, None)))
         drafts, found_drafts = self._made("drafts", self.family.draft, one, self.family.draft_recipe)
         finals, found_finals = self._made("finals", self.family.cloud, one, self.family.cloud_recipe)
-        draft = self._section(found_drafts, drafts, one, "draft") | self._draft_only(one)
-        cloud = self._section(found_finals, finals, one, "cloud")
+        renders = self._renders(one)
+        draft = self._section(found_drafts, drafts, one, renders, self.family.draft_recipe) | self._draft_only(one)
+        cloud = self._section(found_finals, finals, one, renders, self.family.cloud_recipe)
         for name, section, model, recipe in (
             ("draft", draft, self.family.draft, self.family.draft_recipe),
             ("cloud", cloud, self.family.cloud, self.family.cloud_recipe),
@@ -86,25 +96,26 @@ class Evaluation:
         clips = evaluate.make_clips(model, asked.prompts, recipe)
         return clips, evaluate.seen(self.judge, clips)
 
-    def _section(self, found: Seen, clips: Sequence[Clip], one: Asked, role: str) -> dict[str, Any]:
+    def _renders(self, one: Asked) -> Renders:
+        """What both models are compared with on one-object scenes."""
+        clips, other = (evaluate.real_clips(one.scenes, seed) for seed in (REAL_SEED, OTHER_SEED))
+        return Renders(clips, evaluate.seen(self.judge, clips), evaluate.seen(self.judge, other))
+
+    def _section(
+        self, found: Seen, clips: Sequence[Clip], one: Asked, renders: Renders, recipe: Recipe
+    ) -> dict[str, Any]:
         """What is measured of both models on one-object scenes."""
-        real, other = (evaluate.real_clips(one.scenes, seed) for seed in (REAL_SEED, OTHER_SEED))
-        reals = [evaluate.seen(self.judge, part) for part in (real, other)]
         accuracy = evaluate.accuracy(found, one.scenes)
-        section: dict[str, Any] = {
+        return {
             "one": accuracy,
             "motions": evaluate.motion_table(found, one.scenes),
             "trajectory_error": evaluate.trajectory_error(found, one.scenes),
-            "trajectory_error_real": evaluate.trajectory_error(reals[0], one.scenes),
+            "trajectory_error_real": evaluate.trajectory_error(renders.found, one.scenes),
             "flicker": evaluate.flicker(clips),
-            "flicker_real": evaluate.flicker(real),
-            **evaluate.distance_ratio(found, *reals),
+            "flicker_real": evaluate.flicker(renders.clips),
+            **evaluate.distance_ratio(found, renders.found, renders.other),
+            "mos": mean_opinion(accuracy, recipe.side),
         }
-        if role == "cloud":
-            section["mos"] = mean_opinion(accuracy, self.family.cloud_recipe.side)
-        else:
-            section["mos"] = mean_opinion(accuracy, self.family.draft_recipe.side)
-        return section
 
     def _draft_only(self, one: Asked) -> dict[str, Any]:
         """Steps, paraphrases, words outside the grammar and diversity, which cheap drafts can show."""

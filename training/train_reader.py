@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core_cloud.models.reader import AttributeHeads, Reader
 from training.captions import sample_caption
 from training.data import draw_scenes
-from training.embedding import Embedded, embed
+from training.embedding import Embedded, embed, read_slots
 from training.grammar import OBJECT_ATTRIBUTES, OBJECT_CLASSES, SCENE_ATTRIBUTES, SCENE_CLASSES, Scene
 from training.world import scene_batch
 
@@ -92,14 +92,6 @@ def load_reader(path: Path) -> tuple[Reader, AttributeHeads]:
     reader.load_state_dict(state["reader"])
     heads.load_state_dict(state["heads"])
     return reader.eval(), heads.eval()
-
-
-@torch.no_grad()
-def read_slots(reader: Reader, texts: Embedded) -> Tensor:
-    """Slots (N, SLOTS, 192) of all captions."""
-    count = len(texts.lengths)
-    parts = [np.arange(start, min(start + 500, count)) for start in range(0, count, 500)]
-    return torch.cat([reader(*texts.padded(rows)) for rows in parts])
 
 
 @torch.no_grad()

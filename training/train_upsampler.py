@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core_cloud.models.convolution import FrameDoubler, SharpenerParams
 from core_cloud.models.enlarge import (
     HIGH,
     LOW,
-    FrameDoubler,
-    SharpenerParams,
     SpaceTimeUpsampler,
     UpsamplerParams,
 )

@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import limits, schedule
 from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.resample import resize, to_bytes, to_unit
+from adaptivegen.models.starts import check_clip
 from adaptivegen.models.text import TextEmbedding
 
 Floats = NDArray[np.float32]
@@ -155,8 +155,7 @@ def _low_resolution(start: Clip | None) -> Floats | None:
     """A start clip of any size and length as the base's clip; raises InvalidRequest when it is no RGB clip."""
     if start is None:
         return None
-    if start.dtype != np.uint8 or start.ndim != 4 or start.shape[-1] != 3 or 0 in start.shape:
-        raise InvalidRequest.field("start", f"{start.dtype} {start.shape}", "uint8 (T, H, W, 3), nothing empty")
+    check_clip(start)
     return resize(to_unit(start), LOW_FRAMES, LOW_SIZE, LOW_SIZE)
 
 

@@ -18,14 +18,19 @@ class Arranged:
     mask: NDArray[np.float32]
 
 
+def check_clip(start: Clip) -> None:
+    """Raise InvalidRequest when a start is no RGB clip."""
+    if start.dtype != np.uint8 or start.ndim != 4 or start.shape[-1] != 3 or 0 in start.shape:
+        raise InvalidRequest.field("start", f"{start.dtype} {start.shape}", "uint8 (T, H, W, 3), nothing empty")
+
+
 def arranged(start: Clip, task: Task, frames: int, side: int) -> Arranged:
     """A start clip for a base of `frames` frames of `side` pixels; raises InvalidRequest when it is no RGB clip.
 
     restyle: the whole clip. animate: its first frame throughout, the first one held. extend: its second half as the
     first half, held, and its last frame after it. interpolate: a blend of its first and last frame, both ends held.
     """
-    if start.dtype != np.uint8 or start.ndim != 4 or start.shape[-1] != 3 or 0 in start.shape:
-        raise InvalidRequest.field("start", f"{start.dtype} {start.shape}", "uint8 (T, H, W, 3), nothing empty")
+    check_clip(start)
     mask = np.zeros(frames, dtype=np.float32)
     if task == "animate":
         mask[0] = 1.0

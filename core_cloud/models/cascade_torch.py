@@ -3,63 +3,32 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from adaptivegen.errors import GenerationFailed
 from adaptivegen.models.slots import PromptSlots, SlotEncoder
 from adaptivegen.models.starts import Arranged
 from core_cloud.models.enlarge import (
     SHUFFLE,
-    FrameDoubler,
-    SharpenerParams,
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
+from core_cloud.models.stored import block_count, filled, load_doubler, stored_weights
 from core_cloud.models.video import HEAD, BaseParams, BaseTransformer
 
 Floats = NDArray[np.float32]
-
-
-def stored_weights(path: Path) -> dict[str, Tensor]:
-    """float32 tensors by parameter name from a file that keeps some as `name.half` or `name.int8` with its scale."""
-    raw = {weight.name: numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer}
-    out: dict[str, Tensor] = {}
-    for name, values in raw.items():
-        if name.endswith(".half"):
-            out[name.removesuffix(".half")] = torch.from_numpy(values.astype(np.float32))
-        elif name.endswith(".int8"):
-            plain = name.removesuffix(".int8")
-            scale = raw[f"{plain}.scale"].reshape([-1] + [1] * (values.ndim - 1))
-            out[plain] = torch.from_numpy(values.astype(np.float32) * scale)
-        elif not name.endswith((".scale", ".zero")):
-            out[name] = torch.from_numpy(values.copy())
-    return out
-
-
-def _count(weights: dict[str, Tensor], prefix: str) -> int:
-    """How many numbered blocks the names under a prefix mention."""
-    return 1 + max(int(name.split(".")[1]) for name in weights if name.startswith(prefix))
-
-
-def _filled(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    wanted = model.state_dict()
-    missing = sorted(set(wanted) - set(weights))
-    if missing:
-        raise GenerationFailed(f"weights file lacks {missing[0]} and {len(missing) - 1} more")
-    model.load_state_dict({name: weights[name].view(value.shape) for name, value in wanted.items()})
-    return model.eval()
 
 
 def load_base(path: Path) -> nn.Module:
     """The base transformer of an exported file; its shape is read from the weights."""
     weights = stored_weights(path)
     dim = weights["embed.weight"].shape[0]
-    params = BaseParams(dim=dim, depth=_count(weights, "blocks."), heads=dim // HEAD, slot_dim=weights["null"].shape[1])
-    return _filled(BaseTransformer(params), weights)
+    params = BaseParams(
+        dim=dim, depth=block_count(weights, "blocks."), heads=dim // HEAD, slot_dim=weights["null"].shape[1]
+    )
+    return filled(BaseTransformer(params), weights)
 
 
 def load_upsampler(path: Path) -> nn.Module:
@@ -67,17 +36,10 @@ def load_upsampler(path: Path) -> nn.Module:
     weights = stored_weights(path)
     params = UpsamplerParams(
         channels=weights["stem.weight"].shape[0],
-        depth=_count(weights, "blocks."),
+        depth=block_count(weights, "blocks."),
         stretch=weights["head.weight"].shape[0] // (3 * SHUFFLE**2),
     )
-    return _filled(SpaceTimeUpsampler(params), weights)
-
-
-def load_doubler(path: Path) -> nn.Module:
-    """The frame doubler of an exported file."""
-    weights = stored_weights(path)
-    params = SharpenerParams(channels=weights["stem.weight"].shape[0], depth=_count(weights, "blocks."))
-    return _filled(FrameDoubler(params), weights)
+    return filled(SpaceTimeUpsampler(params), weights)
 
 
 class CascadeTorch:

@@ -4,13 +4,13 @@ Clips are float tensors (B, T, H, W, 3) in [-1, 1]. Text is (B, 32, 384) token e
 1, and a (B, 384) pooled vector. Decides architecture only: no noise schedule, no files, no optimiser.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core_cloud.models.attention import RMSNorm, rotary_angles, rotate, wave
 from core_cloud.models.text_pool import WIDTH, Standardise, TextPool
 
 
@@ -39,13 +39,6 @@ class BaseParams:
     def patch_values(self) -> int:
         """Numbers in one patch."""
         return self.patch_frames * self.patch_size**2 * 3
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis without a learned scale (modulation follows it)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
 class Block(nn.Module):
@@ -78,26 +71,6 @@ class Block(nn.Module):
         return out
 
 
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of x (B, heads, L, K) by the cosine and sine (L, K/2)."""
-    cosine, sine = turn
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-
-
-def rotary_angles(params: BaseParams) -> Tensor:
-    """Angles (text_tokens + L, K/2): a quarter of the pairs turn with time, the rest with height and width."""
-    pairs = params.dim // params.heads // 2
-    shares = (pairs // 4, (pairs - pairs // 4) // 2, pairs - pairs // 4 - (pairs - pairs // 4) // 2)
-    axes = torch.meshgrid(*(torch.arange(n).float() for n in params.grid), indexing="ij")
-    parts = []
-    for axis, share in zip(axes, shares, strict=True):
-        rates = (math.pi / 2) * 0.1 ** (torch.arange(share) / share)
-        parts.append(axis.flatten()[:, None] * rates)
-    video = torch.cat(parts, dim=1)  # (L, K/2)
-    return torch.cat([torch.zeros(params.text_tokens, pairs), video])
-
-
 class BaseTransformer(nn.Module):
     """Predicts the clean low-resolution clip from a noisy one (x-prediction).
 
@@ -124,7 +97,7 @@ class BaseTransformer(nn.Module):
         self.time = nn.Sequential(nn.Linear(128, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.pooled = nn.Linear(params.text_dim, dim)
         self.modulate = nn.Linear(dim, 6 * dim)
-        angles = rotary_angles(params)
+        angles = rotary_angles(dim // params.heads, params.grid, params.text_tokens)
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, params.heads) for _ in range(params.depth))
@@ -157,16 +130,9 @@ class BaseTransformer(nn.Module):
         tokens = self.standardise(tokens)
         prefix = self.text(tokens) * keep + self.null * (1 - keep)  # (B, 32, D)
         words = self.words(self.pool(tokens, mask))  # (B, D)
-        condition = self.time(_wave(t)) + self.pooled(pooled * mask[:, :1]) + words  # (B, D)
+        condition = self.time(wave(t)) + self.pooled(pooled * mask[:, :1]) + words  # (B, D)
         modulation = self.modulate(F.silu(condition)).view(-1, 6, self.params.dim)  # (B, 6, D)
         x = torch.cat([prefix, video], dim=1)  # (B, 32 + L, D)
         for block in self.blocks:
             x = block(x, modulation, (self.cosine, self.sine))
         return self.unpatchify(self.head(self.norm(x[:, self.params.text_tokens :])))
-
-
-def _wave(t: Tensor) -> Tensor:
-    """Sinusoidal embedding of t (B,) in [0, 1]: (B, 128)."""
-    rates = torch.exp(-math.log(1000.0) * torch.arange(64, device=t.device) / 64) * 100.0
-    angle = t[:, None].float() * rates
-    return torch.cat([angle.cos(), angle.sin()], dim=1)

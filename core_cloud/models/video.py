@@ -5,13 +5,13 @@ known (an image to start from, the end of a clip to extend, both ends to interpo
 clip with a mask per frame: one network for all tasks. Decides architecture only: no noise schedule, no files.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core_cloud.models.attention import RMSNorm, rotary_angles, rotate, wave
 from core_cloud.models.reader import SLOTS
 
 HEAD = 64  # width of an attention head, whatever the width of the network
@@ -41,13 +41,6 @@ class BaseParams:
     def patch_values(self) -> int:
         """Numbers in one patch of a clip."""
         return self.patch_frames * self.patch_size**2 * 3
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis without a learned scale (modulation follows it)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
 class Block(nn.Module):
@@ -91,26 +84,6 @@ class Block(nn.Module):
         return torch.cat([x[:, :, :SLOTS], small], dim=2)
 
 
-def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding (Su et al. 2021) of x (B, heads, L, K) by the cosine and sine (L, K/2)."""
-    cosine, sine = turn
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
-
-
-def rotary_angles(params: BaseParams) -> Tensor:
-    """Angles (SLOTS + L, K/2): a quarter of the pairs turn with time, the rest with height and width."""
-    pairs = params.dim // params.heads // 2
-    shares = (pairs // 4, (pairs - pairs // 4) // 2, pairs - pairs // 4 - (pairs - pairs // 4) // 2)
-    axes = torch.meshgrid(*(torch.arange(n).float() for n in params.grid), indexing="ij")
-    parts = []
-    for axis, share in zip(axes, shares, strict=True):
-        rates = (math.pi / 2) * 0.1 ** (torch.arange(share) / share)
-        parts.append(axis.flatten()[:, None] * rates)
-    video = torch.cat(parts, dim=1)  # (L, K/2)
-    return torch.cat([torch.zeros(SLOTS, pairs), video])
-
-
 class BaseTransformer(nn.Module):
     """The base; the slots are a prefix of the sequence and modulate every block together with the time."""
 
@@ -133,7 +106,7 @@ class BaseTransformer(nn.Module):
         self.time = nn.Sequential(nn.Linear(128, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.words = nn.Linear(SLOTS * params.slot_dim, dim)
         self.modulate = nn.Linear(dim, 6 * dim)
-        angles = rotary_angles(params)
+        angles = rotary_angles(dim // params.heads, params.grid, SLOTS)
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
         self.blocks = nn.ModuleList(Block(params) for _ in range(params.depth))
@@ -165,7 +138,7 @@ class BaseTransformer(nn.Module):
 
     def condition(self, t: Tensor, slots: Tensor) -> Tensor:
         """Modulation of every block (B, 6, D)."""
-        mixed = self.time(_wave(t)) + self.words(slots.flatten(1))  # (B, D)
+        mixed = self.time(wave(t)) + self.words(slots.flatten(1))  # (B, D)
         out: Tensor = self.modulate(F.silu(mixed)).view(-1, 6, self.params.dim)
         return out
 
@@ -189,10 +162,3 @@ class BaseTransformer(nn.Module):
             if index == (self.params.depth - 1) // 2:
                 middle = x
         return self.unpatchify(self.head(self.norm(x[:, SLOTS:]))), middle[:, SLOTS:]
-
-
-def _wave(t: Tensor) -> Tensor:
-    """Sinusoidal embedding of t (B,) in [0, 1]: (B, 128)."""
-    rates = torch.exp(-math.log(1000.0) * torch.arange(64, device=t.device) / 64) * 100.0
-    angle = t[:, None].float() * rates
-    return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -6,9 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 
+from core_cloud.models.convolution import FrameDoubler, SharpenerParams  # noqa: E402
 from core_cloud.models.enlarge import (  # noqa: E402
-    FrameDoubler,
-    SharpenerParams,
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
