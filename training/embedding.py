@@ -14,7 +14,8 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptivegen.models.slots import TEXT_DIM, TokenEncoder
+from adaptivegen.models.slots import TEXT_TOKENS
+from adaptivegen.models.tokens import TEXT_DIM, TokenEncoder
 from core_cloud.models.reader import Reader
 
 
@@ -47,7 +48,7 @@ def embed(captions: Sequence[str], folder: Path, processes: int) -> Embedded:
 
 
 def _embed_part(captions: Sequence[str], folder: Path) -> tuple[NDArray[np.float16], ...]:
-    encoder = TokenEncoder(folder, threads=1)
+    encoder = TokenEncoder(folder, threads=1, limit=TEXT_TOKENS)
     texts = [encoder.encode(caption) for caption in captions]
     lengths = np.asarray([len(text.tokens) for text in texts])
     tokens = np.concatenate([text.tokens for text in texts])

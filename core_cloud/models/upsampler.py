@@ -4,7 +4,6 @@ Time is mixed by shifting a part of the channels one frame forwards and backward
 2019), so all convolutions are two-dimensional. Both nets learn a residual over plain interpolation.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -59,8 +58,3 @@ class SpaceTimeUpsampler(nn.Module):
         smooth = smooth[:, None].expand(-1, p.stretch, -1, -1, -1).reshape(-1, 3, SCALE * height, SCALE * width)
         out = (smooth + detail).view(-1, frames * p.stretch, 3, SCALE * height, SCALE * width)
         return out.permute(0, 1, 3, 4, 2)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Number of learned values."""
-    return sum(math.prod(value.shape) for value in model.parameters())
