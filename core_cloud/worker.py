@@ -25,8 +25,9 @@ from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
+from adaptivegen.request import GenerationRequest
 from adaptivegen.telemetry import get_logger, span, take_request_id
 from core_cloud.claims import Claims
 from core_cloud.drafts import DraftSource, Start
@@ -247,7 +248,6 @@ class Worker:
         if start.mp4 is None and request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-        animated = start.mp4 is not None and request.reference is not None and request.reference.kind == "image"
         # A plan that was not decided on has the steps asked for, else the card's: the decision's are for its own plan.
         planned = decision.final_steps if name == decision.plan else request.steps
         steps = planned or self.card.limits.steps_default
@@ -264,7 +264,7 @@ class Worker:
             ),
             fps=request.fps,
             strength=strength,
-            task="animate" if animated else "restyle",
+            task=_task(name, start, request),
         )
         return Plan(command=command, start=start, name=name, notes=(note,) if note else ())
 
@@ -307,3 +307,12 @@ class Worker:
                 get_logger().warning("upload_failed", key=key, code=exc.code, error=exc.message)
             await self._clock.sleep(pause_s)
         await self.jobs.blob.put(key, mp4)
+
+
+def _task(plan: str, start: Start, request: GenerationRequest) -> Task:
+    """What the clip that generation starts from is for; a draft of an image or a video is what it was itself for."""
+    if start.mp4 is None:
+        return "restyle"
+    if request.reference is not None:
+        return "animate" if request.reference.kind == "image" else "restyle"
+    return "refine" if plan == "refine" else "restyle"

@@ -16,7 +16,7 @@ from adaptivegen.models.registry import WEIGHTS
 from training.pipeline import Training
 from training.plan import Plan, load_plan, planned, save_plan
 
-STAGES = ("text", "reader", "data", "base", "draft", "upsampler", "doubler", "judge", "export", "evaluate")
+STAGES = ("text", "reader", "data", "planner", "base", "draft", "upsampler", "doubler", "judge", "export", "evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:

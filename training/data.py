@@ -20,7 +20,7 @@ from core_cloud.models.reader import SLOTS, Reader
 from training.captions import sample_caption
 from training.embedding import embed, read_slots
 from training.grammar import MAX_OBJECTS, Scene, sample_scene
-from training.world import SceneBatch, render, scene_batch
+from training.world import SceneBatch, clip_times, layouts, render, scene_batch
 
 LOW_FRAMES, LOW_SIZE = 8, 48
 HIGH_FRAMES = 24
@@ -58,6 +58,11 @@ class Dataset:
     def frames(self, rows: Tensor) -> Tensor:
         """Low-resolution clips (B, 8, 48, 48, 3) in [-1, 1]."""
         return to_unit(self.clips[rows])
+
+    def layouts(self, rows: Tensor) -> Tensor:
+        """Where the objects are, (B, 3, 8, LAYOUT_VALUES), as `core_cloud.models.layout` says."""
+        scenes = self.scenes.take(rows)
+        return layouts(scenes, clip_times(LOW_FRAMES, scenes.jitter.device.type))
 
     def shares(self, rows: Tensor) -> Tensor:
         """Coverage (B, 3, 8, 24, 24) in [0, 1]."""

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core_cloud.models.video import BaseTransformer
+from core_cloud.models.video import BaseTransformer, Conditions
 from training.data import Dataset
 from training.fit import FitSettings, Report, Steps, batch_rows, fit, step_generator
-from training.flow import known_frames, noised
+from training.flow import known_frames, noised, open_layouts
 
 Predict = Callable[..., tuple[Tensor, Tensor]]
 
@@ -33,6 +33,7 @@ class DistilSettings:
     guidance: float = 2.5
     substeps: int = 2
     schedules: tuple[int, ...] = (4, 4, 4, 2, 1)
+    layout_dropout: float = 0.1
     muon_rate: float = 0.002
     adam_rate: float = 2e-4
     device: str = "cpu"
@@ -60,25 +61,23 @@ def teacher_target(
     z: Tensor,
     t: Tensor,
     s: Tensor,
-    text: tuple[Tensor, Tensor, Tensor],
+    given: Conditions,
     settings: DistilSettings,
 ) -> Tensor:
     """The clean clip (B, T, H, W, 3) whose line from z at t passes where the guided teacher is at s.
 
-    text: slots (B, S, K), known frames (B, T, H, W, 3) and their mask (B, T).
+    Known frames are held, as in sampling; `given.keep` is not looked at.
     """
-    slots, known, mask = text
-    held = mask[:, :, None, None, None]
-    both = torch.cat([torch.ones_like(t), torch.zeros_like(t)])
-    twice = (torch.cat([part, part]) for part in (slots, known, mask))
-    slots2, known2, mask2 = twice
+    held = given.mask[:, :, None, None, None]
+    twice = Conditions(*(torch.cat([part, part]) for part in given))
+    twice = twice._replace(keep=torch.cat([torch.ones_like(t), torch.zeros_like(t)]))
     now, here = t, z
     width = (s - t) / settings.substeps
     for _ in range(settings.substeps):
-        out = teacher(torch.cat([here, here]), torch.cat([now, now]), slots2, both, known2, mask2)[0].float()
+        out = teacher(torch.cat([here, here]), torch.cat([now, now]), twice)[0].float()
         told, untold = out.chunk(2)
         clean = (untold + settings.guidance * (told - untold)).clamp(-1, 1)
-        clean = torch.where(held > 0, known, clean)
+        clean = torch.where(held > 0, given.known, clean)
         here = here + _wide(width / (1 - now)) * (clean - here)
         now = now + width
     return z + _wide((1 - t) / (s - t)) * (here - z)
@@ -105,10 +104,12 @@ def train_draft(
         clip, slots = data.frames(rows), data.text(rows, torch.zeros_like(rows))
         t, until = intervals(len(rows), s.schedules, generator)
         mask = known_frames(len(rows), clip.shape[1], generator)
+        layout = open_layouts(data.layouts(rows), mask, s.layout_dropout, generator)
+        given = Conditions(slots, torch.ones_like(t), layout, clip, mask)
         z = noised(clip, torch.randn(clip.shape, generator=generator, device=s.device), t)
         with torch.autocast(s.device.split(":")[0], dtype=torch.bfloat16, enabled=s.bfloat16):
-            target = teacher_target(taught, z, t, until, (slots, clip, mask), s)
-            made = learning(z, t, slots, torch.ones_like(t), clip, mask)[0]
+            target = teacher_target(taught, z, t, until, given, s)
+            made = learning(z, t, given)[0]
         # The point reached at s is off by (s - t) / (1 - t) of the clip's error; a step that ends at the clip is
         # off by all of it. One common floor keeps early steps from being forgotten.
         weight = ((until - t) / (1 - t)).clamp(min=0.3)

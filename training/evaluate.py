@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptivegen.models.base import Clip, GenerationInput, Generator
+from adaptivegen.models.base import Clip, GenerationInput, Generator, Task
 from training.captions import sample_caption
 from training.grammar import (
     MOTIONS,
@@ -108,6 +108,7 @@ def make_clips(
     *,
     starts: Sequence[Clip] | None = None,
     strength: float | None = None,
+    task: Task = "restyle",
     seeds: Iterable[int] | None = None,
     report: Callable[[int], None] = quiet,
 ) -> list[Clip]:
@@ -117,7 +118,10 @@ def make_clips(
     for index, (prompt, seed) in enumerate(zip(prompts, seeds or itertools.count(), strict=False)):
         request = GenerationInput(prompt, seed, recipe.side, recipe.side, frames, recipe.steps, recipe.guidance)
         start = None if starts is None else starts[index]
-        clips.append(model.generate(request, start=start, strength=strength, on_step=quiet, should_stop=lambda: False))
+        made = model.generate(
+            request, start=start, strength=strength, task=task, on_step=quiet, should_stop=lambda: False
+        )
+        clips.append(made)
         report(index + 1)
     return clips
 

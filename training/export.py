@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from adaptivegen.models.card import CardFile
 from core_cloud.models.convolution import FrameDoubler
 from core_cloud.models.enlarge import LOW, SpaceTimeUpsampler
-from core_cloud.models.reader import SLOTS, Reader
-from core_cloud.models.video import BaseTransformer
+from core_cloud.models.layout import FRAMES, LAYOUT_VALUES, LayoutSampler, Planner
+from core_cloud.models.reader import OBJECT_SLOTS, SLOTS, Reader
+from core_cloud.models.video import BaseTransformer, Conditions
 
+PLANNER_STEPS = 12  # steps of the planner's flow, which are one graph
 SMALL = 1024  # tensors with fewer values stay float32
 
 
@@ -58,22 +60,32 @@ class _CleanOnly(nn.Module):
         super().__init__()
         self.base = base
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        clean: Tensor = self.base(*inputs)[0]
+    def forward(self, noisy: Tensor, t: Tensor, *given: Tensor) -> Tensor:
+        clean: Tensor = self.base(noisy, t, Conditions(*given))[0]
         return clean
 
 
 def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
-    """Graph: noisy (1, 8, 48, 48, 3), t (1,), slots (1, 4, 192), keep (1,), known, mask (1, 8) -> clean.
+    """Graph: noisy (1, 8, 48, 48, 3), t (1,) and the fields of `Conditions` -> clean.
 
     Fold constants where `dynamic_int8` follows: it looks for matrices that enter a product directly.
     """
     p = model.params
     clip = torch.zeros(1, p.frames, p.size, p.size, 3)
-    inputs = (clip, torch.zeros(1), torch.zeros(1, SLOTS, p.slot_dim), torch.ones(1), clip, torch.zeros(1, p.frames))
-    names = ("noisy", "t", "slots", "keep", "known", "mask")
-    _trace(_CleanOnly(model), inputs, names, "clean", path, {}, fold=fold)
+    layout = torch.zeros(1, OBJECT_SLOTS, p.frames, LAYOUT_VALUES)
+    given = Conditions(torch.zeros(1, SLOTS, p.slot_dim), torch.ones(1), layout, clip, torch.zeros(1, p.frames))
+    names = ("noisy", "t", *Conditions._fields)
+    _trace(_CleanOnly(model), (clip, torch.zeros(1), *given), names, "clean", path, {}, fold=fold)
     _rename(path, "base.")
+
+
+def export_planner(planner: Planner, path: Path) -> None:
+    """Graph of the whole sampling: noise (1, 3, 8, 6), slots (1, 4, 192) -> layout; weights as float16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "planner.onnx"
+        inputs = (torch.zeros(1, OBJECT_SLOTS, FRAMES, LAYOUT_VALUES), torch.zeros(1, SLOTS, planner.params.slot_dim))
+        _trace(LayoutSampler(planner, PLANNER_STEPS), inputs, ("noise", "slots"), "layout", raw, {})
+        store_half(raw, path)
 
 
 def export_upsampler(model: SpaceTimeUpsampler, path: Path) -> None:

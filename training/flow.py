@@ -19,8 +19,8 @@ def sample_t(count: int, generator: torch.Generator) -> Tensor:
 
 
 def noised(clip: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The point of the path at t (B,) for clips (B, T, H, W, 3)."""
-    share = t[:, None, None, None, None]
+    """The point of the path at t (B,) for clips (B, T, H, W, 3), or for anything else of which there are B."""
+    share = t.reshape(-1, *[1] * (clip.ndim - 1))
     return share * clip + (1 - share) * noise
 
 
@@ -51,3 +51,9 @@ def known_frames(count: int, frames: int, generator: torch.Generator) -> Tensor:
     mask |= (draw >= 0.97) & scattered
     known: Tensor = mask.float()
     return known
+
+
+def open_layouts(layouts: Tensor, mask: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """Layouts (B, K, T, V) as a training clip is given them: none where frames (mask (B, T)) are known or by chance."""
+    kept = torch.rand(len(layouts), generator=generator, device=generator.device) >= dropout
+    return layouts * (kept & ~mask.any(dim=1))[:, None, None, None]

@@ -85,7 +85,7 @@ class CloseLook(nn.Module):
         super().__init__()
         self.window = nn.Sequential(_conv(35, 48, 1), _conv(48, 64, 2), _conv(64, 64, 2), nn.Flatten())
         self.frame = nn.Sequential(nn.Linear(64 * 9, WIDTH), nn.SiLU())
-        self.story = nn.Sequential(nn.Linear(FRAMES * (32 + 3) + 1, 256), nn.SiLU(), nn.Linear(256, WIDTH), nn.SiLU())
+        self.story = nn.Sequential(nn.Linear(FRAMES * (32 + 3) + 2, 256), nn.SiLU(), nn.Linear(256, WIDTH), nn.SiLU())
         self.short = nn.Linear(WIDTH, 32)
         self.heads = nn.ModuleList(nn.Linear(3 * WIDTH, count) for count in KEYED)
 
@@ -94,10 +94,22 @@ class CloseLook(nn.Module):
         batch, objects = tracks.shape[:2]
         windows = cut_out(fine, tracks)  # (B*K*T, C, WINDOW, WINDOW)
         frames = self.frame(self.window(windows)).reshape(batch, objects, FRAMES, WIDTH)
-        story = torch.cat([self.short(frames), tracks], dim=-1).flatten(2)  # (B, K, T*35)
-        story = self.story(torch.cat([story, count[:, None, None].expand(-1, objects, 1)], dim=-1))
+        moves, size = told_apart(tracks)
+        story = torch.cat([self.short(frames), moves], dim=-1).flatten(2)  # (B, K, T*35)
+        story = self.story(torch.cat([story, size, count[:, None, None].expand(-1, objects, 1)], dim=-1))
         both = torch.cat([frames.mean(2), frames.amax(2), story], dim=-1)  # (B, K, 3 WIDTH)
         return [head(both) for head in self.heads]
+
+
+def told_apart(tracks: Tensor) -> tuple[Tensor, Tensor]:
+    """Tracks (B, K, T, 3) as movement and growth about their own means (B, K, T, 3), and size (B, K, 1); unit range.
+
+    Where a path lies says nothing of its kind: without this, the network has to learn every motion at every place.
+    """
+    radius = tracks[..., 2:].clamp(min=0.03).log()
+    size = radius.mean(2)  # (B, K, 1)
+    moves = torch.cat([tracks[..., :2] - tracks[..., :2].mean(2, keepdim=True), radius - size[:, :, None]], dim=-1)
+    return 6.0 * moves, 3.0 * (size + 1.8)
 
 
 def cut_out(fine: Tensor, tracks: Tensor) -> Tensor:

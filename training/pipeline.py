@@ -13,8 +13,9 @@ from rich.progress import Progress
 from adaptivegen.models.registry import WEIGHTS
 from core_cloud.models.convolution import FrameDoubler, SharpenerParams
 from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams
+from core_cloud.models.layout import Planner, PlannerParams
 from core_cloud.models.video import HEAD, BaseParams, BaseTransformer
-from training import distil, publish, train_base, train_upsampler
+from training import distil, publish, train_base, train_layout, train_upsampler
 from training.data import Dataset, build, load
 from training.fit import Report, Steps, read_checkpoint
 from training.plan import Plan, Width, save_plan
@@ -44,6 +45,7 @@ class Training:
             self.text,
             self.reader,
             self.data,
+            self.planner,
             self.base,
             self.draft,
             self.upsampler,
@@ -83,6 +85,17 @@ class Training:
                     device=self.plan.device,
                     processes=self.threads,
                 )
+
+    def planner(self) -> None:
+        """Train the planner that both models share."""
+        path = self.folder / "planner.pt"
+        if self._done("planner", path):
+            return
+        settings = train_layout.PlannerSettings(
+            steps=self._steps("planner"), batch=self.plan.batches["planner"], device=self.plan.device
+        )
+        with _bar("planner") as show:
+            train_layout.train_planner(Planner(PlannerParams()), self._dataset(), path, settings, show)
 
     def base(self) -> None:
         """Train the cloud's base, and the draft's where it has one of its own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptivegen.errors import InvalidRequest
 
-STEPPED = ("base", "small", "draft", "upsampler", "doubler")  # stages whose length is counted in steps
+STEPPED = ("planner", "base", "small", "draft", "upsampler", "doubler")  # stages whose length is counted in steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ CPU = Plan(
     judge_clips=12_000,
     judge_passes=6,
     evaluated=120,
-    batches={"base": 32, "draft": 16, "upsampler": 8, "doubler": 8},
-    shares={"base": 58.0, "draft": 12.0, "upsampler": 9.0, "doubler": 2.0},
+    batches={"planner": 256, "base": 32, "draft": 16, "upsampler": 8, "doubler": 8},
+    shares={"planner": 4.0, "base": 54.0, "draft": 12.0, "upsampler": 9.0, "doubler": 2.0},
 )
 CUDA = Plan(
     device="cuda",
@@ -77,8 +77,8 @@ CUDA = Plan(
     judge_clips=24_000,
     judge_passes=6,
     evaluated=300,
-    batches={"base": 256, "small": 256, "draft": 128, "upsampler": 32, "doubler": 32},
-    shares={"base": 7.0, "small": 3.0, "draft": 2.5, "upsampler": 1.5, "doubler": 0.5},
+    batches={"planner": 1024, "base": 256, "small": 256, "draft": 128, "upsampler": 32, "doubler": 32},
+    shares={"planner": 0.5, "base": 6.5, "small": 3.0, "draft": 2.5, "upsampler": 1.5, "doubler": 0.5},
 )
 # Minutes of the whole run that `shares` are meant for.
 FULL_MINUTES = {"cpu": 120.0, "cuda": 20.0}

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from adaptivegen.models.base import Generator
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest, dump_card
-from adaptivegen.models.registry import open_generator
+from adaptivegen.models.cascade import CascadeGenerator
+from adaptivegen.models.cascade_onnx import CascadeOnnx
+from adaptivegen.models.registry import load_card, open_generator, verified_files
 from core_cloud.models.reader import Reader
 from training import export, report
 from training.captions import plain_caption
@@ -19,6 +22,7 @@ from training.statistics import Figure
 from training.timing import hardware_name, time_model
 from training.train_base import load_base
 from training.train_judge import load_judge
+from training.train_layout import load_planner
 from training.train_reader import load_reader
 from training.train_upsampler import load_doubler, load_upsampler
 
@@ -62,9 +66,15 @@ TEXT_FILES = {
     "captions": "text/captions.npy",
 }
 FILES = {
-    DRAFT: {**TEXT_FILES, "base": f"{DRAFT}/base.onnx", "upsampler": f"{SHARED}/upsampler.onnx"},
+    DRAFT: {
+        **TEXT_FILES,
+        "planner": f"{SHARED}/planner.onnx",
+        "base": f"{DRAFT}/base.onnx",
+        "upsampler": f"{SHARED}/upsampler.onnx",
+    },
     CLOUD: {
         **TEXT_FILES,
+        "planner": f"{SHARED}/planner.onnx",
         "base": f"{CLOUD}/base.onnx",
         "upsampler": f"{SHARED}/upsampler.onnx",
         "doubler": f"{SHARED}/doubler.onnx",
@@ -77,6 +87,7 @@ def export_family(folder: Path, weights: Path, processes: int) -> None:
     for name in (DRAFT, CLOUD, SHARED):
         (weights / name).mkdir(parents=True, exist_ok=True)
     export_text(load_reader(folder / "reader.pt")[0], weights, processes)
+    export.export_planner(load_planner(folder / "planner.pt"), weights / FILES[CLOUD]["planner"])
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw.onnx"
         export.export_base(load_base(folder / "draft" / "base.pt"), raw, fold=True)
@@ -138,12 +149,23 @@ def card_quality(figures: dict[str, Any]) -> dict[str, dict[str, Quality]]:
     }
 
 
+def _whole_draft(folder: Path, weights: Path, threads: int) -> Generator:
+    """The draft with its base in float32, to tell what int8 costs."""
+    card = load_card(DRAFT, weights)
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "base.onnx"
+        export.export_base(load_base(folder / "draft" / "base.pt"), raw, fold=True)
+        paths = {**verified_files(card, weights), "base": raw}
+        return CascadeGenerator(card, CascadeOnnx(paths, threads=threads))
+
+
 def measure_family(folder: Path, weights: Path, count: int, threads: int) -> None:
     """Measure times, then quality; rewrite both cards and write report and contact sheets into `folder`."""
     times = {name: time_model(name, threads, weights) for name in (DRAFT, CLOUD)}
     draft, cloud = (open_generator(name, threads=threads, weights=weights) for name in (DRAFT, CLOUD))
     family = report.Family(
         draft,
+        _whole_draft(folder, weights, threads),
         cloud,
         Recipe(LIMITS[DRAFT].steps_default, LIMITS[DRAFT].guidance_default, 128),
         Recipe(LIMITS[CLOUD].steps_default, LIMITS[CLOUD].guidance_default, 256),

@@ -3,6 +3,7 @@
 Runs `evaluate`'s measures over the exported models; the cards and the tables of docs/models.md come from its result.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from training.tables import markdown
 from training.train_judge import judge_accuracy
 
 REAL_SEED, OTHER_SEED = 810_001, 820_001
+FINAL_SEED = 1_000_000  # of the first final, so that finals are independent of the drafts, which begin at 0
 T0_TRIED = (0.3, 0.5, 0.7)
 DRAFT_STEPS_TRIED = (1, 2, 4)
 SHEET_SIDE = 64
@@ -30,9 +32,10 @@ SHEET_SIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The opened models and how they are run by default."""
+    """The opened models and how they are run by default; `whole`: the draft before it was rounded to int8."""
 
     draft: Generator
+    whole: Generator
     cloud: Generator
     draft_recipe: Recipe
     cloud_recipe: Recipe
@@ -67,9 +70,11 @@ class Evaluation:
         """All figures by section, and the clips of the contact sheets as rows by page."""
         one, two = (evaluate.asked(self.count, n, novel=novel) for n, novel in ((1, True), (2, None)))
         drafts, found_drafts = self._made("drafts", self.family.draft, one, self.family.draft_recipe)
-        finals, found_finals = self._made("finals", self.family.cloud, one, self.family.cloud_recipe)
+        finals, found_finals = self._made("finals", self.family.cloud, one, self.family.cloud_recipe, FINAL_SEED)
         renders = self._renders(one)
         draft = self._section(found_drafts, drafts, one, renders, self.family.draft_recipe) | self._draft_only(one)
+        whole = self._made("drafts in float32", self.family.whole, one, self.family.draft_recipe)[1]
+        draft["whole"] = evaluate.accuracy(whole, one.scenes)
         cloud = self._section(found_finals, finals, one, renders, self.family.cloud_recipe)
         for name, section, model, recipe in (
             ("draft", draft, self.family.draft, self.family.draft_recipe),
@@ -91,9 +96,12 @@ class Evaluation:
         }
         return figures, sheets
 
-    def _made(self, label: str, model: Generator, asked: Asked, recipe: Recipe) -> tuple[list[Clip], Seen]:
+    def _made(
+        self, label: str, model: Generator, asked: Asked, recipe: Recipe, seed: int = 0
+    ) -> tuple[list[Clip], Seen]:
+        """One clip per prompt, with seeds from `seed` on."""
         self.say(f"{label}: {len(asked)} clips of {recipe.side} pixels in {recipe.steps} steps")
-        clips = evaluate.make_clips(model, asked.prompts, recipe)
+        clips = evaluate.make_clips(model, asked.prompts, recipe, seeds=itertools.count(seed))
         return clips, evaluate.seen(self.judge, clips)
 
     def _renders(self, one: Asked) -> Renders:
@@ -143,7 +151,10 @@ class Evaluation:
     def _refine(
         self, one: Asked, drafts: list[Clip], found_drafts: Seen, found_finals: Seen
     ) -> tuple[dict[str, Any], list[Clip]]:
-        """Refined finals beside independent ones: what of the draft is kept, and whether quality suffers."""
+        """Refined finals beside others: what of the draft is kept, and whether quality suffers.
+
+        The others are made from noise: with the draft's seed, which gives the same layout, or with another.
+        """
         family = self.family
         recipe = Recipe(family.refine_steps, family.cloud_recipe.guidance, family.cloud_recipe.side)
         section: dict[str, Any] = {"t0": {}, "steps": recipe.steps, "default_t0": family.t0}
@@ -151,13 +162,17 @@ class Evaluation:
         for t0 in sorted({*T0_TRIED, family.t0}):
             count = len(one) if t0 == family.t0 else self.few
             self.say(f"refine from t0 {t0:g}: {count} clips in {recipe.steps} steps")
-            clips = evaluate.make_clips(family.cloud, one.prompts[:count], recipe, starts=drafts[:count], strength=t0)
+            clips = evaluate.make_clips(
+                family.cloud, one.prompts[:count], recipe, starts=drafts[:count], strength=t0, task="refine"
+            )
             found = evaluate.seen(self.judge, clips)
             kept = evaluate.agreement(found_drafts, found, one.scenes[:count])
             section["t0"][f"{t0:g}"] = {"kept": kept, "accuracy": evaluate.accuracy(found, one.scenes[:count])}
             if t0 == family.t0:
                 chosen = clips
                 section["mos"] = mean_opinion(section["t0"][f"{t0:g}"]["accuracy"], recipe.side)
+        same = self._made("finals of the drafts' seeds", family.cloud, one.first(self.few), family.cloud_recipe)[1]
+        section["same_seed"] = evaluate.agreement(found_drafts, same, one.scenes[: self.few])
         section["independent"] = evaluate.agreement(found_drafts, found_finals, one.scenes)
         return section, chosen
 

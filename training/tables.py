@@ -46,6 +46,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
             ROWS,
             {
                 "draft": draft["one"],
+                "draft in float32": draft["whole"],
                 "cloud from noise": cloud["one"],
                 "cloud refining the draft": default["accuracy"],
                 "judge on renders": figures["judge"],
@@ -64,7 +65,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
             (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
             {
                 **{f"refined from t0 {t0}": part["kept"] for t0, part in tried.items()},
-                "independent final": refine["independent"],
+                "from noise, the same seed": refine["same_seed"],
+                "from noise, another seed": refine["independent"],
             },
         ),
         "Motions": shares(tuple(draft["motions"]), {"draft": draft["motions"], "cloud from noise": cloud["motions"]}),

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_cloud.models.reader import OBJECT_SLOTS
-from core_cloud.models.video import BaseParams, BaseTransformer
+from core_cloud.models.video import BaseParams, BaseTransformer, Conditions
 from training.data import CELL, Dataset
 from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
-from training.flow import known_frames, noised, sample_t, velocity_loss
+from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss
 
 Predict = Callable[..., tuple[Tensor, Tensor]]
 
@@ -26,6 +26,7 @@ class BaseSettings:
     muon_rate: float = 0.01
     adam_rate: float = 2e-3
     text_dropout: float = 0.1
+    layout_dropout: float = 0.1
     foreground: float = 3.0
     locating: float = 0.3
     device: str = "cpu"
@@ -66,7 +67,8 @@ def base_loss(
 ) -> Tensor:
     """Velocity loss of one batch, plus how badly the middle features tell the outline of each object.
 
-    The text is dropped for `text_dropout` of the clips. Pixels of objects weigh `1 + foreground`: they are few, and
+    The text is dropped for `text_dropout` of the clips, the layout for `layout_dropout` of them and wherever frames are
+    known, which say themselves where things are. Pixels of objects weigh `1 + foreground`: they are few, and
     what the captions ask for. Knowing the objects' outlines in the middle of the net (after REPA, Yu et al. 2024, with
     the renderer's masks in place of another network's features) binds slots to places and shapes early in training.
     """
@@ -78,11 +80,12 @@ def base_loss(
     keep = (torch.rand(count, generator=generator, device=device) >= s.text_dropout).float()
     t = sample_t(count, generator)
     mask = known_frames(count, frames, generator)
+    layout = open_layouts(data.layouts(rows), mask, s.layout_dropout, generator)
     noise = torch.randn(clip.shape, generator=generator, device=device)
     shares = data.shares(rows)  # (B, 3, T, 24, 24)
     weight = F.interpolate(shares.amax(1), (height, width))[..., None]  # (B, T, H, W, 1)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=s.bfloat16):
-        predicted, middle = model(noised(clip, noise, t), t, slots, keep, clip, mask)
+        predicted, middle = model(noised(clip, noise, t), t, Conditions(slots, keep, layout, clip, mask))
         places = locator(middle)
     loss = velocity_loss(predicted, clip, t, 1.0 + s.foreground * weight)
     return loss + s.locating * F.binary_cross_entropy_with_logits(places.float(), patch_shares(shares, params))

@@ -18,7 +18,7 @@ from core_cloud.models.enlarge import (
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
-from core_cloud.models.video import BaseTransformer
+from core_cloud.models.video import BaseTransformer, Conditions
 from training.data import HIGH_FRAMES, Dataset, to_unit
 from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
 from training.flow import noised
@@ -66,14 +66,14 @@ def reconstructions(base: BaseTransformer, data: Dataset, count: int, seed: int,
         rows = torch.arange(start, min(start + 32, count), device=data.clips.device)
         clip, slots = data.frames(rows), data.text(rows, torch.zeros_like(rows))
         none = torch.zeros(clip.shape[:2], device=device)
-        keep = torch.ones(len(rows), device=device)
+        given = Conditions(slots, torch.ones(len(rows), device=device), data.layouts(rows), clip, none)
         t = torch.rand(len(rows), generator=generator, device=device) * 0.55 + 0.3
         noise = torch.randn(clip.shape, generator=generator, device=device)
         z = noised(clip, noise, t)
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-            first = base(z, t, slots, keep, clip, none)[0].float()  # (B, 8, 48, 48, 3)
+            first = base(z, t, given)[0].float()  # (B, 8, 48, 48, 3)
             z = z + 0.5 * (first - z)
-            made = base(z, t + (1 - t) * 0.5, slots, keep, clip, none)[0].float()
+            made = base(z, t + (1 - t) * 0.5, given)[0].float()
         out[start : start + len(rows)] = ((made.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
     return out
 

@@ -157,6 +157,14 @@ def trajectory(scenes: SceneBatch, tau: Tensor) -> Path:
     )
 
 
+def layouts(scenes: SceneBatch, tau: Tensor) -> Tensor:
+    """Layouts (B, MAX_OBJECTS, T, LAYOUT_VALUES) of the scenes at clip times tau, as the planner makes them."""
+    path = trajectory(scenes, tau)
+    there = (scenes.things[:, :, :1] >= 0).to(path.x.dtype).expand_as(path.x)
+    values = (path.x, path.y, path.radius, path.angle.cos(), path.angle.sin(), torch.ones_like(there))
+    return torch.stack(values, dim=-1) * there[..., None]
+
+
 def render(scenes: SceneBatch, frames: int, height: int, width: int, only: Sequence[int] | None = None) -> Rendering:
     """Draw every scene on the batch's device.
 

@@ -15,9 +15,9 @@ from adaptivegen.models.card import ModelCard
 
 Clip = NDArray[np.uint8]  # (T, H, W, 3), sRGB
 GenerationCancelled = Cancelled  # raised by `generate` when should_stop() said so
-# What a start clip is for: to be drawn anew (a draft, a video), to have its first frame moved (image to video), to be
-# gone on with after its end, or to be filled in between its first and last frame.
-Task = Literal["restyle", "animate", "extend", "interpolate"]
+# What a start clip is for: to be drawn anew (a video), to be made final (a draft of the same prompt and seed), to have
+# its first frame moved (image to video), to be gone on with after its end, or to be filled in between its ends.
+Task = Literal["restyle", "refine", "animate", "extend", "interpolate"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 
@@ -73,7 +73,8 @@ class Generator(Protocol):
         strength: t0 in (0, 1), the share of the way from noise to `start` at which generation begins; 1 would keep
             `start` as it is. None takes the card's refine t0, or noise for the tasks that keep frames. Without `start`
             it must be None.
-        task: what `start` is for. `animate` keeps its first frame; `extend` makes a clip whose first half is the end of
+        task: what `start` is for. `refine` takes it for a draft made from noise with this prompt and seed, and keeps
+            where its objects are; `animate` keeps its first frame; `extend` makes a clip whose first half is the end of
             `start`; `interpolate` keeps its first and last frame. Without `start` it must be `restyle`.
         on_step: called after every step; the first call carries the first look.
         should_stop: asked before every step and every upsampling chunk.

@@ -1,4 +1,4 @@
-"""The Pocket sampler: text, base steps, upsampling, over any backend that runs the three networks.
+"""The Pocket sampler: text, layout, base steps, upsampling, over any backend that runs the networks.
 
 Decides the order of work, where a start clip enters, and when progress is reported and cancellation asked for. The
 networks themselves come through `Networks`; this module knows neither their backend nor a clock.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from adaptivegen.models import limits, schedule, starts
 from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.layout import LAYOUT_SHAPE, OPEN, Scene
 from adaptivegen.models.resample import resize, to_bytes
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
@@ -37,7 +38,11 @@ class Networks(Protocol):
         """Embed the prompt."""
         ...
 
-    def predict(self, noisy: Floats, t: float, text: PromptSlots, known: Arranged, *, conditional: bool) -> Floats:
+    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
+        """The layout LAYOUT_SHAPE that this noise, of the same shape, leads to."""
+        ...
+
+    def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
         """The clean clip the base sees in noisy (8, 48, 48, 3) at time t; same shape."""
         ...
 
@@ -80,7 +85,12 @@ class CascadeGenerator:
         given = starts.arranged(start, task, LOW_FRAMES, LOW_SIZE) if start is not None else None
         t0 = self._start_time(given, strength)
         text = self._networks.encode(request.prompt)
-        low = self._denoise(request, text, given, t0, on_step, should_stop)
+        rng = np.random.Generator(np.random.Philox(request.seed))
+        noise = rng.standard_normal((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), dtype=np.float32)
+        scene = Scene(text, OPEN)
+        if given is None or task == "refine":
+            scene = Scene(text, self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32)))
+        low = self._denoise(request, scene, given, t0, noise, on_step, should_stop)
         return self._enlarge(low, request, text, on_step, should_stop)
 
     def _start_time(self, given: Arranged | None, strength: float | None) -> float:
@@ -94,32 +104,31 @@ class CascadeGenerator:
     def _denoise(
         self,
         request: GenerationInput,
-        text: PromptSlots,
+        scene: Scene,
         start: Arranged | None,
         t0: float,
+        noise: Floats,
         on_step: Callable[[StepReport], None],
         should_stop: Callable[[], bool],
     ) -> Floats:
         """All base steps; returns the clean low-resolution clip (8, 48, 48, 3)."""
-        rng = np.random.Generator(np.random.Philox(request.seed))
-        noise = rng.standard_normal((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), dtype=np.float32)
         z = noise if start is None else schedule.renoise(start.clip, noise, t0)
         known = start if start is not None else NOTHING
         steps = schedule.times(request.steps, t0=t0, shift=self._shift)
         for done, (t, t_next) in enumerate(itertools.pairwise(steps), start=1):
             _stop_if(should_stop)
-            clean = self._predict(z, t, text, known, request.guidance)
+            clean = self._predict(z, t, scene, known, request.guidance)
             clean = np.where(known.mask[:, None, None, None] > 0, known.clip, clean)
             z = schedule.euler(z, clean, t, t_next)
             look = to_bytes(resize(clean, LOW_FRAMES, LOOK_SIZE, LOOK_SIZE))
-            on_step(StepReport(done, request.steps, "base", look, familiarity=text.familiarity))
+            on_step(StepReport(done, request.steps, "base", look, familiarity=scene.text.familiarity))
         return z
 
-    def _predict(self, z: Floats, t: float, text: PromptSlots, known: Arranged, guidance: float) -> Floats:
-        conditional = self._networks.predict(z, t, text, known, conditional=True)
+    def _predict(self, z: Floats, t: float, scene: Scene, known: Arranged, guidance: float) -> Floats:
+        conditional = self._networks.predict(z, t, scene, known, conditional=True)
         if guidance == 1.0:
             return np.clip(conditional, -1.0, 1.0)
-        unconditional = self._networks.predict(z, t, text, known, conditional=False)
+        unconditional = self._networks.predict(z, t, scene, known, conditional=False)
         return schedule.guided(conditional, unconditional, guidance)
 
     def _enlarge(

@@ -73,7 +73,7 @@ class PocketGenerator:
         """See `Generator.generate`."""
         limits.check(request, self._card.limits)
         limits.check_strength(strength, has_start=start is not None)
-        limits.check_task(task, has_start=start is not None, known=("restyle", "animate"))
+        limits.check_task(task, has_start=start is not None, known=("restyle", "refine", "animate"))
         low_start = _low_resolution(start)  # (8, 32, 32, 3) or None
         t0 = self._start_time(low_start is not None, strength)
         text = self._networks.encode(request.prompt)

@@ -27,14 +27,15 @@ def check_clip(start: Clip) -> None:
 def arranged(start: Clip, task: Task, frames: int, side: int) -> Arranged:
     """A start clip for a base of `frames` frames of `side` pixels; raises InvalidRequest when it is no RGB clip.
 
-    restyle: the whole clip. animate: its first frame throughout, the first one held. extend: its second half as the
+    restyle, refine: the whole clip. animate: the same with the first frame held (an image moves nowhere, a draft does).
+    extend: its second half as the
     first half, held, and its last frame after it. interpolate: a blend of its first and last frame, both ends held.
     """
     check_clip(start)
     mask = np.zeros(frames, dtype=np.float32)
     if task == "animate":
         mask[0] = 1.0
-        return Arranged(np.repeat(_low(start[:1], side), frames, axis=0), mask)
+        return Arranged(_low(np.concatenate([start[:1], instants(start, frames)[1:]]), side), mask)
     if task == "extend":
         half = frames // 2
         mask[:half] = 1.0

@@ -1,13 +1,15 @@
-"""Pocket's networks in torch, with the weights of the exported ONNX files; the text encoder stays in ONNX Runtime."""
+"""Pocket's networks in torch, with the weights of the exported ONNX files; text and planner stay in ONNX Runtime."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from adaptivegen.errors import GenerationFailed
+from adaptivegen.models.layout import LayoutPlanner, Scene
 from adaptivegen.models.slots import PromptSlots, SlotEncoder
 from adaptivegen.models.starts import Arranged
 from core_cloud.models.enlarge import (
@@ -16,7 +18,7 @@ from core_cloud.models.enlarge import (
     UpsamplerParams,
 )
 from core_cloud.models.stored import block_count, filled, load_doubler, stored_weights
-from core_cloud.models.video import HEAD, BaseParams, BaseTransformer
+from core_cloud.models.video import HEAD, BaseParams, BaseTransformer, Conditions
 
 Floats = NDArray[np.float32]
 
@@ -49,6 +51,7 @@ class CascadeTorch:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(threads)
         self._text = SlotEncoder(paths["text_encoder"].parent, threads=threads)
+        self._planner = LayoutPlanner(paths["planner"], threads=threads)
         self._base = load_base(paths["base"]).to(self.device)
         self._upsampler = load_upsampler(paths["upsampler"]).to(self.device)
         self._doubler = load_doubler(paths["doubler"]).to(self.device) if "doubler" in paths else None
@@ -57,10 +60,19 @@ class CascadeTorch:
         """Embed the prompt."""
         return self._text.encode(prompt)
 
-    def predict(self, noisy: Floats, t: float, text: PromptSlots, known: Arranged, *, conditional: bool) -> Floats:
+    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
+        """The layout that this noise and text lead to, to the last bit what an edge plans on the same processor."""
+        return self._planner.plan(text, noise)
+
+    def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
         """One base evaluation, (8, 48, 48, 3) -> the same."""
-        keep, given = self._scalar(conditional), (known.clip[None], known.mask[None])
-        clean: Floats = self._run(self._base, noisy[None], self._scalar(t), text.slots[None], keep, *given)[0]
+        keep, mask = self._scalar(conditional), known.mask[None]
+        given = (scene.text.slots[None], keep, scene.layout[None], known.clip[None], mask)
+        clean: Floats = self._run(self._clean, noisy[None], self._scalar(t), *given)[0]
+        return clean
+
+    def _clean(self, noisy: Tensor, t: Tensor, *given: Tensor) -> Tensor:
+        clean: Tensor = self._base(noisy, t, Conditions(*given))[0]
         return clean
 
     def upsample(self, low: Floats, level: float, text: PromptSlots) -> Floats:
@@ -79,8 +91,7 @@ class CascadeTorch:
         return np.asarray([value], dtype=np.float32)
 
     @torch.inference_mode()
-    def _run(self, network: nn.Module, *arrays: Floats) -> Floats:
+    def _run(self, network: Callable[..., Tensor], *arrays: Floats) -> Floats:
         inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
-        out = network(*inputs)
-        made: Floats = (out[0] if isinstance(out, tuple) else out).float().cpu().numpy()
+        made: Floats = network(*inputs).float().cpu().numpy()
         return made

@@ -1,19 +1,24 @@
 """Pocket's base network in torch: a video transformer that predicts the clean clip from a noisy one (x-prediction).
 
-Clips are float tensors (B, T, H, W, 3) in [-1, 1]. The text is the reader's slots (B, SLOTS, 192). Frames that are
-known (an image to start from, the end of a clip to extend, both ends to interpolate between) enter beside the noisy
-clip with a mask per frame: one network for all tasks. Decides architecture only: no noise schedule, no files.
+Clips are float tensors (B, T, H, W, 3) in [-1, 1]. The text is the reader's slots (B, SLOTS, 192), and a layout may say
+where its objects are. Frames that are known (an image to start from, the end of a clip to extend, both ends to
+interpolate between) enter beside the noisy clip with a mask per frame: one network for all tasks. Decides architecture
+only: no noise schedule, no files.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_cloud.models.attention import RMSNorm, rotary_angles, rotate, wave
+from core_cloud.models.attention import RMSNorm, rotary_angles, wave
+from core_cloud.models.grounding import Grounding
 from core_cloud.models.reader import SLOTS
+from core_cloud.models.transformer import Block, KeyPool
 
+DETAIL = 8  # numbers that the tokens say of each pixel to the convolutions that sharpen the clip
 HEAD = 64  # width of an attention head, whatever the width of the network
 
 
@@ -43,45 +48,39 @@ class BaseParams:
         return self.patch_frames * self.patch_size**2 * 3
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block; scale, shift and gates come from one shared modulation plus a learned table."""
+class Conditions(NamedTuple):
+    """What a clip is to show.
 
-    def __init__(self, params: BaseParams) -> None:
+    slots (B, SLOTS, slot_dim); keep (B,) 1 with text and layout, 0 without both; layout (B, OBJECT_SLOTS, T,
+    LAYOUT_VALUES), zeros where it is open; known (B, T, H, W, 3) with mask (B, T), 1 where a frame is given.
+    """
+
+    slots: Tensor
+    keep: Tensor
+    layout: Tensor
+    known: Tensor
+    mask: Tensor
+
+
+class Detail(nn.Module):
+    """Sharpens what the patches painted: a linear head cannot draw an outline across patches, convolutions can.
+
+    They see what the tokens say of every pixel, the painted clip, and the noisy one, which shows the outline late in
+    the flow.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        dim = params.dim
-        self.heads, self.grid, self.kv_pool = params.heads, params.grid, params.kv_pool
-        self.norm = RMSNorm()
-        table = torch.zeros(6, dim)
-        table[[2, 5]] = 0.5  # the gates start half open
-        self.table = nn.Parameter(table)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim, bias=False)
-        self.up = nn.Linear(dim, 4 * dim)
-        self.down = nn.Linear(4 * dim, dim)
+        self.mix = nn.Conv2d(DETAIL + 6, 32, 3, padding=1)
+        self.out = nn.Conv2d(32, 3, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, modulation: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """x (B, L, D), modulation (B, 6, D), turn: cosine and sine of `rotary_angles`."""
-        batch, length, dim = x.shape
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).unsqueeze(2).unbind(1)  # (B, 1, D)
-        h = self.norm(x) * (1 + scale1) + shift1  # (B, L, D)
-        qkv = self.qkv(h).view(batch, length, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, L, D/heads)
-        q, k = rotate(self.norm(q), turn).to(v.dtype), rotate(self.norm(k), turn).to(v.dtype)
-        if self.kv_pool > 1:
-            k, v = self._pooled(k), self._pooled(v)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        x = x + gate1 * self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
-        h = self.norm(x) * (1 + scale2) + shift2
-        out: Tensor = x + gate2 * self.down(F.gelu(self.up(h), approximate="tanh"))
+    def forward(self, told: Tensor, painted: Tensor, noisy: Tensor) -> Tensor:
+        """told (B, T, H, W, DETAIL), painted and noisy (B, T, H, W, 3) -> sharper (B, T, H, W, 3)."""
+        layers = torch.cat([told, painted, noisy.to(told.dtype)], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
+        more = self.out(F.silu(self.mix(layers))).permute(0, 2, 3, 1)
+        out: Tensor = painted + more.reshape(painted.shape)
         return out
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        """Average keys or values (B, heads, SLOTS + L, K) over squares of patches; the slots stay."""
-        batch, heads, _, width = x.shape
-        frames, rows, columns = self.grid
-        video = x[:, :, SLOTS:].reshape(batch * heads * frames, rows, columns, width).permute(0, 3, 1, 2)
-        small = F.avg_pool2d(video, self.kv_pool).permute(0, 2, 3, 1).reshape(batch, heads, -1, width)
-        return torch.cat([x[:, :, :SLOTS], small], dim=2)
 
 
 class BaseTransformer(nn.Module):
@@ -97,6 +96,7 @@ class BaseTransformer(nn.Module):
         dim = params.dim
         self.embed = nn.Linear(params.patch_values, dim)
         self.embed_known = nn.Linear(params.patch_values + params.patch_frames, dim, bias=False)
+        self.ground = Grounding(params.grid, params.patch_frames, params.slot_dim, dim)
         self.place_t = nn.Parameter(torch.randn(frames, 1, 1, dim) * 0.3)
         self.place_y = nn.Parameter(torch.randn(1, rows, 1, dim) * 0.3)
         self.place_x = nn.Parameter(torch.randn(1, 1, columns, dim) * 0.3)
@@ -109,9 +109,12 @@ class BaseTransformer(nn.Module):
         angles = rotary_angles(dim // params.heads, params.grid, SLOTS)
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
-        self.blocks = nn.ModuleList(Block(params) for _ in range(params.depth))
+        pool = KeyPool(params.grid, SLOTS, params.kv_pool) if params.kv_pool > 1 else None
+        self.blocks = nn.ModuleList(Block(dim, params.heads, pool) for _ in range(params.depth))
         self.norm = RMSNorm()
         self.head = nn.Linear(dim, params.patch_values)
+        self.tell = nn.Linear(dim, params.patch_values // 3 * DETAIL)
+        self.detail = Detail()
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
@@ -123,10 +126,11 @@ class BaseTransformer(nn.Module):
         return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, frames * rows * columns, p.patch_values)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
-        """(B, L, values) -> (B, T, H, W, 3)."""
+        """(B, L, pixels * C) -> (B, T, H, W, C)."""
         p, (frames, rows, columns) = self.params, self.params.grid
-        x = tokens.reshape(-1, frames, rows, columns, p.patch_frames, p.patch_size, p.patch_size, 3)
-        return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, p.frames, p.size, p.size, 3)
+        channels = tokens.shape[-1] * 3 // p.patch_values
+        x = tokens.reshape(-1, frames, rows, columns, p.patch_frames, p.patch_size, p.patch_size, channels)
+        return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, p.frames, p.size, p.size, channels)
 
     def _known(self, known: Tensor, mask: Tensor) -> Tensor:
         """Embedding of the known frames (B, T, H, W, 3), mask (B, T); zero where nothing is known."""
@@ -142,23 +146,24 @@ class BaseTransformer(nn.Module):
         out: Tensor = self.modulate(F.silu(mixed)).view(-1, 6, self.params.dim)
         return out
 
-    def forward(
-        self, noisy: Tensor, t: Tensor, slots: Tensor, keep: Tensor, known: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, noisy: Tensor, t: Tensor, given: Conditions) -> tuple[Tensor, Tensor]:
         """Predict the clean clip.
 
-        noisy (B, T, H, W, 3); t (B,) in [0, 1], 0 is noise, each sample its own; slots (B, SLOTS, slot_dim); keep
-        (B,) 1 with text, 0 without; known (B, T, H, W, 3) with mask (B, T), 1 where a frame is given. Returns the
-        clip (B, T, H, W, 3) and the features after the middle block (B, L, D), which training looks into.
+        noisy (B, T, H, W, 3); t (B,) in [0, 1], 0 is noise, each sample its own. Returns the clip (B, T, H, W, 3) and
+        the features after the middle block (B, L, D), which training looks into.
         """
-        share = keep[:, None, None]
-        slots = slots * share + self.null * (1 - share)
+        share = given.keep[:, None, None]
+        slots = given.slots * share + self.null * (1 - share)
+        layout = given.layout * share[..., None]
         place = (self.place_t + self.place_y + self.place_x).reshape(1, -1, self.params.dim)  # (1, L, D)
-        video = self.embed(self.patchify(noisy)) + self._known(known, mask) + place  # (B, L, D)
+        video = self.embed(self.patchify(noisy)) + self._known(given.known, given.mask) + place  # (B, L, D)
+        video = video + self.ground(layout, slots)
         x = torch.cat([self.slot(slots) + self.slot_place, video], dim=1)  # (B, SLOTS + L, D)
         modulation, middle = self.condition(t, slots), x
         for index, block in enumerate(self.blocks):
             x = block(x, modulation, (self.cosine, self.sine))
             if index == (self.params.depth - 1) // 2:
                 middle = x
-        return self.unpatchify(self.head(self.norm(x[:, SLOTS:]))), middle[:, SLOTS:]
+        last = self.norm(x[:, SLOTS:])
+        painted, told = self.unpatchify(self.head(last)), self.unpatchify(self.tell(last))
+        return self.detail(told, painted, noisy), middle[:, SLOTS:]

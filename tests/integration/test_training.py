@@ -31,8 +31,8 @@ TINY = replace(
     judge_clips=32,
     judge_passes=1,
     evaluated=2,
-    batches={"base": 4, "draft": 2, "upsampler": 2, "doubler": 2},
-    steps={"base": 20, "draft": 20, "upsampler": 20, "doubler": 20},
+    batches={"planner": 4, "base": 4, "draft": 2, "upsampler": 2, "doubler": 2},
+    steps={"planner": 20, "base": 20, "draft": 20, "upsampler": 20, "doubler": 20},
 )
 
 
@@ -47,7 +47,7 @@ def test_a_tiny_run_goes_through_every_stage_and_its_models_generate(tmp_path: P
     for name in ("encoder.onnx", "tokenizer.json"):
         shutil.copy(WEIGHTS / "text" / name, weights / "text" / name)
     save_plan(TINY, tmp_path / "tiny.json")
-    for stage in ("reader", "data", "base"):
+    for stage in ("reader", "data", "planner", "base"):
         assert run(folder, weights, stage, "--plan", str(tmp_path / "tiny.json")) == 0
     before = (folder / "cloud" / "base.pt").read_bytes()
     assert run(folder, weights) == 0  # goes on with the folder's own plan, and does nothing twice

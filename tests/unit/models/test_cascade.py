@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from adaptivegen.errors import InvalidRequest
-from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
+from adaptivegen.models.base import TASKS, Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Refine, card_digest
 from adaptivegen.models.cascade import CascadeGenerator, Floats
+from adaptivegen.models.layout import LAYOUT_SHAPE, Scene
 from adaptivegen.models.resample import resize
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
@@ -44,11 +45,16 @@ class KeepingNetworks:
         self.seen: list[tuple[float, bool]] = []
         self.inputs: list[Floats] = []
         self.known: list[Arranged] = []
+        self.layouts: list[Floats] = []
 
     def encode(self, prompt: str) -> PromptSlots:
         return PromptSlots(np.zeros((4, 192), np.float32), np.zeros(384, np.float32), 1.0)
 
-    def predict(self, noisy: Floats, t: float, text: PromptSlots, known: Arranged, *, conditional: bool) -> Floats:
+    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
+        return noise
+
+    def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
+        self.layouts.append(scene.layout)
         self.seen.append((t, conditional))
         self.known.append(known)
         self.inputs.append(noisy.copy())
@@ -147,6 +153,25 @@ def test_a_start_clip_enters_at_its_strength() -> None:
     run(networks, request(), start, strength=0.9)
     assert networks.seen[0][0] == pytest.approx(0.9)
     assert networks.inputs[0].mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_draft_and_its_refined_final_share_the_layout_of_their_seed() -> None:
+    draft, refined, other = KeepingNetworks(), KeepingNetworks(), KeepingNetworks()
+    clip = run(draft, request(steps=2))
+    run(refined, request(side=256, steps=3), clip, task="refine")
+    run(other, request(seed=2, steps=1))
+    assert draft.layouts[0].shape == LAYOUT_SHAPE
+    for layout in (*draft.layouts, *refined.layouts):
+        np.testing.assert_array_equal(layout, draft.layouts[0])
+    assert (other.layouts[0] != draft.layouts[0]).all()
+    assert refined.seen[0][0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "refine"])
+def test_where_a_foreign_clip_shows_the_objects_no_layout_is_planned(task: Task) -> None:
+    networks = KeepingNetworks()
+    run(networks, request(), np.zeros((24, 32, 32, 3), dtype=np.uint8), task=task)
+    assert not any(layout.any() for layout in networks.layouts)
 
 
 def test_without_held_frames_the_networks_are_told_of_none() -> None:

@@ -29,8 +29,14 @@ def test_a_clip_is_sampled_at_the_instants_of_the_base() -> None:
 
 
 def test_an_image_is_held_and_fills_the_rest() -> None:
-    given = arranged(ramp(24)[5:], "animate", 8, 16)
+    given = arranged(ramp(24)[5:6], "animate", 8, 16)
     assert shades(given.clip) == [50] * 8
+    assert given.mask.tolist() == [1] + [0] * 7
+
+
+def test_the_draft_of_a_moved_image_keeps_its_motion_and_its_first_frame_is_held() -> None:
+    given = arranged(ramp(), "animate", 8, 16)
+    assert shades(given.clip) == [0, 40, 70, 100, 130, 160, 190, 220]
     assert given.mask.tolist() == [1] + [0] * 7
 
 

@@ -9,11 +9,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 onnx = pytest.importorskip("onnx", reason="the training extra (onnx) is not installed")
 
+from adaptivegen.models.layout import LayoutPlanner  # noqa: E402
 from adaptivegen.models.runtime import open_session  # noqa: E402
+from adaptivegen.models.slots import PromptSlots  # noqa: E402
 from core_cloud.models import cascade_torch  # noqa: E402
 from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams  # noqa: E402
+from core_cloud.models.layout import LayoutSampler, Planner, PlannerParams  # noqa: E402
 from core_cloud.models.reader import SLOTS, Reader  # noqa: E402
-from core_cloud.models.video import BaseParams, BaseTransformer  # noqa: E402
+from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from training import export  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer warns of every shape it takes for constant
@@ -54,16 +57,32 @@ def test_the_base_computes_the_same_in_every_form(tmp_path: Path, store: Any) ->
     mask = torch.zeros(1, 8)
     mask[0, 0] = 1.0
     slots = torch.randn(1, SLOTS, 192, generator=generator)
-    inputs = (clip, torch.tensor([0.4]), slots, torch.ones(1), known, mask)
+    layout = torch.zeros(1, 3, 8, 6)
+    layout[:, 1] = torch.tensor([0.4, 0.6, 0.2, 1.0, 0.0, 1.0])
+    given, t = Conditions(slots, torch.ones(1), layout, known, mask), torch.tensor([0.4])
     with torch.no_grad():
-        wanted = model(*inputs)[0].numpy()
-        by_name = cascade_torch.load_base(tmp_path / "kept.onnx")(*inputs)[0].numpy()
-    names = ("noisy", "t", "slots", "keep", "known", "mask")
-    feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        wanted = model(clip, t, given)[0].numpy()
+        by_name = cascade_torch.load_base(tmp_path / "kept.onnx")(clip, t, given)[0].numpy()
+    feed = {name: value.numpy() for name, value in {"noisy": clip, "t": t, **given._asdict()}.items()}
     (made,) = open_session(tmp_path / "kept.onnx", threads=1).run(None, feed)
     scale = np.abs(wanted).mean()
     assert np.abs(made - wanted).mean() < 0.02 * scale
     assert np.abs(by_name - wanted).mean() < 0.02 * scale
+
+
+def test_the_planner_plans_the_same_in_its_file(tmp_path: Path) -> None:
+    planner = shaken(Planner(PlannerParams(dim=64, depth=1, heads=1)))
+    with torch.no_grad():
+        planner.head.bias += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0]).repeat(8)
+    export.export_planner(planner, tmp_path / "planner.onnx")
+    generator = torch.Generator().manual_seed(3)
+    noise, slots = torch.randn(1, 3, 8, 6, generator=generator), torch.randn(1, SLOTS, 192, generator=generator)
+    with torch.no_grad():
+        wanted = LayoutSampler(planner, export.PLANNER_STEPS)(noise, slots).numpy()
+    text = PromptSlots(slots[0].numpy(), np.zeros(384, np.float32), 1.0)
+    made = LayoutPlanner(tmp_path / "planner.onnx", threads=1).plan(text, noise[0].numpy())
+    assert wanted[..., 5].any()
+    np.testing.assert_allclose(made, wanted[0], atol=0.02)
 
 
 def test_the_reader_takes_captions_of_any_length(tmp_path: Path) -> None:

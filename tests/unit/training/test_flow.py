@@ -6,8 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 
+from core_cloud.models.video import Conditions  # noqa: E402
 from training.distil import DistilSettings, intervals, teacher_target  # noqa: E402
-from training.flow import known_frames, noised, sample_t, velocity_loss  # noqa: E402
+from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss  # noqa: E402
 
 
 def test_the_path_starts_at_the_noise_and_ends_at_the_clip() -> None:
@@ -56,16 +57,30 @@ def test_known_frames_are_those_of_the_tasks() -> None:
     assert not any(kind == (1,) * 8 for kind in kinds if kind == tuple(sorted(kind, reverse=True)) and sum(kind) > 7)
 
 
+def test_layouts_are_open_where_frames_are_known_and_now_and_then_by_chance() -> None:
+    layouts, mask = torch.ones(2000, 3, 8, 6), torch.zeros(2000, 8)
+    mask[:500, 0] = 1.0
+    kept = open_layouts(layouts, mask, 0.1, torch.Generator().manual_seed(0)).flatten(1)
+    assert not kept[:500].any()
+    assert (kept.amin(1) == kept.amax(1)).all()
+    assert float(kept[500:].mean()) == pytest.approx(0.9, abs=0.03)
+
+
 def test_intervals_are_the_steps_of_the_schedules() -> None:
     t, s = intervals(500, (4, 2, 1), torch.Generator().manual_seed(0))
     pairs = set(zip(t.tolist(), s.tolist(), strict=True))
     assert pairs == {(0.0, 1.0), (0.0, 0.5), (0.5, 1.0), (0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)}
 
 
+def conditions(known: Any, mask: Any) -> Conditions:
+    count = len(known)
+    return Conditions(torch.zeros(count, 4, 192), torch.ones(count), torch.zeros(count, 3, 8, 6), known, mask)
+
+
 def exact_teacher(clip: Any) -> Any:
     """A teacher that always knows the clip, with or without text."""
 
-    def predict(z: Any, t: Any, slots: Any, keep: Any, known: Any, mask: Any) -> Any:
+    def predict(z: Any, t: Any, given: Conditions) -> Any:
         return clip.repeat(len(z) // len(clip), 1, 1, 1, 1), None
 
     return predict
@@ -75,21 +90,21 @@ def test_a_teacher_that_knows_the_clip_teaches_the_clip_for_every_interval() -> 
     clip = torch.rand(3, 8, 4, 4, 3) * 2 - 1
     t, s = torch.tensor([0.0, 0.25, 0.5]), torch.tensor([1.0, 0.5, 1.0])
     z = noised(clip, torch.randn_like(clip), t)
-    text = (torch.zeros(3, 4, 192), clip, torch.zeros(3, 8))
-    target = teacher_target(exact_teacher(clip), z, t, s, text, DistilSettings(steps=1, substeps=3))
+    given = conditions(clip, torch.zeros(3, 8))
+    target = teacher_target(exact_teacher(clip), z, t, s, given, DistilSettings(steps=1, substeps=3))
     assert torch.allclose(target, clip, atol=1e-4)
 
 
 def test_guidance_is_taught_and_held_frames_are_kept() -> None:
     told, untold = torch.full((1, 8, 2, 2, 3), 0.2), torch.full((1, 8, 2, 2, 3), 0.1)
 
-    def predict(z: Any, t: Any, slots: Any, keep: Any, known: Any, mask: Any) -> Any:
-        return torch.where(keep[:, None, None, None, None] > 0, told, untold), None
+    def predict(z: Any, t: Any, given: Conditions) -> Any:
+        return torch.where(given.keep[:, None, None, None, None] > 0, told, untold), None
 
     known, mask = torch.full((1, 8, 2, 2, 3), -0.5), torch.zeros(1, 8)
     mask[0, 0] = 1.0
     z = torch.randn(1, 8, 2, 2, 3)
     settings = DistilSettings(steps=1, guidance=3.0, substeps=1)
-    target = teacher_target(predict, z, torch.zeros(1), torch.ones(1), (torch.zeros(1, 4, 192), known, mask), settings)
+    target = teacher_target(predict, z, torch.zeros(1), torch.ones(1), conditions(known, mask), settings)
     assert target[0, 0].flatten().tolist() == pytest.approx([-0.5] * 12)
     assert target[0, 1].flatten().tolist() == pytest.approx([0.4] * 12)

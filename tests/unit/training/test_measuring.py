@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the training extra (torch) is not i
 from training import evaluate, report  # noqa: E402
 from training.evaluate import Asked, asked  # noqa: E402
 from training.grammar import COLOURS, MAX_OBJECTS, Scene, Thing, held_out  # noqa: E402
-from training.judge import FRAMES, Judge, Seen, cut_out, hard, judge_input  # noqa: E402
+from training.judge import FRAMES, Judge, Seen, cut_out, hard, judge_input, told_apart  # noqa: E402
 from training.statistics import Figure, frechet, mean, share  # noqa: E402
 from training.train_judge import picked, true_colours, truth  # noqa: E402
 from training.world import clip_times, render, scene_batch, trajectory  # noqa: E402
@@ -160,6 +160,17 @@ def test_a_window_is_cut_out_around_its_object_at_its_size() -> None:
         assert float(inside[:, 4, 2].min()) > 0.9  # 0.7 radii to the left
         assert float(inside[:, 0, 0].max()) < 0.05  # a corner
         assert 0.24 < float(inside.mean()) < 0.34  # 21 of the 81 samples lie within 0.95 radii, four on the edge
+
+
+def test_a_movement_is_told_apart_from_its_place_and_size() -> None:
+    path = torch.stack([torch.linspace(0.2, 0.5, 8), torch.full((8,), 0.4), torch.full((8,), 0.1)], dim=-1)[None, None]
+    moved = path + torch.tensor([0.3, 0.2, 0.0])
+    doubled = path * torch.tensor([1.0, 1.0, 2.0])
+    moves, size = told_apart(path)
+    for other in (moved, doubled):
+        assert torch.allclose(told_apart(other)[0], moves, atol=1e-5)
+    assert torch.allclose(told_apart(moved)[1], size)
+    assert float(told_apart(doubled)[1] - size) > 1.0
 
 
 def test_training_looks_at_the_objects_that_are_there() -> None:

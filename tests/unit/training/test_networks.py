@@ -11,11 +11,13 @@ from core_cloud.models.enlarge import (  # noqa: E402
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
+from core_cloud.models.grounding import FEATURES, Grounding  # noqa: E402
+from core_cloud.models.layout import LayoutSampler, Planner, PlannerParams, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
-from core_cloud.models.video import BaseParams, BaseTransformer  # noqa: E402
+from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 
 SMALL = BaseParams(dim=64, depth=2, heads=1)
-NAMES = ("noisy", "t", "slots", "keep", "known", "mask")
+NAMES = ("noisy", "t", *Conditions._fields)
 
 
 def inputs(batch: int = 2) -> dict[str, Any]:
@@ -25,7 +27,9 @@ def inputs(batch: int = 2) -> dict[str, Any]:
     mask = torch.zeros(batch, 8)
     mask[:, 0] = 1.0
     slots = torch.randn(batch, SLOTS, 192, generator=generator)
-    values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), known, mask)
+    layout = unscaled(torch.randn(batch, 3, 8, 6, generator=generator))
+    layout[:, 0] = unscaled(torch.ones(batch, 1, 8, 6))[:, 0]
+    values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), layout, known, mask)
     return dict(zip(NAMES, values, strict=True))
 
 
@@ -39,8 +43,12 @@ def shaken(model: Any) -> Any:
 
 
 def predicted(model: Any, **changed: Any) -> Any:
+    return evaluated(model, {**inputs(), **changed})
+
+
+def evaluated(model: Any, values: dict[str, Any]) -> Any:
     with torch.no_grad():
-        return model(**{**inputs(), **changed})[0]
+        return model(values["noisy"], values["t"], Conditions(*(values[name] for name in Conditions._fields)))[0]
 
 
 def test_patches_survive_the_round_trip() -> None:
@@ -53,6 +61,66 @@ def test_without_text_the_slots_do_not_matter_and_with_text_they_do() -> None:
     blind = {"keep": torch.zeros(2)}
     assert torch.equal(predicted(model, **blind), predicted(model, slots=-given["slots"], **blind))
     assert not torch.allclose(predicted(model), predicted(model, slots=-given["slots"]), atol=1e-3)
+
+
+def test_the_layout_is_heard_with_the_text_and_only_then() -> None:
+    model, given = shaken(BaseTransformer(SMALL)), inputs()
+    moved = given["layout"].clone()
+    moved[..., 0] += 0.2 * moved[..., 5]
+    assert not torch.allclose(predicted(model), predicted(model, layout=moved), atol=1e-3)
+    blind = {"keep": torch.zeros(2)}
+    assert torch.equal(predicted(model, **blind), predicted(model, layout=moved, **blind))
+    opened = torch.zeros_like(moved)
+    assert not torch.allclose(predicted(model), predicted(model, layout=opened), atol=1e-3)
+
+
+def test_a_patch_knows_its_place_in_an_object_whatever_its_size_and_angle() -> None:
+    ground = Grounding((4, 8, 8), 2, 192, 64)
+    layout = torch.zeros(2, 3, 8, 6)
+    quarter = torch.tensor([0.0, 1.0])
+    # The middle of patch (3, 4) lies half a radius right of the first object, and as far below the second,
+    # which is twice as big and turned by a quarter.
+    x, y = 4.5 / 8, 3.5 / 8
+    layout[0, 0] = torch.tensor([x - 0.1, y, 0.2, 1.0, 0.0, 1.0])
+    layout[1, 0] = torch.cat([torch.tensor([x, y - 0.2, 0.4]), quarter, torch.ones(1)])
+    features, near = ground.features(layout)
+    place = 3 * 8 + 4
+    coordinates = features[:, 0, :, place, : FEATURES - 4]
+    assert torch.allclose(coordinates[0], coordinates[1], atol=1e-5)
+    assert (near[:, 0, :, place] > 0.5).all()
+    assert (near[:, 0, :, 63] < near[:, 0, :, place]).all()
+    assert not near[:, 1:].any()
+
+
+def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
+    layout = torch.zeros(1, 3, 8, 6)
+    layout[:, 0] = torch.tensor([0.4, 0.6, 0.19, 0.8, 0.6, 1.0])
+    assert torch.allclose(unscaled(scaled(layout)), layout, atol=1e-5)
+    faint = scaled(layout)
+    faint[:, 0, :4, 5] -= 1.2  # absent in half of its frames, but present on the whole
+    faint[:, 1, :, 5] += 0.3
+    assert torch.equal(unscaled(faint)[..., 5], layout[..., 5])
+
+
+def test_an_untrained_planner_plans_nothing_and_a_sampler_runs_all_its_steps() -> None:
+    planner = Planner(PlannerParams(dim=64, depth=1, heads=1))
+    calls: list[float] = []
+    planner.register_forward_hook(lambda module, args, out: calls.append(float(args[1][0])))
+    with torch.no_grad():
+        planner.head.bias.zero_()
+        layout = LayoutSampler(planner, 4)(torch.randn(1, 3, 8, 6), torch.zeros(1, SLOTS, 192))
+    assert calls == [0.0, 0.25, 0.5, 0.75]
+    assert layout.shape == (1, 3, 8, 6)
+    assert not layout.any()  # the middle of what is planned is no object at all: presence is not above a half
+
+
+def test_the_planner_hears_text_and_time() -> None:
+    planner = shaken(Planner(PlannerParams(dim=64, depth=1, heads=1)))
+    noisy, slots, t = torch.randn(2, 3, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
+    with torch.no_grad():
+        made = planner(noisy, t, slots)
+        assert not torch.allclose(made, planner(noisy, t, -slots), atol=1e-3)
+        assert not torch.allclose(made, planner(noisy, t * 0, slots), atol=1e-3)
 
 
 def test_only_known_frames_are_looked_at() -> None:
@@ -76,15 +144,14 @@ def test_samples_at_different_times_share_a_batch() -> None:
     mixed = predicted(model, t=torch.tensor([0.1, 0.8]))
     for row, t in enumerate((0.1, 0.8)):
         alone = {name: value[row : row + 1] for name, value in given.items()} | {"t": torch.tensor([t])}
-        with torch.no_grad():
-            assert torch.allclose(mixed[row : row + 1], model(**alone)[0], atol=1e-5)
+        assert torch.allclose(mixed[row : row + 1], evaluated(model, alone), atol=1e-5)
 
 
 def test_pooled_keys_change_the_cost_and_not_the_shapes() -> None:
     pooled = shaken(BaseTransformer(BaseParams(dim=64, depth=2, heads=1, kv_pool=2)))
     assert predicted(pooled).shape == (2, 8, 48, 48, 3)
     keys = torch.randn(2, 1, SLOTS + 256, 64)
-    small = pooled.blocks[0]._pooled(keys)
+    small = pooled.blocks[0].pool(keys)
     assert small.shape == (2, 1, SLOTS + 64, 64)
     assert torch.equal(small[:, :, :SLOTS], keys[:, :, :SLOTS])
     first = keys[:, :, [SLOTS, SLOTS + 1, SLOTS + 8, SLOTS + 9]].mean(2)

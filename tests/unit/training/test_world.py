@@ -14,6 +14,7 @@ from training.grammar import BACKGROUNDS, CAMERAS, COLOURS, LIGHTINGS, MOTIONS, 
 from training.world import (  # noqa: E402
     PALETTE,
     clip_times,
+    layouts,
     render,
     scene_batch,
     trajectory,
@@ -122,6 +123,21 @@ def test_objects_of_a_scene_start_apart() -> None:
     for a, b in ((0, 1), (0, 2), (1, 2)):
         gap = torch.hypot(path.x[:, a] - path.x[:, b], path.y[:, a] - path.y[:, b])
         assert float((gap - path.radius[:, a] - path.radius[:, b]).min()) > 0.1
+
+
+def test_layouts_say_where_the_masks_are_and_nothing_of_what_is_not_there() -> None:
+    scenes = scene_batch([Scene((Thing("circle", "red", motion="spin"), Thing("circle", "blue", motion="grow")))], 3)
+    layout, masks = layouts(scenes, clip_times(8))[0], render(scenes, 8, 96, 96).masks[0]
+    line = (torch.arange(96) + 0.5) / 96
+    for slot in range(2):
+        area = masks[slot].sum((1, 2))
+        x, y = ((masks[slot] * place).sum((1, 2)) / area for place in (line, line[:, None]))
+        assert torch.allclose(layout[slot, :, 0], x, atol=0.01)
+        assert torch.allclose(layout[slot, :, 1], y, atol=0.01)
+        assert torch.allclose(layout[slot, :, 2], (area / torch.pi).sqrt() / 96, atol=0.01)
+    assert layout[0, :, 3:5].norm(dim=-1).tolist() == pytest.approx([1.0] * 8)
+    assert float(layout[0, -1, 3]) < -0.9  # a spin turns by half a turn
+    assert not layout[2].any()
 
 
 def test_masks_are_the_visible_part_and_empty_where_there_is_no_object() -> None:

@@ -1,12 +1,14 @@
 """The worker when others are faster, parts are away or messages are odd; on virtual time."""
 
 import asyncio
+from typing import Literal
 
 import pytest
 
 from adaptivegen.errors import BrokerUnavailable, StorageFailure
 from adaptivegen.jobs.record import MAX_CLAIMS, claim
 from adaptivegen.jobs.spec import Manifest
+from adaptivegen.request import Reference
 from core_cloud.outcome import MAX_UNCLAIMED
 from tests.jobs import JOB_ID, media
 from tests.unit.worker.bench import LEASE_S, Failing, cloud, is_set, spec_of
@@ -20,6 +22,33 @@ async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -
         command, start = parts.runner.commands[-1]
         assert (start, command.strength, command.request.steps) == (b"draft clip", 0.5, 4)
         assert (record.plan, record.notes) == ("refine", ())
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "task"),
+    [
+        ("refine", None, "refine"),  # only a draft from noise shares its layout with the final
+        ("refine", "image", "animate"),
+        ("refine", "video", "restyle"),
+        ("cloud", None, "restyle"),
+        ("cloud", "image", "animate"),
+        ("cloud", "video", "restyle"),
+    ],
+)
+async def test_the_model_is_told_what_its_start_is_for(
+    plan: str, kind: Literal["image", "video"] | None, task: str
+) -> None:
+    spec = spec_of(plan)
+    reference = Reference(kind=kind, sha256="e" * 64, key="inputs/e.mp4") if kind else None
+    spec = spec.model_copy(update={"request": spec.request.model_copy(update={"reference": reference})})
+    async with cloud() as parts:
+        await parts.blob.put("inputs/e.mp4", b"uploaded clip")
+        await parts.jobs.submit(spec)
+        await parts.put_draft(b"draft clip")
+        await parts.until_ended()
+        command, start = parts.runner.commands[-1]
+        uploaded = b"uploaded clip" if kind else None
+        assert (command.task, start) == (task, b"draft clip" if plan == "refine" else uploaded)
 
 
 async def test_a_job_claimed_too_often_is_poison() -> None:

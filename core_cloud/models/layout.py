@@ -1,0 +1,105 @@
+"""Pocket's planner in torch: a small flow over layouts, which say where every object of a clip is in every frame.
+
+A layout is a float tensor (B, OBJECT_SLOTS, T, LAYOUT_VALUES): centre x and y and radius in frame widths, cosine and
+sine of the angle, and 1 where there is an object; all 0 where there is none. The base paints what stands in it
+(`core_cloud.models.grounding`), so where things are is settled before the first pixel, and by the seed alone: every
+model that shares the planner puts the objects of one prompt and seed into the same places.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core_cloud.models.attention import RMSNorm, rotary_angles, wave
+from core_cloud.models.reader import OBJECT_SLOTS
+from core_cloud.models.transformer import Block
+
+FRAMES = 8
+LAYOUT_VALUES = 6
+SMALLEST_RADIUS = 0.03  # in frame widths; below a pixel and a half of the base's clip nothing can be told apart
+_MIDDLE = (0.5, 0.5, -1.75, 0.5, 0.0, 0.5)  # of x, y, log radius, cosine, sine, presence
+_RANGE = (0.2, 0.2, 0.35, 0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerParams:
+    """Shape of the planner."""
+
+    dim: int = 192
+    depth: int = 4
+    heads: int = 3
+    slot_dim: int = 192
+
+
+def scaled(layout: Tensor) -> Tensor:
+    """Layouts as the flow sees them: about zero mean and unit range, radii as logarithms."""
+    radius = layout[..., 2:3].clamp(min=SMALLEST_RADIUS).log()
+    values = torch.cat([layout[..., :2], radius, layout[..., 3:]], dim=-1)
+    there = layout[..., 5:]
+    middle, spread = layout.new_tensor(_MIDDLE), layout.new_tensor(_RANGE)
+    out = (values - middle) / spread
+    return torch.cat([out[..., :5] * there, out[..., 5:]], dim=-1)
+
+
+def unscaled(values: Tensor) -> Tensor:
+    """The inverse of `scaled`, with a presence of 0 or 1, angles of unit length, and zeros where nothing is."""
+    middle, spread = values.new_tensor(_MIDDLE), values.new_tensor(_RANGE)
+    x = values * spread + middle
+    there = (x[..., 5:].mean(dim=2, keepdim=True) > 0.5).to(x.dtype).expand_as(x[..., 5:])
+    angle = F.normalize(x[..., 3:5], dim=-1)
+    return torch.cat([x[..., :2], x[..., 2:3].exp(), angle, torch.ones_like(there)], dim=-1) * there
+
+
+class Planner(nn.Module):
+    """Predicts the clean layout (scaled) from a noisy one: one token per object, modulated by time and text."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, params: PlannerParams) -> None:
+        super().__init__()
+        self.params = params
+        dim = params.dim
+        self.embed = nn.Linear(FRAMES * LAYOUT_VALUES, dim)
+        self.thing = nn.Linear(params.slot_dim, dim)
+        self.time = nn.Sequential(nn.Linear(128, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.setting = nn.Linear(params.slot_dim, dim)
+        self.modulate = nn.Linear(dim, 6 * dim)
+        angles = rotary_angles(dim // params.heads, (OBJECT_SLOTS, 1, 1), 0)
+        self.register_buffer("cosine", angles.cos(), persistent=False)
+        self.register_buffer("sine", angles.sin(), persistent=False)
+        self.blocks = nn.ModuleList(Block(dim, params.heads) for _ in range(params.depth))
+        self.norm = RMSNorm()
+        self.head = nn.Linear(dim, FRAMES * LAYOUT_VALUES)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor) -> Tensor:
+        """noisy (B, OBJECT_SLOTS, T, V), t (B,) in [0, 1], slots (B, SLOTS, slot_dim) -> clean, as noisy."""
+        x = self.embed(noisy.flatten(2)) + self.thing(slots[:, :OBJECT_SLOTS])  # (B, K, D)
+        mixed = self.time(wave(t)) + self.setting(slots[:, OBJECT_SLOTS])  # (B, D)
+        modulation = self.modulate(F.silu(mixed)).view(-1, 6, self.params.dim)
+        for block in self.blocks:
+            x = block(x, modulation, (self.cosine, self.sine))
+        out: Tensor = self.head(self.norm(x)).reshape(noisy.shape)
+        return out
+
+
+class LayoutSampler(nn.Module):
+    """The planner's whole flow from noise to a layout in a fixed number of steps."""
+
+    def __init__(self, planner: Planner, steps: int) -> None:
+        super().__init__()
+        self.planner, self.steps = planner, steps
+
+    def forward(self, noise: Tensor, slots: Tensor) -> Tensor:
+        """noise (B, OBJECT_SLOTS, T, V) of unit normals, slots (B, SLOTS, slot_dim) -> layout, as noise."""
+        z = noise
+        for step in range(self.steps):
+            t = step / self.steps
+            clean = self.planner(z, torch.full_like(noise[:, 0, 0, 0], t), slots)
+            z = z + (clean - z) / (self.steps - step)
+        return unscaled(z)

@@ -1,0 +1,67 @@
+"""Trains the planner: a flow over the layouts of drawn scenes, told what the reader reads in their captions.
+
+A layout costs next to nothing to compute, so every step draws new ones: the data set's captions with other jitter.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core_cloud.models.layout import FRAMES, Planner, PlannerParams, scaled
+from training.data import Dataset
+from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
+from training.flow import noised
+from training.world import JITTERS, SceneBatch, clip_times, layouts
+
+CLAMP = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """A run of the planner: steps, batch in layouts, rates, device."""
+
+    steps: Steps
+    batch: int = 256
+    muon_rate: float = 0.01
+    adam_rate: float = 2e-3
+    device: str = "cpu"
+    seed: int = 23
+
+
+def planner_loss(model: Planner, data: Dataset, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Mean squared error of the velocity; t is uniform, with 1 - t clamped so that the last steps do not dominate."""
+    device = generator.device
+    count = len(rows)
+    jitter = torch.rand(count, JITTERS, generator=generator, device=device)
+    scenes = SceneBatch(data.scenes.things[rows], data.scenes.setting[rows], jitter)
+    wordings = torch.randint(0, data.slots.shape[1], (count,), generator=generator, device=device)
+    clean = scaled(layouts(scenes, clip_times(FRAMES, device.type)))
+    noise = torch.randn(clean.shape, generator=generator, device=device)
+    t = torch.rand(count, generator=generator, device=device)
+    predicted = model(noised(clean, noise, t), t, data.text(rows, wordings))
+    steep = 1.0 / (1.0 - t).clamp(min=CLAMP).square()
+    loss: Tensor = ((predicted - clean).square().mean(dim=(1, 2, 3)) * steep).mean()
+    return loss
+
+
+def train_planner(model: Planner, data: Dataset, path: Path, settings: PlannerSettings, report: Report) -> None:
+    """Train for all steps; `fit` says how runs resume."""
+    s = settings
+    model.to(s.device).train()
+
+    def loss_at(step: int) -> Tensor:
+        rows = batch_rows(len(data), s.batch, step, s.seed).to(data.clips.device)
+        return planner_loss(model, data, rows, step_generator(s.seed, step, s.device))
+
+    plan = FitSettings(s.steps, s.adam_rate, s.muon_rate, device=s.device)
+    fit(model, loss_at, path, plan, asdict(model.params), report)
+
+
+def load_planner(path: Path) -> Planner:
+    """The averaged planner of a checkpoint, in evaluation mode."""
+    state = read_checkpoint(path)
+    model = Planner(PlannerParams(**state["params"]))
+    model.load_state_dict(state["ema"])
+    return model.eval()
