@@ -12,7 +12,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,8 @@ from adaptivegen.models.card import Limits, ModelCard
 
 Intent = Literal["iterate", "render"]
 REQUESTABLE_PLANS = ("draft", "refine", "cloud")
+VideoTask = Literal["restyle", "extend", "interpolate"]  # what is done with an uploaded video
+VIDEO_TASKS: tuple[VideoTask, ...] = get_args(VideoTask)
 
 
 class Reference(BaseModel):
@@ -52,6 +54,14 @@ class GenerationRequest(BaseModel):
     plan: str | None = None
     reference: Reference | None = None
     strength: float | None = None
+    task: VideoTask | None = None
+
+    @property
+    def reference_task(self) -> Literal["animate"] | VideoTask:
+        """What the model does with the reference: an image is moved, a video redrawn unless `task` says otherwise."""
+        if self.reference is not None and self.reference.kind == "image":
+            return "animate"
+        return self.task or "restyle"
 
     @property
     def size(self) -> str:
@@ -149,6 +159,7 @@ def parse_request(
         "intent",
         "plan",
         "strength",
+        "task",
     }
     unknown = sorted(set(values) - known)
     if unknown:
@@ -167,6 +178,9 @@ def parse_request(
     if strength is not None and (reference is None or not 0.0 < strength < 1.0):
         allowed = "over 0 and under 1" if reference else "absent without a reference"
         raise InvalidRequest.field("strength", strength, allowed)
+    task = _choice(values, "task", VIDEO_TASKS, None)
+    if task is not None and (reference is None or reference.kind != "video"):
+        raise InvalidRequest.field("task", task, "absent without a video to start from")
     intent = _choice(values, "intent", ("iterate", "render"), "render")
     return GenerationRequest(
         prompt=check_prompt(values.get("prompt"), max_bytes=limits.prompt_max_bytes),
@@ -183,6 +197,7 @@ def parse_request(
         plan=_choice(values, "plan", REQUESTABLE_PLANS, None),
         reference=reference,
         strength=strength,
+        task=next((known for known in VIDEO_TASKS if known == task), None),
     )
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import psutil
 
 from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.sdk.aio import AsyncClient
+from benchmarks.machine import hardware
 from cli.demo import PROMPTS, Row, first_byte, watch
 from cli.places import system_options
 from cli.progress import Display
@@ -84,17 +84,6 @@ async def measure_idle(system: System, *, clock: Clock) -> tuple[float, dict[str
 def spread(values: list[float]) -> dict[str, float]:
     """Median, smallest and largest."""
     return {"median": round(statistics.median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
-
-
-def hardware() -> str:
-    """Processor, cores, memory, load and versions, so that figures can be compared."""
-    cpu_file = Path("/proc/cpuinfo")
-    lines = cpu_file.read_text().splitlines() if cpu_file.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    memory_gib = psutil.virtual_memory().total / 1024**3
-    load = psutil.getloadavg()[0]
-    cores = psutil.cpu_count()
-    return f"{name}, {cores} cores, {memory_gib:.0f} GiB, load {load:.1f} before; Python {platform.python_version()}"
 
 
 async def measure(folder: Path, runs: int) -> dict[str, object]:

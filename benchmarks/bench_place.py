@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import random
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import uvloop
 
@@ -26,6 +24,7 @@ from adaptivegen.placement import Outcome, PlacementQuery
 from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.telemetry import configure_logging
+from benchmarks.machine import hardware
 from scheduler.decide.decide import decide, record
 from scheduler.decide.view import NodeTable, View
 from scheduler.placement import Placement
@@ -183,15 +182,6 @@ def summary(times_ms: list[float]) -> dict[str, float]:
         "p75_ms": round(quarters[2], 3),
         "p99_ms": round(statistics.quantiles(times_ms, n=100)[98], 3),
     }
-
-
-def hardware() -> str:
-    """Processor and the number of cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {cores} cores, Python {platform.python_version()}"
 
 
 def main() -> int:

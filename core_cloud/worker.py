@@ -27,6 +27,7 @@ from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.familiarity import doubt
 from adaptivegen.request import GenerationRequest
 from adaptivegen.telemetry import get_logger, span, take_request_id
 from core_cloud.claims import Claims
@@ -294,7 +295,7 @@ class Worker:
             final=final,
             final_steps=plan.command.request.steps,
             plan=plan.name,
-            notes=plan.notes,
+            notes=(*plan.notes, *filter(None, (doubt(generated.familiarity),))),
         )
 
     async def _put(self, key: str, mp4: bytes) -> None:
@@ -313,6 +314,9 @@ def _task(plan: str, start: Start, request: GenerationRequest) -> Task:
     """What the clip that generation starts from is for; a draft of an image or a video is what it was itself for."""
     if start.mp4 is None:
         return "restyle"
-    if request.reference is not None:
-        return "animate" if request.reference.kind == "image" else "restyle"
-    return "refine" if plan == "refine" else "restyle"
+    if plan != "refine":
+        return request.reference_task
+    if request.reference is None:
+        return "refine"
+    # What a draft of a video kept of it is in its frames already; an image is in the first of them.
+    return "animate" if request.reference.kind == "image" else "restyle"

@@ -189,24 +189,6 @@ def sample_caption(scene: Scene, rng: random.Random, *, held: bool = False) -> s
     return _tidy(sentence)
 
 
-def plain_caption(scene: Scene) -> str:
-    """The one canonical sentence of a scene: the first wording of every attribute."""
-    clauses = [
-        " ".join((_noun(t.size, t.texture, t.colour, t.shape), MOTION_WORDS[t.motion].seen[0])) for t in scene.things
-    ]
-    lit = scene.background == "sky" and scene.lighting != "day"
-    place = LIT_SKIES[scene.lighting].seen[0] if lit else BACKGROUND_WORDS[scene.background].seen[0]
-    light = "" if lit else LIGHTING_WORDS[scene.lighting].seen[0]
-    subject = clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"
-    return _tidy(f"{subject} {place} {light}, {CAMERA_WORDS[scene.camera].seen[0]}")
-
-
-def _noun(size: str, texture: str, colour: str, shape: str) -> str:
-    """A noun phrase with its article out of the first wordings."""
-    words = (SIZE_WORDS[size].seen[0], TEXTURE_WORDS[texture].seen[0], colour, shape)
-    return _with_article(" ".join(word for word in words if word))
-
-
 def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 

@@ -30,7 +30,7 @@ class DistilSettings:
 
     steps: Steps
     batch: int = 16
-    guidance: float = 2.5
+    guidance: float = 1.5
     substeps: int = 2
     schedules: tuple[int, ...] = (4, 4, 4, 2, 1)
     layout_dropout: float = 0.1

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptivegen.models.base import Clip, GenerationInput, Generator, Task
+from adaptivegen.models.base import Clip, GenerationInput, Generator, SplitGenerator, Task
+from adaptivegen.models.latent import Latent
 from training.captions import sample_caption
 from training.grammar import (
     MOTIONS,
@@ -123,6 +124,22 @@ def make_clips(
         )
         clips.append(made)
         report(index + 1)
+    return clips
+
+
+def split_clips(
+    cloud: SplitGenerator, edge: SplitGenerator, prompts: Sequence[str], recipes: tuple[Recipe, Recipe], at: float
+) -> list[Clip]:
+    """One clip per prompt, seeds 0, 1, ...: begun by the cloud until `at`, sent as bytes, finished at the edge."""
+    clips = []
+    frames = edge.card.limits.frame_counts()[0]
+    for seed, prompt in enumerate(prompts):
+        first, second = (
+            GenerationInput(prompt, seed, part.side, part.side, frames, part.steps, part.guidance) for part in recipes
+        )
+        latent = cloud.begin(first, at, on_step=quiet, should_stop=lambda: False)
+        sent = Latent.from_bytes(latent.to_bytes())
+        clips.append(edge.finish(second, sent, on_step=quiet, should_stop=lambda: False))
     return clips
 
 

@@ -63,7 +63,7 @@ CPU = Plan(
     judge_passes=6,
     evaluated=120,
     batches={"planner": 256, "base": 32, "draft": 16, "upsampler": 8, "doubler": 8},
-    shares={"planner": 4.0, "base": 54.0, "draft": 12.0, "upsampler": 9.0, "doubler": 2.0},
+    shares={"planner": 2.0, "base": 60.0, "draft": 10.0, "upsampler": 8.0, "doubler": 2.0},
 )
 CUDA = Plan(
     device="cuda",

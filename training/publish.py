@@ -1,5 +1,6 @@
 """Writes what the services load: ONNX files under the weights folder and the cards with measured times and quality."""
 
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptivegen.models.base import Generator
+from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest, dump_card
 from adaptivegen.models.cascade import CascadeGenerator
 from adaptivegen.models.cascade_onnx import CascadeOnnx
 from adaptivegen.models.registry import load_card, open_generator, verified_files
 from core_cloud.models.reader import Reader
 from training import export, report
-from training.captions import plain_caption
+from training.captions import sample_caption
 from training.data import draw_scenes
 from training.embedding import embed
 from training.evaluate import Recipe
@@ -50,14 +51,14 @@ LIMITS = {
         fps=12,
         steps_min=1,
         steps_max=64,
-        steps_default=16,
+        steps_default=12,
         guidance_min=1.0,
         guidance_max=6.0,
-        guidance_default=2.5,
+        guidance_default=1.5,
     ),
 }
-REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=8)
-KNOWN_CAPTIONS = 2000
+REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=6)
+KNOWN_CAPTIONS = 4000
 KNOWN_SEED = 500_001
 TEXT_FILES = {
     "text_encoder": "text/encoder.onnx",
@@ -105,7 +106,8 @@ def export_family(folder: Path, weights: Path, processes: int) -> None:
 def export_text(reader: Reader, weights: Path, processes: int) -> None:
     """The reader's graph, and the known captions' pooled vectors as int8 (KNOWN_CAPTIONS, 384)."""
     export.export_reader(reader, weights / TEXT_FILES["reader"])
-    captions = [plain_caption(scene) for scene in draw_scenes(KNOWN_CAPTIONS, KNOWN_SEED, novel=None)]
+    rng = random.Random(KNOWN_SEED)
+    captions = [sample_caption(scene, rng) for scene in draw_scenes(KNOWN_CAPTIONS, KNOWN_SEED, novel=None)]
     pooled = embed(captions, weights / "text", processes).pooled.astype(np.float32)
     scale = 127.0 / np.abs(pooled).max(axis=1, keepdims=True)
     np.save(weights / TEXT_FILES["captions"], np.rint(pooled * scale).astype(np.int8))
@@ -122,7 +124,6 @@ def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: di
         role="draft" if name == DRAFT else "cloud",
         description=DESCRIPTIONS[name],
         latent_space="pixels",
-        network="slots",
         files=files,
         limits=LIMITS[name],
         refine=REFINE if name == CLOUD else None,
@@ -149,7 +150,7 @@ def card_quality(figures: dict[str, Any]) -> dict[str, dict[str, Quality]]:
     }
 
 
-def _whole_draft(folder: Path, weights: Path, threads: int) -> Generator:
+def _whole_draft(folder: Path, weights: Path, threads: int) -> SplitGenerator:
     """The draft with its base in float32, to tell what int8 costs."""
     card = load_card(DRAFT, weights)
     with tempfile.TemporaryDirectory() as scratch:

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptivegen.models.base import Clip, Generator
+from adaptivegen.models.base import Clip, Generator, SplitGenerator, Task
 from training import evaluate
 from training.evaluate import Asked, Figures, Recipe
 from training.judge import Judge, Seen
@@ -25,6 +25,8 @@ from training.train_judge import judge_accuracy
 
 REAL_SEED, OTHER_SEED = 810_001, 820_001
 FINAL_SEED = 1_000_000  # of the first final, so that finals are independent of the drafts, which begin at 0
+SPLIT_AT = 0.5  # where the draft takes a split generation over from the cloud
+TASKS_TRIED: tuple[Task, ...] = ("animate", "extend", "interpolate")
 T0_TRIED = (0.3, 0.5, 0.7)
 DRAFT_STEPS_TRIED = (1, 2, 4)
 SHEET_SIDE = 64
@@ -34,9 +36,9 @@ SHEET_SIDE = 64
 class Family:
     """The opened models and how they are run by default; `whole`: the draft before it was rounded to int8."""
 
-    draft: Generator
+    draft: SplitGenerator
     whole: Generator
-    cloud: Generator
+    cloud: SplitGenerator
     draft_recipe: Recipe
     cloud_recipe: Recipe
     refine_steps: int
@@ -139,6 +141,7 @@ class Evaluation:
         strange = evaluate.out_of_grammar()
         found = self._made("out of grammar", family.draft, strange, family.draft_recipe)[1]
         section["out_of_grammar"] = evaluate.accuracy(found, strange.scenes)
+        section["tasks"] = self._tasks(one.first(few))
         groups, real_groups = [], []
         for prompt, scene in zip(one.prompts[:8], one.scenes[:8], strict=True):
             seeds = range(1000, 1000 + evaluate.SEEDS_PER_PROMPT)
@@ -147,6 +150,18 @@ class Evaluation:
             real = evaluate.real_clips([scene] * len(seeds), REAL_SEED)
             real_groups.append(evaluate.seen(self.judge, real))
         return section | evaluate.diversity(groups, real_groups)
+
+    def _tasks(self, one: Asked) -> dict[str, Figures]:
+        """The draft on frames of renders: the first one moved, a clip gone on with, its ends filled in between."""
+        starts = evaluate.real_clips(one.scenes, REAL_SEED)
+        section: dict[str, Figures] = {}
+        for task in TASKS_TRIED:
+            self.say(f"{task}: {len(one)} clips")
+            clips = evaluate.make_clips(
+                self.family.draft, one.prompts, self.family.draft_recipe, starts=starts, task=task
+            )
+            section[task] = evaluate.accuracy(evaluate.seen(self.judge, clips), one.scenes)
+        return section
 
     def _refine(
         self, one: Asked, drafts: list[Clip], found_drafts: Seen, found_finals: Seen
@@ -173,8 +188,23 @@ class Evaluation:
                 section["mos"] = mean_opinion(section["t0"][f"{t0:g}"]["accuracy"], recipe.side)
         same = self._made("finals of the drafts' seeds", family.cloud, one.first(self.few), family.cloud_recipe)[1]
         section["same_seed"] = evaluate.agreement(found_drafts, same, one.scenes[: self.few])
+        section["split"] = self._split(one)
         section["independent"] = evaluate.agreement(found_drafts, found_finals, one.scenes)
         return section, chosen
+
+    def _split(self, one: Asked) -> dict[str, Any]:
+        """Half of the flow on the cloud in half of its steps, the rest by the draft in half of its own."""
+        family, count = self.family, self.few
+        cloud, draft = family.cloud_recipe, family.draft_recipe
+        first, second = (replace(part, steps=max(1, part.steps // 2), side=draft.side) for part in (cloud, draft))
+        self.say(f"split at {SPLIT_AT:g}: {count} clips in {first.steps} and {second.steps} steps")
+        clips = evaluate.split_clips(family.cloud, family.draft, one.prompts[:count], (first, second), SPLIT_AT)
+        found = evaluate.seen(self.judge, clips)
+        return {
+            "at": SPLIT_AT,
+            "steps": [first.steps, second.steps],
+            "accuracy": evaluate.accuracy(found, one.scenes[:count]),
+        }
 
 
 def mean_opinion(accuracy: Figures, side: int) -> Figure:

@@ -39,7 +39,7 @@ def shares(names: Sequence[str], columns: Mapping[str, Mapping[str, Figure]]) ->
 def markdown(figures: Mapping[str, Any]) -> str:
     """All tables of a report, each under its heading."""
     draft, cloud, refine = figures["draft"], figures["cloud"], figures["refine"]
-    tried = refine["t0"]
+    tried, split = refine["t0"], refine["split"]
     default = tried[f"{refine['default_t0']:g}"]
     parts = {
         "One object, held-out combinations": shares(
@@ -53,6 +53,9 @@ def markdown(figures: Mapping[str, Any]) -> str:
             },
         ),
         "Two objects": shares(ROWS, {"draft": draft["two"], "cloud from noise": cloud["two"]}),
+        "Begun by the cloud, finished by the draft": shares(
+            ROWS, {f"split at {split['at']:g}, {split['steps'][0]} and {split['steps'][1]} steps": split["accuracy"]}
+        ),
         "The draft's words and steps": shares(
             ROWS,
             {
@@ -61,6 +64,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
                 **{f"{steps} steps": part for steps, part in draft["steps"].items()},
             },
         ),
+        "The draft on frames of renders": shares(ROWS, draft["tasks"]),
         "What a final keeps of its draft": shares(
             (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
             {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from adaptivegen.errors import Cancelled
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.latent import Latent
 
 Clip = NDArray[np.uint8]  # (T, H, W, 3), sRGB
 GenerationCancelled = Cancelled  # raised by `generate` when should_stop() said so
@@ -80,5 +81,42 @@ class Generator(Protocol):
         should_stop: asked before every step and every upsampling chunk.
 
         Raises InvalidRequest for what the card's limits forbid, GenerationCancelled when should_stop() said so.
+        """
+        ...
+
+
+class SplitGenerator(Generator, Protocol):
+    """A generator whose clips another one of the same `space` can finish, and that can finish another's."""
+
+    @property
+    def space(self) -> str:
+        """What models must share to finish one another's clips."""
+        ...
+
+    def begin(
+        self,
+        request: GenerationInput,
+        until: float,
+        *,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Latent:
+        """The first part of a split generation from noise: all of the request's steps lie before time `until`.
+
+        Raises InvalidRequest for what the card's limits forbid and `until` outside (0, 1), else as `generate`.
+        """
+        ...
+
+    def finish(
+        self,
+        request: GenerationInput,
+        latent: Latent,
+        *,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Clip:
+        """The rest of what another began with the same prompt and seed, in the request's steps and at its size.
+
+        Raises InvalidRequest for a latent of another space or shape, else as `generate`.
         """
         ...

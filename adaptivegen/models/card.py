@@ -111,17 +111,13 @@ class Quality(_Frozen):
 
 
 class ModelCard(_Frozen):
-    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula.
-
-    network: which generation of Pocket the files are, by what conditions it: token embeddings (the first) or slots.
-    """
+    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula."""
 
     name: ModelName
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
     role: Literal["draft", "cloud"]
     description: Annotated[str, Field(min_length=1)]
     latent_space: Literal["pixels"]
-    network: Literal["tokens", "slots"] = "tokens"
     files: dict[str, CardFile] = Field(min_length=1)
     limits: Limits
     refine: Refine | None = None

@@ -5,16 +5,17 @@ networks themselves come through `Networks`; this module knows neither their bac
 """
 
 import itertools
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import limits, schedule, starts
 from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.latent import Latent
 from adaptivegen.models.layout import LAYOUT_SHAPE, OPEN, Scene
 from adaptivegen.models.resample import resize, to_bytes
 from adaptivegen.models.slots import PromptSlots
@@ -28,7 +29,8 @@ DOUBLE_CHUNK = 6  # frames doubled between two questions whether to stop
 INPUT_LEVEL = 0.05  # noise level the upsampler is told its input has, on the [-1, 1] scale
 
 
-NOTHING = Arranged(np.zeros((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), np.float32), np.zeros(LOW_FRAMES, np.float32))
+LOW_SHAPE = (LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3)
+NOTHING = Arranged(np.zeros(LOW_SHAPE, np.float32), np.zeros(LOW_FRAMES, np.float32))
 
 
 class Networks(Protocol):
@@ -56,7 +58,7 @@ class Networks(Protocol):
 
 
 class CascadeGenerator:
-    """A `Generator` over `Networks`."""
+    """A `SplitGenerator` over `Networks`."""
 
     def __init__(self, card: ModelCard, networks: Networks, *, shift: float = 1.0) -> None:
         self._card = card
@@ -84,14 +86,58 @@ class CascadeGenerator:
         limits.check_task(task, has_start=start is not None)
         given = starts.arranged(start, task, LOW_FRAMES, LOW_SIZE) if start is not None else None
         t0 = self._start_time(given, strength)
+        noise, scene = self._arrange(request, open_layout=given is not None and task != "refine")
+        z = noise if given is None else schedule.renoise(given.clip, noise, t0)
+        times = schedule.times(request.steps, t0=t0, shift=self._shift)
+        low = self._denoise(z, times, request.guidance, scene, given or NOTHING, on_step, should_stop)
+        return self._enlarge(low, request, scene.text, on_step, should_stop)
+
+    @property
+    def space(self) -> str:
+        """The form of the path, and who plans its layout."""
+        return f"{self._card.latent_space} {LOW_SHAPE} {self._card.files['planner'].sha256[:16]}"
+
+    def begin(
+        self,
+        request: GenerationInput,
+        until: float,
+        *,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Latent:
+        """See `SplitGenerator.begin`."""
+        limits.check(request, self._card.limits)
+        if not 0.0 < until < 1.0:
+            raise InvalidRequest.field("until", until, "above 0 and below 1")
+        z, scene = self._arrange(request)
+        times = [until * t for t in schedule.times(request.steps, shift=self._shift)]
+        z = self._denoise(z, times, request.guidance, scene, NOTHING, on_step, should_stop)
+        return Latent(z, until, self.space)
+
+    def finish(
+        self,
+        request: GenerationInput,
+        latent: Latent,
+        *,
+        on_step: Callable[[StepReport], None],
+        should_stop: Callable[[], bool],
+    ) -> Clip:
+        """See `SplitGenerator.finish`."""
+        limits.check(request, self._card.limits)
+        latent.check(self.space, LOW_SHAPE)
+        _, scene = self._arrange(request)
+        times = schedule.times(request.steps, t0=latent.t, shift=self._shift)
+        low = self._denoise(latent.z, times, request.guidance, scene, NOTHING, on_step, should_stop)
+        return self._enlarge(low, request, scene.text, on_step, should_stop)
+
+    def _arrange(self, request: GenerationInput, *, open_layout: bool = False) -> tuple[Floats, Scene]:
+        """The noise of the seed, and what is to be shown; both are the same in every model of the family."""
         text = self._networks.encode(request.prompt)
         rng = np.random.Generator(np.random.Philox(request.seed))
-        noise = rng.standard_normal((LOW_FRAMES, LOW_SIZE, LOW_SIZE, 3), dtype=np.float32)
-        scene = Scene(text, OPEN)
-        if given is None or task == "refine":
-            scene = Scene(text, self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32)))
-        low = self._denoise(request, scene, given, t0, noise, on_step, should_stop)
-        return self._enlarge(low, request, text, on_step, should_stop)
+        noise = rng.standard_normal(LOW_SHAPE, dtype=np.float32)
+        if open_layout:
+            return noise, Scene(text, OPEN)
+        return noise, Scene(text, self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32)))
 
     def _start_time(self, given: Arranged | None, strength: float | None) -> float:
         """t0; frames that are held give what is kept in their own way, so the rest may begin as noise."""
@@ -103,25 +149,22 @@ class CascadeGenerator:
 
     def _denoise(
         self,
-        request: GenerationInput,
+        z: Floats,
+        times: Sequence[float],
+        guidance: float,
         scene: Scene,
-        start: Arranged | None,
-        t0: float,
-        noise: Floats,
+        known: Arranged,
         on_step: Callable[[StepReport], None],
         should_stop: Callable[[], bool],
     ) -> Floats:
-        """All base steps; returns the clean low-resolution clip (8, 48, 48, 3)."""
-        z = noise if start is None else schedule.renoise(start.clip, noise, t0)
-        known = start if start is not None else NOTHING
-        steps = schedule.times(request.steps, t0=t0, shift=self._shift)
-        for done, (t, t_next) in enumerate(itertools.pairwise(steps), start=1):
+        """Base steps from z at the first of the times to the last, where 1 is the clean clip; LOW_SHAPE."""
+        for done, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             _stop_if(should_stop)
-            clean = self._predict(z, t, scene, known, request.guidance)
+            clean = self._predict(z, t, scene, known, guidance)
             clean = np.where(known.mask[:, None, None, None] > 0, known.clip, clean)
             z = schedule.euler(z, clean, t, t_next)
             look = to_bytes(resize(clean, LOW_FRAMES, LOOK_SIZE, LOOK_SIZE))
-            on_step(StepReport(done, request.steps, "base", look, familiarity=scene.text.familiarity))
+            on_step(StepReport(done, len(times) - 1, "base", look, familiarity=scene.text.familiarity))
         return z
 
     def _predict(self, z: Floats, t: float, scene: Scene, known: Arranged, guidance: float) -> Floats:
@@ -159,8 +202,3 @@ class CascadeGenerator:
 def _stop_if(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         raise GenerationCancelled("generation was cancelled")
-
-
-def text_files(paths: dict[str, Path]) -> Path:
-    """The folder of the text encoder among a card's verified files."""
-    return paths["text_encoder"].parent

@@ -7,10 +7,11 @@ import hashlib
 from pathlib import Path
 
 from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
-from adaptivegen.models.base import Generator
+from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.card import ModelCard, parse_card
 
 WEIGHTS = Path(__file__).parent / "weights"
+NEEDED = {"text_encoder", "tokenizer", "reader", "captions", "planner", "base", "upsampler"}  # logical names of files
 
 
 def card_names(weights: Path = WEIGHTS) -> tuple[str, ...]:
@@ -42,16 +43,19 @@ def verified_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:
     return paths
 
 
-def open_generator(name: str, *, threads: int, weights: Path = WEIGHTS) -> Generator:
+def needed_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:
+    """The verified files, all that a Pocket model needs among them; raises ModelDigestMismatch."""
+    missing = NEEDED - set(card.files)
+    if missing:
+        raise ModelDigestMismatch(f"{card.name}: its card names no file for {', '.join(sorted(missing))}")
+    return verified_files(card, weights)
+
+
+def open_generator(name: str, *, threads: int, weights: Path = WEIGHTS) -> SplitGenerator:
     """Load a model into ONNX Runtime on `threads` threads after checking every file's digest."""
     card = load_card(name, weights)
-    paths = verified_files(card, weights)
-    if card.network == "slots":
-        from adaptivegen.models.cascade import CascadeGenerator
-        from adaptivegen.models.cascade_onnx import CascadeOnnx
+    paths = needed_files(card, weights)
+    from adaptivegen.models.cascade import CascadeGenerator
+    from adaptivegen.models.cascade_onnx import CascadeOnnx
 
-        return CascadeGenerator(card, CascadeOnnx(paths, threads=threads))
-    from adaptivegen.models.onnx_backend import OnnxNetworks
-    from adaptivegen.models.pocket import PocketGenerator
-
-    return PocketGenerator(card, OnnxNetworks(paths, threads=threads))
+    return CascadeGenerator(card, CascadeOnnx(paths, threads=threads))

@@ -93,13 +93,16 @@ class Client:
         image: Reference | None = None,
         video: Reference | None = None,
         strength: float | None = None,
+        task: Literal["restyle", "extend", "interpolate"] | None = None,
         idempotency_key: str | None = None,
     ) -> Handle:
         """Ask for a video; returns once an edge has stored the job. `image` or `video` (path or bytes) is what it
-        starts from. Repeating a call with the same `idempotency_key` gives the same video; without one, one is made,
-        so that a retry inside never makes two."""
+        starts from; `task` says whether a video is redrawn, gone on with, or filled in between its ends. Repeating a
+        call with the same `idempotency_key` gives the same video; without one, one is made, so that a retry inside
+        never makes two."""
         fields: dict[str, object] = {"prompt": prompt, "model": model, "size": size, "seconds": seconds, "seed": seed}
         fields |= {"intent": intent, "plan": plan, "steps": steps, "guidance": guidance, "strength": strength}
+        fields["task"] = task
         reference = choose_reference(image, video)
         part = read_reference(reference) if reference is not None else None
         key = idempotency_key or new_token(prefix="sdk", rng=self._rng, bits=120)

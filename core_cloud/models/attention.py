@@ -1,4 +1,4 @@
-"""Pieces of video transformers that both generations of Pocket's base share: norm, rotary positions, time embedding."""
+"""Pieces of Pocket's transformers: norm, rotary positions, time embedding."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Convolutional pieces that both generations of Pocket's upsamplers share: temporal shift, conditioned block, doubler.
+"""Convolutional pieces of Pocket's upsamplers: temporal shift, conditioned block, doubler.
 
 Time is mixed by shifting a part of the channels one frame forwards and backwards (temporal shift module, Lin et al.
 2019), so all convolutions are two-dimensional.

@@ -8,9 +8,8 @@ from typing import Literal
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import registry
-from adaptivegen.models.base import Generator
+from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.cascade import CascadeGenerator
-from adaptivegen.models.pocket import PocketGenerator
 
 Backend = Literal["onnx", "torch"]
 BACKENDS: tuple[Backend, ...] = ("onnx", "torch")
@@ -23,7 +22,7 @@ def open_generator(
     backend: Backend = "onnx",
     device: str | None = None,
     weights: Path = registry.WEIGHTS,
-) -> Generator:
+) -> SplitGenerator:
     """Load a model after checking its files; device is torch's, by default CUDA where there is one, else the CPU."""
     if backend not in BACKENDS:
         raise InvalidRequest.field("backend", backend, ", ".join(BACKENDS))
@@ -32,11 +31,7 @@ def open_generator(
     card = registry.load_card(name, weights)
     if card.role != "cloud":
         raise InvalidRequest.field("backend", backend, f"onnx for {name}, whose weights are kept for int8 arithmetic")
-    paths = registry.verified_files(card, weights)
-    if card.network == "slots":
-        from core_cloud.models.cascade_torch import CascadeTorch
+    paths = registry.needed_files(card, weights)
+    from core_cloud.models.cascade_torch import CascadeTorch
 
-        return CascadeGenerator(card, CascadeTorch(paths, threads=threads, device=device))
-    from core_cloud.models.torch_backend import TorchNetworks
-
-    return PocketGenerator(card, TorchNetworks(paths, threads=threads, device=device))
+    return CascadeGenerator(card, CascadeTorch(paths, threads=threads, device=device))

@@ -1,4 +1,4 @@
-"""Weights of exported ONNX files as torch networks: what both generations of Pocket read alike."""
+"""Weights of exported ONNX files as torch networks."""
 
 from pathlib import Path
 

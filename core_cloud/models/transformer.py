@@ -1,4 +1,4 @@
-"""The transformer block of Pocket's second generation, which its base and its planner are built from."""
+"""The transformer block that Pocket's base and planner are built from."""
 
 import torch
 import torch.nn.functional as F

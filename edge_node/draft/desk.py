@@ -204,7 +204,6 @@ class DraftDesk:
     def _command(self, spec: JobSpec, *, has_start: bool) -> GenerateCommand:
         limits, request = self.card.limits, spec.request
         width, _, height = limits.sizes[0].partition("x")
-        animated = has_start and request.reference is not None and request.reference.kind == "image"
         return GenerateCommand(
             request_id=spec.id,
             request=GenerationInput(
@@ -218,7 +217,7 @@ class DraftDesk:
             ),
             fps=request.fps,
             strength=request.strength if has_start else None,
-            task="animate" if animated else "restyle",
+            task=request.reference_task if has_start else "restyle",
             want_looks=True,
         )
 

@@ -50,6 +50,7 @@ def refused(answer: httpx.Response, status: int, param: str) -> None:
         ({"prompt": "x", "model": 7}, 400, "model"),
         ({"prompt": "x", "colour": "red"}, 400, "colour"),
         ({"prompt": "x", "strength": 0.5}, 400, "strength"),
+        ({"prompt": "x", "task": "extend"}, 400, "task"),
         ({"prompt": "x", "input_reference": {"image_url": "http://169.254.169.254/"}}, 400, "input_reference"),
         ({"prompt": "x", "input_reference": {"image_url": "data:image/png;base64,%%%"}}, 415, "input_reference"),
     ],

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -208,6 +209,15 @@ def test_an_image_is_a_start_and_lists_and_models_are_read(client: Client, tmp_p
     assert handle.id in [entry.id for entry in page]
     assert {"pocket-draft", "pocket-cloud"} <= {str(model["id"]) for model in client.models()}
     assert decode_video(handle.result(timeout_s=WHOLE_TIMEOUT_S).content())[0].shape[0] > 0
+
+
+def test_a_video_is_gone_on_with_where_it_ends(client: Client) -> None:
+    begun = client.submit(PROMPT, seed=3, plan="draft").result(timeout_s=WHOLE_TIMEOUT_S).content()
+    more = client.submit(PROMPT, seed=4, plan="draft", video=begun, task="extend").result(timeout_s=WHOLE_TIMEOUT_S)
+    first, second = (decode_video(clip)[0].astype(int) for clip in (begun, more.content()))
+    assert second.shape == first.shape
+    kept = np.abs(second[1] - first[13]).mean()  # the end of the one is the beginning of the other
+    assert kept < 10 and kept < 0.7 * np.abs(second[1] - first[1]).mean()
 
 
 def _generate(system: UpSystem, *args: str) -> list[str]:

@@ -62,6 +62,8 @@ def test_numbers_may_come_as_text_as_forms_send_them() -> None:
         ("intent", "whatever"),
         ("plan", "hit"),
         ("strength", 0.5),
+        ("task", "extend"),
+        ("task", "paint"),
         ("promt", "x"),
     ],
 )
@@ -83,6 +85,38 @@ def test_strength_lies_strictly_between_zero_and_one(strength: float) -> None:
     reference = Reference(kind="image", sha256="a", key="inputs/t/a")
     with pytest.raises(InvalidRequest):
         parse_request({"prompt": "x", "strength": strength}, CARD, reference=reference)
+
+
+VIDEO, IMAGE = (Reference(kind=kind, sha256="a", key="inputs/t/a") for kind in ("video", "image"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "task", "meant"),
+    [
+        (None, None, "restyle"),
+        (IMAGE, None, "animate"),
+        (VIDEO, None, "restyle"),
+        (VIDEO, "restyle", "restyle"),
+        (VIDEO, "extend", "extend"),
+        (VIDEO, "interpolate", "interpolate"),
+    ],
+)
+def test_what_a_reference_is_for_follows_from_its_kind_and_the_task(
+    reference: Reference | None, task: str | None, meant: str
+) -> None:
+    request = parse_request({"prompt": "x", "task": task}, CARD, reference=reference)
+    assert request.reference_task == meant
+
+
+def test_a_task_is_for_videos_and_decides_the_frames() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request({"prompt": "x", "task": "extend"}, CARD, reference=IMAGE)
+    assert caught.value.param == "task"
+    keys = {
+        content_key(parse_request({"prompt": "x", "seed": 1, "task": task}, CARD, reference=VIDEO), **DIGESTS)
+        for task in ("restyle", "extend", "interpolate")
+    }
+    assert len(keys) == 3
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.booleans(), st.floats(), st.text(), st.binary())))

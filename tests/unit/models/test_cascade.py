@@ -1,6 +1,8 @@
 """The sampler over networks whose answer is known: shapes, determinism, progress, cancellation, start clips."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +11,13 @@ from adaptivegen.errors import InvalidRequest
 from adaptivegen.models.base import TASKS, Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Refine, card_digest
 from adaptivegen.models.cascade import CascadeGenerator, Floats
+from adaptivegen.models.latent import Latent
 from adaptivegen.models.layout import LAYOUT_SHAPE, Scene
 from adaptivegen.models.resample import resize
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
 
-FILES = {"base": CardFile(path="p/base.onnx", sha256="0" * 64, bytes=1)}
+FILES = {name: CardFile(path=f"p/{name}.onnx", sha256="0" * 64, bytes=1) for name in ("base", "planner")}
 CARD = ModelCard(
     name="p",
     version="1.0.0",
@@ -172,6 +175,51 @@ def test_where_a_foreign_clip_shows_the_objects_no_layout_is_planned(task: Task)
     networks = KeepingNetworks()
     run(networks, request(), np.zeros((24, 32, 32, 3), dtype=np.uint8), task=task)
     assert not any(layout.any() for layout in networks.layouts)
+
+
+def test_a_split_generation_is_the_whole_one_cut_in_two() -> None:
+    whole, first, second = KeepingNetworks(), KeepingNetworks(), KeepingNetworks()
+    wanted = run(whole, request(steps=4))
+    calls: dict[str, Any] = {"on_step": lambda report: None, "should_stop": never}
+    latent = CascadeGenerator(CARD, first).begin(request(steps=2), 0.5, **calls)
+    assert [t for t, _ in first.seen] == [0.0, 0.25]
+    made = CascadeGenerator(CARD, second).finish(request(steps=2), Latent.from_bytes(latent.to_bytes()), **calls)
+    assert [t for t, _ in second.seen] == [0.5, 0.75]
+    assert np.abs(made.astype(int) - wanted).max() <= 1  # it travels as float16
+
+
+def test_what_a_model_cannot_finish_is_refused_by_name() -> None:
+    generator = CascadeGenerator(CARD, KeepingNetworks())
+    calls: dict[str, Any] = {"on_step": lambda report: None, "should_stop": never}
+    good = generator.begin(request(), 0.5, **calls)
+    wrong = {
+        "latent.space": replace(good, space="pixels (8, 48, 48, 3) 1111111111111111"),
+        "latent.shape": replace(good, z=good.z[:4]),
+        "latent.t": replace(good, t=1.0),
+        "latent": replace(good, z=good.z * np.nan),
+    }
+    for param, latent in wrong.items():
+        with pytest.raises(InvalidRequest) as caught:
+            generator.finish(request(), latent, **calls)
+        assert caught.value.param == param
+    with pytest.raises(InvalidRequest) as caught:
+        generator.begin(request(), 1.0, **calls)
+    assert caught.value.param == "until"
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\xff\xff\xff\xff{}", b"\x02\x00\x00\x00{}", b"\x04\x00\x00\x00null"])
+def test_bytes_that_are_no_latent_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Latent.from_bytes(data)
+    assert caught.value.param == "latent"
+
+
+def test_a_latent_cut_short_on_its_way_is_refused() -> None:
+    data = Latent(np.zeros((8, 4, 4, 3), np.float32), 0.5, "pixels").to_bytes()
+    assert Latent.from_bytes(data).z.shape == (8, 4, 4, 3)
+    for end in (len(data) - 1, len(data) - 2, 20):
+        with pytest.raises(InvalidRequest):
+            Latent.from_bytes(data[:end])
 
 
 def test_without_held_frames_the_networks_are_told_of_none() -> None:

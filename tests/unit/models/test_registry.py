@@ -7,13 +7,14 @@ import pytest
 
 from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
 from adaptivegen.models.card import CardFile, Limits, ModelCard, card_digest, dump_card
-from adaptivegen.models.registry import card_names, load_card, open_generator, verified_files
+from adaptivegen.models.registry import NEEDED, card_names, load_card, open_generator, verified_files
 
 CONTENT = b"weights"
 
 
-def write_model(folder: Path, name: str) -> ModelCard:
-    files = {"base": CardFile(path=f"{name}/base.onnx", sha256=hashlib.sha256(CONTENT).hexdigest(), bytes=len(CONTENT))}
+def write_model(folder: Path, name: str, without: frozenset[str] = frozenset()) -> ModelCard:
+    file = CardFile(path=f"{name}/base.onnx", sha256=hashlib.sha256(CONTENT).hexdigest(), bytes=len(CONTENT))
+    files = dict.fromkeys(sorted(NEEDED - without), file)
     limits = Limits(
         sizes=("128x128",),
         seconds=(2.0,),
@@ -58,7 +59,13 @@ def test_an_unknown_model_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_files_that_match_are_returned(tmp_path: Path) -> None:
     card = write_model(tmp_path, "one")
-    assert verified_files(card, tmp_path) == {"base": tmp_path / "one" / "base.onnx"}
+    assert verified_files(card, tmp_path) == dict.fromkeys(NEEDED, tmp_path / "one" / "base.onnx")
+
+
+def test_a_card_of_another_kind_of_model_is_refused_by_the_files_it_lacks(tmp_path: Path) -> None:
+    write_model(tmp_path, "one", frozenset({"planner", "reader"}))
+    with pytest.raises(ModelDigestMismatch, match="one: its card names no file for planner, reader"):
+        open_generator("one", threads=1, weights=tmp_path)
 
 
 def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:

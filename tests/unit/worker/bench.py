@@ -35,6 +35,7 @@ class ScriptedRunner:
         self.go = asyncio.Event()
         self.go.set()
         self.stopped = 0
+        self.familiarity: float | None = None
 
     async def generate(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
@@ -49,7 +50,15 @@ class ScriptedRunner:
             raise
         if self.errors:
             raise self.errors.pop(0)
-        return Generated(mp4=b"final clip", width=256, height=256, frames=24, generate_ms=1.0, encode_ms=1.0)
+        return Generated(
+            mp4=b"final clip",
+            width=256,
+            height=256,
+            frames=24,
+            generate_ms=1.0,
+            encode_ms=1.0,
+            familiarity=self.familiarity,
+        )
 
     async def cancel(self, request_id: str) -> None:
         raise AssertionError(f"nobody cancels by id here: {request_id}")

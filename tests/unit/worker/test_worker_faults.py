@@ -51,6 +51,16 @@ async def test_the_model_is_told_what_its_start_is_for(
         assert (command.task, start) == (task, b"draft clip" if plan == "refine" else uploaded)
 
 
+@pytest.mark.parametrize(("familiarity", "said"), [(None, 0), (0.8, 0), (0.2, 1)])
+async def test_a_prompt_the_model_knows_little_of_is_answered_and_noted(familiarity: float | None, said: int) -> None:
+    async with cloud() as parts:
+        parts.runner.familiarity = familiarity
+        await parts.jobs.submit(spec_of("cloud"))
+        record = await parts.until_ended()
+        assert (record.status, len(record.notes)) == ("completed", said)
+        assert all("0.20" in note for note in record.notes)
+
+
 async def test_a_job_claimed_too_often_is_poison() -> None:
     async with cloud() as parts:
         parts.worker.pause(True)
