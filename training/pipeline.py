@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.progress import Progress
 
 from adaptivegen.models.registry import WEIGHTS
@@ -54,6 +55,7 @@ class Training:
             self.export,
             self.evaluate,
         ):
+            torch.manual_seed(0)  # as where a stage is run alone, so that a run may be cut into stages anywhere
             stage()
 
     def text(self) -> None:

@@ -60,10 +60,10 @@ CPU = Plan(
     high_clips=1_200,
     doubled_clips=300,
     judge_clips=12_000,
-    judge_passes=6,
-    evaluated=120,
+    judge_passes=4,
+    evaluated=80,
     batches={"planner": 256, "base": 32, "draft": 16, "upsampler": 8, "doubler": 8},
-    shares={"planner": 2.0, "base": 60.0, "draft": 10.0, "upsampler": 8.0, "doubler": 2.0},
+    shares={"planner": 2.0, "base": 60.0, "draft": 8.0, "upsampler": 7.0, "doubler": 1.5},
 )
 CUDA = Plan(
     device="cuda",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adaptivegen.errors import InvalidRequest
-from training.plan import CPU, CUDA, FULL_MINUTES, load_plan, planned, save_plan
+from training.plan import CPU, CUDA, FULL_MINUTES, STEPPED, load_plan, planned, save_plan
 
 
 @pytest.mark.parametrize(("device", "whole"), [("cpu", CPU), ("cuda", CUDA)])
@@ -47,3 +47,9 @@ def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, text: str) ->
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(InvalidRequest, match=r"plan\.json"):
         load_plan(tmp_path / "plan.json")
+
+
+def test_the_shipped_weights_plan_can_be_repeated_step_by_step() -> None:
+    plan = load_plan(Path(__file__).parents[3] / "training" / "shipped-plan.json")
+    assert plan.device == "cpu"
+    assert set(plan.steps) == {name for name in STEPPED if name != "small"}
