@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from adaptivegen.models.card import CardFile
 from core_cloud.models.convolution import FrameDoubler
 from core_cloud.models.enlarge import LOW, SpaceTimeUpsampler
-from core_cloud.models.layout import FRAMES, LAYOUT_VALUES, LayoutSampler, Planner
+from core_cloud.models.layout import FRAMES, LAYOUT_VALUES, Planner, PlannerStep
 from core_cloud.models.reader import OBJECT_SLOTS, SLOTS, Reader
 from core_cloud.models.video import BaseTransformer, Conditions
 
-PLANNER_STEPS = 12  # steps of the planner's flow, which are one graph
 SMALL = 1024  # tensors with fewer values stay float32
 
 
@@ -32,7 +31,7 @@ def _trace(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
     names: Sequence[str],
-    output: str,
+    output: str | Sequence[str],
     path: Path,
     axes: dict[str, dict[int, str]],
     *,
@@ -44,7 +43,7 @@ def _trace(
         inputs,
         str(path),
         input_names=list(names),
-        output_names=[output],
+        output_names=[output] if isinstance(output, str) else list(output),
         opset_version=17,
         dynamo=False,
         dynamic_axes=axes,
@@ -80,11 +79,12 @@ def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
 
 
 def export_planner(planner: Planner, path: Path) -> None:
-    """Graph of the whole sampling: noise (1, 3, 8, 6), slots (1, 4, 192) -> layout; weights as float16."""
+    """Graph of one step: noisy (1, 3, 8, 6), t (1,), slots (1, 4, 192) -> clean, layout; weights as float16."""
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "planner.onnx"
-        inputs = (torch.zeros(1, OBJECT_SLOTS, FRAMES, LAYOUT_VALUES), torch.zeros(1, SLOTS, planner.params.slot_dim))
-        _trace(LayoutSampler(planner, PLANNER_STEPS), inputs, ("noise", "slots"), "layout", raw, {})
+        noisy = torch.zeros(1, OBJECT_SLOTS, FRAMES, LAYOUT_VALUES)
+        inputs = (noisy, torch.zeros(1), torch.zeros(1, SLOTS, planner.params.slot_dim))
+        _trace(PlannerStep(planner), inputs, ("noisy", "t", "slots"), ("clean", "layout"), raw, {})
         store_half(raw, path)
 
 

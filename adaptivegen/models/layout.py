@@ -14,6 +14,7 @@ from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.tokens import Floats
 
 LAYOUT_SHAPE = (3, 8, 6)  # objects, frames, and x, y, radius (frame widths), cosine, sine, presence
+STEPS = 12  # of sampling; a graph of all of them takes a second to load
 OPEN = np.zeros(LAYOUT_SHAPE, np.float32)  # nothing is said about where things are
 
 
@@ -32,7 +33,11 @@ class LayoutPlanner:
         self._session = open_session(path, threads=threads)
 
     def plan(self, text: PromptSlots, noise: Floats) -> Floats:
-        """Layout LAYOUT_SHAPE for unit normal noise of that shape."""
-        (layout,) = self._session.run(None, {"noise": noise[None], "slots": text.slots[None]})
-        planned: Floats = np.asarray(layout[0], dtype=np.float32)
+        """Layout LAYOUT_SHAPE for unit normal noise of that shape: STEPS steps of the planner's flow."""
+        z, layout = noise[None], OPEN[None]
+        for step in range(STEPS):
+            feed = {"noisy": z, "t": np.asarray([step / STEPS], np.float32), "slots": text.slots[None]}
+            clean, layout = self._session.run(None, feed)
+            z = z + (clean - z) / np.float32(STEPS - step)
+        planned: Floats = np.asarray(layout[0], dtype=np.float32)  # the last step ends at the clean layout
         return planned

@@ -88,18 +88,14 @@ class Planner(nn.Module):
         return out
 
 
-class LayoutSampler(nn.Module):
-    """The planner's whole flow from noise to a layout in a fixed number of steps."""
+class PlannerStep(nn.Module):
+    """What one step of sampling needs: the clean layout, scaled to go on from and unscaled to end with."""
 
-    def __init__(self, planner: Planner, steps: int) -> None:
+    def __init__(self, planner: Planner) -> None:
         super().__init__()
-        self.planner, self.steps = planner, steps
+        self.planner = planner
 
-    def forward(self, noise: Tensor, slots: Tensor) -> Tensor:
-        """noise (B, OBJECT_SLOTS, T, V) of unit normals, slots (B, SLOTS, slot_dim) -> layout, as noise."""
-        z = noise
-        for step in range(self.steps):
-            t = step / self.steps
-            clean = self.planner(z, torch.full_like(noise[:, 0, 0, 0], t), slots)
-            z = z + (clean - z) / (self.steps - step)
-        return unscaled(z)
+    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """As the planner; returns the clean values and the layout they mean, both shaped as noisy."""
+        clean = self.planner(noisy, t, slots)
+        return clean, unscaled(clean)

@@ -12,7 +12,7 @@ from core_cloud.models.enlarge import (  # noqa: E402
     UpsamplerParams,
 )
 from core_cloud.models.grounding import FEATURES, Grounding  # noqa: E402
-from core_cloud.models.layout import LayoutSampler, Planner, PlannerParams, scaled, unscaled  # noqa: E402
+from core_cloud.models.layout import Planner, PlannerParams, PlannerStep, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 
@@ -102,16 +102,13 @@ def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
     assert torch.equal(unscaled(faint)[..., 5], layout[..., 5])
 
 
-def test_an_untrained_planner_plans_nothing_and_a_sampler_runs_all_its_steps() -> None:
-    planner = Planner(PlannerParams(dim=64, depth=1, heads=1))
-    calls: list[float] = []
-    planner.register_forward_hook(lambda module, args, out: calls.append(float(args[1][0])))
+def test_a_step_of_the_planner_says_which_layout_its_clean_values_mean() -> None:
+    step = PlannerStep(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))))
+    noisy, slots = torch.randn(2, 3, 8, 6), torch.randn(2, SLOTS, 192)
     with torch.no_grad():
-        planner.head.bias.zero_()
-        layout = LayoutSampler(planner, 4)(torch.randn(1, 3, 8, 6), torch.zeros(1, SLOTS, 192))
-    assert calls == [0.0, 0.25, 0.5, 0.75]
-    assert layout.shape == (1, 3, 8, 6)
-    assert not layout.any()  # the middle of what is planned is no object at all: presence is not above a half
+        clean, layout = step(noisy, torch.zeros(2), slots)
+    assert torch.equal(layout, unscaled(clean))
+    assert layout.shape == noisy.shape
 
 
 def test_the_planner_hears_text_and_time() -> None:
