@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -111,9 +112,18 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpSystem]:
         yield started
 
 
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 @pytest.fixture
 def client(system: UpSystem) -> Iterator[Client]:
-    """Finds the nearest edge in the system's list."""
+    """Finds the nearest edge in the system's list, once one is ready: a cancel may have cost both their models."""
+    urls = [edge["http_url"] for edge in system.endpoints("edge")]
+    system.wait(lambda: any(is_ready(url) for url in urls))
     with Client(endpoints_file=system.data / "endpoints.json") as opened:
         yield opened
 
