@@ -18,21 +18,16 @@ from dataclasses import replace
 import numpy as np
 
 from adaptivegen.models.base import Clip, GenerationInput, SplitGenerator, Task
+from adaptivegen.models.cascade import CascadeGenerator
+from adaptivegen.models.cascade_onnx import CascadeOnnx
 from adaptivegen.models.live import LiveSession, LiveSettings
 from adaptivegen.models.registry import WEIGHTS, load_card, needed_files, open_generator
 from benchmarks.machine import hardware
+from training.timing import request_for
 
 PROMPT = "a big red star moves left over the sea at dusk"
 DRAFT_TARGET_S, LOOK_TARGET_S = 0.6, 0.25
 Timed = Callable[[], dict[str, float]]
-
-
-def default_input(model: SplitGenerator, size: str) -> GenerationInput:
-    """The card's defaults at one of its sizes."""
-    limits = model.card.limits
-    width, height = (int(part) for part in size.split("x"))
-    frames = limits.frame_counts()[0]
-    return GenerationInput(PROMPT, 1, width, height, frames, limits.steps_default, limits.guidance_default)
 
 
 def timed(
@@ -58,15 +53,13 @@ def timed(
 
 def measures(threads: int) -> list[Timed]:
     """What is timed, in the order of a round."""
-    draft, cloud = (open_generator(name, threads=threads) for name in ("pocket-draft", "pocket-cloud"))
-    sketch = default_input(draft, draft.card.limits.sizes[0])
-    final = default_input(cloud, cloud.card.limits.sizes[0])
+    card = load_card("pocket-draft")
+    networks = CascadeOnnx(needed_files(card, WEIGHTS), threads=threads)
+    draft, cloud = CascadeGenerator(card, networks), open_generator("pocket-cloud", threads=threads)
+    sketch, final = (request_for(model.card, PROMPT, 1) for model in (draft, cloud))
     begun = draft.generate(sketch, on_step=lambda report: None, should_stop=lambda: False)
     refine = cloud.card.refine
     refined = replace(final, steps=refine.steps if refine is not None else final.steps)
-    from adaptivegen.models.cascade_onnx import CascadeOnnx
-
-    networks = CascadeOnnx(needed_files(load_card("pocket-draft"), WEIGHTS), threads=threads)
     stream = np.full((12, 360, 640, 3), 90, np.uint8)
 
     def live(steps: int) -> dict[str, float]:

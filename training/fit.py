@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from adaptivegen.errors import InvalidRequest
 
+Network = TypeVar("Network", bound=nn.Module)
 Report = Callable[[float, float], None]  # share done, recent loss
 Steps = int | Callable[[float], int]  # how many, or what makes a number of the seconds that one step takes
 
@@ -215,6 +216,14 @@ def read_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     if missing:
         raise InvalidRequest.field("checkpoint", path.name, f"a checkpoint with {', '.join(sorted(missing))}")
     return state
+
+
+def averaged(path: Path, build: Callable[[dict[str, Any]], Network]) -> Network:
+    """The averaged network of a checkpoint, in evaluation mode; build makes it from the checkpoint's params."""
+    state = read_checkpoint(path)
+    model = build(state["params"])
+    model.load_state_dict(state["ema"])
+    return model.eval()
 
 
 def log_loss(path: Path, step: int, loss: float) -> None:

@@ -132,7 +132,7 @@ class Evaluation:
         family, few = self.family, self.few
         section: dict[str, Any] = {"steps": {}}
         for steps in DRAFT_STEPS_TRIED:
-            recipe = Recipe(steps, family.draft_recipe.guidance, family.draft_recipe.side)
+            recipe = replace(family.draft_recipe, steps=steps)
             found = self._made("drafts by steps", family.draft, one.first(few), recipe)[1]
             section["steps"][str(steps)] = evaluate.accuracy(found, one.scenes[:few])
         held = evaluate.asked(few, 1, novel=True, held=True)
@@ -171,7 +171,7 @@ class Evaluation:
         The others are made from noise: with the draft's seed, which gives the same layout, or with another.
         """
         family = self.family
-        recipe = Recipe(family.refine_steps, family.cloud_recipe.guidance, family.cloud_recipe.side)
+        recipe = replace(family.cloud_recipe, steps=family.refine_steps)
         section: dict[str, Any] = {"t0": {}, "steps": recipe.steps, "default_t0": family.t0}
         chosen: list[Clip] = []
         for t0 in sorted({*T0_TRIED, family.t0}):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core_cloud.models.reader import OBJECT_SLOTS
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions
 from training.data import CELL, Dataset
-from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
+from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
 from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss
 
 Predict = Callable[..., tuple[Tensor, Tensor]]
@@ -108,7 +108,4 @@ def train_base(model: BaseTransformer, data: Dataset, path: Path, settings: Base
 
 def load_base(path: Path) -> BaseTransformer:
     """The averaged model of a checkpoint, in evaluation mode."""
-    state = read_checkpoint(path)
-    model = BaseTransformer(BaseParams(**state["params"]))
-    model.load_state_dict(state["ema"])
-    return model.eval()
+    return averaged(path, lambda params: BaseTransformer(BaseParams(**params)))

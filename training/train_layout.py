@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core_cloud.models.layout import FRAMES, Planner, PlannerParams, scaled
 from training.data import Dataset
-from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
+from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
 from training.flow import noised
 from training.world import JITTERS, SceneBatch, clip_times, layouts
 
@@ -61,7 +61,4 @@ def train_planner(model: Planner, data: Dataset, path: Path, settings: PlannerSe
 
 def load_planner(path: Path) -> Planner:
     """The averaged planner of a checkpoint, in evaluation mode."""
-    state = read_checkpoint(path)
-    model = Planner(PlannerParams(**state["params"]))
-    model.load_state_dict(state["ema"])
-    return model.eval()
+    return averaged(path, lambda params: Planner(PlannerParams(**params)))

@@ -20,7 +20,7 @@ from core_cloud.models.enlarge import (
 )
 from core_cloud.models.video import BaseTransformer, Conditions
 from training.data import HIGH_FRAMES, Dataset, to_unit
-from training.fit import FitSettings, Report, Steps, batch_rows, fit, read_checkpoint, step_generator
+from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
 from training.flow import noised
 from training.world import render
 
@@ -148,18 +148,12 @@ def train_doubler(
 
 def load_upsampler(path: Path) -> SpaceTimeUpsampler:
     """The averaged space-time upsampler of a checkpoint, in evaluation mode."""
-    state = read_checkpoint(path)
-    model = SpaceTimeUpsampler(UpsamplerParams(**state["params"]))
-    model.load_state_dict(state["ema"])
-    return model.eval()
+    return averaged(path, lambda params: SpaceTimeUpsampler(UpsamplerParams(**params)))
 
 
 def load_doubler(path: Path) -> FrameDoubler:
     """The averaged frame doubler of a checkpoint, in evaluation mode."""
-    state = read_checkpoint(path)
-    model = FrameDoubler(SharpenerParams(**state["params"]))
-    model.load_state_dict(state["ema"])
-    return model.eval()
+    return averaged(path, lambda params: FrameDoubler(SharpenerParams(**params)))
 
 
 @torch.no_grad()

@@ -57,6 +57,20 @@ class Networks(Protocol):
         ...
 
 
+def advance(
+    networks: Networks, z: Floats, span: tuple[float, float], scene: Scene, known: Arranged, guidance: float
+) -> tuple[Floats, Floats]:
+    """One base step over a span of time: the clean clip as it is seen from z, held frames kept, and the next z."""
+    t, t_next = span
+    clean = networks.predict(z, t, scene, known, conditional=True)
+    if guidance == 1.0:
+        clean = np.clip(clean, -1.0, 1.0)
+    else:
+        clean = schedule.guided(clean, networks.predict(z, t, scene, known, conditional=False), guidance)
+    clean = np.where(known.mask[:, None, None, None] > 0, known.clip, clean)
+    return clean, schedule.euler(z, clean, t, t_next)
+
+
 class CascadeGenerator:
     """A `SplitGenerator` over `Networks`."""
 
@@ -160,19 +174,10 @@ class CascadeGenerator:
         """Base steps from z at the first of the times to the last, where 1 is the clean clip; LOW_SHAPE."""
         for done, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             _stop_if(should_stop)
-            clean = self._predict(z, t, scene, known, guidance)
-            clean = np.where(known.mask[:, None, None, None] > 0, known.clip, clean)
-            z = schedule.euler(z, clean, t, t_next)
+            clean, z = advance(self._networks, z, (t, t_next), scene, known, guidance)
             look = to_bytes(resize(clean, LOW_FRAMES, LOOK_SIZE, LOOK_SIZE))
             on_step(StepReport(done, len(times) - 1, "base", look, familiarity=scene.text.familiarity))
         return z
-
-    def _predict(self, z: Floats, t: float, scene: Scene, known: Arranged, guidance: float) -> Floats:
-        conditional = self._networks.predict(z, t, scene, known, conditional=True)
-        if guidance == 1.0:
-            return np.clip(conditional, -1.0, 1.0)
-        unconditional = self._networks.predict(z, t, scene, known, conditional=False)
-        return schedule.guided(conditional, unconditional, guidance)
 
     def _enlarge(
         self,

@@ -1,7 +1,7 @@
 """What is said of a prompt that a model knows little of. Pure.
 
 Familiarity is the cosine between a prompt and the nearest caption of the model's world. Pocket's own captions have 0.6
-and more, other words for the same things 0.5 and more, prompts about something else 0.1 to 0.5.
+and more, other words for the same things 0.5 and more, prompts about something else mostly 0.1 to 0.5.
 """
 
 UNFAMILIAR = 0.5

@@ -12,7 +12,16 @@ import numpy as np
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.models import schedule, starts
 from adaptivegen.models.base import Clip
-from adaptivegen.models.cascade import HIGH_FRAMES, INPUT_LEVEL, LOW_FRAMES, LOW_SHAPE, LOW_SIZE, Networks
+from adaptivegen.models.cascade import (
+    HIGH_FRAMES,
+    INPUT_LEVEL,
+    LOW_FRAMES,
+    LOW_SHAPE,
+    LOW_SIZE,
+    Floats,
+    Networks,
+    advance,
+)
 from adaptivegen.models.layout import OPEN, Scene
 from adaptivegen.models.resample import resize, to_bytes, to_unit
 from adaptivegen.models.starts import Arranged
@@ -46,7 +55,7 @@ class LiveSession:
         rng = np.random.Generator(np.random.Philox(self._settings.seed))
         # One noise for every chunk: with another each time, what the model adds to the stream would flicker.
         self._noise = rng.standard_normal(LOW_SHAPE, dtype=np.float32)
-        self._last: np.typing.NDArray[np.float32] | None = None
+        self._last: Floats | None = None
         self.restyle(prompt)
 
     def restyle(self, prompt: str) -> None:
@@ -64,16 +73,12 @@ class LiveSession:
         chunk = resize(to_unit(starts.instants(frames, CHUNK)), CHUNK, LOW_SIZE, LOW_SIZE)
         clip, known = self._given(chunk)
         z = schedule.renoise(clip, self._noise, self._settings.strength)
-        held = known.mask[:, None, None, None] > 0
-        times = schedule.times(self._settings.steps, t0=self._settings.strength)
-        for t, t_next in itertools.pairwise(times):
-            clean = self._networks.predict(z, t, self._scene, known, conditional=True)
-            clean = np.where(held, known.clip, np.clip(clean, -1.0, 1.0))
-            z = schedule.euler(z, clean, t, t_next)
+        for span in itertools.pairwise(schedule.times(self._settings.steps, t0=self._settings.strength)):
+            _, z = advance(self._networks, z, span, self._scene, known, guidance=1.0)
         self._last = z[CHUNK:]
         return to_bytes(self._networks.upsample(z, INPUT_LEVEL, self._scene.text)[OUT_FRAMES:])
 
-    def _given(self, chunk: np.typing.NDArray[np.float32]) -> tuple[np.typing.NDArray[np.float32], Arranged]:
+    def _given(self, chunk: Floats) -> tuple[Floats, Arranged]:
         """The whole clip before noise, and what of it is held; the first chunk goes on from nothing."""
         mask = np.zeros(LOW_FRAMES, np.float32)
         if self._last is None:

@@ -28,8 +28,8 @@ def arranged(start: Clip, task: Task, frames: int, side: int) -> Arranged:
     """A start clip for a base of `frames` frames of `side` pixels; raises InvalidRequest when it is no RGB clip.
 
     restyle, refine: the whole clip. animate: the same with the first frame held (an image moves nowhere, a draft does).
-    extend: its second half as the
-    first half, held, and its last frame after it. interpolate: a blend of its first and last frame, both ends held.
+    extend: its second half as the first half, held, and its last frame after it. interpolate: a blend of its first and
+    last frame, both ends held.
     """
     check_clip(start)
     mask = np.zeros(frames, dtype=np.float32)

@@ -17,17 +17,10 @@ from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams  # noq
 from core_cloud.models.layout import Planner, PlannerParams, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, Reader  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
+from tests.unit.training.shaken import shaken  # noqa: E402
 from training import export  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer warns of every shape it takes for constant
-
-
-def shaken(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.05 * torch.randn(value.shape, generator=generator))
-    return model.eval()
 
 
 def test_int8_storage_is_within_half_a_step_per_channel() -> None:

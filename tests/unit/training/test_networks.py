@@ -15,6 +15,7 @@ from core_cloud.models.grounding import FEATURES, Grounding  # noqa: E402
 from core_cloud.models.layout import Planner, PlannerParams, PlannerStep, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
+from tests.unit.training.shaken import shaken  # noqa: E402
 
 SMALL = BaseParams(dim=64, depth=2, heads=1)
 NAMES = ("noisy", "t", *Conditions._fields)
@@ -31,15 +32,6 @@ def inputs(batch: int = 2) -> dict[str, Any]:
     layout[:, 0] = unscaled(torch.ones(batch, 1, 8, 6))[:, 0]
     values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), layout, known, mask)
     return dict(zip(NAMES, values, strict=True))
-
-
-def shaken(model: Any) -> Any:
-    """Replace the zeros of the initialisation, so that every path carries signal."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(0.05 * torch.randn(value.shape, generator=generator))
-    return model.eval()
 
 
 def predicted(model: Any, **changed: Any) -> Any:
