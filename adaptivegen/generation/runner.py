@@ -54,6 +54,7 @@ class ModelRunner:
         self._child: ChildProcess | None = None
         self._turn = asyncio.Lock()
         self._current = ""
+        self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
         self.queued = 0
         self.load_ms = 0.0
 
@@ -99,15 +100,17 @@ class ModelRunner:
     async def keep(self) -> None:
         """Start the child again when it has died or was given up, with growing pauses; until cancelled.
 
-        Without it a dead child would be noticed, and started, only by the next generation.
+        Without it a dead child would be noticed, and started, only by the next generation, and one that does not stop
+        what was cancelled would go on until then.
         """
         pause_s = LOOK_EVERY_S
         while True:
             await self._clock.sleep(pause_s)
-            if self.ready:
+            if self.ready and not self._stopping:
                 pause_s = LOOK_EVERY_S
                 continue
             async with self._turn:
+                await self._stop_model()
                 if self._child is not None and self._child.returncode is not None:
                     get_logger().warning("model_died", status=self._child.returncode)
                     await self._give_up()
@@ -134,6 +137,7 @@ class ModelRunner:
         finally:
             self.queued -= 1
         try:
+            await self._stop_model()
             if not self.ready:
                 await self._load_again()
             self._current = command.request_id
@@ -144,7 +148,9 @@ class ModelRunner:
                 raise GenerationFailed(f"the model said nothing for {self._step_timeout_s:g} s") from exc
             raise
         except asyncio.CancelledError:
-            await self._stop_model(command.request_id)
+            if self._current:
+                self._stopping = self._current
+                await self._stop_model()  # cancelled once more, it is left to whoever has the turn next
             raise
         finally:
             self._current = ""
@@ -186,10 +192,11 @@ class ModelRunner:
             else:
                 raise raised(header)
 
-    async def _stop_model(self, request_id: str) -> None:
-        """Make the child free again: it confirms the cancel, or is killed."""
-        child = self._child
-        if child is None:
+    async def _stop_model(self) -> None:
+        """Make the child free of a cancelled generation: it confirms the cancel, or is killed."""
+        child, request_id = self._child, self._stopping
+        if child is None or not request_id:
+            self._stopping = ""
             return
         try:
             async with asyncio.timeout(self._cancel_grace_s):
@@ -197,15 +204,14 @@ class ModelRunner:
                 while True:
                     header, _ = await _received(child)
                     if header.get("request_id") == request_id and header["type"] in ("done", "error"):
-                        return
+                        break
         except (TimeoutError, AdaptiveGenError) as exc:
             get_logger().warning("model_not_stopped", request_id=request_id, error=str(exc) or type(exc).__name__)
             await self._give_up()
-        except asyncio.CancelledError:  # nobody would see whether it stops
-            await self._give_up()
-            raise
+        self._stopping = ""
 
     async def _give_up(self) -> None:
+        self._stopping = ""
         child, self._child = self._child, None
         if child is not None:
             await child.kill()

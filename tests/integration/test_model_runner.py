@@ -179,6 +179,41 @@ async def test_a_second_cancel_while_the_model_is_being_stopped_frees_the_turn()
     await runner.close()
 
 
+async def test_a_model_that_is_being_stopped_survives_a_second_cancel(runner: ModelRunner) -> None:
+    pid = runner.pid
+    started = await Started(runner, "forever").running()
+    started.task.cancel()
+    await asyncio.sleep(0)
+    started.task.cancel()
+    await asyncio.wait({started.task})
+    assert started.task.cancelled()
+    assert (runner.ready, runner.busy) == (True, False)
+    assert (await runner.generate(command(request_id="r2"), None, ignore)).frames == 4
+    assert runner.pid == pid
+
+
+async def test_a_model_that_does_not_stop_is_killed_even_if_nobody_waits_for_it() -> None:
+    clock = ManualClock()
+    runner = ModelRunner(MODULE, [], clock=clock, cancel_grace_s=0.1)
+    await runner.start()
+    assert runner.pid is not None
+    deaf = psutil.Process(runner.pid)
+    started = await Started(runner, "deaf").running()
+    for _ in range(2):
+        started.task.cancel()
+        await asyncio.sleep(0.02)
+    await asyncio.wait({started.task})
+    keeping = asyncio.get_running_loop().create_task(runner.keep())
+    async with asyncio.timeout(30):
+        while not runner.ready or runner.pid == deaf.pid:
+            await clock.advance(LOOK_EVERY_S)
+            await asyncio.sleep(0.01)
+    assert not deaf.is_running()
+    keeping.cancel()
+    await asyncio.wait({keeping})
+    await runner.close()
+
+
 async def test_a_model_that_died_unnoticed_is_started_for_the_next_generation(runner: ModelRunner) -> None:
     assert runner.pid is not None
     os.kill(runner.pid, signal.SIGKILL)
