@@ -49,7 +49,23 @@ GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError, nats
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """nats-py's errors as ours, with `what` was tried in front; `GONE` is for the callers to handle first."""
+    """nats-py's errors as ours, with `what` was tried in front; `GONE` is for the callers to handle first.
+
+    A cancel that nats-py lost is raised here: it waits by `asyncio.wait_for`, which before Python 3.12 answers instead
+    of being cancelled where both come in one turn of the loop. Whoever cancelled would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        with _named(what):
+            yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
     try:
         yield
     except nats.js.errors.KeyWrongLastSequenceError as exc:

@@ -1,0 +1,56 @@
+"""A cancel that the broker's library swallows reaches whoever asked for it all the same."""
+
+import asyncio
+
+import nats.errors
+import pytest
+
+from adaptivegen.bus.nats_connection import translated
+from adaptivegen.errors import BrokerUnavailable
+
+
+async def swallowing(error: Exception | None) -> str:
+    """Waits for ever; cancelled, it answers or fails instead, as `asyncio.wait_for` may before Python 3.12."""
+    with translated("get"):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+        return "answer"
+
+
+@pytest.mark.parametrize("error", [None, nats.errors.TimeoutError(), OSError("away")])
+async def test_a_swallowed_cancel_is_raised_again(error: Exception | None) -> None:
+    task = asyncio.get_running_loop().create_task(swallowing(error))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_swallowed_deadline_is_still_a_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await swallowing(None)
+
+
+async def test_calls_of_a_task_that_was_cancelled_before_are_not_disturbed() -> None:
+    async def cleaning_up() -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with translated("release"):
+                await asyncio.sleep(0)
+        return "never"
+
+    task = asyncio.get_running_loop().create_task(cleaning_up())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def test_errors_without_a_cancel_are_translated() -> None:
+    with pytest.raises(BrokerUnavailable, match="get: TimeoutError"), translated("get"):
+        raise nats.errors.TimeoutError
