@@ -14,17 +14,21 @@ from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.telemetry import get_logger
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
+
+OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's model cannot do
 
 
 class Claims:
-    """Claims jobs for one worker."""
+    """Claims the jobs of one model for one worker."""
 
     def __init__(
         self,
         *,
         node_id: str,
         incarnation: str,
+        model: str,
         jobs: JobStore,
         outcomes: Outcomes,
         uncounted: Uncounted,
@@ -33,6 +37,7 @@ class Claims:
     ) -> None:
         self._node_id = node_id
         self._incarnation = incarnation
+        self._model = model
         self._jobs = jobs
         self._outcomes = outcomes
         self._uncounted = uncounted
@@ -68,6 +73,9 @@ class Claims:
                 await delivery.nak(min(self._lease_s, max(RETRY_DELAY_S, left_s)))
             case "poison":
                 await self._outcomes.poison(delivery, record)
+            case "claim" if spec.cloud_model != self._model:  # workers of several models may share a pool
+                get_logger().info("job_of_another_model", job_id=spec.id, model=spec.cloud_model)
+                await delivery.nak(OTHER_MODEL_PAUSE_S)
             case "claim":
                 return await self._claim(delivery, spec, record, lambda r: self._claimed(eased(r), now_ns))
         return None

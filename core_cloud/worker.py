@@ -93,6 +93,7 @@ class Worker:
         self._claims = Claims(
             node_id=node_id,
             incarnation=incarnation,
+            model=card.name,
             jobs=jobs,
             outcomes=self._outcomes,
             uncounted=uncounted,
@@ -310,13 +311,20 @@ class Worker:
         await self.jobs.blob.put(key, mp4)
 
 
+_AS_DRAFT: dict[Task, Task] = {
+    "restyle": "restyle",
+    "animate": "animate",
+    "extend": "extended",
+    "interpolate": "interpolated",
+}
+
+
 def _task(plan: str, start: Start, request: GenerationRequest) -> Task:
-    """What the clip that generation starts from is for; a draft of an image or a video is what it was itself for."""
+    """What the clip that generation starts from is for; a draft of an image or a video holds what was given to it."""
     if start.mp4 is None:
         return "restyle"
     if plan != "refine":
         return request.reference_task
     if request.reference is None:
         return "refine"
-    # What a draft of a video kept of it is in its frames already; an image is in the first of them.
-    return "animate" if request.reference.kind == "image" else "restyle"
+    return _AS_DRAFT[request.reference_task]

@@ -13,16 +13,16 @@ import torch
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.models.registry import WEIGHTS
-from training.pipeline import Training
+from training.pipeline import STAGES, Training
 from training.plan import Plan, load_plan, planned, save_plan
 
-STAGES = ("text", "reader", "data", "planner", "base", "draft", "upsampler", "doubler", "judge", "export", "evaluate")
+OTHERS = ("refining", "curve")  # what is run alone only
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, "curve"), help="default: all")
+    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, *OTHERS), help="default: all")
     parser.add_argument("--folder", type=Path, default=Path("pocket-training"), help="data sets and checkpoints")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where text encoder, graphs and cards go")
@@ -39,15 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run all stages or one; returns the exit code."""
     options = build_parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
     options.folder.mkdir(parents=True, exist_ok=True)
     try:
         plan = settled_plan(options)
         training = Training(options.folder, plan, options.threads, options.weights, options.compile)
-        if options.stage == "all":
-            training.run()
-        elif options.stage != "curve":
-            getattr(training, options.stage)()
+        if options.stage != "curve":
+            training.run(STAGES if options.stage == "all" else (options.stage,))
         draw_curves(options.folder)
     except InvalidRequest as exc:
         print(f"error: {exc}")

@@ -6,7 +6,7 @@ is trained on.
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,13 @@ from torch import Tensor
 from core_cloud.models.reader import SLOTS, Reader
 from training.captions import sample_caption
 from training.embedding import embed, read_slots
-from training.grammar import MAX_OBJECTS, Scene, sample_scene
+from training.grammar import MAX_OBJECTS, OBJECTS_NAMED, Scene, sample_scene
 from training.world import SceneBatch, clip_times, layouts, render, scene_batch
 
 LOW_FRAMES, LOW_SIZE = 8, 48
 HIGH_FRAMES = 24
 WORDINGS = 2  # captions per clip
+OBJECTS = (1, 1, 1, 1, 2, 2, 2, 3, 3)  # per clip, to choose from; the more, the smaller and harder they are
 CELL = 2  # pixels along each side of a cell of the stored coverage
 Progress = Callable[[str, float], None]
 
@@ -60,7 +61,7 @@ class Dataset:
         return to_unit(self.clips[rows])
 
     def layouts(self, rows: Tensor) -> Tensor:
-        """Where the objects are, (B, 3, 8, LAYOUT_VALUES), as `core_cloud.models.layout` says."""
+        """Where the things are, (B, SLOTS, 8, LAYOUT_VALUES), as `core_cloud.models.layout` says."""
         scenes = self.scenes.take(rows)
         return layouts(scenes, clip_times(LOW_FRAMES, scenes.jitter.device.type))
 
@@ -74,10 +75,12 @@ def to_unit(clip: Tensor) -> Tensor:
     return clip.float() / 127.5 - 1.0
 
 
-def draw_scenes(count: int, seed: int, *, novel: bool | None = False) -> list[Scene]:
-    """Seeded scenes; see `sample_scene` for novel."""
+def draw_scenes(
+    count: int, seed: int, *, novel: bool | None = False, objects: Sequence[int] = OBJECTS_NAMED
+) -> list[Scene]:
+    """Seeded scenes; see `sample_scene` for novel, and `objects` for its counts."""
     rng = random.Random(seed)
-    return [sample_scene(rng, novel=novel) for _ in range(count)]
+    return [sample_scene(rng, counts=objects, novel=novel) for _ in range(count)]
 
 
 def read_captions(captions: list[list[str]], reader: Reader, text_folder: Path, processes: int) -> NDArray[np.float16]:
@@ -119,7 +122,7 @@ def build(
 ) -> None:
     """Render `count` scenes and read their captions into the folder; complete once `captions.json` exists."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw_scenes(count, seed)
+    drawn = draw_scenes(count, seed, objects=OBJECTS)
     rng = random.Random(seed + 1)
     captions = [[sample_caption(scene, rng) for _ in range(WORDINGS)] for scene in drawn]
     scenes = scene_batch(drawn, seed, device)

@@ -30,6 +30,7 @@ from training.world import clip_times, render, scene_batch, trajectory
 
 EVALUATION_SEED = 700_001
 SEEDS_PER_PROMPT = 4
+NEAR = 0.03  # of the frame: how near two tracks are that count as one
 Figures = dict[str, Figure]
 
 
@@ -202,7 +203,7 @@ def accuracy(found: Seen, scenes: Sequence[Scene]) -> Figures:
 def agreement(before: Seen, after: Seen, scenes: Sequence[Scene]) -> Figures:
     """Share of objects, or scenes, that the judge reads alike in two clips, and their tracks' distance.
 
-    `track` is the mean distance of the middles in frame widths, `track_3%` the share of objects within 0.03. `kept` is
+    `track` is the mean distance of the middles in frame widths, `track_3%` the share of objects within NEAR. `kept` is
     the share of all readings together.
     """
     rows: dict[str, list[bool]] = {name: [] for name in (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES)}
@@ -221,7 +222,7 @@ def agreement(before: Seen, after: Seen, scenes: Sequence[Scene]) -> Figures:
     everything = [value for values in rows.values() for value in values]
     figures["kept"] = share(sum(everything), len(everything))
     figures["track"] = mean(distances)
-    figures["track_3%"] = share(sum(distance < 0.03 for distance in distances), len(distances))
+    figures["track_3%"] = share(sum(distance < NEAR for distance in distances), len(distances))
     return figures
 
 

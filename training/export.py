@@ -5,9 +5,12 @@ or a quarter of its float32 size and runs at float32 speed; `dynamic_int8` compu
 """
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,8 +23,9 @@ from torch import Tensor, nn
 from adaptivegen.models.card import CardFile
 from core_cloud.models.convolution import FrameDoubler
 from core_cloud.models.enlarge import LOW, SpaceTimeUpsampler
+from core_cloud.models.finder import Finder
 from core_cloud.models.layout import FRAMES, LAYOUT_VALUES, Planner, PlannerStep
-from core_cloud.models.reader import OBJECT_SLOTS, SLOTS, Reader
+from core_cloud.models.reader import SLOTS, Reader
 from core_cloud.models.video import BaseTransformer, Conditions
 
 SMALL = 1024  # tensors with fewer values stay float32
@@ -65,26 +69,49 @@ class _CleanOnly(nn.Module):
 
 
 def export_base(model: BaseTransformer, path: Path, *, fold: bool) -> None:
-    """Graph: noisy (1, 8, 48, 48, 3), t (1,) and the fields of `Conditions` -> clean.
+    """Graph: noisy (B, 8, 48, 48, 3), t (B,) and the fields of `Conditions` -> clean, each clip at its own time.
 
     Fold constants where `dynamic_int8` follows: it looks for matrices that enter a product directly.
     """
     p = model.params
-    clip = torch.zeros(1, p.frames, p.size, p.size, 3)
-    layout = torch.zeros(1, OBJECT_SLOTS, p.frames, LAYOUT_VALUES)
+    clip = torch.zeros(1, p.frames, p.size, p.size, p.channels)
+    layout = torch.zeros(1, SLOTS, p.frames, LAYOUT_VALUES)
     given = Conditions(torch.zeros(1, SLOTS, p.slot_dim), torch.ones(1), layout, clip, torch.zeros(1, p.frames))
     names = ("noisy", "t", *Conditions._fields)
-    _trace(_CleanOnly(model), (clip, torch.zeros(1), *given), names, "clean", path, {}, fold=fold)
+    axes = {name: {0: "clips"} for name in (*names, "clean")}
+    _trace(_CleanOnly(model), (clip, torch.zeros(1), *given), names, "clean", path, axes, fold=fold)
     _rename(path, "base.")
+    _say_params(path, asdict(p))
+
+
+def _say_params(path: Path, params: dict[str, Any]) -> None:
+    """Write what the network is built from into its file; the weights do not all tell (see `stored_params`)."""
+    graph = onnx.load(path)
+    helper.set_model_props(graph, {"params": json.dumps(params)})
+    onnx.save(graph, path)
 
 
 def export_planner(planner: Planner, path: Path) -> None:
-    """Graph of one step: noisy (1, 3, 8, 6), t (1,), slots (1, 4, 192) -> clean, layout; weights as float16."""
+    """Graph of one step: noisy (1, 4, 8, 6), t (1,), slots (1, 4, 192), known (1, 4, 8, 6), told (1, 4, 8) -> clean,
+    layout; weights as float16."""
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "planner.onnx"
-        noisy = torch.zeros(1, OBJECT_SLOTS, FRAMES, LAYOUT_VALUES)
-        inputs = (noisy, torch.zeros(1), torch.zeros(1, SLOTS, planner.params.slot_dim))
-        _trace(PlannerStep(planner), inputs, ("noisy", "t", "slots"), ("clean", "layout"), raw, {})
+        noisy = torch.zeros(1, SLOTS, FRAMES, LAYOUT_VALUES)
+        inputs = (noisy, torch.zeros(1), torch.zeros(1, SLOTS, planner.params.slot_dim), noisy, noisy[..., 0])
+        _trace(PlannerStep(planner), inputs, ("noisy", "t", "slots", "known", "told"), ("clean", "layout"), raw, {})
+        store_half(raw, path)
+
+
+def export_finder(finder: Finder, path: Path) -> None:
+    """Graph: frames (1, T, 48, 48, 3), slots (1, 4, 192) -> found (1, 3, T, 6); weights as float16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch) / "finder.onnx"
+        inputs = (
+            torch.zeros(1, 2, finder.params.size, finder.params.size, 3),
+            torch.zeros(1, SLOTS, finder.params.slot_dim),
+        )
+        axes = {"frames": {1: "count"}, "found": {2: "count"}}
+        _trace(finder, inputs, ("frames", "slots"), "found", raw, axes)
         store_half(raw, path)
 
 

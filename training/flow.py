@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 CLAMP = 0.25
+OPEN_WITH_FRAMES = 0.4  # share of clips with known frames whose layout is open
 T_MEAN, T_DEVIATION = -0.7, 1.0
 
 
@@ -54,6 +55,10 @@ def known_frames(count: int, frames: int, generator: torch.Generator) -> Tensor:
 
 
 def open_layouts(layouts: Tensor, mask: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """Layouts (B, K, T, V) as a training clip is given them: none where frames (mask (B, T)) are known or by chance."""
-    kept = torch.rand(len(layouts), generator=generator, device=generator.device) >= dropout
-    return layouts * (kept & ~mask.any(dim=1))[:, None, None, None]
+    """Layouts (B, K, T, V) as a training clip is given them: none by chance, and oftener where frames are known.
+
+    In foreign frames (mask (B, T) says which are known) nothing may be found, and streams are not looked at.
+    """
+    chance = torch.rand(len(layouts), generator=generator, device=generator.device)
+    kept = chance >= torch.where(mask.any(dim=1), OPEN_WITH_FRAMES, dropout)
+    return layouts * kept[:, None, None, None]

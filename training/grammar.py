@@ -49,6 +49,7 @@ SCENE_ATTRIBUTES = ("background", "camera", "lighting")
 OBJECT_CLASSES = (len(SHAPES), len(COLOURS), len(SIZES), len(TEXTURES), len(MOTIONS))
 SCENE_CLASSES = (len(BACKGROUNDS), len(CAMERAS), len(LIGHTINGS))
 ROUND = ("circle", "ring")  # a spin of these cannot be seen, so no scene asks for one
+OBJECTS_NAMED = (1, 1, 1, 1, 1, 1, 2, 2, 3)  # how many objects a caption names, to choose from
 FINE = ("small",)  # sizes too small to show a texture at the base model's resolution, so always plain
 
 
@@ -105,9 +106,7 @@ def held_out(scene: Scene) -> bool:
     )
 
 
-def sample_scene(
-    rng: random.Random, *, counts: Sequence[int] = (1, 1, 1, 1, 1, 1, 2, 2, 3), novel: bool | None = False
-) -> Scene:
+def sample_scene(rng: random.Random, *, counts: Sequence[int] = OBJECTS_NAMED, novel: bool | None = False) -> Scene:
     """Draw a scene; colours differ within it.
 
     counts: numbers of objects to choose from. novel: False draws no held-out combination, True draws only scenes whose

@@ -3,10 +3,11 @@
 Owns the run's folder: plan.json, data set, checkpoints, loss curves. What is published goes to the weights folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -14,15 +15,33 @@ from rich.progress import Progress
 from adaptivegen.models.registry import WEIGHTS
 from core_cloud.models.convolution import FrameDoubler, SharpenerParams
 from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams
+from core_cloud.models.finder import Finder, FinderParams
 from core_cloud.models.layout import Planner, PlannerParams
 from core_cloud.models.video import HEAD, BaseParams, BaseTransformer
-from training import distil, publish, train_base, train_layout, train_upsampler
+from training import distil, publish, train_base, train_finder, train_layout, train_upsampler
 from training.data import Dataset, build, load
+from training.family import ATTENDING, KV_POOL
 from training.fit import Report, Steps, read_checkpoint
 from training.plan import Plan, Width, save_plan
 from training.text_export import export_text_encoder
 from training.train_judge import JudgeSettings, train_judge
 from training.train_reader import ReaderSettings, load_reader, train_reader
+
+STAGES = (
+    "text",
+    "reader",
+    "data",
+    "planner",
+    "finder",
+    "base",
+    "pruned",
+    "draft",
+    "upsampler",
+    "doubler",
+    "judge",
+    "export",
+    "evaluate",
+)
 
 
 @dataclass(slots=True)
@@ -40,23 +59,11 @@ class Training:
         """Where the text encoder is."""
         return self.weights / "text"
 
-    def run(self) -> None:
-        """All stages."""
-        for stage in (
-            self.text,
-            self.reader,
-            self.data,
-            self.planner,
-            self.base,
-            self.draft,
-            self.upsampler,
-            self.doubler,
-            self.judge,
-            self.export,
-            self.evaluate,
-        ):
-            torch.manual_seed(0)  # as where a stage is run alone, so that a run may be cut into stages anywhere
-            stage()
+    def run(self, stages: Sequence[str] = STAGES) -> None:
+        """These stages in their order."""
+        for stage in stages:
+            torch.manual_seed(0)  # for every stage, so that a run may be cut into stages anywhere
+            getattr(self, stage)()
 
     def text(self) -> None:
         """Export the text encoder, unless it is there."""
@@ -99,22 +106,46 @@ class Training:
         with _bar("planner") as show:
             train_layout.train_planner(Planner(PlannerParams()), self._dataset(), path, settings, show)
 
+    def finder(self) -> None:
+        """Train the finder that both models share."""
+        path = self.folder / "finder.pt"
+        if self._done("finder", path):
+            return
+        settings = train_finder.FinderSettings(
+            steps=self._steps("finder"), batch=self.plan.batches["finder"], device=self.plan.device
+        )
+        with _bar("finder") as show:
+            train_finder.train_finder(Finder(FinderParams()), self._dataset(), path, settings, show)
+
     def base(self) -> None:
         """Train the cloud's base, and the draft's where it has one of its own."""
-        self._train_base("base", "cloud", self.plan.cloud)
+        self._train_base("base", "cloud", lambda: fresh(self.plan.cloud))
         if self.plan.small is not None:
-            self._train_base("small", "small", self.plan.small)
+            small = self.plan.small
+            self._train_base("small", "small", lambda: fresh(small))
 
-    def _train_base(self, stage: str, name: str, width: Width) -> None:
-        model = BaseTransformer(BaseParams(dim=width.dim, depth=width.depth, heads=width.dim // HEAD))
+    def pruned(self) -> None:
+        """Train the cloud's base on with most of its attention taken away."""
+
+        def build() -> BaseTransformer:
+            whole = train_base.load_base(self.folder / "cloud" / "base.pt")
+            return train_base.pruned(whole, kv_pool=KV_POOL, attending=ATTENDING)
+
+        self._train_base("pruned", "pruned", build, muon_rate=0.004, adam_rate=8e-4, seed=5)
+
+    def _train_base(self, stage: str, name: str, build: Callable[[], BaseTransformer], **changed: Any) -> None:
         path = self.folder / name / "base.pt"
         if self._done(stage, path):
             return
         settings = train_base.BaseSettings(
-            steps=self._steps(stage), batch=self.plan.batches[stage], device=self.plan.device, compiled=self.compiled
+            steps=self._steps(stage),
+            batch=self.plan.batches[stage],
+            device=self.plan.device,
+            compiled=self.compiled,
+            **changed,
         )
         with _bar(stage) as show:
-            train_base.train_base(model, self._dataset(), path, settings, show)
+            train_base.train_base(build(), self._dataset(), path, settings, show)
 
     def draft(self) -> None:
         """Distil the draft from the cloud's base."""
@@ -184,6 +215,10 @@ class Training:
         """Measure the family and write report, cards and contact sheets."""
         publish.measure_family(self.folder, self.weights, self.plan.evaluated, self.threads)
 
+    def refining(self) -> None:
+        """Search from where and in how many steps drafts are best refined; no part of a whole run."""
+        publish.search_refining(self.folder, self.weights, max(1, self.plan.evaluated // 2), self.threads)
+
     def _dataset(self) -> Dataset:
         dataset = load(self.folder / "data")
         return dataset if self.plan.device == "cpu" else dataset.to(self.plan.device)
@@ -206,6 +241,11 @@ class Training:
             return steps
 
         return settle
+
+
+def fresh(width: Width) -> BaseTransformer:
+    """An untrained base of this size."""
+    return BaseTransformer(BaseParams(dim=width.dim, depth=width.depth, heads=width.dim // HEAD))
 
 
 @contextmanager

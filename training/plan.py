@@ -10,7 +10,8 @@ from pathlib import Path
 
 from adaptivegen.errors import InvalidRequest
 
-STEPPED = ("planner", "base", "small", "draft", "upsampler", "doubler")  # stages whose length is counted in steps
+# Stages whose length is counted in steps; `small` only where the draft has a base of its own.
+STEPPED = ("planner", "finder", "base", "small", "pruned", "draft", "upsampler", "doubler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Plan:
     steps: dict[str, int] = field(default_factory=dict)
     seed: int = 7
 
+    @property
+    def stepped(self) -> tuple[str, ...]:
+        """The stages of this plan whose length is counted in steps."""
+        return tuple(name for name in STEPPED if name != "small" or self.small is not None)
+
     def with_steps(self, stage: str, steps: int) -> "Plan":
         """The same with this stage's steps settled."""
         return replace(self, steps={**self.steps, stage: steps})
@@ -62,8 +68,8 @@ CPU = Plan(
     judge_clips=12_000,
     judge_passes=4,
     evaluated=80,
-    batches={"planner": 256, "base": 32, "draft": 16, "upsampler": 8, "doubler": 8},
-    shares={"planner": 2.0, "base": 60.0, "draft": 8.0, "upsampler": 7.0, "doubler": 1.5},
+    batches={"planner": 256, "finder": 32, "base": 32, "pruned": 32, "draft": 16, "upsampler": 8, "doubler": 8},
+    shares={"planner": 2.0, "finder": 3.0, "base": 51.0, "pruned": 6.0, "draft": 8.0, "upsampler": 7.0, "doubler": 1.5},
 )
 CUDA = Plan(
     device="cuda",
@@ -77,8 +83,26 @@ CUDA = Plan(
     judge_clips=24_000,
     judge_passes=6,
     evaluated=300,
-    batches={"planner": 1024, "base": 256, "small": 256, "draft": 128, "upsampler": 32, "doubler": 32},
-    shares={"planner": 0.5, "base": 6.5, "small": 3.0, "draft": 2.5, "upsampler": 1.5, "doubler": 0.5},
+    batches={
+        "planner": 1024,
+        "finder": 128,
+        "base": 256,
+        "small": 256,
+        "pruned": 256,
+        "draft": 128,
+        "upsampler": 32,
+        "doubler": 32,
+    },
+    shares={
+        "planner": 0.5,
+        "finder": 0.3,
+        "base": 5.7,
+        "small": 2.7,
+        "pruned": 0.8,
+        "draft": 2.5,
+        "upsampler": 1.5,
+        "doubler": 0.5,
+    },
 )
 # Minutes of the whole run that `shares` are meant for.
 FULL_MINUTES = {"cpu": 120.0, "cuda": 20.0}
@@ -114,6 +138,10 @@ def load_plan(path: Path) -> Plan:
         raw = json.loads(path.read_text(encoding="utf-8"))
         raw["cloud"] = Width(**raw["cloud"])
         raw["small"] = Width(**raw["small"]) if raw["small"] else None
-        return Plan(**raw)
+        plan = Plan(**raw)
+        missing = [name for name in plan.stepped if name not in plan.batches or name not in {*plan.shares, *plan.steps}]
     except (ValueError, TypeError, KeyError) as exc:
         raise InvalidRequest.field("plan", path.name, f"a plan of this version ({exc})") from exc
+    if missing:
+        raise InvalidRequest.field("plan", path.name, f"a plan with batches and time or steps of {', '.join(missing)}")
+    return plan

@@ -9,97 +9,51 @@ from typing import Any
 import numpy as np
 
 from adaptivegen.models.base import SplitGenerator
-from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest, dump_card
+from adaptivegen.models.card import CardFile, ModelCard, Profile, Quality, card_digest, dump_card
 from adaptivegen.models.cascade import CascadeGenerator
 from adaptivegen.models.cascade_onnx import CascadeOnnx
 from adaptivegen.models.registry import load_card, open_generator, verified_files
 from core_cloud.models.reader import Reader
-from training import export, report
+from training import export, refining, report
 from training.captions import sample_caption
 from training.data import draw_scenes
 from training.embedding import embed
-from training.evaluate import Recipe
+from training.evaluate import Recipe, asked
+from training.family import CLOUD, DRAFT, FAMILY, MIXED, PRUNED, REFINE, SHARED, TEXT_FILES, VARIANTS, VERSION
 from training.statistics import Figure
 from training.timing import hardware_name, time_model
 from training.train_base import load_base
+from training.train_finder import load_finder
 from training.train_judge import load_judge
 from training.train_layout import load_planner
 from training.train_reader import load_reader
 from training.train_upsampler import load_doubler, load_upsampler
 
-VERSION = "0.2.0"
-DRAFT, CLOUD, SHARED = "pocket-draft", "pocket-cloud", "pocket"
-DESCRIPTIONS = {
-    DRAFT: "Pocket's draft: 24 frames of 128x128, distilled to four steps without guidance; int8 base",
-    CLOUD: "Pocket's final: 24 frames of 256x256, guided, with a frame doubler",
-}
-LIMITS = {
-    DRAFT: Limits(
-        sizes=("128x128",),
-        seconds=(2.0,),
-        fps=12,
-        steps_min=1,
-        steps_max=32,
-        steps_default=4,
-        guidance_min=1.0,
-        guidance_max=6.0,
-        guidance_default=1.0,
-    ),
-    CLOUD: Limits(
-        sizes=("256x256", "128x128"),
-        seconds=(2.0,),
-        fps=12,
-        steps_min=1,
-        steps_max=64,
-        steps_default=12,
-        guidance_min=1.0,
-        guidance_max=6.0,
-        guidance_default=1.5,
-    ),
-}
-REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=6)
 KNOWN_CAPTIONS = 4000
 KNOWN_SEED = 500_001
-TEXT_FILES = {
-    "text_encoder": "text/encoder.onnx",
-    "tokenizer": "text/tokenizer.json",
-    "reader": "text/reader.onnx",
-    "captions": "text/captions.npy",
-}
-FILES = {
-    DRAFT: {
-        **TEXT_FILES,
-        "planner": f"{SHARED}/planner.onnx",
-        "base": f"{DRAFT}/base.onnx",
-        "upsampler": f"{SHARED}/upsampler.onnx",
-    },
-    CLOUD: {
-        **TEXT_FILES,
-        "planner": f"{SHARED}/planner.onnx",
-        "base": f"{CLOUD}/base.onnx",
-        "upsampler": f"{SHARED}/upsampler.onnx",
-        "doubler": f"{SHARED}/doubler.onnx",
-    },
-}
+SEARCH_SEED = 830_001  # of prompts that the report, which confirms what is found, does not use
 
 
 def export_family(folder: Path, weights: Path, processes: int) -> None:
-    """Write the text side, both models' graphs and first cards from the checkpoints in `folder`."""
-    for name in (DRAFT, CLOUD, SHARED):
+    """Write the text side, all models' graphs and first cards from the checkpoints in `folder`."""
+    for name in (*FAMILY, SHARED):
         (weights / name).mkdir(parents=True, exist_ok=True)
     export_text(load_reader(folder / "reader.pt")[0], weights, processes)
-    export.export_planner(load_planner(folder / "planner.pt"), weights / FILES[CLOUD]["planner"])
+    shared = {logical: weights / path for logical, path in FAMILY[CLOUD].files.items()}
+    export.export_planner(load_planner(folder / "planner.pt"), shared["planner"])
+    export.export_finder(load_finder(folder / "finder.pt"), shared["finder"])
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "raw.onnx"
-        export.export_base(load_base(folder / "draft" / "base.pt"), raw, fold=True)
-        export.dynamic_int8(raw, weights / FILES[DRAFT]["base"])
-        export.export_base(load_base(folder / "cloud" / "base.pt"), raw, fold=False)
-        export.store_half(raw, weights / FILES[CLOUD]["base"])
+        for name, trained in ((DRAFT, "draft"), (MIXED, "cloud"), (CLOUD, "cloud"), (PRUNED, "pruned")):
+            quantised = FAMILY[name].precision == "mixed"
+            export.export_base(load_base(folder / trained / "base.pt"), raw, fold=quantised)
+            store = export.dynamic_int8 if quantised else export.store_half
+            store(raw, weights / FAMILY[name].files["base"])
         export.export_upsampler(load_upsampler(folder / "upsampler.pt"), raw)
-        export.store_half(raw, weights / FILES[CLOUD]["upsampler"])
+        export.store_half(raw, shared["upsampler"])
         export.export_doubler(load_doubler(folder / "doubler.pt"), raw)
-        export.store_half(raw, weights / FILES[CLOUD]["doubler"])
-    for name in (DRAFT, CLOUD):
+        export.store_half(raw, shared["doubler"])
+    for name in FAMILY:
         write_card(name, weights, (), {})
 
 
@@ -115,18 +69,20 @@ def export_text(reader: Reader, weights: Path, processes: int) -> None:
 
 def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: dict[str, Quality]) -> ModelCard:
     """Card of the files as they are now, with these measurements."""
+    member = FAMILY[name]
     files: dict[str, CardFile] = {
-        logical: export.card_file(weights / path, weights) for logical, path in FILES[name].items()
+        logical: export.card_file(weights / path, weights) for logical, path in member.files.items()
     }
     card = ModelCard(
         name=name,
         version=VERSION,
-        role="draft" if name == DRAFT else "cloud",
-        description=DESCRIPTIONS[name],
+        role=member.role,
+        description=member.description,
         latent_space="pixels",
+        precision=member.precision,
         files=files,
-        limits=LIMITS[name],
-        refine=REFINE if name == CLOUD else None,
+        limits=member.limits,
+        refine=member.refine,
         profile=tuple(profile),
         quality=quality,
         digest=card_digest(name, VERSION, files),
@@ -138,7 +94,8 @@ def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: di
 def card_quality(figures: dict[str, Any]) -> dict[str, dict[str, Quality]]:
     """The figures that the cards carry, by model: attributes on one object, `all_two`, mos, and what refining keeps."""
     chosen: dict[str, dict[str, Figure]] = {}
-    for name, section in ((DRAFT, figures["draft"]), (CLOUD, figures["cloud"])):
+    sections = {DRAFT: figures["draft"], CLOUD: figures["cloud"], **figures["variants"]}
+    for name, section in sections.items():
         part = {key: figure for key, figure in section["one"].items() if key != "mean"}
         chosen[name] = part | {"all_two": section["two"]["all"], "mos": section["mos"]}
     refine = figures["refine"]
@@ -148,6 +105,25 @@ def card_quality(figures: dict[str, Any]) -> dict[str, dict[str, Quality]]:
     return {
         name: {key: Quality(**report.plain(figure)) for key, figure in part.items()} for name, part in chosen.items()
     }
+
+
+def search_refining(folder: Path, weights: Path, count: int, threads: int) -> None:
+    """Try every way to refine drafts on `count` prompts; write refining.md into the folder's report and print it."""
+    draft, cloud = (open_generator(name, threads=threads, weights=weights) for name in (DRAFT, CLOUD))
+    recipes = {"draft": default_recipe(draft.card), "cloud": default_recipe(cloud.card)}
+    judge, one = load_judge(folder / "judge.pt"), asked(count, 1, novel=True, seed=SEARCH_SEED)
+    result = refining.search(draft, cloud, recipes, judge, one, print)
+    text = refining.markdown(result)
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / "report" / "refining.md").write_text(text + "\n", encoding="utf-8")
+    best = result.best()
+    print(text, "no way is good enough" if best is None else f"best: t0 {best.t0:g}, {best.steps} steps", sep="\n")
+
+
+def default_recipe(card: ModelCard) -> Recipe:
+    """How a model is run where nothing else is said, at its first size."""
+    side = int(card.limits.sizes[0].split("x")[0])
+    return Recipe(card.limits.steps_default, card.limits.guidance_default, side)
 
 
 def _whole_draft(folder: Path, weights: Path, threads: int) -> SplitGenerator:
@@ -161,17 +137,19 @@ def _whole_draft(folder: Path, weights: Path, threads: int) -> SplitGenerator:
 
 
 def measure_family(folder: Path, weights: Path, count: int, threads: int) -> None:
-    """Measure times, then quality; rewrite both cards and write report and contact sheets into `folder`."""
-    times = {name: time_model(name, threads, weights) for name in (DRAFT, CLOUD)}
-    draft, cloud = (open_generator(name, threads=threads, weights=weights) for name in (DRAFT, CLOUD))
+    """Measure times, then quality; rewrite the cards and write report and contact sheets into `folder`."""
+    times = {name: time_model(name, threads, weights) for name in FAMILY}
+    opened = {name: open_generator(name, threads=threads, weights=weights) for name in FAMILY}
     family = report.Family(
-        draft,
-        _whole_draft(folder, weights, threads),
-        cloud,
-        Recipe(LIMITS[DRAFT].steps_default, LIMITS[DRAFT].guidance_default, 128),
-        Recipe(LIMITS[CLOUD].steps_default, LIMITS[CLOUD].guidance_default, 256),
-        REFINE.steps,
-        REFINE.t0,
+        draft=opened[DRAFT],
+        whole=_whole_draft(folder, weights, threads),
+        cloud=opened[CLOUD],
+        variants={name: opened[name] for name in VARIANTS},
+        live=CascadeOnnx(verified_files(opened[DRAFT].card, weights), threads=threads),
+        draft_recipe=default_recipe(opened[DRAFT].card),
+        cloud_recipe=default_recipe(opened[CLOUD].card),
+        refine_steps=REFINE.steps,
+        t0=REFINE.t0,
     )
     evaluation = report.Evaluation(family, load_judge(folder / "judge.pt"), count, print)
     figures, sheets = evaluation.run()

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adaptivegen.models.base import Clip, Generator, SplitGenerator, Task
-from training import evaluate
+from adaptivegen.models.cascade import Networks
+from training import evaluate, streams
 from training.evaluate import Asked, Figures, Recipe
 from training.judge import Judge, Seen
 from training.statistics import Figure, share
@@ -34,11 +35,17 @@ SHEET_SIDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The opened models and how they are run by default; `whole`: the draft before it was rounded to int8."""
+    """The opened models and how they are run by default.
+
+    whole: the draft before it was rounded to int8; variants: of the cloud, by name, run as the cloud is; live: the
+    draft's networks, for streams.
+    """
 
     draft: SplitGenerator
     whole: Generator
     cloud: SplitGenerator
+    variants: dict[str, SplitGenerator]
+    live: Networks
     draft_recipe: Recipe
     cloud_recipe: Recipe
     refine_steps: int
@@ -87,10 +94,19 @@ class Evaluation:
             if name == "draft":
                 pairs = clips
         refine, refined = self._refine(one, drafts, found_drafts, found_finals)
+        variants = {name: self._variant(model, one, two) for name, model in self.family.variants.items()}
         judge = {
             name: share(*counts) for name, counts in judge_accuracy(self.judge, min(1000, 10 * self.count)).items()
         }
-        figures = {"judge": judge, "draft": draft, "cloud": cloud, "refine": refine, "count": self.count}
+        figures = {
+            "judge": judge,
+            "draft": draft,
+            "cloud": cloud,
+            "variants": variants,
+            "refine": refine,
+            "live": self._live(one.first(self.few)),
+            "count": self.count,
+        }
         rows = 12
         sheets = {
             "drafts-and-finals": [list(row) for row in zip(drafts[:rows], refined[:rows], finals[:rows], strict=True)],
@@ -126,6 +142,23 @@ class Evaluation:
             **evaluate.distance_ratio(found, renders.found, renders.other),
             "mos": mean_opinion(accuracy, recipe.side),
         }
+
+    def _variant(self, model: Generator, one: Asked, two: Asked) -> dict[str, Any]:
+        """A variant of the cloud on the cloud's prompts and seeds."""
+        recipe, name = self.family.cloud_recipe, model.card.name
+        accuracy = evaluate.accuracy(self._made(name, model, one, recipe, FINAL_SEED)[1], one.scenes)
+        some = two.first(self.few)
+        pairs = self._made(f"{name}, two objects", model, some, recipe)[1]
+        two_objects = evaluate.accuracy(pairs, some.scenes)
+        return {"one": accuracy, "two": two_objects, "mos": mean_opinion(accuracy, recipe.side)}
+
+    def _live(self, one: Asked) -> dict[str, Any]:
+        """Streams redrawn in other colours, by the steps per chunk."""
+        section = {}
+        for steps in streams.STEPS_TRIED:
+            self.say(f"live, {steps} steps per chunk: {len(one)} streams")
+            section[str(steps)] = streams.measured(self.family.live, self.judge, one, REAL_SEED, steps)
+        return section
 
     def _draft_only(self, one: Asked) -> dict[str, Any]:
         """Steps, paraphrases, words outside the grammar and diversity, which cheap drafts can show."""

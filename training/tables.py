@@ -53,6 +53,14 @@ def markdown(figures: Mapping[str, Any]) -> str:
             },
         ),
         "Two objects": shares(ROWS, {"draft": draft["two"], "cloud from noise": cloud["two"]}),
+        "The cloud's variants, one object and two": shares(
+            ROWS,
+            {
+                f"{name}, {objects}": section[objects]
+                for name, section in {"cloud": cloud, **figures["variants"]}.items()
+                for objects in ("one", "two")
+            },
+        ),
         "Begun by the cloud, finished by the draft": shares(
             ROWS, {f"split at {split['at']:g}, {split['steps'][0]} and {split['steps'][1]} steps": split["accuracy"]}
         ),
@@ -65,6 +73,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
             },
         ),
         "The draft on frames of renders": shares(ROWS, draft["tasks"]),
+        "Live: streams redrawn in other colours": shares(
+            (*ROWS, "track_3%"),
+            {f"{steps} steps per chunk": part["accuracy"] for steps, part in figures["live"].items()},
+        ),
         "What a final keeps of its draft": shares(
             (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
             {
@@ -74,23 +86,28 @@ def markdown(figures: Mapping[str, Any]) -> str:
             },
         ),
         "Motions": shares(tuple(draft["motions"]), {"draft": draft["motions"], "cloud from noise": cloud["motions"]}),
-        "Distances": table(
-            ["", "draft", "cloud from noise", "renders"],
-            [
-                [
-                    "Frechet distance to renders",
-                    *(number(p["frechet"]) for p in (draft, cloud)),
-                    number(draft["frechet_real"]),
-                ],
-                [
-                    "trajectory error, frame widths",
-                    *(number(p["trajectory_error"]) for p in (draft, cloud)),
-                    number(draft["trajectory_error_real"]),
-                ],
-                ["flicker, of 255", *(number(p["flicker"]) for p in (draft, cloud)), number(cloud["flicker_real"])],
-                ["diversity across seeds", number(draft["diversity"]), "", "1"],
-                ["mos", *(number(p["mos"]) for p in (draft, cloud)), ""],
-            ],
+        "Distances": distances(draft, cloud),
+        "Change where live chunks meet, of that elsewhere": table(
+            ["", "redrawn", "the stream itself"],
+            [[f"{n} steps", number(part["jump"]), number(part["jump_real"])] for n, part in figures["live"].items()],
         ),
     }
     return "\n\n".join(f"### {title}\n{text}" for title, text in parts.items()) + "\n"
+
+
+def distances(draft: Mapping[str, Any], cloud: Mapping[str, Any]) -> str:
+    """What is no share: Frechet distance, tracks, flicker, diversity, opinion."""
+
+    def row(title: str, name: str, real: str = "") -> list[str]:
+        return [title, *(number(part[name]) if name in part else "" for part in (draft, cloud)), real]
+
+    return table(
+        ["", "draft", "cloud from noise", "renders"],
+        [
+            row("Frechet distance to renders", "frechet", number(draft["frechet_real"])),
+            row("trajectory error, frame widths", "trajectory_error", number(draft["trajectory_error_real"])),
+            row("flicker, of 255", "flicker", number(cloud["flicker_real"])),
+            row("diversity across seeds", "diversity", "1"),
+            row("mos", "mos"),
+        ],
+    )

@@ -1,7 +1,7 @@
 """Trains the base transformer on the flow's velocity, with objects weighted and located."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,10 @@ from core_cloud.models.video import BaseParams, BaseTransformer, Conditions
 from training.data import CELL, Dataset
 from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
 from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss
+from training.world import RADIUS
 
+MEDIUM_RADIUS = float(RADIUS[1])  # of a lone object, in frame widths
+LARGEST_WEIGHT = 2.0  # of a cell of a small object, where one of a medium object has 1
 Predict = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -56,6 +59,15 @@ def patch_shares(shares: Tensor, params: BaseParams) -> Tensor:
     return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(len(shares), frames * rows * columns, -1)
 
 
+def object_weight(shares: Tensor, radius: Tensor) -> Tensor:
+    """How much every cell matters more than the ground, (B, T, h, w), of coverage (B, 3, T, h, w) and radius (B, 3, T).
+
+    One for a cell that is all a medium object; more for small objects, which have fewer pixels to be read by.
+    """
+    factor = (MEDIUM_RADIUS / radius.clamp(min=MEDIUM_RADIUS / LARGEST_WEIGHT)).clamp(min=0.75)
+    return (shares * factor[..., None, None]).amax(1)
+
+
 def base_loss(
     model: Predict,
     locator: Locator,
@@ -67,10 +79,10 @@ def base_loss(
 ) -> Tensor:
     """Velocity loss of one batch, plus how badly the middle features tell the outline of each object.
 
-    The text is dropped for `text_dropout` of the clips, the layout for `layout_dropout` of them and wherever frames are
-    known, which say themselves where things are. Pixels of objects weigh `1 + foreground`: they are few, and
-    what the captions ask for. Knowing the objects' outlines in the middle of the net (after REPA, Yu et al. 2024, with
-    the renderer's masks in place of another network's features) binds slots to places and shapes early in training.
+    The text is dropped for `text_dropout` of the clips, the layout as `open_layouts` says. Pixels of objects weigh more
+    (`object_weight`): they are few, and what the captions ask for. Knowing the objects' outlines in the middle of the
+    net (after REPA, Yu et al. 2024, with the renderer's masks in place of another network's features) binds slots to
+    places and shapes early in training.
     """
     clip = data.frames(rows)  # (B, T, H, W, 3)
     count, frames, height, width, _ = clip.shape
@@ -80,10 +92,13 @@ def base_loss(
     keep = (torch.rand(count, generator=generator, device=device) >= s.text_dropout).float()
     t = sample_t(count, generator)
     mask = known_frames(count, frames, generator)
-    layout = open_layouts(data.layouts(rows), mask, s.layout_dropout, generator)
+    truth = data.layouts(rows)
+    layout = open_layouts(truth, mask, s.layout_dropout, generator)
     noise = torch.randn(clip.shape, generator=generator, device=device)
     shares = data.shares(rows)  # (B, 3, T, 24, 24)
-    weight = F.interpolate(shares.amax(1), (height, width))[..., None]  # (B, T, H, W, 1)
+    weight = F.interpolate(object_weight(shares, truth[:, :OBJECT_SLOTS, :, 2]), (height, width))[
+        ..., None
+    ]  # (B, T, H, W, 1)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=s.bfloat16):
         predicted, middle = model(noised(clip, noise, t), t, Conditions(slots, keep, layout, clip, mask))
         places = locator(middle)
@@ -104,6 +119,14 @@ def train_base(model: BaseTransformer, data: Dataset, path: Path, settings: Base
 
     plan = FitSettings(s.steps, s.adam_rate, s.muon_rate, device=s.device)
     fit(model, loss_at, path, plan, asdict(model.params), report, helper=locator)
+
+
+def pruned(whole: BaseTransformer, *, kv_pool: int, attending: int) -> BaseTransformer:
+    """The same network with its attention pruned as `BaseParams` says, to be trained on."""
+    model = BaseTransformer(replace(whole.params, kv_pool=kv_pool, attending=attending))
+    kept = whole.state_dict()
+    model.load_state_dict({name: kept[name] for name in model.state_dict()})
+    return model
 
 
 def load_base(path: Path) -> BaseTransformer:

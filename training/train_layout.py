@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from core_cloud.models.layout import FRAMES, Planner, PlannerParams, scaled
+from core_cloud.models.reader import OBJECT_SLOTS
 from training.data import Dataset
 from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
-from training.flow import noised
+from training.flow import known_frames, noised
 from training.world import JITTERS, SceneBatch, clip_times, layouts
 
 CLAMP = 0.1
+LOST = 0.15  # share of objects that are not found in known frames
+ERROR = 0.02  # deviation of what is found, on the scale of the flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,25 @@ class PlannerSettings:
 
 
 def planner_loss(model: Planner, data: Dataset, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Mean squared error of the velocity; t is uniform, with 1 - t clamped so that the last steps do not dominate."""
+    """Mean squared error of the velocity; t is uniform, with 1 - t clamped so that the last steps do not dominate.
+
+    Where frames are known, objects are told to be where they are in them, a little beside it, and some are not found.
+    """
     device = generator.device
     count = len(rows)
     jitter = torch.rand(count, JITTERS, generator=generator, device=device)
     scenes = SceneBatch(data.scenes.things[rows], data.scenes.setting[rows], jitter)
     wordings = torch.randint(0, data.slots.shape[1], (count,), generator=generator, device=device)
-    clean = scaled(layouts(scenes, clip_times(FRAMES, device.type)))
+    truth = layouts(scenes, clip_times(FRAMES, device.type))
+    clean = scaled(truth)
     noise = torch.randn(clean.shape, generator=generator, device=device)
     t = torch.rand(count, generator=generator, device=device)
-    predicted = model(noised(clean, noise, t), t, data.text(rows, wordings))
+    told = known_frames(count, FRAMES, generator)[:, None] * clean.new_ones(clean.shape[:3])  # (B, SLOTS, T)
+    found = torch.rand(told.shape[:2], generator=generator, device=device) >= LOST  # (B, SLOTS)
+    found[:, OBJECT_SLOTS:] = False  # nobody looks for the ground
+    told = told * found[..., None] * truth[..., 5]
+    beside = clean + ERROR * torch.randn(clean.shape, generator=generator, device=device)
+    predicted = model(noised(clean, noise, t), t, data.text(rows, wordings), beside, told)
     steep = 1.0 / (1.0 - t).clamp(min=CLAMP).square()
     loss: Tensor = ((predicted - clean).square().mean(dim=(1, 2, 3)) * steep).mean()
     return loss

@@ -51,6 +51,7 @@ _WORLD_LIGHT = torch.tensor([[1.0, 1.0, 1.0], [0.92, 0.66, 0.52], [0.30, 0.34, 0
 _WORLD_GLOW = torch.tensor([[0.0, 0.0, 0.0], [0.10, 0.02, 0.06], [0.0, 0.0, 0.03]])
 JITTERS = 12  # uniform numbers in [0, 1) per scene; `_*_JITTER` say which is which
 _HOME_JITTER, _TURN_JITTER, _PHASE_JITTER, _BACKDROP_JITTER = slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 10)
+GROUND_RADIUS = 0.25  # of the ground in a layout, in frame widths, before any zoom; any fixed length would do
 WANDER = 0.16  # full range of the random offset of the middle, of the frame's width
 
 
@@ -157,12 +158,27 @@ def trajectory(scenes: SceneBatch, tau: Tensor) -> Path:
     )
 
 
+def camera(scenes: SceneBatch, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the camera has panned, in frame widths, and its zoom, each (B, T), at clip times tau (T,).
+
+    The ground's point (p, q) is seen at (0.5 + zoom (p - 0.5 - pan), 0.5 + zoom (q - 0.5)).
+    """
+    move = scenes.setting[:, 1, None]  # (B, 1)
+    pan = torch.where(move == CAMERAS.index("pan"), 0.3 * (tau - 0.5), 0.0)
+    zoom = torch.where(move == CAMERAS.index("zoom"), 1.0 + 0.5 * tau, 1.0)
+    return pan, zoom
+
+
 def layouts(scenes: SceneBatch, tau: Tensor) -> Tensor:
-    """Layouts (B, MAX_OBJECTS, T, LAYOUT_VALUES) of the scenes at clip times tau, as the planner makes them."""
+    """Layouts (B, MAX_OBJECTS + 1, T, LAYOUT_VALUES) of the scenes at clip times tau, as the planner makes them."""
     path = trajectory(scenes, tau)
     there = (scenes.things[:, :, :1] >= 0).to(path.x.dtype).expand_as(path.x)
     values = (path.x, path.y, path.radius, path.angle.cos(), path.angle.sin(), torch.ones_like(there))
-    return torch.stack(values, dim=-1) * there[..., None]
+    things = torch.stack(values, dim=-1) * there[..., None]  # (B, MAX_OBJECTS, T, LAYOUT_VALUES)
+    pan, zoom = camera(scenes, tau)
+    one = torch.ones_like(pan)
+    ground = torch.stack((0.5 - pan * zoom, 0.5 * one, GROUND_RADIUS * zoom, one, 0 * one, one), dim=-1)
+    return torch.cat([things, ground[:, None]], dim=1)
 
 
 def render(scenes: SceneBatch, frames: int, height: int, width: int, only: Sequence[int] | None = None) -> Rendering:
@@ -204,9 +220,7 @@ def _backdrop(scenes: SceneBatch, u: Tensor, v: Tensor, tau: Tensor) -> Tensor:
     shape = (len(scenes), len(tau), v.shape[2], u.shape[3], 3)
     clip = torch.empty(shape, device=u.device)
     when = tau[None, :, None, None]
-    camera = scenes.setting[:, 1, None, None, None]  # (B, 1, 1, 1)
-    pan = torch.where(camera == CAMERAS.index("pan"), 0.3 * (when - 0.5), 0.0)
-    zoom = torch.where(camera == CAMERAS.index("zoom"), 1.0 + 0.5 * when, 1.0)
+    pan, zoom = (part[:, :, None, None] for part in camera(scenes, tau))  # (B, T, 1, 1)
     seen_u, seen_v = 0.5 + (u - 0.5) / zoom + pan, 0.5 + (v - 0.5) / zoom  # (B, T, 1, W), (B, T, H, 1)
     for index, field in enumerate(backdrops.FIELDS):
         rows = (scenes.setting[:, 0] == index).nonzero()[:, 0]

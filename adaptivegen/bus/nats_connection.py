@@ -48,20 +48,33 @@ GONE = (nats.js.errors.NotFoundError, nats.js.errors.NoStreamResponseError, nats
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
-    """nats-py's errors as ours, with `what` was tried in front; `GONE` is for the callers to handle first.
+def cancels_kept() -> Iterator[None]:
+    """Raises the cancel that nats-py lost, in place of an answer or an error.
 
-    A cancel that nats-py lost is raised here: it waits by `asyncio.wait_for`, which before Python 3.12 answers instead
-    of being cancelled where both come in one turn of the loop. Whoever cancelled would wait for ever.
+    It waits by `asyncio.wait_for`, which before Python 3.12 answers instead of being cancelled where both come in one
+    turn of the loop. Whoever cancelled would wait for ever.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
+
+    def lost() -> bool:
+        return task is not None and task.cancelling() > before
+
     try:
-        with _named(what):
-            yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+        yield
+    except Exception as exc:
+        if lost():
+            raise asyncio.CancelledError from exc
+        raise
+    if lost():
+        raise asyncio.CancelledError
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """nats-py's errors as ours, with `what` was tried in front; `GONE` is for the callers to handle first."""
+    with cancels_kept(), _named(what):
+        yield
 
 
 @contextmanager
@@ -158,10 +171,11 @@ class NatsConnection:
         if client is None or client.is_closed:
             return
         # Not `drain`: it waits for subscriptions, and an open pull would hold it up.
-        with suppress(TimeoutError, nats.errors.Error):
-            if client.is_connected:
-                await client.flush(timeout=FLUSH_TIMEOUT_S)
-        await client.close()
+        with cancels_kept():
+            with suppress(TimeoutError, nats.errors.Error):
+                if client.is_connected:
+                    await client.flush(timeout=FLUSH_TIMEOUT_S)
+            await client.close()
 
     async def client(self) -> Client:
         """The connected client. Raises BrokerUnavailable at once while nats-py is reconnecting."""
@@ -231,22 +245,23 @@ class NatsConnection:
         client, tls = client_for(self._servers, with_ca=self._tls_ca is not None), self._tls()
         self._last_error = self._refusal = ""
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):  # nats-py would try for ever
-                await client.connect(
-                    self._servers,
-                    name=self._name,
-                    connect_timeout=2,
-                    reconnect_time_wait=cast(int, RECONNECT_WAIT_S),  # a float works; its stub is narrow
-                    max_reconnect_attempts=-1,
-                    ping_interval=10,
-                    allow_reconnect=True,
-                    pending_size=0,
-                    tls=tls,
-                    user_credentials=str(self._credentials) if self._credentials else None,
-                    error_cb=on_error,
-                    disconnected_cb=on_disconnect,
-                    reconnected_cb=on_reconnect,
-                )
+            with cancels_kept():
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):  # nats-py would try for ever
+                    await client.connect(
+                        self._servers,
+                        name=self._name,
+                        connect_timeout=2,
+                        reconnect_time_wait=cast(int, RECONNECT_WAIT_S),  # a float works; its stub is narrow
+                        max_reconnect_attempts=-1,
+                        ping_interval=10,
+                        allow_reconnect=True,
+                        pending_size=0,
+                        tls=tls,
+                        user_credentials=str(self._credentials) if self._credentials else None,
+                        error_cb=on_error,
+                        disconnected_cb=on_disconnect,
+                        reconnected_cb=on_reconnect,
+                    )
         except (nats.errors.Error, TimeoutError, OSError) as exc:
             await client.close()
             raise BrokerUnavailable(f"no broker: {self._last_error or exc or type(exc).__name__}") from exc

@@ -18,6 +18,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import NodeUnavailable
 
+_NOT_READY = "HTTP 503"
 ROUNDS = 3
 DEADLINE_S = 2.0
 MAX_CONCURRENT = 8
@@ -123,6 +124,11 @@ async def round_trips(
                     group.create_task(probe(url, http))
     late = f"no answer within {deadline_s:g} s"
     return {url: found.get(url, late) for url in urls}
+
+
+def is_there(found: float | str) -> bool:
+    """Whether a node answered, be it only that it is not ready: it loads or drains, and may be ready soon."""
+    return isinstance(found, float) or found == _NOT_READY
 
 
 async def _failure(http: Getter, url: str) -> str:

@@ -17,8 +17,9 @@ from adaptivegen.models.latent import Latent
 Clip = NDArray[np.uint8]  # (T, H, W, 3), sRGB
 GenerationCancelled = Cancelled  # raised by `generate` when should_stop() said so
 # What a start clip is for: to be drawn anew (a video), to be made final (a draft of the same prompt and seed), to have
-# its first frame moved (image to video), to be gone on with after its end, or to be filled in between its ends.
-Task = Literal["restyle", "refine", "animate", "extend", "interpolate"]
+# its first frame moved (image to video), to be gone on with after its end, or to be filled in between its ends. The
+# drafts of the last two are made final as "extended" and "interpolated": what was given to them is held again.
+Task = Literal["restyle", "refine", "animate", "extend", "interpolate", "extended", "interpolated"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 
@@ -76,7 +77,8 @@ class Generator(Protocol):
             it must be None.
         task: what `start` is for. `refine` takes it for a draft made from noise with this prompt and seed, and keeps
             where its objects are; `animate` keeps its first frame; `extend` makes a clip whose first half is the end of
-            `start`; `interpolate` keeps its first and last frame. Without `start` it must be `restyle`.
+            `start`; `interpolate` keeps its first and last frame. `extended` and `interpolated` take `start` for what
+            these two made, and keep again what they kept. Without `start` it must be `restyle`.
         on_step: called after every step; the first call carries the first look.
         should_stop: asked before every step and every upsampling chunk.
 

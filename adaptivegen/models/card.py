@@ -111,13 +111,18 @@ class Quality(_Frozen):
 
 
 class ModelCard(_Frozen):
-    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula."""
+    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula.
+
+    precision: "mixed" computes the base's products in fewer bits, int8 in ONNX Runtime and bfloat16 in torch, where the
+    file `base_float` has its weights.
+    """
 
     name: ModelName
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
     role: Literal["draft", "cloud"]
     description: Annotated[str, Field(min_length=1)]
     latent_space: Literal["pixels"]
+    precision: Literal["float32", "mixed"] = "float32"
     files: dict[str, CardFile] = Field(min_length=1)
     limits: Limits
     refine: Refine | None = None

@@ -16,7 +16,7 @@ from adaptivegen.models import limits, schedule, starts
 from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.latent import Latent
-from adaptivegen.models.layout import LAYOUT_SHAPE, OPEN, Scene
+from adaptivegen.models.layout import LAYOUT_SHAPE, NOWHERE, OPEN, Found, Scene
 from adaptivegen.models.resample import resize, to_bytes
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
@@ -40,8 +40,12 @@ class Networks(Protocol):
         """Embed the prompt."""
         ...
 
-    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
-        """The layout LAYOUT_SHAPE that this noise, of the same shape, leads to."""
+    def find(self, text: PromptSlots, given: Arranged) -> Found | None:
+        """Where the prompt's objects are in the frames of `given` that are held; None where none of them is there."""
+        ...
+
+    def plan(self, text: PromptSlots, noise: Floats, found: Found = NOWHERE) -> Floats:
+        """The layout LAYOUT_SHAPE that this noise, of the same shape, leads to from where things were found."""
         ...
 
     def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
@@ -100,7 +104,7 @@ class CascadeGenerator:
         limits.check_task(task, has_start=start is not None)
         given = starts.arranged(start, task, LOW_FRAMES, LOW_SIZE) if start is not None else None
         t0 = self._start_time(given, strength)
-        noise, scene = self._arrange(request, open_layout=given is not None and task != "refine")
+        noise, scene = self._arrange(request, None if task == "refine" else given)
         z = noise if given is None else schedule.renoise(given.clip, noise, t0)
         times = schedule.times(request.steps, t0=t0, shift=self._shift)
         low = self._denoise(z, times, request.guidance, scene, given or NOTHING, on_step, should_stop)
@@ -144,14 +148,22 @@ class CascadeGenerator:
         low = self._denoise(latent.z, times, request.guidance, scene, NOTHING, on_step, should_stop)
         return self._enlarge(low, request, scene.text, on_step, should_stop)
 
-    def _arrange(self, request: GenerationInput, *, open_layout: bool = False) -> tuple[Floats, Scene]:
-        """The noise of the seed, and what is to be shown; both are the same in every model of the family."""
+    def _arrange(self, request: GenerationInput, given: Arranged | None = None) -> tuple[Floats, Scene]:
+        """The noise of the seed, and what is to be shown; both are the same in every model of the family.
+
+        Where frames are held, things go on from where they are in these. A clip that is redrawn shows itself where
+        they are, so its layout is open, as it is where the frames show nothing of the prompt.
+        """
         text = self._networks.encode(request.prompt)
         rng = np.random.Generator(np.random.Philox(request.seed))
         noise = rng.standard_normal(LOW_SHAPE, dtype=np.float32)
-        if open_layout:
+        found: Found | None = NOWHERE
+        if given is not None:
+            found = self._networks.find(text, given) if given.mask.any() else None
+        if found is None:
             return noise, Scene(text, OPEN)
-        return noise, Scene(text, self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32)))
+        planned = self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32), found)
+        return noise, Scene(text, planned)
 
     def _start_time(self, given: Arranged | None, strength: float | None) -> float:
         """t0; frames that are held give what is kept in their own way, so the rest may begin as noise."""

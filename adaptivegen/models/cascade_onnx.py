@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptivegen.errors import GenerationFailed
-from adaptivegen.models.layout import LayoutPlanner, Scene
+from adaptivegen.models.layout import NOWHERE, Found, LayoutPlanner, Scene
 from adaptivegen.models.runtime import open_session, ort
 from adaptivegen.models.slots import PromptSlots, SlotEncoder
 from adaptivegen.models.starts import Arranged
@@ -22,7 +22,7 @@ class CascadeOnnx:
 
     def __init__(self, paths: dict[str, Path], *, threads: int) -> None:
         self._text = SlotEncoder(paths["text_encoder"].parent, threads=threads)
-        self._planner = LayoutPlanner(paths["planner"], threads=threads)
+        self._planner = LayoutPlanner(paths["planner"], paths["finder"], threads=threads)
         self._base = open_session(paths["base"], threads=threads)
         self._upsampler = open_session(paths["upsampler"], threads=threads)
         self._doubler = open_session(paths["doubler"], threads=threads) if "doubler" in paths else None
@@ -31,9 +31,13 @@ class CascadeOnnx:
         """Embed the prompt."""
         return self._text.encode(prompt)
 
-    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
-        """The layout that this noise and text lead to."""
-        return self._planner.plan(text, noise)
+    def find(self, text: PromptSlots, given: Arranged) -> Found | None:
+        """Where the prompt's objects are in the frames that are held."""
+        return self._planner.find(text, given)
+
+    def plan(self, text: PromptSlots, noise: Floats, found: Found = NOWHERE) -> Floats:
+        """The layout that this noise and text lead to, from where things were found."""
+        return self._planner.plan(text, noise, found)
 
     def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
         """One base evaluation, (8, 48, 48, 3) -> the same."""

@@ -11,7 +11,16 @@ from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.card import ModelCard, parse_card
 
 WEIGHTS = Path(__file__).parent / "weights"
-NEEDED = {"text_encoder", "tokenizer", "reader", "captions", "planner", "base", "upsampler"}  # logical names of files
+NEEDED = {
+    "text_encoder",
+    "tokenizer",
+    "reader",
+    "captions",
+    "planner",
+    "finder",
+    "base",
+    "upsampler",
+}  # logical names of files
 
 
 def card_names(weights: Path = WEIGHTS) -> tuple[str, ...]:

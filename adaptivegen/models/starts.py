@@ -29,21 +29,23 @@ def arranged(start: Clip, task: Task, frames: int, side: int) -> Arranged:
 
     restyle, refine: the whole clip. animate: the same with the first frame held (an image moves nowhere, a draft does).
     extend: its second half as the first half, held, and its last frame after it. interpolate: a blend of its first and
-    last frame, both ends held.
+    last frame, both ends held. extended, interpolated: the whole clip with its first half, or both ends, held.
     """
     check_clip(start)
     mask = np.zeros(frames, dtype=np.float32)
+    if task in ("extend", "extended"):
+        mask[: frames // 2] = 1.0
+    if task in ("interpolate", "interpolated"):
+        mask[[0, -1]] = 1.0
     if task == "animate":
         mask[0] = 1.0
         return Arranged(_low(np.concatenate([start[:1], instants(start, frames)[1:]]), side), mask)
     if task == "extend":
         half = frames // 2
-        mask[:half] = 1.0
         end = _low(instants(start[len(start) // 2 :], half), side)
         rest = np.repeat(end[-1:], frames - half, axis=0)
         return Arranged(np.concatenate([end, rest]), mask)
     if task == "interpolate":
-        mask[[0, -1]] = 1.0
         first, last = _low(start[[0, -1]], side)
         share = np.linspace(0.0, 1.0, frames, dtype=np.float32)[:, None, None, None]
         return Arranged((1.0 - share) * first + share * last, mask)

@@ -1,6 +1,7 @@
 """Finding edges: the addresses given, or those in an endpoints file, ordered by how fast each answers. Blocking.
 
-An edge that does not answer comes last, not out, since it may be back by the time it is needed.
+An edge that is not ready comes after those that are, and one that does not answer last: not out, since it may be back
+by the time it is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from adaptivegen.clock import SystemClock
-from adaptivegen.discovery.probe import round_trips
+from adaptivegen.discovery.probe import is_there, round_trips
 from adaptivegen.errors import InvalidRequest, NodeUnavailable
 from adaptivegen.sdk.edges import Edges, check_base_url, given_urls
 
@@ -23,7 +24,7 @@ _MAX_PROBED = 16
 
 def find_edges(base_url: str | Sequence[str] | None, endpoints_file: str | os.PathLike[str] | None) -> Edges:
     """The edges to talk to, nearest first. Raises InvalidRequest when none is named, NodeUnavailable when several are
-    and none answers, or when the endpoints file is not there (the system is not running)."""
+    and none of them is there, or when the endpoints file is not there (the system is not running)."""
     urls = [check_base_url(url) for url in given_urls(base_url)]
     if not urls and endpoints_file is not None:
         urls = read_endpoints(Path(endpoints_file))
@@ -33,14 +34,18 @@ def find_edges(base_url: str | Sequence[str] | None, endpoints_file: str | os.Pa
 
 
 def _ordered(urls: list[str]) -> list[str]:
-    """The addresses by their round trip; those that do not answer keep their order at the end."""
+    """The addresses by their round trip; then those that answer without being ready, then those that do not answer."""
     probing = round_trips(urls, clock=SystemClock(), max_concurrent=_MAX_PROBED)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptivegen-probe") as pool:
         found = pool.submit(asyncio.run, probing).result()  # in a thread: the caller's may have a loop that runs
-    waits_s = {url: math.inf if isinstance(answer, str) else answer for url, answer in found.items()}
-    if all(math.isinf(wait_s) for wait_s in waits_s.values()):
+    if not any(is_there(answer) for answer in found.values()):
         raise NodeUnavailable("no edge answers: " + "; ".join(f"{url}: {why}" for url, why in found.items()))
-    return sorted(urls, key=waits_s.__getitem__)
+
+    def rank(url: str) -> tuple[bool, float]:
+        answer = found[url]
+        return not is_there(answer), math.inf if isinstance(answer, str) else answer
+
+    return sorted(urls, key=rank)
 
 
 def read_endpoints(path: Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Pocket's networks in torch, with the weights of the exported ONNX files; text and planner stay in ONNX Runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adaptivegen.errors import GenerationFailed
-from adaptivegen.models.layout import LayoutPlanner, Scene
+from adaptivegen.models.layout import NOWHERE, Found, LayoutPlanner, Scene
 from adaptivegen.models.slots import PromptSlots, SlotEncoder
 from adaptivegen.models.starts import Arranged
 from core_cloud.models.enlarge import (
@@ -17,20 +17,20 @@ from core_cloud.models.enlarge import (
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
-from core_cloud.models.stored import block_count, filled, load_doubler, stored_weights
-from core_cloud.models.video import HEAD, BaseParams, BaseTransformer, Conditions
+from core_cloud.models.stored import block_count, filled, load_doubler, stored_params, stored_weights
+from core_cloud.models.video import BaseParams, BaseTransformer, Conditions
 
 Floats = NDArray[np.float32]
 
 
 def load_base(path: Path) -> nn.Module:
-    """The base transformer of an exported file; its shape is read from the weights."""
-    weights = stored_weights(path)
-    dim = weights["embed.weight"].shape[0]
-    params = BaseParams(
-        dim=dim, depth=block_count(weights, "blocks."), heads=dim // HEAD, slot_dim=weights["null"].shape[1]
-    )
-    return filled(BaseTransformer(params), weights)
+    """The base transformer of an exported file; raises GenerationFailed when it is of another kind."""
+    params = stored_params(path)
+    try:
+        model = BaseTransformer(BaseParams(**params))
+    except TypeError as exc:
+        raise GenerationFailed(f"weights file {path.name} is of another kind of base: {exc}") from exc
+    return filled(model, stored_weights(path))
 
 
 def load_upsampler(path: Path) -> nn.Module:
@@ -44,15 +44,24 @@ def load_upsampler(path: Path) -> nn.Module:
     return filled(SpaceTimeUpsampler(params), weights)
 
 
-class CascadeTorch:
-    """`adaptivegen.models.cascade.Networks` in torch, on one device, in float32."""
+def float_base(files: Container[str]) -> str:
+    """Logical name of the file that has the base's weights as floats: a base for int8 products comes with another."""
+    return "base_float" if "base_float" in files else "base"
 
-    def __init__(self, paths: dict[str, Path], *, threads: int, device: str | None = None) -> None:
+
+class CascadeTorch:
+    """`adaptivegen.models.cascade.Networks` in torch, on one device, in float32.
+
+    mixed: the base's products in bfloat16, its sums and norms in float32.
+    """
+
+    def __init__(self, paths: dict[str, Path], *, threads: int, device: str | None = None, mixed: bool = False) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._mixed = mixed
         torch.set_num_threads(threads)
         self._text = SlotEncoder(paths["text_encoder"].parent, threads=threads)
-        self._planner = LayoutPlanner(paths["planner"], threads=threads)
-        self._base = load_base(paths["base"]).to(self.device)
+        self._planner = LayoutPlanner(paths["planner"], paths["finder"], threads=threads)
+        self._base = load_base(paths[float_base(paths)]).to(self.device)
         self._upsampler = load_upsampler(paths["upsampler"]).to(self.device)
         self._doubler = load_doubler(paths["doubler"]).to(self.device) if "doubler" in paths else None
 
@@ -60,15 +69,19 @@ class CascadeTorch:
         """Embed the prompt."""
         return self._text.encode(prompt)
 
-    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
+    def find(self, text: PromptSlots, given: Arranged) -> Found | None:
+        """Where the prompt's objects are in the frames that are held."""
+        return self._planner.find(text, given)
+
+    def plan(self, text: PromptSlots, noise: Floats, found: Found = NOWHERE) -> Floats:
         """The layout that this noise and text lead to, to the last bit what an edge plans on the same processor."""
-        return self._planner.plan(text, noise)
+        return self._planner.plan(text, noise, found)
 
     def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
         """One base evaluation, (8, 48, 48, 3) -> the same."""
         keep, mask = self._scalar(conditional), known.mask[None]
         given = (scene.text.slots[None], keep, scene.layout[None], known.clip[None], mask)
-        clean: Floats = self._run(self._clean, noisy[None], self._scalar(t), *given)[0]
+        clean: Floats = self._run(self._clean, noisy[None], self._scalar(t), *given, mixed=self._mixed)[0]
         return clean
 
     def _clean(self, noisy: Tensor, t: Tensor, *given: Tensor) -> Tensor:
@@ -91,7 +104,9 @@ class CascadeTorch:
         return np.asarray([value], dtype=np.float32)
 
     @torch.inference_mode()
-    def _run(self, network: Callable[..., Tensor], *arrays: Floats) -> Floats:
+    def _run(self, network: Callable[..., Tensor], *arrays: Floats, mixed: bool = False) -> Floats:
         inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
-        made: Floats = network(*inputs).float().cpu().numpy()
+        kind = self.device.split(":")[0]
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=mixed):
+            made: Floats = network(*inputs).float().cpu().numpy()
         return made

@@ -1,7 +1,9 @@
-"""Puts a layout into the base: every patch is told which objects are near it, what they are, where it is in them.
+"""Puts a layout into the base: every patch is told which things are near it, what they are, where it is in them.
 
 After GLIGEN (Li et al. 2023) and BlobGEN (Nie et al. 2024), which ground boxes and blobs by attention; here a patch
-knows its own coordinates within each object, so painting a shape is a local matter.
+knows its own coordinates within each object, so painting a shape is a local matter. It knows them on the ground too,
+which the camera moves: following the camera is then a local matter as well (as with the pixel-wise camera embeddings of
+CameraCtrl, He et al. 2024).
 """
 
 import math
@@ -10,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_cloud.models.layout import SMALLEST_RADIUS
+from core_cloud.models.layout import SMALLEST_RADIUS, centres
 from core_cloud.models.reader import OBJECT_SLOTS
 
 OCTAVES = (0.25, 0.5, 1.0, 2.0)  # waves per two radii
-FEATURES = 4 * len(OCTAVES) + 4  # of one object in one frame at one patch
+FEATURES = 4 * len(OCTAVES) + 4  # of one thing in one frame at one patch
 MARGIN = 0.09  # how far from an object's rim its patches may lie, in frame widths
 FAR = 4.0  # radii beyond which coordinates are cut off
 
@@ -29,33 +31,42 @@ class Grounding(nn.Module):
         super().__init__()
         self.frames, rows, columns = grid
         self.patch_frames = patch_frames
-        y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-        self.register_buffer("x", x.flatten(), persistent=False)
-        self.register_buffer("y", y.flatten(), persistent=False)
+        x, y = centres(rows, columns)
+        self.register_buffer("x", x, persistent=False)
+        self.register_buffer("y", y, persistent=False)
         self.place = nn.Linear(patch_frames * FEATURES, dim)
         self.thing = nn.Linear(slot_dim, dim, bias=False)
+        self.ground = nn.Linear(patch_frames * FEATURES, dim)
+        self.setting = nn.Linear(slot_dim, dim, bias=False)
         self.out = nn.Linear(dim, dim)
         self.nothing = nn.Parameter(torch.zeros(dim))
 
     def forward(self, layout: Tensor, slots: Tensor) -> Tensor:
-        """layout (B, K, T, V), slots (B, SLOTS, slot_dim) -> (B, L, dim)."""
+        """layout (B, SLOTS, T, V), slots (B, SLOTS, slot_dim) -> (B, L, dim)."""
         features, nearness = self.features(layout)
-        batch, things, _, places, _ = features.shape
-        cut = (batch, things, self.frames, self.patch_frames, places, FEATURES)
-        features = features.reshape(cut).permute(0, 1, 2, 4, 3, 5).flatten(-2)  # (B, K, T/p, N, p * FEATURES)
-        near = nearness.reshape(cut[:-1]).amax(3)[..., None]  # (B, K, T/p, N, 1)
+        batch, rows, _, places, _ = features.shape
+        cut = (batch, rows, self.frames, self.patch_frames, places, FEATURES)
+        features = features.reshape(cut).permute(0, 1, 2, 4, 3, 5).flatten(-2)  # (B, SLOTS, T/p, N, p * FEATURES)
+        near = nearness.reshape(cut[:-1]).amax(3)[..., None]  # (B, SLOTS, T/p, N, 1)
         which = self.thing(slots[:, :OBJECT_SLOTS])[:, :, None, None]
-        told = (F.silu(self.place(features) + which) * near).sum(1)  # (B, T/p, N, dim)
+        things = F.silu(self.place(features[:, :OBJECT_SLOTS]) + which)  # (B, OBJECT_SLOTS, T/p, N, dim)
+        where = self.setting(slots[:, OBJECT_SLOTS:])[:, :, None, None]
+        ground = F.silu(self.ground(features[:, OBJECT_SLOTS:]) + where)  # (B, 1, T/p, N, dim)
+        told = (torch.cat([things, ground], dim=1) * near).sum(1)  # (B, T/p, N, dim)
         unknown = 1 - layout[..., 5].amax(dim=(1, 2))[:, None, None]
         out: Tensor = self.out(told).flatten(1, 2) + self.nothing * unknown
         return out
 
     def features(self, layout: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates of patches in objects (B, K, T, N, FEATURES) and their nearness in [0, 1], (B, K, T, N)."""
-        x, y, radius, cosine, sine, there = layout[..., None].unbind(3)  # (B, K, T, 1) each
+        """Coordinates of patches in things (B, SLOTS, T, N, FEATURES), their nearness in [0, 1] (B, SLOTS, T, N).
+
+        The ground is near everywhere.
+        """
+        x, y, radius, cosine, sine, there = layout[..., None].unbind(3)  # (B, SLOTS, T, 1) each
         radius = radius.clamp(min=SMALLEST_RADIUS)
-        right, down = self.x - x, self.y - y  # (B, K, T, N)
-        near = torch.exp(-1.5 * (right.square() + down.square()) / (radius + MARGIN).square()) * there
+        right, down = self.x - x, self.y - y  # (B, SLOTS, T, N)
+        near = torch.exp(-1.5 * (right.square() + down.square()) / (radius + MARGIN).square())
+        near = torch.cat([near[:, :OBJECT_SLOTS], torch.ones_like(near[:, OBJECT_SLOTS:])], dim=1) * there
         own = ((right * cosine + down * sine) / radius, (down * cosine - right * sine) / radius)
         parts = []
         for octave in OCTAVES:

@@ -1,9 +1,10 @@
-"""Pocket's planner in torch: a small flow over layouts, which say where every object of a clip is in every frame.
+"""Pocket's planner in torch: a small flow over layouts, which say where every thing of a clip is in every frame.
 
-A layout is a float tensor (B, OBJECT_SLOTS, T, LAYOUT_VALUES): centre x and y and radius in frame widths, cosine and
-sine of the angle, and 1 where there is an object; all 0 where there is none. The base paints what stands in it
-(`core_cloud.models.grounding`), so where things are is settled before the first pixel, and by the seed alone: every
-model that shares the planner puts the objects of one prompt and seed into the same places.
+A layout is a float tensor (B, SLOTS, T, LAYOUT_VALUES), a row for each of the reader's slots: centre x and y and radius
+in frame widths, cosine and sine of the angle, and 1 where there is such a thing; all 0 where there is none. The last
+row is the ground as the camera sees it, a thing like the others: where its middle is, and how large it looks. The base
+paints what stands in the layout (`core_cloud.models.grounding`), so where things are is settled before the first pixel,
+and by the seed alone: every model that shares the planner puts the things of one prompt and seed into the same places.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_cloud.models.attention import RMSNorm, rotary_angles, wave
-from core_cloud.models.reader import OBJECT_SLOTS
+from core_cloud.models.reader import OBJECT_SLOTS, SLOTS
 from core_cloud.models.transformer import Block
 
 FRAMES = 8
@@ -31,6 +32,12 @@ class PlannerParams:
     depth: int = 4
     heads: int = 3
     slot_dim: int = 192
+
+
+def centres(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """x and y of the middles of a grid's cells over the frame, row by row, in frame widths; each (rows * columns,)."""
+    y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+    return x.flatten(), y.flatten()
 
 
 def scaled(layout: Tensor) -> Tensor:
@@ -53,7 +60,10 @@ def unscaled(values: Tensor) -> Tensor:
 
 
 class Planner(nn.Module):
-    """Predicts the clean layout (scaled) from a noisy one: one token per object, modulated by time and text."""
+    """Predicts the clean layout (scaled) from a noisy one: one token per thing, modulated by time and text.
+
+    Where things are in some frames may be told, as it is found in frames that are given.
+    """
 
     cosine: Tensor
     sine: Tensor
@@ -63,11 +73,12 @@ class Planner(nn.Module):
         self.params = params
         dim = params.dim
         self.embed = nn.Linear(FRAMES * LAYOUT_VALUES, dim)
+        self.embed_known = nn.Linear(FRAMES * (LAYOUT_VALUES + 1), dim, bias=False)
         self.thing = nn.Linear(params.slot_dim, dim)
         self.time = nn.Sequential(nn.Linear(128, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.setting = nn.Linear(params.slot_dim, dim)
         self.modulate = nn.Linear(dim, 6 * dim)
-        angles = rotary_angles(dim // params.heads, (OBJECT_SLOTS, 1, 1), 0)
+        angles = rotary_angles(dim // params.heads, (SLOTS, 1, 1), 0)
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, params.heads) for _ in range(params.depth))
@@ -77,9 +88,14 @@ class Planner(nn.Module):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor) -> Tensor:
-        """noisy (B, OBJECT_SLOTS, T, V), t (B,) in [0, 1], slots (B, SLOTS, slot_dim) -> clean, as noisy."""
-        x = self.embed(noisy.flatten(2)) + self.thing(slots[:, :OBJECT_SLOTS])  # (B, K, D)
+    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor, known: Tensor, told: Tensor) -> Tensor:
+        """noisy (B, SLOTS, T, V), t (B,) in [0, 1], slots (B, SLOTS, slot_dim) -> clean, as noisy.
+
+        known (B, SLOTS, T, V), scaled, holds where told (B, SLOTS, T) is 1.
+        """
+        share = told[..., None]
+        given = torch.cat([known * share, share], dim=-1)  # (B, SLOTS, T, V + 1)
+        x = self.embed(noisy.flatten(2)) + self.embed_known(given.flatten(2)) + self.thing(slots)  # (B, SLOTS, D)
         mixed = self.time(wave(t)) + self.setting(slots[:, OBJECT_SLOTS])  # (B, D)
         modulation = self.modulate(F.silu(mixed)).view(-1, 6, self.params.dim)
         for block in self.blocks:
@@ -95,7 +111,7 @@ class PlannerStep(nn.Module):
         super().__init__()
         self.planner = planner
 
-    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """As the planner; returns the clean values and the layout they mean, both shaped as noisy."""
-        clean = self.planner(noisy, t, slots)
+    def forward(self, noisy: Tensor, t: Tensor, slots: Tensor, known: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """As the planner, with known as a layout; returns the clean values and the layout they mean."""
+        clean = self.planner(noisy, t, slots, scaled(known), told)
         return clean, unscaled(clean)

@@ -29,9 +29,10 @@ def open_generator(
     if backend == "onnx":
         return registry.open_generator(name, threads=threads, weights=weights)
     card = registry.load_card(name, weights)
-    if card.role != "cloud":
-        raise InvalidRequest.field("backend", backend, f"onnx for {name}, whose weights are kept for int8 arithmetic")
+    mixed = card.precision == "mixed"
+    if mixed and "base_float" not in card.files:
+        raise InvalidRequest.field("backend", backend, f"onnx for {name}, whose weights are kept for int8 products")
     paths = registry.needed_files(card, weights)
     from core_cloud.models.cascade_torch import CascadeTorch
 
-    return CascadeGenerator(card, CascadeTorch(paths, threads=threads, device=device))
+    return CascadeGenerator(card, CascadeTorch(paths, threads=threads, device=device, mixed=mixed))

@@ -1,6 +1,8 @@
 """Weights of exported ONNX files as torch networks."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,6 +28,15 @@ def stored_weights(path: Path) -> dict[str, Tensor]:
         elif not name.endswith((".scale", ".zero")):
             out[name] = torch.from_numpy(values.copy())
     return out
+
+
+def stored_params(path: Path) -> dict[str, Any]:
+    """What the network of a file is built from, which its weights do not all tell."""
+    kept = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    if "params" not in kept:
+        raise GenerationFailed(f"weights file {path.name} does not say what its network is built from")
+    params: dict[str, Any] = json.loads(kept["params"])
+    return params
 
 
 def block_count(weights: dict[str, Tensor], prefix: str) -> int:

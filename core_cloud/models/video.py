@@ -1,7 +1,7 @@
 """Pocket's base network in torch: a video transformer that predicts the clean clip from a noisy one (x-prediction).
 
 Clips are float tensors (B, T, H, W, 3) in [-1, 1]. The text is the reader's slots (B, SLOTS, 192), and a layout may say
-where its objects are. Frames that are known (an image to start from, the end of a clip to extend, both ends to
+where things are. Frames that are known (an image to start from, the end of a clip to extend, both ends to
 interpolate between) enter beside the noisy clip with a mask per frame: one network for all tasks. Decides architecture
 only: no noise schedule, no files.
 """
@@ -24,7 +24,11 @@ HEAD = 64  # width of an attention head, whatever the width of the network
 
 @dataclass(frozen=True, slots=True)
 class BaseParams:
-    """Shape of the base transformer. kv_pool: side of the squares of patches that attention averages its keys over."""
+    """Shape of the base transformer.
+
+    Attention is pruned by kv_pool, the side of the squares of patches whose keys and values are averaged, and by
+    attending: only every so manyth block attends, beginning with the first. channels: numbers per pixel.
+    """
 
     dim: int = 192
     depth: int = 6
@@ -35,6 +39,8 @@ class BaseParams:
     patch_size: int = 6
     slot_dim: int = 192
     kv_pool: int = 1
+    attending: int = 1
+    channels: int = 3
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -45,14 +51,14 @@ class BaseParams:
     @property
     def patch_values(self) -> int:
         """Numbers in one patch of a clip."""
-        return self.patch_frames * self.patch_size**2 * 3
+        return self.patch_frames * self.patch_size**2 * self.channels
 
 
 class Conditions(NamedTuple):
     """What a clip is to show.
 
-    slots (B, SLOTS, slot_dim); keep (B,) 1 with text and layout, 0 without both; layout (B, OBJECT_SLOTS, T,
-    LAYOUT_VALUES), zeros where it is open; known (B, T, H, W, 3) with mask (B, T), 1 where a frame is given.
+    slots (B, SLOTS, slot_dim); keep (B,) 1 with text and layout, 0 without both; layout (B, SLOTS, T, LAYOUT_VALUES),
+    zeros where it is open; known (B, T, H, W, channels) with mask (B, T), 1 where a frame is given.
     """
 
     slots: Tensor
@@ -69,14 +75,14 @@ class Detail(nn.Module):
     the flow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(DETAIL + 6, 32, 3, padding=1)
-        self.out = nn.Conv2d(32, 3, 3, padding=1)
+        self.mix = nn.Conv2d(DETAIL + 2 * channels, 32, 3, padding=1)
+        self.out = nn.Conv2d(32, channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
 
     def forward(self, told: Tensor, painted: Tensor, noisy: Tensor) -> Tensor:
-        """told (B, T, H, W, DETAIL), painted and noisy (B, T, H, W, 3) -> sharper (B, T, H, W, 3)."""
+        """told (B, T, H, W, DETAIL), painted and noisy (B, T, H, W, channels) -> sharper, the same."""
         layers = torch.cat([told, painted, noisy.to(told.dtype)], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
         more = self.out(F.silu(self.mix(layers))).permute(0, 2, 3, 1)
         out: Tensor = painted + more.reshape(painted.shape)
@@ -110,30 +116,32 @@ class BaseTransformer(nn.Module):
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
         pool = KeyPool(params.grid, SLOTS, params.kv_pool) if params.kv_pool > 1 else None
-        self.blocks = nn.ModuleList(Block(dim, params.heads, pool) for _ in range(params.depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, params.heads, pool, attends=index % params.attending == 0) for index in range(params.depth)
+        )
         self.norm = RMSNorm()
         self.head = nn.Linear(dim, params.patch_values)
-        self.tell = nn.Linear(dim, params.patch_values // 3 * DETAIL)
-        self.detail = Detail()
+        self.tell = nn.Linear(dim, params.patch_values // params.channels * DETAIL)
+        self.detail = Detail(params.channels)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
     def patchify(self, clip: Tensor) -> Tensor:
-        """(B, T, H, W, 3) -> (B, L, values)."""
+        """(B, T, H, W, channels) -> (B, L, values)."""
         p, (frames, rows, columns) = self.params, self.params.grid
-        x = clip.reshape(-1, frames, p.patch_frames, rows, p.patch_size, columns, p.patch_size, 3)
+        x = clip.reshape(-1, frames, p.patch_frames, rows, p.patch_size, columns, p.patch_size, p.channels)
         return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(-1, frames * rows * columns, p.patch_values)
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """(B, L, pixels * C) -> (B, T, H, W, C)."""
         p, (frames, rows, columns) = self.params, self.params.grid
-        channels = tokens.shape[-1] * 3 // p.patch_values
+        channels = tokens.shape[-1] * p.channels // p.patch_values
         x = tokens.reshape(-1, frames, rows, columns, p.patch_frames, p.patch_size, p.patch_size, channels)
         return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(-1, p.frames, p.size, p.size, channels)
 
     def _known(self, known: Tensor, mask: Tensor) -> Tensor:
-        """Embedding of the known frames (B, T, H, W, 3), mask (B, T); zero where nothing is known."""
+        """Embedding of the known frames (B, T, H, W, channels), mask (B, T); zero where nothing is known."""
         p, (frames, rows, columns) = self.params, self.params.grid
         patches = self.patchify(known * mask[:, :, None, None, None])  # (B, L, values)
         flags = mask.reshape(-1, frames, 1, p.patch_frames).expand(-1, -1, rows * columns, -1)
@@ -149,7 +157,7 @@ class BaseTransformer(nn.Module):
     def forward(self, noisy: Tensor, t: Tensor, given: Conditions) -> tuple[Tensor, Tensor]:
         """Predict the clean clip.
 
-        noisy (B, T, H, W, 3); t (B,) in [0, 1], 0 is noise, each sample its own. Returns the clip (B, T, H, W, 3) and
+        noisy (B, T, H, W, channels); t (B,) in [0, 1], 0 is noise, each sample its own. Returns the clip, as noisy, and
         the features after the middle block (B, L, D), which training looks into.
         """
         share = given.keep[:, None, None]

@@ -33,3 +33,16 @@ def test_cuda_and_onnx_make_nearly_the_same_clip() -> None:
         )
     ]
     assert np.abs(clips[0].astype(int) - clips[1].astype(int)).mean() < 2.0
+
+
+@pytest.mark.parametrize(("name", "off"), [("pocket-cloud-mixed", 4.0), ("pocket-cloud-pruned", 2.0)])
+def test_variants_run_on_cuda_and_make_what_they_make_elsewhere(name: str, off: float) -> None:
+    request = GenerationInput("a red circle moves left", 1, 128, 128, 24, 4, 1.5)
+    clips = [
+        generator.generate(request, on_step=lambda step: None, should_stop=lambda: False)
+        for generator in (
+            open_generator(name, threads=2, backend="onnx"),
+            open_generator(name, threads=2, backend="torch", device="cuda"),
+        )
+    ]
+    assert np.abs(clips[0].astype(int) - clips[1].astype(int)).mean() < off

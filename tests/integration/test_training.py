@@ -14,6 +14,8 @@ from adaptivegen.models.base import Clip, GenerationInput, Generator, StepReport
 from adaptivegen.models.registry import WEIGHTS, load_card, open_generator  # noqa: E402
 from adaptivegen.models.slots import SlotEncoder  # noqa: E402
 from core_cloud.models import registry as cloud_registry  # noqa: E402
+from core_cloud.models.reader import SLOTS  # noqa: E402
+from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from training.commands import main  # noqa: E402
 from training.fit import read_checkpoint  # noqa: E402
 from training.plan import CPU, Width, save_plan  # noqa: E402
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the tracer of torch warns o
 
 TINY = replace(
     CPU,
-    cloud=Width(64, 1),
+    cloud=Width(64, 2),
     reader_captions=128,
     reader_passes=1,
     clips=24,
@@ -31,9 +33,12 @@ TINY = replace(
     judge_clips=32,
     judge_passes=1,
     evaluated=2,
-    batches={"planner": 4, "base": 4, "draft": 2, "upsampler": 2, "doubler": 2},
-    steps={"planner": 20, "base": 20, "draft": 20, "upsampler": 20, "doubler": 20},
+    batches={"planner": 4, "finder": 4, "base": 4, "pruned": 4, "draft": 2, "upsampler": 2, "doubler": 2},
+    steps={"planner": 20, "finder": 20, "base": 20, "pruned": 20, "draft": 20, "upsampler": 20, "doubler": 20},
 )
+
+
+SIDES = {"pocket-draft": 128, "pocket-cloud": 256, "pocket-cloud-mixed": 256, "pocket-cloud-pruned": 256}
 
 
 def run(folder: Path, weights: Path, *more: str) -> int:
@@ -57,16 +62,19 @@ def test_a_tiny_run_goes_through_every_stage_and_its_models_generate(tmp_path: P
         assert (folder / curve).stat().st_size > 1000
     report = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert "### What a final keeps of its draft" in report
-    for name, side in (("pocket-draft", 128), ("pocket-cloud", 256)):
+    assert run(folder, weights, "refining") == 0
+    assert "| 0.5 | 4 |" in (folder / "report" / "refining.md").read_text(encoding="utf-8")
+    for name, side in SIDES.items():
         assert "mos" in load_card(name, weights).quality
         clip = generate(open_generator(name, threads=2, weights=weights), side)
         assert clip.shape == (24, side, side, 3)
-    backends = (
-        cloud_registry.open_generator("pocket-cloud", threads=2, backend="onnx", weights=weights),
-        cloud_registry.open_generator("pocket-cloud", threads=2, backend="torch", device="cpu", weights=weights),
-    )
-    one, other = (generate(model, 128, task="interpolate") for model in backends)
-    assert np.abs(one.astype(int) - other).mean() < 1.0
+    for name in ("pocket-cloud", "pocket-cloud-pruned", "pocket-cloud-mixed"):
+        backends = (
+            cloud_registry.open_generator(name, threads=2, backend="onnx", weights=weights),
+            cloud_registry.open_generator(name, threads=2, backend="torch", device="cpu", weights=weights),
+        )
+        one, other = (generate(model, 128, task="interpolate") for model in backends)
+        assert np.abs(one.astype(int) - other).mean() < (3.0 if name.endswith("mixed") else 1.0), name
     check_slots(SlotEncoder(weights / "text", threads=1))
 
 
@@ -90,6 +98,22 @@ def check_slots(encoder: SlotEncoder) -> None:
     assert known.familiarity > 0.75 > 0.5 > strange.familiarity
     np.testing.assert_array_equal(encoder.encode("A Red Ball").slots, encoder.encode("a red ball").slots)
     assert np.linalg.norm(known.pooled) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler, and there is none")
+def test_a_pruned_base_compiles_as_it_is_trained() -> None:
+    model = BaseTransformer(BaseParams(dim=64, depth=2, heads=1, kv_pool=2, attending=2))
+    given = Conditions(
+        torch.randn(2, SLOTS, 192),
+        torch.ones(2),
+        torch.randn(2, SLOTS, 8, 6),
+        torch.zeros(2, 8, 48, 48, 3),
+        torch.zeros(2, 8),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made, _ = torch.compile(model)(torch.randn(2, 8, 48, 48, 3), torch.rand(2), given)
+    made.float().square().mean().backward()
+    assert all(torch.isfinite(value.grad).all() for value in model.parameters() if value.grad is not None)
 
 
 def test_a_plan_for_another_device_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,19 +36,35 @@ async def test_a_swallowed_deadline_is_still_a_deadline() -> None:
 
 
 async def test_calls_of_a_task_that_was_cancelled_before_are_not_disturbed() -> None:
-    async def cleaning_up() -> str:
+    released = asyncio.Event()
+
+    async def cleaning_up() -> None:
         try:
             await asyncio.Event().wait()
         finally:
             with translated("release"):
                 await asyncio.sleep(0)
-        return "never"
+            released.set()
 
     task = asyncio.get_running_loop().create_task(cleaning_up())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})
+    assert released.is_set()
     assert task.cancelled()
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(3), asyncio.CancelledError("by name")])
+async def test_what_is_no_answer_passes_as_it_is(leaving: BaseException) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(type(leaving)) as caught, translated("get"):
+        task.cancel()
+        task.uncancel()
+        raise leaving
+    assert caught.value is leaving
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)  # the cancel asked for above
 
 
 async def test_errors_without_a_cancel_are_translated() -> None:

@@ -12,7 +12,7 @@ from adaptivegen.models.base import TASKS, Clip, GenerationCancelled, Generation
 from adaptivegen.models.card import CardFile, Limits, ModelCard, Refine, card_digest
 from adaptivegen.models.cascade import CascadeGenerator, Floats
 from adaptivegen.models.latent import Latent
-from adaptivegen.models.layout import LAYOUT_SHAPE, Scene
+from adaptivegen.models.layout import LAYOUT_SHAPE, NOWHERE, Found, Scene
 from adaptivegen.models.resample import resize
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
@@ -42,9 +42,14 @@ CARD = ModelCard(
 
 
 class KeepingNetworks:
-    """Predicts half of what it is given, so the noise shows in the result; counts its evaluations."""
+    """Predicts half of what it is given, so the noise shows in the result; counts its evaluations.
 
-    def __init__(self) -> None:
+    found: what is found in given frames; a layout planned from it is 1 there.
+    """
+
+    def __init__(self, found: Found | None = None) -> None:
+        self.found = found
+        self.searched: list[Arranged] = []
         self.seen: list[tuple[float, bool]] = []
         self.inputs: list[Floats] = []
         self.known: list[Arranged] = []
@@ -53,8 +58,12 @@ class KeepingNetworks:
     def encode(self, prompt: str) -> PromptSlots:
         return PromptSlots(np.zeros((4, 192), np.float32), np.zeros(384, np.float32), 1.0)
 
-    def plan(self, text: PromptSlots, noise: Floats) -> Floats:
-        return noise
+    def find(self, text: PromptSlots, given: Arranged) -> Found | None:
+        self.searched.append(given)
+        return self.found
+
+    def plan(self, text: PromptSlots, noise: Floats, found: Found = NOWHERE) -> Floats:
+        return np.where(found.told[..., None] > 0, found.layout, noise)
 
     def predict(self, noisy: Floats, t: float, scene: Scene, known: Arranged, *, conditional: bool) -> Floats:
         self.layouts.append(scene.layout)
@@ -171,10 +180,33 @@ def test_a_draft_and_its_refined_final_share_the_layout_of_their_seed() -> None:
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "refine"])
-def test_where_a_foreign_clip_shows_the_objects_no_layout_is_planned(task: Task) -> None:
+def test_where_a_foreign_clip_shows_nothing_of_the_prompt_no_layout_is_planned(task: Task) -> None:
     networks = KeepingNetworks()
     run(networks, request(), np.zeros((24, 32, 32, 3), dtype=np.uint8), task=task)
     assert not any(layout.any() for layout in networks.layouts)
+    assert len(networks.searched) == (task != "restyle")
+
+
+@pytest.mark.parametrize(
+    ("task", "held"),
+    [
+        ("animate", [0]),
+        ("extend", [0, 1, 2, 3]),
+        ("interpolate", [0, 7]),
+        ("extended", [0, 1, 2, 3]),
+        ("interpolated", [0, 7]),
+    ],
+)
+def test_things_go_on_from_where_they_are_in_the_frames_that_are_held(task: Task, held: list[int]) -> None:
+    told = np.zeros(LAYOUT_SHAPE[:2], np.float32)
+    told[0, held] = 1.0
+    networks, free = KeepingNetworks(Found(np.ones(LAYOUT_SHAPE, np.float32), told)), KeepingNetworks()
+    run(networks, request(), np.zeros((24, 32, 32, 3), dtype=np.uint8), task=task)
+    run(free, request())
+    assert np.flatnonzero(networks.searched[0].mask).tolist() == held
+    for layout in networks.layouts:
+        assert (layout[0, held] == 1.0).all()
+        np.testing.assert_array_equal(layout[1:], free.layouts[0][1:])  # what was not found is the seed's
 
 
 def test_a_split_generation_is_the_whole_one_cut_in_two() -> None:

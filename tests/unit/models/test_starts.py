@@ -52,6 +52,15 @@ def test_an_interpolation_holds_both_ends() -> None:
     assert given.mask.tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(("task", "held"), [("extended", [0, 1, 2, 3]), ("interpolated", [0, 7])])
+def test_a_draft_of_an_extension_or_interpolation_is_kept_whole_and_what_was_given_is_held(
+    task: Task, held: list[int]
+) -> None:
+    given = arranged(ramp(), task, 8, 16)
+    assert shades(given.clip) == [10, 40, 70, 100, 130, 160, 190, 220]
+    assert np.flatnonzero(given.mask).tolist() == held
+
+
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("frames", [1, 2, 7, 100])
 def test_every_length_and_shape_fits(task: Task, frames: int) -> None:

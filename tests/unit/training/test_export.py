@@ -9,12 +9,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 onnx = pytest.importorskip("onnx", reason="the training extra (onnx) is not installed")
 
-from adaptivegen.models.layout import STEPS, LayoutPlanner  # noqa: E402
+from adaptivegen.errors import GenerationFailed  # noqa: E402
+from adaptivegen.models.layout import STEPS, Found, LayoutPlanner, found_in  # noqa: E402
 from adaptivegen.models.runtime import open_session  # noqa: E402
 from adaptivegen.models.slots import PromptSlots  # noqa: E402
+from adaptivegen.models.starts import Arranged  # noqa: E402
 from core_cloud.models import cascade_torch  # noqa: E402
 from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams  # noqa: E402
-from core_cloud.models.layout import Planner, PlannerParams, unscaled  # noqa: E402
+from core_cloud.models.finder import Finder, FinderParams  # noqa: E402
+from core_cloud.models.layout import Planner, PlannerParams, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, Reader  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from tests.unit.training.shaken import shaken  # noqa: E402
@@ -40,27 +43,63 @@ def test_exported_weights_come_back_by_name(tmp_path: Path) -> None:
         assert torch.allclose(again[name], value, atol=2e-3), name
 
 
+WHOLE = BaseParams(dim=64, depth=2, heads=1)
+PRUNED = BaseParams(dim=64, depth=4, heads=1, kv_pool=2, attending=3)
+
+
+@pytest.mark.parametrize("params", [WHOLE, PRUNED])
 @pytest.mark.parametrize("store", [export.store_half, export.store_int8])
-def test_the_base_computes_the_same_in_every_form(tmp_path: Path, store: Any) -> None:
-    model = shaken(BaseTransformer(BaseParams(dim=64, depth=2, heads=1)))
+def test_the_base_computes_the_same_in_every_form_and_for_every_clip_of_a_batch(
+    tmp_path: Path, store: Any, params: BaseParams
+) -> None:
+    model = shaken(BaseTransformer(params))
     export.export_base(model, tmp_path / "raw.onnx", fold=False)
     store(tmp_path / "raw.onnx", tmp_path / "kept.onnx")
     generator = torch.Generator().manual_seed(0)
-    clip, known = torch.randn(2, 1, 8, 48, 48, 3, generator=generator)
-    mask = torch.zeros(1, 8)
+    clip, known = torch.randn(2, 3, 8, 48, 48, 3, generator=generator)
+    mask = torch.zeros(3, 8)
     mask[0, 0] = 1.0
-    slots = torch.randn(1, SLOTS, 192, generator=generator)
-    layout = torch.zeros(1, 3, 8, 6)
+    slots = torch.randn(3, SLOTS, 192, generator=generator)
+    layout = torch.zeros(3, SLOTS, 8, 6)
     layout[:, 1] = torch.tensor([0.4, 0.6, 0.2, 1.0, 0.0, 1.0])
-    given, t = Conditions(slots, torch.ones(1), layout, known, mask), torch.tensor([0.4])
+    given, t = Conditions(slots, torch.tensor([1.0, 0.0, 1.0]), layout, known, mask), torch.tensor([0.0, 0.4, 0.9])
     with torch.no_grad():
         wanted = model(clip, t, given)[0].numpy()
         by_name = cascade_torch.load_base(tmp_path / "kept.onnx")(clip, t, given)[0].numpy()
     feed = {name: value.numpy() for name, value in {"noisy": clip, "t": t, **given._asdict()}.items()}
     (made,) = open_session(tmp_path / "kept.onnx", threads=1).run(None, feed)
     scale = np.abs(wanted).mean()
-    assert np.abs(made - wanted).mean() < 0.02 * scale
-    assert np.abs(by_name - wanted).mean() < 0.02 * scale
+    for row in range(3):
+        assert np.abs(made - wanted)[row].mean() < 0.02 * scale
+        assert np.abs(by_name - wanted)[row].mean() < 0.02 * scale
+
+
+def test_a_base_for_int8_products_is_near_and_takes_batches_too(tmp_path: Path) -> None:
+    model = shaken(BaseTransformer(WHOLE))
+    export.export_base(model, tmp_path / "raw.onnx", fold=True)
+    export.dynamic_int8(tmp_path / "raw.onnx", tmp_path / "kept.onnx")
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"noisy": (2, 8, 48, 48, 3), "slots": (2, SLOTS, 192), "layout": (2, SLOTS, 8, 6)}
+    feed = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    feed |= {"t": torch.tensor([0.1, 0.7]), "keep": torch.ones(2)}
+    feed |= {"known": torch.zeros(2, 8, 48, 48, 3), "mask": torch.zeros(2, 8)}
+    with torch.no_grad():
+        given = Conditions(**{name: feed[name] for name in Conditions._fields})
+        wanted = model(feed["noisy"], feed["t"], given)[0].numpy()
+    session = open_session(tmp_path / "kept.onnx", threads=1)
+    (made,) = session.run(None, {name: value.numpy() for name, value in feed.items()})
+    assert np.abs(made - wanted).mean() < 0.1 * np.abs(wanted).mean()
+
+
+def test_a_file_that_does_not_say_what_its_network_is_built_from_is_refused(tmp_path: Path) -> None:
+    export.export_reader(shaken(Reader(depth=1)), tmp_path / "reader.onnx")
+    with pytest.raises(GenerationFailed, match=r"reader\.onnx does not say"):
+        cascade_torch.load_base(tmp_path / "reader.onnx")
+    graph = onnx.load(tmp_path / "reader.onnx")
+    onnx.helper.set_model_props(graph, {"params": '{"layers": 3}'})
+    onnx.save(graph, tmp_path / "strange.onnx")
+    with pytest.raises(GenerationFailed, match=r"strange\.onnx is of another kind of base: .*layers"):
+        cascade_torch.load_base(tmp_path / "strange.onnx")
 
 
 def test_the_planner_plans_the_same_in_its_file(tmp_path: Path) -> None:
@@ -69,17 +108,70 @@ def test_the_planner_plans_the_same_in_its_file(tmp_path: Path) -> None:
         planner.head.bias += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0]).repeat(8)
     export.export_planner(planner, tmp_path / "planner.onnx")
     generator = torch.Generator().manual_seed(3)
-    noise, slots = torch.randn(1, 3, 8, 6, generator=generator), torch.randn(1, SLOTS, 192, generator=generator)
+    noise, slots = torch.randn(1, SLOTS, 8, 6, generator=generator), torch.randn(1, SLOTS, 192, generator=generator)
+    known, told = torch.zeros(1, SLOTS, 8, 6), torch.zeros(1, SLOTS, 8)
+    known[:, 0, 0], told[:, 0, 0] = torch.tensor([0.3, 0.6, 0.2, 1.0, 0.0, 1.0]), 1.0
     z = noise
     with torch.no_grad():
         for step in range(STEPS):
-            clean = planner(z, torch.tensor([step / STEPS]), slots)
+            clean = planner(z, torch.tensor([step / STEPS]), slots, scaled(known), told)
             z = z + (clean - z) / (STEPS - step)
         wanted = unscaled(z).numpy()
     text = PromptSlots(slots[0].numpy(), np.zeros(384, np.float32), 1.0)
-    made = LayoutPlanner(tmp_path / "planner.onnx", threads=1).plan(text, noise[0].numpy())
+    runtime = LayoutPlanner(tmp_path / "planner.onnx", finder_file(tmp_path, sure=1.0), threads=1)
+    made = runtime.plan(text, noise[0].numpy(), Found(known[0].numpy(), told[0].numpy()))
     assert wanted[..., 5].any()
     np.testing.assert_allclose(made, wanted[0], atol=0.02)
+
+
+def finder_file(folder: Path, sure: float) -> Path:
+    """A finder that is this sure of everything."""
+    finder = shaken(Finder(FinderParams()))
+    with torch.no_grad():
+        finder.tell[-1].bias[3] = 1000.0 * sure
+    export.export_finder(finder, folder / "finder.onnx")
+    return folder / "finder.onnx"
+
+
+@pytest.mark.parametrize("held", [[0], [0, 1, 2, 3], [0, 7]])
+def test_things_are_found_in_the_frames_that_are_held_only(tmp_path: Path, held: list[int]) -> None:
+    finder = finder_file(tmp_path, sure=1.0)
+    export.export_planner(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))), tmp_path / "planner.onnx")
+    runtime = LayoutPlanner(tmp_path / "planner.onnx", finder, threads=1)
+    rng = np.random.default_rng(0)
+    mask = np.zeros(8, np.float32)
+    mask[held] = 1.0
+    given = Arranged(rng.standard_normal((8, 48, 48, 3), dtype=np.float32), mask)
+    text = PromptSlots(rng.standard_normal((4, 192), dtype=np.float32), np.zeros(384, np.float32), 1.0)
+    found = runtime.find(text, given)
+    assert found is not None
+    np.testing.assert_array_equal(found.told, np.concatenate([np.tile(mask, (3, 1)), np.zeros((1, 8))]))
+    assert (found.layout[..., 5] == found.told).all()
+    other = Arranged(np.where(mask[:, None, None, None] > 0, given.clip, 0.0).astype(np.float32), mask)
+    again = runtime.find(text, other)
+    assert again is not None
+    np.testing.assert_array_equal(again.layout, found.layout)
+
+
+def test_each_object_is_told_in_the_frames_it_was_found_in() -> None:
+    held = np.array([True, False, False, False, False, False, False, True])
+    values = np.zeros((3, 2, 6), np.float32)
+    values[..., 0] = [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
+    values[..., 5] = [[-1.0, 2.0], [-3.0, -1.0], [4.0, 0.1]]
+    found = found_in(values, held)
+    assert found is not None
+    assert [tuple(place) for place in np.argwhere(found.told)] == [(0, 7), (2, 0), (2, 7)]
+    np.testing.assert_allclose(found.layout[found.told > 0][:, 0], [0.2, 0.5, 0.6])
+    np.testing.assert_array_equal(found.layout[..., 5], found.told)
+    assert not found.layout[found.told == 0].any()
+
+
+def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+    finder = finder_file(tmp_path, sure=-1.0)
+    export.export_planner(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))), tmp_path / "planner.onnx")
+    text = PromptSlots(np.zeros((4, 192), np.float32), np.zeros(384, np.float32), 1.0)
+    given = Arranged(np.zeros((8, 48, 48, 3), np.float32), np.ones(8, np.float32))
+    assert LayoutPlanner(tmp_path / "planner.onnx", finder, threads=1).find(text, given) is None
 
 
 def test_the_reader_takes_captions_of_any_length(tmp_path: Path) -> None:

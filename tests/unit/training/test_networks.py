@@ -11,11 +11,14 @@ from core_cloud.models.enlarge import (  # noqa: E402
     SpaceTimeUpsampler,
     UpsamplerParams,
 )
+from core_cloud.models.finder import Finder, FinderParams  # noqa: E402
 from core_cloud.models.grounding import FEATURES, Grounding  # noqa: E402
 from core_cloud.models.layout import Planner, PlannerParams, PlannerStep, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
+from core_cloud.models.transformer import Block  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from tests.unit.training.shaken import shaken  # noqa: E402
+from training.train_base import pruned  # noqa: E402
 
 SMALL = BaseParams(dim=64, depth=2, heads=1)
 NAMES = ("noisy", "t", *Conditions._fields)
@@ -28,7 +31,7 @@ def inputs(batch: int = 2) -> dict[str, Any]:
     mask = torch.zeros(batch, 8)
     mask[:, 0] = 1.0
     slots = torch.randn(batch, SLOTS, 192, generator=generator)
-    layout = unscaled(torch.randn(batch, 3, 8, 6, generator=generator))
+    layout = unscaled(torch.randn(batch, SLOTS, 8, 6, generator=generator))
     layout[:, 0] = unscaled(torch.ones(batch, 1, 8, 6))[:, 0]
     values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), layout, known, mask)
     return dict(zip(NAMES, values, strict=True))
@@ -68,7 +71,7 @@ def test_the_layout_is_heard_with_the_text_and_only_then() -> None:
 
 def test_a_patch_knows_its_place_in_an_object_whatever_its_size_and_angle() -> None:
     ground = Grounding((4, 8, 8), 2, 192, 64)
-    layout = torch.zeros(2, 3, 8, 6)
+    layout = torch.zeros(2, SLOTS, 8, 6)
     quarter = torch.tensor([0.0, 1.0])
     # The middle of patch (3, 4) lies half a radius right of the first object, and as far below the second,
     # which is twice as big and turned by a quarter.
@@ -84,8 +87,24 @@ def test_a_patch_knows_its_place_in_an_object_whatever_its_size_and_angle() -> N
     assert not near[:, 1:].any()
 
 
+def test_a_patch_knows_its_place_on_the_ground_and_the_ground_is_near_everywhere() -> None:
+    ground = Grounding((4, 8, 8), 2, 192, 64)
+    layout = torch.zeros(2, SLOTS, 8, 6)
+    layout[0, -1] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0])
+    layout[1, -1] = torch.tensor([0.5 - 2 / 8, 0.5, 0.25, 1.0, 0.0, 1.0])  # panned by two patches
+    features, near = ground.features(layout)
+    assert torch.equal(near[:, -1], torch.ones_like(near[:, -1]))
+    assert not near[:, :-1].any()
+    place = 3 * 8 + 4
+    assert torch.allclose(features[0, -1, :, place], features[1, -1, :, place - 2], atol=1e-5)
+    slots = torch.randn(2, SLOTS, 192, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        told = shaken(ground)(layout, slots)
+    assert not torch.allclose(told[0], told[1], atol=1e-3)
+
+
 def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
-    layout = torch.zeros(1, 3, 8, 6)
+    layout = torch.zeros(1, SLOTS, 8, 6)
     layout[:, 0] = torch.tensor([0.4, 0.6, 0.19, 0.8, 0.6, 1.0])
     assert torch.allclose(unscaled(scaled(layout)), layout, atol=1e-5)
     faint = scaled(layout)
@@ -94,22 +113,55 @@ def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
     assert torch.equal(unscaled(faint)[..., 5], layout[..., 5])
 
 
+def layouts_at(x: float) -> Any:
+    """(2, SLOTS, 8, 6), all things at (x, 0.5)."""
+    return torch.tensor([x, 0.5, 0.2, 1.0, 0.0, 1.0]).expand(2, SLOTS, 8, 6)
+
+
 def test_a_step_of_the_planner_says_which_layout_its_clean_values_mean() -> None:
     step = PlannerStep(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))))
-    noisy, slots = torch.randn(2, 3, 8, 6), torch.randn(2, SLOTS, 192)
+    noisy, slots = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192)
     with torch.no_grad():
-        clean, layout = step(noisy, torch.zeros(2), slots)
+        clean, layout = step(noisy, torch.zeros(2), slots, layouts_at(0.4), torch.zeros(2, SLOTS, 8))
     assert torch.equal(layout, unscaled(clean))
     assert layout.shape == noisy.shape
 
 
 def test_the_planner_hears_text_and_time() -> None:
     planner = shaken(Planner(PlannerParams(dim=64, depth=1, heads=1)))
-    noisy, slots, t = torch.randn(2, 3, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
+    noisy, slots, t = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
     with torch.no_grad():
-        made = planner(noisy, t, slots)
-        assert not torch.allclose(made, planner(noisy, t, -slots), atol=1e-3)
-        assert not torch.allclose(made, planner(noisy, t * 0, slots), atol=1e-3)
+        free = (torch.zeros_like(noisy), torch.zeros(2, SLOTS, 8))
+        made = planner(noisy, t, slots, *free)
+        assert not torch.allclose(made, planner(noisy, t, -slots, *free), atol=1e-3)
+        assert not torch.allclose(made, planner(noisy, t * 0, slots, *free), atol=1e-3)
+
+
+def test_the_planner_hears_where_things_are_known_to_be_and_of_what_it_is_told_only() -> None:
+    step = PlannerStep(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))))
+    noisy, slots, t = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
+    told = torch.zeros(2, SLOTS, 8)
+    with torch.no_grad():
+        free = step(noisy, t, slots, layouts_at(0.3), told)[0]
+        assert torch.equal(free, step(noisy, t, slots, layouts_at(0.7), told)[0])
+        told[:, 0, 0] = 1.0
+        here, there = (step(noisy, t, slots, layouts_at(x), told)[0] for x in (0.3, 0.7))
+    assert not torch.allclose(here, there, atol=1e-3)
+    assert not torch.allclose(here, free, atol=1e-3)
+
+
+def test_the_finder_points_where_the_frame_looks_like_what_is_wanted() -> None:
+    finder = shaken(Finder(FinderParams()))
+    frames, slots = torch.zeros(1, 2, 48, 48, 3), torch.randn(1, SLOTS, 192)
+    frames[:, 0, 10:20, 30:40], frames[:, 1, 30:40, 4:14] = 1.0, 1.0
+    with torch.no_grad():
+        found, other = finder(frames, slots), finder(frames, -slots)
+    assert found.shape == (1, 3, 2, 6)
+    assert ((found[..., :2] > 0) & (found[..., :2] < 1)).all()
+    assert (found[..., 2] > 0).all()
+    assert torch.allclose(found[..., 3:5].norm(dim=-1), torch.ones(1, 3, 2), atol=1e-5)
+    assert not torch.allclose(found[:, :, 0], found[:, :, 1], atol=1e-3)
+    assert not torch.allclose(found, other, atol=1e-3)
 
 
 def test_only_known_frames_are_looked_at() -> None:
@@ -145,6 +197,24 @@ def test_pooled_keys_change_the_cost_and_not_the_shapes() -> None:
     assert torch.equal(small[:, :, :SLOTS], keys[:, :, :SLOTS])
     first = keys[:, :, [SLOTS, SLOTS + 1, SLOTS + 8, SLOTS + 9]].mean(2)
     assert torch.allclose(small[:, :, SLOTS], first, atol=1e-6)
+
+
+def test_blocks_that_do_not_attend_change_every_token_by_itself() -> None:
+    block = shaken(Block(64, 1, attends=False))
+    x, modulation = torch.randn(1, 5, 64), torch.randn(1, 6, 64)
+    turn = (torch.ones(5, 32), torch.zeros(5, 32))
+    with torch.no_grad():
+        assert torch.allclose(block(x, modulation, turn)[:, :2], block(x[:, :2], modulation, turn), atol=1e-5)
+
+
+def test_a_pruned_network_begins_with_the_weights_that_are_left() -> None:
+    whole = shaken(BaseTransformer(BaseParams(dim=64, depth=4, heads=1)))
+    small = pruned(whole, kv_pool=2, attending=3)
+    assert [hasattr(block, "qkv") for block in small.blocks] == [True, False, False, True]
+    kept = whole.state_dict()
+    for name, value in small.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+    assert predicted(small).shape == (2, 8, 48, 48, 3)
 
 
 def test_the_reader_ignores_padding() -> None:

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adaptivegen.errors import InvalidRequest
-from training.plan import CPU, CUDA, FULL_MINUTES, STEPPED, load_plan, planned, save_plan
+from training.plan import CPU, CUDA, FULL_MINUTES, load_plan, planned, save_plan
 
 
 @pytest.mark.parametrize(("device", "whole"), [("cpu", CPU), ("cuda", CUDA)])
@@ -49,7 +50,16 @@ def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, text: str) ->
         load_plan(tmp_path / "plan.json")
 
 
+@pytest.mark.parametrize("part", ["batches", "shares"])
+def test_a_plan_from_before_a_stage_was_added_is_refused_with_its_name(tmp_path: Path, part: str) -> None:
+    left = {name: value for name, value in getattr(CPU, part).items() if name != "finder"}
+    older: dict[str, Any] = {part: left}
+    save_plan(replace(CPU, **older), tmp_path / "plan.json")
+    with pytest.raises(InvalidRequest, match=r"plan\.json.*finder"):
+        load_plan(tmp_path / "plan.json")
+
+
 def test_the_shipped_weights_plan_can_be_repeated_step_by_step() -> None:
     plan = load_plan(Path(__file__).parents[3] / "training" / "shipped-plan.json")
     assert plan.device == "cpu"
-    assert set(plan.steps) == {name for name in STEPPED if name != "small"}
+    assert set(plan.steps) == set(plan.stepped)

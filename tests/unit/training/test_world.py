@@ -9,9 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
+F = torch.nn.functional
 
 from training.grammar import BACKGROUNDS, CAMERAS, COLOURS, LIGHTINGS, MOTIONS, SHAPES, Scene, Thing  # noqa: E402
 from training.world import (  # noqa: E402
+    GROUND_RADIUS,
     PALETTE,
     clip_times,
     layouts,
@@ -138,6 +140,29 @@ def test_layouts_say_where_the_masks_are_and_nothing_of_what_is_not_there() -> N
     assert layout[0, :, 3:5].norm(dim=-1).tolist() == pytest.approx([1.0] * 8)
     assert float(layout[0, -1, 3]) < -0.9  # a spin turns by half a turn
     assert not layout[2].any()
+
+
+@pytest.mark.parametrize("move", ["pan", "zoom"])
+def test_the_ground_of_a_layout_moves_as_the_picture_of_the_ground_does(move: str) -> None:
+    scenes = scene_batch([one(background="desert", camera=move)], 1)
+    ground, made = layouts(scenes, clip_times(8))[0, -1], render(scenes, 8, 96, 96)
+    first, last = made.clip[0, [0, -1]].float()
+    # Undo the move by the layout alone: look at the last frame where the ground of the first is by then.
+    spot = (torch.arange(96) + 0.5) / 96
+    across, down = (ground[-1, axis] + (spot - ground[0, axis]) * ground[-1, 2] / ground[0, 2] for axis in (0, 1))
+    grid = torch.stack(torch.meshgrid(2 * across - 1, 2 * down - 1, indexing="xy"), dim=-1)
+    objects = made.masks[0, 0, [0, -1]]
+    layers = torch.cat([last.permute(2, 0, 1), objects[1:]])
+    undone = F.grid_sample(layers[None], grid[None], align_corners=False)[0].permute(1, 2, 0)
+    seen = (grid.abs() < 0.95).all(-1) & (objects[0] == 0) & (undone[..., 3] == 0)
+    assert seen.float().mean() > 0.2
+    assert (undone[..., :3] - first)[seen].abs().mean() < 0.35 * (last - first)[seen].abs().mean()
+
+
+def test_the_ground_of_a_still_camera_stays() -> None:
+    ground = layouts(scene_batch([one(background="desert")], 1), clip_times(8))[0, -1]
+    assert torch.equal(ground, ground[:1].expand_as(ground))
+    assert ground[0].tolist() == [0.5, 0.5, GROUND_RADIUS, 1.0, 0.0, 1.0]
 
 
 def test_masks_are_the_visible_part_and_empty_where_there_is_no_object() -> None:

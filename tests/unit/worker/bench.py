@@ -15,6 +15,7 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.models.card import ModelCard
 from core_cloud.drafts import DraftSource
 from core_cloud.worker import Worker
 from tests.cards import cloud_card
@@ -109,14 +110,23 @@ class Cloud:
         await self.jobs.store_draft("t", JOB_ID, draft_manifest())
 
 
-def make_worker(incarnation: str, jobs: JobStore, bus: Any, runner: ScriptedRunner, clock: ManualClock) -> Worker:
+def make_worker(
+    incarnation: str,
+    jobs: JobStore,
+    bus: Any,
+    runner: ScriptedRunner,
+    clock: ManualClock,
+    *,
+    node_id: str = "w1",
+    card: ModelCard | None = None,
+) -> Worker:
     return Worker(
-        node_id="w1",
+        node_id=node_id,
         jobs=jobs,
         bus=bus,
         runner=runner,  # type: ignore[arg-type]
         drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None),
-        card=cloud_card(),
+        card=card or cloud_card(),
         clock=clock,
         pool="default",
         lease_s=LEASE_S,

@@ -7,10 +7,12 @@ from typing import Any
 from adaptivegen.errors import BrokerUnavailable, GenerationFailed, StorageFailure
 from adaptivegen.jobs.record import MAX_CLAIMS, claim
 from adaptivegen.jobs.spec import Manifest
+from core_cloud.claims import OTHER_MODEL_PAUSE_S
 from core_cloud.outcome import MAX_REMEMBERED, Uncounted
 from core_cloud.worker import UNWELL_FROM
+from tests.cards import cloud_card
 from tests.jobs import JOB_ID, make_spec, media
-from tests.unit.worker.bench import LEASE_S, Cloud, cloud, is_set, spec_of
+from tests.unit.worker.bench import LEASE_S, Cloud, ScriptedRunner, cloud, is_set, make_worker, spec_of
 
 
 async def test_claims_whose_answers_are_lost_do_not_count() -> None:
@@ -60,6 +62,25 @@ async def test_outages_longer_than_the_lease_do_not_count_however_many() -> None
             await outage(parts, bucket, 3 * LEASE_S)
         parts.runner.go.set()
         assert (await parts.until_ended()).status == "completed"
+
+
+async def test_a_job_waits_for_a_worker_of_its_model_and_no_other_takes_it() -> None:
+    async with cloud() as parts:
+        await parts.jobs.submit(spec_of().model_copy(update={"cloud_model": "other-model"}))
+        until_s = parts.clock.monotonic_s() + 5 * OTHER_MODEL_PAUSE_S
+
+        async def passed() -> bool:
+            return parts.clock.monotonic_s() >= until_s
+
+        await parts.until(passed, tick_s=0.5)
+        assert (parts.runner.commands, (await parts.record()).status) == ([], "queued")
+        able, model = ScriptedRunner(), cloud_card(name="other-model")
+        worker = make_worker("1", parts.jobs, parts.bus, able, parts.clock, node_id="w2", card=model)
+        other = asyncio.get_running_loop().create_task(worker.run())
+        assert (await parts.until_ended()).status == "completed"
+        assert (len(parts.runner.commands), len(able.commands)) == (0, 1)
+        other.cancel()
+        await asyncio.wait({other})
 
 
 async def test_a_drain_in_the_middle_of_a_claim_gives_the_job_back() -> None:

@@ -8,7 +8,7 @@ import pytest
 from adaptivegen.errors import BrokerUnavailable, StorageFailure
 from adaptivegen.jobs.record import MAX_CLAIMS, claim
 from adaptivegen.jobs.spec import Manifest
-from adaptivegen.request import Reference
+from adaptivegen.request import Reference, VideoTask
 from core_cloud.outcome import MAX_UNCLAIMED
 from tests.jobs import JOB_ID, media
 from tests.unit.worker.bench import LEASE_S, Failing, cloud, is_set, spec_of
@@ -25,22 +25,26 @@ async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -
 
 
 @pytest.mark.parametrize(
-    ("plan", "kind", "task"),
+    ("plan", "kind", "asked", "task"),
     [
-        ("refine", None, "refine"),  # only a draft from noise shares its layout with the final
-        ("refine", "image", "animate"),
-        ("refine", "video", "restyle"),
-        ("cloud", None, "restyle"),
-        ("cloud", "image", "animate"),
-        ("cloud", "video", "restyle"),
+        ("refine", None, None, "refine"),  # only a draft from noise shares its layout with the final
+        ("refine", "image", None, "animate"),
+        ("refine", "video", None, "restyle"),
+        ("refine", "video", "extend", "extended"),
+        ("refine", "video", "interpolate", "interpolated"),
+        ("cloud", None, None, "restyle"),
+        ("cloud", "image", None, "animate"),
+        ("cloud", "video", None, "restyle"),
+        ("cloud", "video", "extend", "extend"),
     ],
 )
 async def test_the_model_is_told_what_its_start_is_for(
-    plan: str, kind: Literal["image", "video"] | None, task: str
+    plan: str, kind: Literal["image", "video"] | None, asked: VideoTask | None, task: str
 ) -> None:
     spec = spec_of(plan)
     reference = Reference(kind=kind, sha256="e" * 64, key="inputs/e.mp4") if kind else None
-    spec = spec.model_copy(update={"request": spec.request.model_copy(update={"reference": reference})})
+    wanted = spec.request.model_copy(update={"reference": reference, "task": asked})
+    spec = spec.model_copy(update={"request": wanted})
     async with cloud() as parts:
         await parts.blob.put("inputs/e.mp4", b"uploaded clip")
         await parts.jobs.submit(spec)

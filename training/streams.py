@@ -1,0 +1,70 @@
+"""Measures live sessions: streams of rendered scenes are redrawn with their objects in other colours.
+
+What is asked for is that the colours become the new ones while everything else stays as it is in the stream, and that
+nothing jumps where one chunk ends and the next begins.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptivegen.models.base import Clip
+from adaptivegen.models.cascade import Networks
+from adaptivegen.models.live import OUT_FRAMES, LiveSession, LiveSettings
+from training import evaluate
+from training.evaluate import Asked
+from training.grammar import COLOURS, Scene
+from training.judge import Judge
+from training.statistics import mean, share
+from training.world import clip_times, scene_batch, trajectory
+
+CHUNKS = 4
+SHIFT = 5  # places in COLOURS, so that the colours of a scene stay different from one another
+STEPS_TRIED = (1, 2)
+
+
+def recoloured(scene: Scene, shift: int = SHIFT) -> Scene:
+    """The same scene with colours so many places further on in COLOURS."""
+    things = (
+        replace(thing, colour=COLOURS[(COLOURS.index(thing.colour) + shift) % len(COLOURS)]) for thing in scene.things
+    )
+    return replace(scene, things=tuple(things))
+
+
+def redrawn(networks: Networks, prompt: str, stream: Clip, settings: LiveSettings) -> Clip:
+    """A whole stream (CHUNKS * OUT_FRAMES, H, W, 3) through one session, chunk by chunk; as many frames of 128x128."""
+    session = LiveSession(networks, prompt, settings)
+    return np.concatenate([session.push(chunk) for chunk in np.split(stream, CHUNKS)])
+
+
+def jump(clip: Clip) -> float:
+    """How much more changes from frame to frame where chunks meet than elsewhere; 1 where nothing shows."""
+    change: NDArray[Any] = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))  # (T - 1,)
+    seams = np.arange(1, CHUNKS) * OUT_FRAMES - 1
+    return float(change[seams].mean() / max(1e-6, np.delete(change, seams).mean()))
+
+
+def measured(networks: Networks, judge: Judge, asked: Asked, seed: int, steps: int) -> dict[str, Any]:
+    """Figures of streams that are redrawn into what is asked: the same scenes in other colours.
+
+    The judge sees every second frame: the clip of half the stream's rate, in which things move as their scene says.
+    """
+    sources = [recoloured(scene, -SHIFT) for scene in asked.scenes]
+    streams = evaluate.real_clips(sources, seed, frames=CHUNKS * OUT_FRAMES)
+    settings = LiveSettings(steps=steps)
+    made = [redrawn(networks, prompt, stream, settings) for prompt, stream in zip(asked.prompts, streams, strict=True)]
+    found = evaluate.seen(judge, [clip[::2] for clip in made])
+    path = trajectory(scene_batch(sources, seed), clip_times(found.tracks.shape[2]))
+    near = []
+    for row, scene in enumerate(asked.scenes):
+        for slot, place in enumerate(evaluate.matched(found, row, scene)):
+            x, y = found.tracks[row, place, :, 0], found.tracks[row, place, :, 1]
+            gap = ((x - path.x[row, slot]) ** 2 + (y - path.y[row, slot]) ** 2).sqrt().mean()
+            near.append(float(gap) < evaluate.NEAR)
+    return {
+        "accuracy": evaluate.accuracy(found, asked.scenes) | {"track_3%": share(sum(near), len(near))},
+        "jump": mean([jump(clip) for clip in made]),
+        "jump_real": mean([jump(stream) for stream in streams]),
+    }
