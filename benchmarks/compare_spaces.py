@@ -4,7 +4,7 @@
 [--device cpu]`. RUN is the folder of a training run with its data, reader, upsampler and judge. Pixels are Pocket's own
 way: 48x48x8, enlarged by the run's upsampler. Latents are those of `video_vae`, trained here for --decoder-minutes,
 which should be the upsampler's own time. Both flows are told the true layouts, and train for --minutes without
-known frames or guidance. Prints the hardware, a table and one line of JSON; docs/adr/0010 has the outcome.
+known frames or guidance. Prints the hardware, a table and one line of JSON; the outcome belongs into docs/adr/0010.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from training import evaluate
 from training.data import HIGH_FRAMES, LOW_FRAMES, LOW_SIZE, Dataset, load, to_unit
 from training.embedding import embed, read_slots
 from training.evaluate import Asked
-from training.fit import FitSettings, averaged, batch_rows, fit, step_generator
+from training.fit import FitSettings, averaged, batch_rows, fit, read_checkpoint, step_generator
 from training.flow import noised, sample_t, velocity_loss
 from training.judge import Judge
 from training.train_base import load_base
@@ -140,7 +140,7 @@ def trained_flow(
         return velocity_loss(predicted, clip, t)
 
     fit(model, loss_at, path, minutes_of(minutes, device, 0.01), asdict(space.params), progress(path.stem))
-    return load_base(path).to(device), int(torch.load(path, weights_only=True)["step"])
+    return load_base(path).to(device), int(read_checkpoint(path)["step"])
 
 
 def conditions(space: Space, scenes: SceneBatch, slots: Tensor) -> Conditions:

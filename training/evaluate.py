@@ -200,6 +200,11 @@ def accuracy(found: Seen, scenes: Sequence[Scene]) -> Figures:
     return figures
 
 
+def track_gap(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean distance of two tracks (T, 2 or more: x, y, ...) in frame widths."""
+    return float((one[:, :2] - other[:, :2]).norm(dim=-1).mean())
+
+
 def agreement(before: Seen, after: Seen, scenes: Sequence[Scene]) -> Figures:
     """Share of objects, or scenes, that the judge reads alike in two clips, and their tracks' distance.
 
@@ -214,8 +219,7 @@ def agreement(before: Seen, after: Seen, scenes: Sequence[Scene]) -> Figures:
             same = (before.things[row, first] == after.things[row, second]).tolist()
             for name, value in zip(OBJECT_ATTRIBUTES, same, strict=True):
                 rows[name].append(value)
-            gap = before.tracks[row, first, :, :2] - after.tracks[row, second, :, :2]
-            distances.append(float(gap.norm(dim=-1).mean()))
+            distances.append(track_gap(before.tracks[row, first], after.tracks[row, second]))
         for index, name in enumerate(SCENE_ATTRIBUTES):
             rows[name].append(bool(before.setting[row, index] == after.setting[row, index]))
     figures = {name: share(sum(values), len(values)) for name, values in rows.items()}

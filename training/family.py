@@ -24,28 +24,25 @@ _COMMON = {
     "upsampler": f"{SHARED}/upsampler.onnx",
 }
 _FINAL = {**_COMMON, "doubler": f"{SHARED}/doubler.onnx"}
-_DRAFT_LIMITS = Limits(
-    sizes=("128x128",),
-    seconds=(2.0,),
-    fps=12,
-    steps_min=1,
-    steps_max=32,
-    steps_default=4,
-    guidance_min=1.0,
-    guidance_max=6.0,
-    guidance_default=1.0,
-)
-_CLOUD_LIMITS = Limits(
-    sizes=("256x256", "128x128"),
-    seconds=(2.0,),
-    fps=12,
-    steps_min=1,
-    steps_max=64,
-    steps_default=12,
-    guidance_min=1.0,
-    guidance_max=6.0,
-    guidance_default=1.5,
-)
+
+
+def _limits(sizes: tuple[str, ...], steps_max: int, steps_default: int, guidance_default: float) -> Limits:
+    """What all members have in common, and these."""
+    return Limits(
+        sizes=sizes,
+        seconds=(2.0,),
+        fps=12,
+        steps_min=1,
+        steps_max=steps_max,
+        steps_default=steps_default,
+        guidance_min=1.0,
+        guidance_max=6.0,
+        guidance_default=guidance_default,
+    )
+
+
+_DRAFT_LIMITS = _limits(("128x128",), 32, 4, 1.0)
+_CLOUD_LIMITS = _limits(("256x256", "128x128"), 64, 12, 1.5)
 REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=6)
 
 

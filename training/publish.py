@@ -12,7 +12,7 @@ from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.card import CardFile, ModelCard, Profile, Quality, card_digest, dump_card
 from adaptivegen.models.cascade import CascadeGenerator
 from adaptivegen.models.cascade_onnx import CascadeOnnx
-from adaptivegen.models.registry import load_card, open_generator, verified_files
+from adaptivegen.models.registry import load_card, needed_files, open_generator
 from core_cloud.models.reader import Reader
 from training import export, refining, report
 from training.captions import sample_caption
@@ -21,7 +21,7 @@ from training.embedding import embed
 from training.evaluate import Recipe, asked
 from training.family import CLOUD, DRAFT, FAMILY, MIXED, PRUNED, REFINE, SHARED, TEXT_FILES, VARIANTS, VERSION
 from training.statistics import Figure
-from training.timing import hardware_name, time_model
+from training.timing import hardware_name, request_for, time_model
 from training.train_base import load_base
 from training.train_finder import load_finder
 from training.train_judge import load_judge
@@ -122,8 +122,8 @@ def search_refining(folder: Path, weights: Path, count: int, threads: int) -> No
 
 def default_recipe(card: ModelCard) -> Recipe:
     """How a model is run where nothing else is said, at its first size."""
-    side = int(card.limits.sizes[0].split("x")[0])
-    return Recipe(card.limits.steps_default, card.limits.guidance_default, side)
+    request = request_for(card, "", 0)
+    return Recipe(request.steps, request.guidance, request.width)
 
 
 def _whole_draft(folder: Path, weights: Path, threads: int) -> SplitGenerator:
@@ -132,20 +132,23 @@ def _whole_draft(folder: Path, weights: Path, threads: int) -> SplitGenerator:
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "base.onnx"
         export.export_base(load_base(folder / "draft" / "base.pt"), raw, fold=True)
-        paths = {**verified_files(card, weights), "base": raw}
+        paths = {**needed_files(card, weights), "base": raw}
         return CascadeGenerator(card, CascadeOnnx(paths, threads=threads))
 
 
 def measure_family(folder: Path, weights: Path, count: int, threads: int) -> None:
     """Measure times, then quality; rewrite the cards and write report and contact sheets into `folder`."""
     times = {name: time_model(name, threads, weights) for name in FAMILY}
-    opened = {name: open_generator(name, threads=threads, weights=weights) for name in FAMILY}
+    draft = load_card(DRAFT, weights)
+    live = CascadeOnnx(needed_files(draft, weights), threads=threads)
+    opened = {name: open_generator(name, threads=threads, weights=weights) for name in (CLOUD, *VARIANTS)}
+    opened[DRAFT] = CascadeGenerator(draft, live)
     family = report.Family(
         draft=opened[DRAFT],
         whole=_whole_draft(folder, weights, threads),
         cloud=opened[CLOUD],
         variants={name: opened[name] for name in VARIANTS},
-        live=CascadeOnnx(verified_files(opened[DRAFT].card, weights), threads=threads),
+        live=live,
         draft_recipe=default_recipe(opened[DRAFT].card),
         cloud_recipe=default_recipe(opened[CLOUD].card),
         refine_steps=REFINE.steps,

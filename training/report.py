@@ -154,11 +154,8 @@ class Evaluation:
 
     def _live(self, one: Asked) -> dict[str, Any]:
         """Streams redrawn in other colours, by the steps per chunk."""
-        section = {}
-        for steps in streams.STEPS_TRIED:
-            self.say(f"live, {steps} steps per chunk: {len(one)} streams")
-            section[str(steps)] = streams.measured(self.family.live, self.judge, one, REAL_SEED, steps)
-        return section
+        self.say(f"live: {len(one)} streams")
+        return streams.measured(self.family.live, self.judge, one, REAL_SEED)
 
     def _draft_only(self, one: Asked) -> dict[str, Any]:
         """Steps, paraphrases, words outside the grammar and diversity, which cheap drafts can show."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adaptivegen.models.base import Clip
@@ -16,7 +17,7 @@ from adaptivegen.models.live import OUT_FRAMES, LiveSession, LiveSettings
 from training import evaluate
 from training.evaluate import Asked
 from training.grammar import COLOURS, Scene
-from training.judge import Judge
+from training.judge import FRAMES, Judge
 from training.statistics import mean, share
 from training.world import clip_times, scene_batch, trajectory
 
@@ -46,25 +47,30 @@ def jump(clip: Clip) -> float:
     return float(change[seams].mean() / max(1e-6, np.delete(change, seams).mean()))
 
 
-def measured(networks: Networks, judge: Judge, asked: Asked, seed: int, steps: int) -> dict[str, Any]:
-    """Figures of streams that are redrawn into what is asked: the same scenes in other colours.
+def measured(networks: Networks, judge: Judge, asked: Asked, seed: int) -> dict[str, dict[str, Any]]:
+    """Figures, by steps per chunk, of streams that are redrawn into what is asked: the same scenes in other colours.
 
     The judge sees every second frame: the clip of half the stream's rate, in which things move as their scene says.
     """
     sources = [recoloured(scene, -SHIFT) for scene in asked.scenes]
     streams = evaluate.real_clips(sources, seed, frames=CHUNKS * OUT_FRAMES)
-    settings = LiveSettings(steps=steps)
-    made = [redrawn(networks, prompt, stream, settings) for prompt, stream in zip(asked.prompts, streams, strict=True)]
-    found = evaluate.seen(judge, [clip[::2] for clip in made])
-    path = trajectory(scene_batch(sources, seed), clip_times(found.tracks.shape[2]))
-    near = []
-    for row, scene in enumerate(asked.scenes):
-        for slot, place in enumerate(evaluate.matched(found, row, scene)):
-            x, y = found.tracks[row, place, :, 0], found.tracks[row, place, :, 1]
-            gap = ((x - path.x[row, slot]) ** 2 + (y - path.y[row, slot]) ** 2).sqrt().mean()
-            near.append(float(gap) < evaluate.NEAR)
-    return {
-        "accuracy": evaluate.accuracy(found, asked.scenes) | {"track_3%": share(sum(near), len(near))},
-        "jump": mean([jump(clip) for clip in made]),
-        "jump_real": mean([jump(stream) for stream in streams]),
-    }
+    path = trajectory(scene_batch(sources, seed), clip_times(FRAMES))
+    truth = torch.stack([path.x, path.y], dim=-1)  # (B, K, T, 2)
+    jump_real = mean([jump(stream) for stream in streams])
+    section = {}
+    for steps in STEPS_TRIED:
+        settings = LiveSettings(steps=steps)
+        pairs = zip(asked.prompts, streams, strict=True)
+        made = [redrawn(networks, prompt, stream, settings) for prompt, stream in pairs]
+        found = evaluate.seen(judge, [clip[::2] for clip in made])
+        near = [
+            evaluate.track_gap(found.tracks[row, place], truth[row, slot]) < evaluate.NEAR
+            for row, scene in enumerate(asked.scenes)
+            for slot, place in enumerate(evaluate.matched(found, row, scene))
+        ]
+        section[str(steps)] = {
+            "accuracy": evaluate.accuracy(found, asked.scenes) | {"track_3%": share(sum(near), len(near))},
+            "jump": mean([jump(clip) for clip in made]),
+            "jump_real": jump_real,
+        }
+    return section

@@ -96,9 +96,8 @@ def base_loss(
     layout = open_layouts(truth, mask, s.layout_dropout, generator)
     noise = torch.randn(clip.shape, generator=generator, device=device)
     shares = data.shares(rows)  # (B, 3, T, 24, 24)
-    weight = F.interpolate(object_weight(shares, truth[:, :OBJECT_SLOTS, :, 2]), (height, width))[
-        ..., None
-    ]  # (B, T, H, W, 1)
+    stressed = object_weight(shares, truth[:, :OBJECT_SLOTS, :, 2])  # (B, T, 24, 24)
+    weight = F.interpolate(stressed, (height, width))[..., None]  # (B, T, H, W, 1)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=s.bfloat16):
         predicted, middle = model(noised(clip, noise, t), t, Conditions(slots, keep, layout, clip, mask))
         places = locator(middle)
