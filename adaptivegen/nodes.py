@@ -12,8 +12,27 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adaptivegen.errors import InvalidRequest
 
 HEARTBEAT_S = 0.5
+FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class FinishedWork(BaseModel):
+    """One generation that a node has finished: the shape of its clip, and the seconds from its first step to the MP4.
+
+    number: counts from 1 in the node's life; a heartbeat repeats the last few, since heartbeats are lost.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: Annotated[int, Field(ge=1)]
+    model: Annotated[str, Field(max_length=63)]
+    width: Annotated[int, Field(ge=1, le=65536)]
+    height: Annotated[int, Field(ge=1, le=65536)]
+    frames: Annotated[int, Field(ge=1, le=65536)]
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    guidance: Finite
+    seconds: Finite
 
 
 class NodeReport(BaseModel):
@@ -36,6 +55,7 @@ class NodeReport(BaseModel):
     in_flight: Annotated[int, Field(ge=0)] = 0
     queued: Annotated[int, Field(ge=0)] = 0
     remaining_s: Finite = 0.0
+    finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

@@ -15,7 +15,10 @@ Plan = Literal["hit", "near-hit", "draft", "refine", "split", "cloud", "reduced"
 
 
 class Candidate(BaseModel):
-    """One plan as it was weighed. Times are predicted seconds from submission; None where the plan has no such part."""
+    """One plan as it was weighed. Times are predicted seconds from submission; None where the plan has no such part.
+
+    `*_upper_s`: what 95 % of such jobs should not exceed.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,13 +28,18 @@ class Candidate(BaseModel):
     first_look_s: float | None = None
     draft_s: float | None = None
     final_s: float | None = None
+    draft_upper_s: float | None = None
+    final_upper_s: float | None = None
     qoe: float = 1.0
     gpu_s: float = 0.0
     score: float = 0.0
 
 
 class Decision(BaseModel):
-    """What was chosen for one job and why; stored with the job."""
+    """What was chosen for one job and why; stored with the job.
+
+    propensity: the chance with which this very choice was drawn, 1 where nothing was left to chance.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,6 +54,7 @@ class Decision(BaseModel):
     reasons: tuple[str, ...]
     candidates: tuple[Candidate, ...] = ()
     view_digest: str = ""
+    propensity: float = 1.0
 
     def chosen(self) -> Candidate | None:
         """The candidate of the chosen plan, if it was weighed."""
@@ -53,7 +62,10 @@ class Decision(BaseModel):
 
 
 class PlacementQuery(BaseModel):
-    """What an edge tells the scheduler about one request. `final_steps` 0 means the plan's default."""
+    """What an edge tells the scheduler about one request. `final_steps` 0 means the plan's default.
+
+    draft_known: its draft is made already, and only the final is asked for.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,6 +81,7 @@ class PlacementQuery(BaseModel):
     final_steps: int = 0
     content_known: bool = False
     has_reference: bool = False
+    draft_known: bool = False
     requested_plan: str | None = None
 
 
@@ -82,7 +95,10 @@ def on_query(decision: Decision, query: PlacementQuery) -> Decision:
 
 
 class Outcome(BaseModel):
-    """What really happened to a placed job, in seconds from submission."""
+    """What really happened to a placed job, in seconds from its acceptance; None where that was not seen.
+
+    decided_by, decided_at_ns: the decision that was carried out, as it says itself.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,6 +107,8 @@ class Outcome(BaseModel):
     worker_id: str
     plan: str
     status: str
+    decided_by: str = ""
+    decided_at_ns: int = 0
     first_look_s: float | None = None
     draft_s: float | None = None
     final_s: float | None = None

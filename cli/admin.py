@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,15 @@ from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
 
 if TYPE_CHECKING:
     from adaptivegen.placement import Candidate
-    from adaptivegen.rpc.admin import AdminClient, DeadLetterInfo, Explanation, JobInfo, NodeInfo
+    from adaptivegen.rpc.admin import (
+        AccuracyInfo,
+        AdminClient,
+        DeadLetterInfo,
+        Explanation,
+        JobInfo,
+        NodeInfo,
+        PaceInfo,
+    )
     from adaptivegen.rpc.channel import ClientTls
 
 Answer = TypeVar("Answer")
@@ -105,6 +113,17 @@ def show_dead_letters(
         _print_json({"dead_letters": [asdict(letter) for letter in found]})
     else:
         _console().print(_dead_letters_table(found))
+
+
+@app.command("predictions")
+def show_predictions(scheduler: SchedulerOption = "", data: DataOption = None, as_json: JsonOption = False) -> None:
+    """How fast nodes are against their model's card, and how good predicted times were."""
+    found = _ask(scheduler, data, lambda client: client.predictions())
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        _console().print(_paces_table(found.paces))
+        _console().print(_accuracies_table(found.accuracies))
 
 
 @app.command("explain")
@@ -241,6 +260,21 @@ def _nodes_table(nodes: list[NodeInfo]) -> Table:
             f"{node.memory_bytes / MIB:.0f} MiB",
             f"{node.report_age_s:.1f} s ago",
         )
+    return table
+
+
+def _paces_table(paces: Iterable[PaceInfo]) -> Table:
+    table = _table("node", "model", "times of its card", "observed")
+    for pace in paces:
+        _row(table, pace.node_id, pace.model, f"{pace.factor:.2f}", pace.observations)
+    return table
+
+
+def _accuracies_table(accuracies: Iterable[AccuracyInfo]) -> Table:
+    table = _table("predicted", "outcomes", "within the upper", "off by", "upper now")
+    for part in accuracies:
+        covered = f"{100 * part.covered / part.outcomes:.0f} %" if part.outcomes else "-"
+        _row(table, part.part, part.outcomes, covered, f"{100 * part.error:.0f} %", f"{part.upper:.2f} times")
     return table
 
 

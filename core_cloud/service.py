@@ -151,6 +151,7 @@ def _reporter(
             capacity=1,
             in_flight=1 if worker.progress else 0,
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
+            finished=runner.finished,
         )
 
     return report

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.placement import Outcome
+from adaptivegen.placement import Decision, Outcome
 from adaptivegen.process import guarded
 from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.telemetry import get_logger
@@ -20,7 +21,10 @@ MAX_FOLLOWED = 1024
 class Follower:
     """Follows accepted jobs to their end. `run` must be running."""
 
-    def __init__(self, *, hub: EventHub, delivery: Delivery, desk: DraftDesk, scheduler: PlacementClient) -> None:
+    def __init__(
+        self, *, hub: EventHub, delivery: Delivery, desk: DraftDesk, scheduler: PlacementClient, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._hub = hub
         self._delivery = delivery
         self._desk = desk
@@ -34,39 +38,46 @@ class Follower:
             self._group = group
             await asyncio.Event().wait()
 
-    def follow(self, record: JobRecord) -> None:
-        """Follow an accepted job, once; beyond the bound it is simply not followed."""
-        key = (record.tenant, record.id)
-        if self._group is None or key in self._following or len(self._following) >= MAX_FOLLOWED:
-            return
-        if record.want_final and not record.ended:
-            self._following.add(key)
-            self._group.create_task(guarded("follow", self._follow(record)))
+    def follow(self, record: JobRecord, decision: Decision, *, fresh: bool) -> None:
+        """Follow an accepted job to its end, once; beyond the bound it is simply not followed.
 
-    async def _follow(self, record: JobRecord) -> None:
+        fresh: it was accepted just now, so that its time counts from here; a job that is met again is only followed.
+        """
+        key = (record.tenant, record.id)
+        if self._group is None or record.ended or key in self._following or len(self._following) >= MAX_FOLLOWED:
+            return
+        begun_s = self._clock.monotonic_s() if fresh else None
+        self._following.add(key)
+        self._group.create_task(guarded("follow", self._follow(record, decision, begun_s)))
+
+    async def _follow(self, record: JobRecord, decision: Decision, begun_s: float | None) -> None:
+        drafted = record.draft is not None  # before: this decision did not make it
         try:
             async for event in self._hub.watch(record.tenant, record.id, after=None):
                 record = event.record
-            await self._ended(record)
+            # By this machine's clock: the worker's may be minutes off.
+            took_s = self._clock.monotonic_s() - begun_s if begun_s is not None else None
+            if record.ended:
+                await self._ended(record, decision, took_s=took_s, drafted=drafted)
         except AdaptiveGenError as exc:
             get_logger().warning("not_followed", job_id=record.id, error=exc.message)
         finally:
             self._following.discard((record.tenant, record.id))
 
-    async def _ended(self, record: JobRecord) -> None:
-        if not record.ended:
-            return
+    async def _ended(self, record: JobRecord, decision: Decision, *, took_s: float | None, drafted: bool) -> None:
         if record.final is not None:
             await self._delivery.prefetch(record.final, tenant=record.tenant)
-        times = self._desk.times.get(record.id)
+        times = self._desk.times.get(record.id) if took_s is not None and not drafted else None
         outcome = Outcome(
             job_id=record.id,
             edge_id=record.edge_id,
             worker_id=record.worker_id,
             plan=record.plan,
             status=record.status,
+            decided_by=decision.decided_by,
+            decided_at_ns=decision.decided_at_ns,
             first_look_s=times.first_look_s if times else None,
             draft_s=times.draft_s if times else None,
-            final_s=(record.completed_at_ns - record.created_at_ns) / 1e9 if record.final else None,
+            final_s=took_s if record.final else None,
         )
         await self._scheduler.report(outcome)

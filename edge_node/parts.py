@@ -19,6 +19,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
+from adaptivegen.placement import Decision
 from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.rpc.video import Authenticator
 from adaptivegen.tls import client_tls
@@ -105,11 +106,11 @@ async def build(
     )
     metrics.watch(desk)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
-    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler)
+    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock)
 
-    def accepted(record: JobRecord) -> None:
+    def accepted(record: JobRecord, decision: Decision, fresh: bool) -> None:
         metrics.accepted.inc()
-        follower.follow(record)
+        follower.follow(record, decision, fresh=fresh)
 
     videos = Videos(
         identity=_identity(settings, endpoint),

@@ -181,6 +181,7 @@ def _reporter(
             in_flight=min(1, edge.desk.active),
             queued=max(0, edge.desk.active - 1),
             remaining_s=edge.desk.active * draft_s,
+            finished=edge.runner.finished,
         )
 
     return report

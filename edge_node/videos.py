@@ -71,7 +71,7 @@ class Videos:
         rng: random.Random,
         max_waiting_drafts: int,
         upload_limits: UploadLimits,
-        on_accepted: Callable[[JobRecord], None],
+        on_accepted: Callable[[JobRecord, Decision, bool], None],
     ) -> None:
         self._identity = identity
         self._jobs = jobs
@@ -110,7 +110,7 @@ class Videos:
                 except NotFound:  # the first attempt died before it was durable, or is under way: whoever writes the
                     pass  # spec first decides, and the other goes on with that
                 else:
-                    return await self._start(spec, await self._jobs.resume(spec), None)
+                    return await self._start(spec, await self._jobs.resume(spec), None, fresh=False)
         start_mp4 = None
         if upload is not None:
             request, start_mp4 = await self._take_upload(tenant, request, upload)
@@ -206,16 +206,19 @@ class Videos:
         spec, record = await self._jobs.submit(spec)
         await self._publish("queued", record)
         get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
-        return await self._start(spec, record, start_mp4)
+        return await self._start(spec, record, start_mp4, fresh=True)
 
-    async def _start(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None) -> JobRecord:
-        """Begin the draft of a durable job where it is this edge's to make and not made yet, and follow the job."""
+    async def _start(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None, *, fresh: bool) -> JobRecord:
+        """Begin the draft of a durable job where it is this edge's to make and not made yet, and follow the job.
+
+        fresh: it was submitted just now, and not met again.
+        """
         mine = spec.decision.edge_id == self._identity.node_id and spec.decision.plan in ("draft", "refine")
         if mine and record.draft is None and not record.ended:
             if start_mp4 is None and spec.request.reference is not None:
                 start_mp4 = await self._jobs.blob.get(spec.request.reference.key)
             self._desk.begin(spec, record, start_mp4)
-        self._on_accepted(record)
+        self._on_accepted(record, spec.decision, fresh)
         return record
 
     async def _hit(self, spec: JobSpec, known: ContentEntry) -> JobRecord:
@@ -282,10 +285,11 @@ class Videos:
             return record if record.ended else await self._jobs.resume(spec)
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
-        decision = await self._decide(query.model_copy(update={"requested_plan": "refine", "intent": "render"}), card)
+        wanted = {"requested_plan": "refine", "intent": "render", "draft_known": record.draft is not None}
+        decision = await self._decide(query.model_copy(update=wanted), card)
         record = await self._jobs.ask_final(spec.model_copy(update={"decision": decision}))
         await self._publish("queued", record)
-        self._on_accepted(record)
+        self._on_accepted(record, decision, True)
         return record
 
     def watch(self, tenant: str, video_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:

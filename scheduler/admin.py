@@ -7,6 +7,7 @@ workers and the other schedulers follow.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import get_args
 
 from adaptivegen.bus.base import DeadLetter
@@ -17,9 +18,18 @@ from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.nodes import drain_key
 from adaptivegen.placement import Decision
-from adaptivegen.rpc.admin import DeadLetterInfo, Explanation, JobFilter, JobInfo, NodeInfo
+from adaptivegen.rpc.admin import (
+    AccuracyInfo,
+    DeadLetterInfo,
+    Explanation,
+    JobFilter,
+    JobInfo,
+    NodeInfo,
+    PaceInfo,
+    Predictions,
+)
 from adaptivegen.telemetry import get_logger
-from scheduler.decide.view import Node, NodeTable
+from scheduler.decide.view import Node, View
 from scheduler.steady import SteadyTime
 
 DEFAULT_LIMIT = 50
@@ -33,16 +43,34 @@ STATUSES: tuple[str, ...] = get_args(Status)
 class Admin:
     """Answers the admin service."""
 
-    def __init__(self, nodes: NodeTable, jobs: JobStore, *, time: SteadyTime) -> None:
-        self._nodes = nodes
+    def __init__(self, view: View, jobs: JobStore, *, time: SteadyTime) -> None:
+        self._nodes = view.nodes
+        self._learned = view.learned
         self._jobs = jobs
         self._time = time
 
     async def nodes(self) -> list[NodeInfo]:
         """All known nodes, by kind and id."""
         now_ns = self._time.now_ns()
-        found = [_node_info(node, now_ns) for node in self._nodes]
+        found = [_node_info(node, now_ns, self._factor(node)) for node in self._nodes]
         return sorted(found, key=lambda node: (node.kind, node.node_id))
+
+    def _factor(self, node: Node) -> float:
+        """Of what the node reports by its card: edges do."""
+        report = node.report
+        edge = report.kind == "edge" and report.models
+        return self._learned.edge_factor(report.node_id, report.models[0]) if edge else 1.0
+
+    async def predictions(self) -> Predictions:
+        """How fast nodes are, by node and model, and how good predictions were, by part."""
+        paces = (
+            PaceInfo(node_id, model, speed.factor, speed.seen) for node_id, model, speed in self._learned.speeds.known()
+        )
+        accuracies = (
+            AccuracyInfo(part, spread.seen, spread.covered, spread.error, math.exp(spread.upper))
+            for part, spread in sorted(self._learned.spreads.items())
+        )
+        return Predictions(tuple(sorted(paces, key=lambda pace: (pace.node_id, pace.model))), tuple(accuracies))
 
     async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
         """Jobs newest first; raises InvalidRequest for a filter that can match nothing."""
@@ -142,7 +170,7 @@ def _dead_letter_info(letter: DeadLetter) -> DeadLetterInfo:
     )
 
 
-def _node_info(node: Node, now_ns: int) -> NodeInfo:
+def _node_info(node: Node, now_ns: int, factor: float) -> NodeInfo:
     report = node.report
     return NodeInfo(
         node_id=report.node_id,
@@ -153,7 +181,7 @@ def _node_info(node: Node, now_ns: int) -> NodeInfo:
         models=report.models,
         in_flight=min(report.in_flight, 2**32 - 1),
         queued=min(report.queued, 2**32 - 1),
-        remaining_s=node.remaining_s(now_ns),
+        remaining_s=node.remaining_s(now_ns, factor=factor),
         report_age_s=node.age_s(now_ns),
         cpu_percent=report.cpu_percent,
         memory_bytes=min(report.memory_bytes, 2**64 - 1),

@@ -10,16 +10,19 @@ from adaptivegen.placement import Decision, Outcome, PlacementQuery
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.decide import decide, record
 from scheduler.decide.view import View
+from scheduler.decision_log import DecisionLog
 from scheduler.steady import SteadyTime
 
 MAX_JOB_ID_CHARACTERS = 64
+MAX_NAME_CHARACTERS = 64
 
 
 class Placement:
     """Answers `Place` and `ReportOutcome` from one view."""
 
-    def __init__(self, view: View, *, time: SteadyTime, rng: random.Random) -> None:
+    def __init__(self, view: View, *, time: SteadyTime, rng: random.Random, log: DecisionLog | None = None) -> None:
         self._view = view
+        self._log = log
         self._time = time
         self._rng = rng
 
@@ -28,9 +31,12 @@ class Placement:
         check_name(query.tenant, field="tenant")
         check_name(query.edge_id, field="edge_id")
         _check_job_id(query.job_id)
+        check_name(query.draft_model, field="draft_model")
         now_ns = self._time.now_ns()
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
         record(self._view, query, decision, now_ns=now_ns)
+        if self._log is not None:
+            self._log.decided(query, decision)
         chosen = decision.chosen()
         get_logger().info(
             "placed",
@@ -43,10 +49,15 @@ class Placement:
         return decision
 
     async def observe(self, outcome: Outcome) -> None:
-        """A job is over: its work no longer waits. Raises InvalidRequest."""
+        """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""
         _check_job_id(outcome.job_id)
-        self._view.nodes.settle(outcome.job_id)
-        get_logger().info("outcome", **outcome.model_dump())
+        for name in ("edge_id", "worker_id", "plan", "status", "decided_by"):
+            if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
+                raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
+        off = self._view.ended(outcome)
+        if self._log is not None and outcome.decided_by == self._view.decider:
+            self._log.ended(outcome)
+        get_logger().info("outcome", **outcome.model_dump(), off={part: round(value, 3) for part, value in off.items()})
 
 
 def _check_job_id(job_id: str) -> None:

@@ -30,6 +30,7 @@ from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
 from scheduler.decide.view import NodeTable, View
+from scheduler.decision_log import DecisionLog
 from scheduler.placement import Placement
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
@@ -71,17 +72,19 @@ async def serve(
         bus = open_bus(settings)
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
-        server = _server(Placement(view, time=time, rng=rng), Admin(view.nodes, jobs, time=time), rng)
+        log = await _decision_log(settings, clock, resources)
+        server = _server(Placement(view, time=time, rng=rng, log=log), Admin(view, jobs, time=time), rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
-        watch = Watch(view.nodes, bus, clock=clock, time=time)
+        watch = Watch(view, bus, clock=clock, time=time)
         endpoint = Endpoint("scheduler", settings.node_id, grpc_address=settings.advertised(port))
         async with asyncio.TaskGroup() as group:
             listed = group.create_task(open_discovery(settings.discovery, bus, clock).register(endpoint))
             others = [
                 group.create_task(watch.run()),
                 group.create_task(_reconcile(jobs, bus, settings, clock=clock, stop=stop)),
+                *([group.create_task(log.run())] if log is not None else []),
             ]
             get_logger().info("ready", address=f"{settings.host}:{port}")
             await stop.wait()
@@ -99,9 +102,21 @@ def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer
         jobs=admin.jobs,
         explain=admin.explain,
         dead_letters=admin.dead_letters,
+        predictions=admin.predictions,
         drain=admin.drain,
     ).add_to(server)
     return server
+
+
+async def _decision_log(settings: SchedulerSettings, clock: Clock, resources: AsyncExitStack) -> DecisionLog | None:
+    """The log, if one is asked for; what waits in it is written at the end."""
+    if settings.decision_log is None:
+        return None
+    log = DecisionLog(
+        settings.decision_log, node_id=settings.node_id, clock=clock, max_bytes=settings.decision_log_max_bytes
+    )
+    resources.push_async_callback(log.close)
+    return log
 
 
 async def _reconcile(

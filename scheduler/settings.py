@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -9,6 +10,8 @@ from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
 from scheduler.decide.qoe import Costs, QoeSettings
+
+MIB = 1024 * 1024
 
 
 class SchedulerSettings(ServiceSettings):
@@ -20,6 +23,8 @@ class SchedulerSettings(ServiceSettings):
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
     reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
+    decision_log: Path | None = Field(None, description="Folder for the decision log (Parquet); none without it.")
+    decision_log_max_bytes: int = Field(256 * MIB, ge=MIB, le=2**50, description="The log's oldest files go beyond it.")
     draft_weight_iterate: float = Field(0.5, ge=0, le=1, description="What the draft counts for when iterating.")
     draft_weight_render: float = Field(0.15, ge=0, le=1, description="What the draft counts for when rendering.")
     draft_best_s: float = Field(0.5, gt=0, le=LONGEST_S, description="A draft this early pleases fully.")

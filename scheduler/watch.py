@@ -13,7 +13,7 @@ from adaptivegen.errors import AdaptiveGenError, InvalidRequest
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, drain_key, heartbeat_subject
 from adaptivegen.telemetry import get_logger
-from scheduler.decide.view import NodeTable
+from scheduler.decide.view import View
 from scheduler.steady import SteadyTime
 
 HEARTBEAT_BUFFER = 4096
@@ -26,10 +26,11 @@ DRAIN_PREFIX = drain_key("")
 
 
 class Watch:
-    """Feeds one node table. `malformed` and `refused` count heartbeats that were not taken."""
+    """Feeds one view. `malformed` and `refused` count heartbeats that were not taken."""
 
-    def __init__(self, nodes: NodeTable, bus: Bus, *, clock: Clock, time: SteadyTime) -> None:
-        self._nodes = nodes
+    def __init__(self, view: View, bus: Bus, *, clock: Clock, time: SteadyTime) -> None:
+        self._view = view
+        self._nodes = view.nodes
         self._bus = bus
         self._clock = clock
         self._time = time
@@ -75,7 +76,8 @@ class Watch:
             )
             return
         known = self._nodes.get(report.node_id) is not None
-        verdict = self._nodes.observe(report, now_ns=self._time.now_ns())
+        now_ns = self._time.now_ns()
+        verdict = self._view.hear(report, now_ns=now_ns)
         if verdict == "full":
             self.refused += 1
             self._complain("node_table_full", node=report.node_id, so_far=self.refused)
@@ -99,7 +101,7 @@ class Watch:
                 await self.read_drains()
             except AdaptiveGenError as exc:
                 get_logger().debug("drains_not_read", error=exc.message)
-            for node_id in self._nodes.expire(self._time.now_ns()):
+            for node_id in self._view.expire(now_ns=self._time.now_ns()):
                 get_logger().info("node_forgotten", node=node_id)
             await self._clock.sleep(DRAIN_POLL_S)
 

@@ -7,6 +7,7 @@ generation does not stop within `cancel_grace_s`. It must not know jobs, brokers
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from adaptivegen.errors import (
     ResourceExhausted,
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
+from adaptivegen.nodes import FINISHED_TOLD, FinishedWork
 from adaptivegen.telemetry import get_logger
 
 LOAD_TIMEOUT_S = 120.0
@@ -55,8 +57,11 @@ class ModelRunner:
         self._turn = asyncio.Lock()
         self._current = ""
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
+        self._count = 0
+        self._finished: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
         self.queued = 0
         self.load_ms = 0.0
+        self.model = ""
 
     @property
     def ready(self) -> bool:
@@ -83,8 +88,8 @@ class ModelRunner:
             await child.kill()
             raise
         self._child = child
-        self.load_ms = float(header["load_ms"])
-        get_logger().info("model_loaded", model=header["model"], load_ms=self.load_ms, pid=child.pid)
+        self.load_ms, self.model = float(header["load_ms"]), str(header["model"])
+        get_logger().info("model_loaded", model=self.model, load_ms=self.load_ms, pid=child.pid)
 
     async def _loaded(self, child: ChildProcess) -> dict[str, Any]:
         """Wait for the child's word that its model is loaded."""
@@ -141,7 +146,9 @@ class ModelRunner:
             if not self.ready:
                 await self._load_again()
             self._current = command.request_id
-            return await self._converse(command, start_mp4, on_step)
+            generated = await self._converse(command, start_mp4, on_step)
+            self._note(command, generated)
+            return generated
         except (GenerationFailed, TimeoutError) as exc:
             await self._give_up()
             if isinstance(exc, TimeoutError):
@@ -155,6 +162,26 @@ class ModelRunner:
         finally:
             self._current = ""
             self._turn.release()
+
+    @property
+    def finished(self) -> tuple[FinishedWork, ...]:
+        """The last generations, by the model's own clock, for the node's heartbeat."""
+        return tuple(self._finished)
+
+    def _note(self, command: GenerateCommand, generated: Generated) -> None:
+        self._count += 1
+        self._finished.append(
+            FinishedWork(
+                number=self._count,
+                model=self.model,
+                width=generated.width,
+                height=generated.height,
+                frames=generated.frames,
+                steps=command.request.steps,
+                guidance=command.request.guidance,
+                seconds=(generated.generate_ms + generated.encode_ms) / 1e3,
+            )
+        )
 
     async def cancel(self, request_id: str) -> None:
         """Ask the model to stop `request_id` before its next step; its `generate` then raises Cancelled."""

@@ -14,6 +14,7 @@ from adaptivegen.errors import InvalidRequest
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+ScoredPlan = Literal["draft", "refine", "split", "cloud"]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -110,9 +111,32 @@ class Quality(_Frozen):
         return self
 
 
-class ModelCard(_Frozen):
-    """One version of one model. `quality["mos"]` is the Q of the QoE formula, 1..5; docs/models.md has its formula.
+class Score(_Frozen):
+    """How good clips are that are made in one way: accuracy, the mean share of attributes as asked; mos, 1 to 5.
 
+    plan, as the scheduler has it: `draft` for a draft model; `cloud` from noise, `refine` from a draft, `split`
+    finished by the draft model. steps: of this model.
+    """
+
+    plan: ScoredPlan
+    steps: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    accuracy: Quality
+    mos: Quality
+
+    @model_validator(mode="after")
+    def _of_the_scale(self) -> "Score":
+        if not 1.0 <= self.mos.value <= 5.0:
+            raise ValueError(f"mos is {self.mos.value}, allowed: 1 to 5")
+        return self
+
+
+class ModelCard(_Frozen):
+    """One version of one model.
+
+    quality: figures of clips made as the card's defaults say; `quality["mos"]` is the Q of the QoE formula, 1..5;
+    docs/models.md has its formula. scores: the same by plan, steps and size.
     precision: "mixed" computes the base's products in fewer bits, int8 in ONNX Runtime and bfloat16 in torch, where the
     file `base_float` has its weights.
     """
@@ -128,6 +152,7 @@ class ModelCard(_Frozen):
     refine: Refine | None = None
     profile: tuple[Profile, ...] = ()
     quality: dict[str, Quality] = Field(default_factory=dict)
+    scores: tuple[Score, ...] = ()
     digest: Sha256
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ The only place that knows both.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import grpc
@@ -71,6 +71,39 @@ class DeadLetterInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceInfo:
+    """How fast a node is for a model: the factor of the card's times, after so many observations."""
+
+    node_id: str
+    model: str
+    factor: float
+    observations: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyInfo:
+    """How good predictions of one part were: "draft", or "final" and its plan.
+
+    covered: outcomes within the upper prediction they were told with; error: mean absolute share by which the last ones
+    were off; upper: the upper prediction now, as a multiple of the middle one.
+    """
+
+    part: str
+    outcomes: int
+    covered: int
+    error: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a scheduler has learned."""
+
+    paces: tuple[PaceInfo, ...]
+    accuracies: tuple[AccuracyInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
 
@@ -119,6 +152,27 @@ def dead_letter_from_pb(message: pb.DeadLetter) -> DeadLetterInfo:
     return DeadLetterInfo(**{item.name: getattr(message, item.name) for item in fields(DeadLetterInfo)})
 
 
+def predictions_to_pb(found: Predictions) -> pb.ListPredictionsResponse:
+    """What was learned, for the wire."""
+    return pb.ListPredictionsResponse(
+        paces=[pb.Pace(**asdict(pace)) for pace in found.paces],
+        accuracies=[pb.Accuracy(**asdict(accuracy)) for accuracy in found.accuracies],
+    )
+
+
+def predictions_from_pb(message: pb.ListPredictionsResponse) -> Predictions:
+    """What was learned, from the wire."""
+    return Predictions(
+        paces=tuple(
+            PaceInfo(**{item.name: getattr(pace, item.name) for item in fields(PaceInfo)}) for pace in message.paces
+        ),
+        accuracies=tuple(
+            AccuracyInfo(**{item.name: getattr(part, item.name) for item in fields(AccuracyInfo)})
+            for part in message.accuracies
+        ),
+    )
+
+
 class AdminServicer(stubs.AdminServiceServicer):
     """Serves the admin service by plain callables."""
 
@@ -129,12 +183,14 @@ class AdminServicer(stubs.AdminServiceServicer):
         jobs: Callable[[JobFilter], Awaitable[list[JobInfo]]],
         explain: Callable[[str, str], Awaitable[Explanation]],
         dead_letters: Callable[[int], Awaitable[list[DeadLetterInfo]]],
+        predictions: Callable[[], Awaitable[Predictions]],
         drain: Callable[[str, bool], Awaitable[str]],
     ) -> None:
         self._nodes = nodes
         self._jobs = jobs
         self._explain = explain
         self._dead_letters = dead_letters
+        self._predictions = predictions
         self._drain = drain
 
     def add_to(self, server: RpcServer) -> None:
@@ -165,6 +221,11 @@ class AdminServicer(stubs.AdminServiceServicer):
     ) -> pb.ListDeadLettersResponse:
         found = await self._dead_letters(request.limit)
         return pb.ListDeadLettersResponse(letters=[dead_letter_to_pb(letter) for letter in found])
+
+    async def ListPredictions(
+        self, request: pb.ListPredictionsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListPredictionsResponse:
+        return predictions_to_pb(await self._predictions())
 
     async def DrainNode(
         self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -203,6 +264,10 @@ class AdminClient:
         """Messages that were given up, newest first."""
         reply = await self._call(self._stub.ListDeadLetters, pb.ListDeadLettersRequest(limit=limit))
         return [dead_letter_from_pb(letter) for letter in reply.letters]
+
+    async def predictions(self) -> Predictions:
+        """How fast nodes are, and how good predictions were."""
+        return predictions_from_pb(await self._call(self._stub.ListPredictions, pb.ListPredictionsRequest()))
 
     async def drain(self, node_id: str, *, undo: bool = False) -> str:
         """Take a node out of rotation, or put it back; returns its state. Raises NotFound."""

@@ -5,6 +5,7 @@ The only place that knows both. An absent time is None here and negative on the 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -22,7 +23,9 @@ from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
 from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
-_NUMBERS = ("first_look_s", "draft_s", "final_s", "qoe", "gpu_s", "score")  # of a candidate
+REPORT_DEADLINE_S = 2.0
+_TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
+_NUMBERS = (*_TIMES, "qoe", "gpu_s", "score")
 
 
 def _seconds(value: float | None) -> float:
@@ -46,6 +49,7 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         decided_at_ns=decision.decided_at_ns,
         reasons=decision.reasons,
         view_digest=decision.view_digest,
+        propensity=decision.propensity,
         candidates=[
             pb.Candidate(
                 plan=candidate.plan,
@@ -54,6 +58,8 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
                 first_look_s=_seconds(candidate.first_look_s),
                 draft_s=_seconds(candidate.draft_s),
                 final_s=_seconds(candidate.final_s),
+                draft_upper_s=_seconds(candidate.draft_upper_s),
+                final_upper_s=_seconds(candidate.final_upper_s),
                 qoe=candidate.qoe,
                 gpu_s=candidate.gpu_s,
                 score=candidate.score,
@@ -75,7 +81,11 @@ def decision_from_pb(message: pb.Decision) -> Decision:
         raise InternalError(f"not a decision: {where} is {error['input']!r}") from exc
     except InvalidRequest as exc:  # not the client's, who asked for none
         raise InternalError(f"not a decision: {exc.message}") from exc
-    numbers = [decision.refine_t0, *(getattr(one, name) for one in decision.candidates for name in _NUMBERS)]
+    numbers = [
+        decision.refine_t0,
+        decision.propensity,
+        *(getattr(one, name) for one in decision.candidates for name in _NUMBERS),
+    ]
     if not all(number is None or math.isfinite(number) for number in numbers):
         raise InternalError("not a decision: a time or a score is not finite")
     return decision
@@ -93,6 +103,7 @@ def _decision(message: pb.Decision) -> Decision:
         decided_at_ns=message.decided_at_ns,
         reasons=tuple(message.reasons),
         view_digest=message.view_digest,
+        propensity=message.propensity or 1.0,
         candidates=tuple(
             Candidate(
                 plan=cast(Plan, candidate.plan),
@@ -101,6 +112,8 @@ def _decision(message: pb.Decision) -> Decision:
                 first_look_s=_optional(candidate.first_look_s),
                 draft_s=_optional(candidate.draft_s),
                 final_s=_optional(candidate.final_s),
+                draft_upper_s=_optional(candidate.draft_upper_s),
+                final_upper_s=_optional(candidate.final_upper_s),
                 qoe=candidate.qoe,
                 gpu_s=candidate.gpu_s,
                 score=candidate.score,
@@ -127,6 +140,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         final_steps=message.final_steps,
         content_known=message.content_known,
         has_reference=message.has_reference,
+        draft_known=message.draft_known,
         requested_plan=message.requested_plan or None,
     )
 
@@ -159,6 +173,8 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 worker_id=request.worker_id,
                 plan=request.plan,
                 status=request.status,
+                decided_by=request.decided_by,
+                decided_at_ns=request.decided_at_ns,
                 first_look_s=_optional(request.first_look_s),
                 draft_s=_optional(request.draft_s),
                 final_s=_optional(request.final_s),
@@ -206,7 +222,10 @@ class PlacementClient:
         raise last
 
     async def report(self, outcome: Outcome) -> None:
-        """Tell the scheduler what happened; raises as `place`."""
+        """Tell every scheduler what happened: only the one that decided knows what it had predicted, and any may have.
+
+        Raises the last failure where none took it.
+        """
         request = pb.ReportOutcomeRequest(
             **outcome.model_dump(exclude={"first_look_s", "draft_s", "final_s"}),
             first_look_s=_seconds(outcome.first_look_s),
@@ -215,8 +234,12 @@ class PlacementClient:
         )
         if not self._order:
             raise NodeUnavailable("no scheduler is configured")
-        stub = stubs.PlacementServiceStub(self._channels[self._order[0]])
-        await call(stub.ReportOutcome, request, deadline_s=2.0, peer=f"scheduler {self._order[0]}")
+        async with asyncio.TaskGroup() as group:
+            channels = {address: self._channels[address] for address in self._order}
+            told = [group.create_task(_report(address, channel, request)) for address, channel in channels.items()]
+        failures = [failure for task in told if (failure := task.result()) is not None]
+        if len(failures) == len(told):
+            raise failures[-1]
 
     async def update(self, addresses: list[str]) -> None:
         """Ask these schedulers from now on; the order among those already known stays."""
@@ -232,3 +255,12 @@ class PlacementClient:
         """Close the channels."""
         for channel in self._channels.values():
             await channel.close()
+
+
+async def _report(address: str, channel: grpc.aio.Channel, request: pb.ReportOutcomeRequest) -> AdaptiveGenError | None:
+    stub = stubs.PlacementServiceStub(channel)
+    try:
+        await call(stub.ReportOutcome, request, deadline_s=REPORT_DEADLINE_S, peer=f"scheduler {address}")
+    except AdaptiveGenError as exc:
+        return exc
+    return None

@@ -75,6 +75,7 @@ def model(card: ModelCard) -> dict[str, Any]:
         "version": card.version,
         "limits": card.limits.model_dump(mode="json"),
         "quality": {name: figure.model_dump(mode="json") for name, figure in card.quality.items()},
+        "scores": [score.model_dump(mode="json") for score in card.scores],
     }
 
 

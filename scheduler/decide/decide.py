@@ -11,7 +11,7 @@ import random
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_work, work_of
+from scheduler.decide.predict import draft_at, final_work, pool_factor
 from scheduler.decide.view import View
 
 MAX_PIXELS = 2**40  # of a whole clip; far beyond any model, near enough to keep the arithmetic sane
@@ -35,20 +35,21 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         decided_at_ns=now_ns,
         reasons=tuple(reasons),
         candidates=candidates,
-        view_digest=view.nodes.digest(),
+        view_digest=view.digest(),
+        propensity=situation.pool.propensity if plan in ("refine", "cloud") else 1.0,
     )
 
 
 def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
-    """Note the work the decision sends to the edge and to the pool."""
-    shape = {"width": query.width, "height": query.height, "frames": query.frames}
-    draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
-    if decision.plan in ("draft", "refine") and draft is not None:
-        work = draft_work(draft, **shape)
+    """Note the work the decision sends to the edge and to the pool, and what was predicted of the job."""
+    if decision.plan in ("draft", "refine") and not query.draft_known:
+        work = draft_at(view, query)
         view.nodes.dispatch_draft(decision.edge_id, work.total_s if work else 0.0)
     if decision.plan in ("refine", "cloud"):
-        work = work_of(cloud, **shape, steps=decision.final_steps)
+        factor = pool_factor(view, decision.pool, query.cloud_model, now_ns=now_ns)
+        work = final_work(view, query, steps=decision.final_steps, factor=factor)
         view.nodes.dispatch_final(decision.pool, query.job_id, work.total_s if work else 0.0, now_ns=now_ns)
+    view.learned.expect(decision, draft_known=query.draft_known)
 
 
 def _check(view: View, query: PlacementQuery) -> None:
@@ -104,17 +105,23 @@ def _comparison(best: Candidate, feasible: list[Candidate]) -> str:
     return f"Plan {best.plan} has the best score, {best.score:.2f} (QoE less cost){against}."
 
 
+def _at_most(upper_s: float | None) -> str:
+    return f" (mostly within {upper_s:.2f} s)" if upper_s else ""
+
+
 def _details(situation: Situation, chosen: Candidate) -> list[str]:
     """What is expected of the chosen plan, and what had to be assumed."""
     reasons: list[str] = []
     if chosen.draft_s is not None:
         reasons.append(
-            f"The draft is expected after {chosen.draft_s:.2f} s, its first look after {chosen.first_look_s:.2f} s."
+            f"The draft is expected after {chosen.draft_s:.2f} s{_at_most(chosen.draft_upper_s)}, its first look after"
+            f" {chosen.first_look_s:.2f} s."
         )
     if chosen.plan in ("refine", "cloud"):
         if chosen.final_s is not None:
             reasons.append(
-                f"The final is expected after {chosen.final_s:.1f} s, with {chosen.gpu_s:.1f} cloud seconds."
+                f"The final is expected after {chosen.final_s:.1f} s{_at_most(chosen.final_upper_s)}, with"
+                f" {chosen.gpu_s:.1f} cloud seconds."
             )
         else:
             reasons.append(
@@ -126,6 +133,6 @@ def _details(situation: Situation, chosen: Candidate) -> list[str]:
         note = situation.drafting.note
         reasons.append(f"{note[0].upper()}{note[1:]}.")
     for card in (situation.draft, situation.cloud):
-        if card is not None and "mos" not in card.quality:
+        if card is not None and "mos" not in card.quality and not card.scores:
             reasons.append(f"The quality of {card.name} was not measured, so it is assumed.")
     return reasons

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Candidate, PlacementQuery, Plan
-from scheduler.decide.predict import PoolWait, Work, draft_wait_s, draft_work, pool_wait, work_of
+from scheduler.decide.predict import PoolWait, draft_at, draft_wait_s, final_work, pool_wait
 from scheduler.decide.qoe import qoe, quality_of
 from scheduler.decide.view import Node, View
+from scheduler.decide.work import Work, draft_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,17 @@ class Situation:
     ) -> Candidate:
         """A feasible candidate with its QoE and score."""
         settings, intent = self.view.qoe, self.query.intent
-        final_quality = quality_of(self.cloud, assumed=settings.unmeasured_final, refined=plan == "refine")
-        draft_quality = quality_of(self.draft, assumed=settings.unmeasured_draft)
+        final_quality = self.final_quality(plan)
+        shown_first = final_quality if plan == "hit" else self.draft_quality()
         value = qoe(
             settings,
             intent=intent,
-            draft_quality=final_quality if plan == "hit" else draft_quality,  # what a hit shows first is the final
+            draft_quality=shown_first,
             draft_s=draft_s,
             final_quality=final_quality,
             final_s=final_s,
         )
+        learned = self.view.learned
         return Candidate(
             plan=plan,
             feasible=True,
@@ -75,9 +77,31 @@ class Situation:
             first_look_s=look_s,
             draft_s=draft_s,
             final_s=final_s,
+            draft_upper_s=learned.upper_s("draft", draft_s),
+            final_upper_s=learned.upper_s(f"final {plan}", final_s),
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.costs.of(gpu_s, intent=intent),
+        )
+
+    def draft_quality(self) -> float:
+        """Of a draft as the edge makes it."""
+        card, query, assumed = self.draft, self.query, self.view.qoe.unmeasured_draft
+        if card is None:
+            return assumed
+        width, height = draft_size(card, width=query.width, height=query.height)
+        return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
+
+    def final_quality(self, plan: Plan) -> float:
+        """Of a final under a plan; a hit is taken to have been made from noise."""
+        query = self.query
+        return quality_of(
+            self.cloud,
+            "refine" if plan == "refine" else "cloud",
+            steps=final_steps(self, plan) or self.cloud.limits.steps_default,
+            width=query.width,
+            height=query.height,
+            assumed=self.view.qoe.unmeasured_final,
         )
 
 
@@ -90,8 +114,8 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
         query=query,
         cloud=view.cards[query.cloud_model],
         draft=draft,
-        drafting=_drafting(query, draft, node, now_ns=now_ns),
-        pool=pool_wait(view, query.cloud_model, now_ns=now_ns, rng=rng),
+        drafting=_drafting(view, query, draft, node, now_ns=now_ns),
+        pool=pool_wait(view, query, now_ns=now_ns, rng=rng),
     )
 
 
@@ -112,11 +136,13 @@ def _impossible(plan: Plan, reason: str) -> Candidate:
     return Candidate(plan=plan, feasible=False, reason=reason)
 
 
-def _drafting(query: PlacementQuery, card: ModelCard | None, node: Node | None, *, now_ns: int) -> Drafting:
+def _drafting(view: View, query: PlacementQuery, card: ModelCard | None, node: Node | None, *, now_ns: int) -> Drafting:
     edge = query.edge_id
+    if query.draft_known:
+        return Drafting("", 0.0, Work(0.0, 0.0, 0.0), "the draft is there already")
     if card is None:
         return Drafting(f"no model card {query.draft_model} is known here")
-    work = draft_work(card, width=query.width, height=query.height, frames=query.frames)
+    work = draft_at(view, query)
     if work is None:
         return Drafting(f"the card of {card.name} has no measured times")
     condition = node.condition(now_ns) if node is not None else "stale"
@@ -129,7 +155,7 @@ def _drafting(query: PlacementQuery, card: ModelCard | None, node: Node | None, 
         return Drafting(f"edge {edge} is not ready to draft")
     if card.name not in node.report.models:
         return Drafting(f"edge {edge} does not serve {card.name}")
-    return Drafting("", draft_wait_s(node, now_ns=now_ns), work, work.note)
+    return Drafting("", draft_wait_s(view, node, card.name, now_ns=now_ns), work, work.note)
 
 
 def _hit(situation: Situation) -> Candidate:
@@ -181,8 +207,7 @@ def _cloud(situation: Situation) -> Candidate:
 
 
 def _final_work(situation: Situation, steps: int) -> Work | None:
-    query = situation.query
-    return work_of(situation.cloud, width=query.width, height=query.height, frames=query.frames, steps=steps)
+    return final_work(situation.view, situation.query, steps=steps, factor=situation.pool.factor)
 
 
 def _who(situation: Situation) -> str:

@@ -1,95 +1,78 @@
-"""How long a generation takes: the work from the model card's profile, the wait from what nodes report. Pure.
+"""How long a generation takes here and now: its work at the speed of the nodes that would do it, and the wait. Pure.
 
-Work is known beforehand (steps times the step time measured for the shape); only waiting depends on the moment.
+Work is known beforehand (`work`), the speed of a node is learned (`learned`); only waiting depends on the moment.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from adaptivegen.models.card import ModelCard, Profile
+from adaptivegen.placement import PlacementQuery
 from scheduler.decide.view import Node, View
+from scheduler.decide.work import Work, draft_work, work_of
 
-TIE_S = 1e-3  # pools whose waits differ by less are the same to us
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Predicted seconds of one generation on an idle node; `note` says when the shape itself was not measured."""
-
-    first_look_s: float
-    generate_s: float
-    encode_s: float
-    note: str = ""
-
-    @property
-    def total_s(self) -> float:
-        """From the start to the encoded clip."""
-        return self.generate_s + self.encode_s
+TIE_S = 1e-3  # pools whose ends differ by less are the same to us
 
 
 @dataclass(frozen=True, slots=True)
 class PoolWait:
-    """The chosen pool; `wait_s` is None when no healthy worker serves the model."""
+    """The chosen pool; `wait_s` is None when no healthy worker serves the model.
+
+    factor: of its workers' times; propensity: the chance with which it was drawn among equals.
+    """
 
     pool: str
     wait_s: float | None
     workers: int
+    factor: float = 1.0
+    propensity: float = 1.0
 
 
-def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
-    """The work of a clip of this shape in `steps`; None when the card has no profile.
-
-    A shape that was not measured is scaled by its number of pixels from the nearest one that was.
-    """
-    volume = width * height * frames
-    if not card.profile or volume <= 0:
-        return None
-    profile = min(card.profile, key=lambda known: _distance(known, width, height, frames))
-    exact = (profile.width, profile.height, profile.frames) == (width, height, frames)
-    scale = 1.0 if exact else volume / (profile.width * profile.height * profile.frames)
-    generate_ms = profile.text_ms + scale * (steps * profile.step_ms + profile.upsample_ms)
-    measured = f"{profile.width}x{profile.height} with {profile.frames} frames"
-    return Work(
-        first_look_s=(profile.text_ms + scale * max(0.0, profile.first_look_ms - profile.text_ms)) / 1e3,
-        generate_s=generate_ms / 1e3,
-        encode_s=scale * profile.encode_ms / 1e3,
-        note="" if exact else f"times of {card.name} are scaled from {measured}",
-    )
+def draft_at(view: View, query: PlacementQuery) -> Work | None:
+    """The work of the asked draft at the asking edge; None when its card is not known or has no profile."""
+    card = view.cards.get(query.draft_model)
+    work = draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
+    return work.times(view.learned.edge_factor(query.edge_id, query.draft_model)) if work is not None else None
 
 
-def _distance(profile: Profile, width: int, height: int, frames: int) -> tuple[bool, float]:
-    """Measured shapes first, then the nearest number of pixels; among equals the card's first stands."""
-    same = (profile.width, profile.height, profile.frames) == (width, height, frames)
-    volume = profile.width * profile.height * profile.frames
-    return not same, abs(math.log(volume / (width * height * frames)))
+def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
+    """The work of the asked final in a pool of this factor; None when the model's card has no profile."""
+    card = view.cards[query.cloud_model]
+    work = work_of(card, width=query.width, height=query.height, frames=query.frames, steps=steps)
+    return work.times(factor) if work is not None else None
 
 
-def draft_work(card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
-    """The work of a draft: at the size asked for if the draft model offers it, else at its first size."""
-    if f"{width}x{height}" not in card.limits.sizes:
-        first_width, _, first_height = card.limits.sizes[0].partition("x")
-        width, height = int(first_width), int(first_height)
-    if frames not in card.limits.frame_counts():
-        frames = card.limits.frame_counts()[0]
-    return work_of(card, width=width, height=height, frames=frames, steps=card.limits.steps_default)
-
-
-def draft_wait_s(node: Node | None, *, now_ns: int) -> float:
+def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int) -> float:
     """Seconds until the edge's draft model is free; an edge that has not reported yet is taken to be idle."""
-    return node.remaining_s(now_ns) if node is not None else 0.0
+    if node is None:
+        return 0.0
+    return node.remaining_s(now_ns, factor=view.learned.edge_factor(node.report.node_id, model))
 
 
-def pool_wait(view: View, model: str, *, now_ns: int, rng: random.Random) -> PoolWait:
-    """The pool in which a new final would start first; equals are drawn by chance, so that schedulers do not herd."""
-    offers: list[PoolWait] = []
+def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> PoolWait:
+    """The pool in which the final would end first; equals are drawn by chance, so that schedulers do not herd."""
+    model = query.cloud_model
+    work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
+    offers: list[tuple[float, PoolWait]] = []
     for pool, workers in sorted(view.nodes.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
-        offers.append(PoolWait(pool, view.nodes.backlog(pool).wait_s(slots), len(workers)))
-    known = [offer.wait_s for offer in offers if offer.wait_s is not None]
-    if not known:
-        return PoolWait(view.nodes.last_pool(model) or view.default_pool, None, 0)
-    best_s = min(known)
-    return rng.choice([offer for offer in offers if offer.wait_s is not None and offer.wait_s <= best_s + TIE_S])
+        wait_s = view.nodes.backlog(pool).wait_s(slots)
+        if wait_s is not None:
+            factor = _factor(view, workers, model)
+            done_s = wait_s + factor * work.total_s if work is not None else wait_s
+            offers.append((done_s, PoolWait(pool, wait_s, len(workers), factor)))
+    if not offers:
+        return PoolWait(view.nodes.last_pool(model) or view.default_pool, None, 0, _factor(view, [], model))
+    best_s = min(done_s for done_s, _ in offers)
+    equals = [offer for done_s, offer in offers if done_s <= best_s + TIE_S]
+    return replace(rng.choice(equals), propensity=1.0 / len(equals))
+
+
+def pool_factor(view: View, pool: str, model: str, *, now_ns: int) -> float:
+    """By how much the card's times are to be multiplied for this model in this pool."""
+    return _factor(view, view.nodes.workers(model, now_ns=now_ns).get(pool, []), model)
+
+
+def _factor(view: View, workers: list[Node], model: str) -> float:
+    return view.learned.pool_factor((node.report.node_id for node in workers), model)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
-from adaptivegen.models.card import ModelCard
+from adaptivegen.models.card import ModelCard, ScoredPlan
 
 WORST, BEST = 1.0, 5.0
 
@@ -95,10 +95,31 @@ def qoe(
     return value
 
 
-def quality_of(card: ModelCard | None, *, assumed: float, refined: bool = False) -> float:
-    """The card's measured mean opinion score (of refined clips, where that was measured), or the assumed one."""
-    measured = card.quality if card is not None else {}
-    mos = (measured.get("refine_mos") if refined else None) or measured.get("mos")
-    if mos is None:
+def quality_of(
+    card: ModelCard | None, plan: ScoredPlan, *, steps: int, width: int, height: int, assumed: float
+) -> float:
+    """The measured mean opinion score of clips made so, or the assumed one where none was measured.
+
+    Of the card's scores of this plan those of the nearest size count, and between two numbers of steps the line through
+    them over the logarithm of the steps; below the least and above the most it is theirs. A card without such scores
+    has one for all its clips, or none.
+    """
+    if card is None:
         return assumed
-    return min(BEST, max(WORST, mos.value))
+    lines = [score for score in card.scores if score.plan == plan]
+    if not lines:
+        mos = card.quality.get("mos")
+        return assumed if mos is None else _on_scale(mos.value)
+    area = width * height
+    nearest = min((score.width * score.height for score in lines), key=lambda other: abs(math.log(other / area)))
+    points = sorted((score.steps, score.mos.value) for score in lines if score.width * score.height == nearest)
+    below = max((point for point in points if point[0] <= steps), default=points[0])
+    above = min((point for point in points if point[0] >= steps), default=points[-1])
+    if below[0] == above[0]:
+        return _on_scale(below[1])
+    share = math.log(steps / below[0]) / math.log(above[0] / below[0])
+    return _on_scale(below[1] + share * (above[1] - below[1]))
+
+
+def _on_scale(value: float) -> float:
+    return min(BEST, max(WORST, value))

@@ -13,7 +13,9 @@ from typing import Literal
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
+from adaptivegen.placement import Outcome
 from scheduler.decide.backlog import Backlog
+from scheduler.decide.learned import Learned
 from scheduler.decide.qoe import Costs, QoeSettings
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
@@ -52,9 +54,12 @@ class Node:
             return "draining"
         return "healthy" if self.report.ready else "loading"
 
-    def remaining_s(self, now_ns: int) -> float:
-        """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since."""
-        return max(0.0, self.report.remaining_s - self.age_s(now_ns)) + self.dispatched_s
+    def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
+        """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.
+
+        factor: by how much the times of the card, by which an edge reports, are to be multiplied.
+        """
+        return max(0.0, self.report.remaining_s * factor - self.age_s(now_ns)) + self.dispatched_s
 
     def slots_free_at_s(self, now_ns: int) -> list[float]:
         """When each of the node's places for work becomes free, in seconds from now."""
@@ -193,7 +198,7 @@ class NodeTable:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything a decision depends on besides the query, the time and chance."""
+    """Everything a decision depends on besides the query, the time and chance; `nodes` and `learned` change."""
 
     nodes: NodeTable
     cards: Mapping[str, ModelCard]
@@ -201,3 +206,27 @@ class View:
     default_pool: str = "default"
     qoe: QoeSettings = field(default_factory=QoeSettings)
     costs: Costs = field(default_factory=Costs)
+    learned: Learned = field(default_factory=Learned)
+
+    def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
+        """Take a heartbeat that arrived now; see `NodeTable.observe`. What it says was finished is learned from."""
+        verdict = self.nodes.observe(report, now_ns=now_ns)
+        if verdict == "accepted":
+            self.learned.hear(report, self.cards, now_ns=now_ns)
+        return verdict
+
+    def expire(self, *, now_ns: int) -> list[str]:
+        """Forget nodes that were silent for long, and what was learned of them; returns their ids."""
+        gone = self.nodes.expire(now_ns)
+        for node_id in gone:
+            self.learned.forget(node_id)
+        return gone
+
+    def ended(self, outcome: Outcome) -> dict[str, float]:
+        """A job is over: its work no longer waits, and predictions learn from it; see `Learned.outcome`."""
+        self.nodes.settle(outcome.job_id)
+        return self.learned.outcome(outcome, decider=self.decider)
+
+    def digest(self) -> str:
+        """A name for this state: equal digests of one scheduler, equal nodes, backlogs and learning."""
+        return f"{self.nodes.digest()}-{self.learned.revision:x}"

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import time
 
 import httpx
@@ -59,6 +61,19 @@ def test_the_draft_predicts_the_final(edge: httpx.Client, finished: dict[str, ob
     shuffled = np.abs(small[0].astype(int) - small[1][:, ::-1].astype(int)).mean()
     assert difference < 30
     assert difference < shuffled
+
+
+def test_predictions_learn_from_what_was_made(system: UpSystem, finished: dict[str, object]) -> None:
+    command = [sys.executable, "-m", "cli", "admin", "predictions", "--json", "--data", str(system.data)]
+
+    def learned() -> bool:
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        found = json.loads(shown.stdout)
+        nodes = {pace["node_id"] for pace in found["paces"] if pace["observations"] > 0 and pace["factor"] > 0}
+        parts = {part["part"] for part in found["accuracies"] if part["outcomes"] > 0}
+        return nodes >= {"edge-1", "worker-1"} and parts >= {"draft", "final refine"}
+
+    system.wait(learned)
 
 
 def test_the_same_request_again_is_answered_from_what_is_known(

@@ -14,6 +14,7 @@ from cli.admin import app
 from tests.schedulers import Running, fleet, job_store, new_spec, scheduler
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import report
+from tests.unit.scheduler.test_learned import FINAL_S, done, outcome
 
 
 def invoke(running: Running, *arguments: str) -> Result:
@@ -54,6 +55,24 @@ async def test_the_admin_command(own_nats: NatsServer, tmp_path: Path) -> None:
         assert (await run("explain", "nonsense")).exit_code == 2
     result = await asyncio.to_thread(invoke, running, "nodes")
     assert result.exit_code == 3
+
+
+async def test_what_was_learned_is_shown(own_nats: NatsServer, tmp_path: Path) -> None:
+    works = tuple(done(number, 3 * FINAL_S) for number in range(1, 9))
+    async with (
+        scheduler(own_nats.url, tmp_path) as running,
+        fleet(own_nats.url, report("edge-1"), report("worker-1", finished=works)),
+    ):
+        await running.sees(edge_1="healthy", worker_1="healthy")
+        decision = await running.place()
+        await running.placer.report(outcome(decision, final_s=19.0, draft_s=0.4))
+        shown = await asyncio.to_thread(invoke, running, "predictions")
+        assert shown.exit_code == 0
+        for words in ("worker-1", "pocket-cloud", "final refine", "100 %"):
+            assert words in shown.stdout
+        listed = json.loads((await asyncio.to_thread(invoke, running, "predictions", "--json")).stdout)
+        assert [pace["observations"] for pace in listed["paces"]] == [8]
+        assert [part["part"] for part in listed["accuracies"]] == ["draft", "final refine"]
 
 
 async def test_dead_letters_are_shown_with_their_jobs_and_reasons(own_nats: NatsServer, tmp_path: Path) -> None:

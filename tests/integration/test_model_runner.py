@@ -24,6 +24,7 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.generation.runner import LOOK_EVERY_S, ModelRunner
 from adaptivegen.media.mp4 import decode_video, encode_mp4
 from adaptivegen.models.base import GenerationInput
+from adaptivegen.nodes import FINISHED_TOLD
 
 MODULE = "tests.integration.obedient_model"
 
@@ -76,6 +77,19 @@ async def test_steps_and_looks_are_reported_and_the_clip_is_a_video(runner: Mode
 
 async def test_a_model_that_cannot_tell_how_familiar_a_prompt_is_says_nothing(runner: ModelRunner) -> None:
     assert (await runner.generate(command("unmeasured"), None, ignore)).familiarity is None
+
+
+async def test_what_was_finished_is_told_with_its_shape_and_time(runner: ModelRunner) -> None:
+    assert not runner.finished
+    with pytest.raises(InvalidRequest):
+        await runner.generate(command("refuse"), None, ignore)
+    for steps in range(1, FINISHED_TOLD + 3):
+        generated = await runner.generate(command(steps=steps), None, ignore)
+    assert [work.number for work in runner.finished] == list(range(3, FINISHED_TOLD + 3))
+    last = runner.finished[-1]
+    assert (last.model, last.width, last.height, last.frames, last.steps) == (runner.model, 64, 64, 4, steps)
+    assert last.model
+    assert last.seconds == pytest.approx((generated.generate_ms + generated.encode_ms) / 1e3)
 
 
 async def test_looks_nobody_wants_are_not_sent(runner: ModelRunner) -> None:

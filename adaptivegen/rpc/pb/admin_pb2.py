@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from adaptivegen.rpc.pb import placement_pb2 as adaptivegen_dot_v1_dot_placement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/admin.proto\x12\x0e\x61\x64\x61ptivegen.v1\x1a\x1e\x61\x64\x61ptivegen/v1/placement.proto\"\x12\n\x10ListNodesRequest\"\xe0\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08http_url\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x13\n\x0bremaining_s\x18\t \x01(\x01\x12\x14\n\x0creport_age_s\x18\n \x01(\x01\x12\x13\n\x0b\x63pu_percent\x18\x0b \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x04\"8\n\x11ListNodesResponse\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.adaptivegen.v1.Node\"@\n\x0fListJobsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"\xea\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0c\n\x04plan\x18\x04 \x01(\t\x12\x0f\n\x07\x65\x64ge_id\x18\x05 \x01(\t\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x18\n\x10progress_percent\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x15\n\rcreated_at_ns\x18\t \x01(\x03\x12\x17\n\x0f\x63ompleted_at_ns\x18\n \x01(\x03\x12\x12\n\nerror_code\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\"5\n\x10ListJobsResponse\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.adaptivegen.v1.Job\"3\n\x11\x45xplainJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"q\n\x12\x45xplainJobResponse\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.adaptivegen.v1.Job\x12*\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x18.adaptivegen.v1.Decision\x12\r\n\x05notes\x18\x03 \x03(\t\"\'\n\x16ListDeadLettersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"m\n\nDeadLetter\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61t_ns\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"F\n\x17ListDeadLettersResponse\x12+\n\x07letters\x18\x01 \x03(\x0b\x32\x1a.adaptivegen.v1.DeadLetter\"1\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\"\n\x11\x44rainNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t2\xba\x03\n\x0c\x41\x64minService\x12P\n\tListNodes\x12 .adaptivegen.v1.ListNodesRequest\x1a!.adaptivegen.v1.ListNodesResponse\x12M\n\x08ListJobs\x12\x1f.adaptivegen.v1.ListJobsRequest\x1a .adaptivegen.v1.ListJobsResponse\x12S\n\nExplainJob\x12!.adaptivegen.v1.ExplainJobRequest\x1a\".adaptivegen.v1.ExplainJobResponse\x12\x62\n\x0fListDeadLetters\x12&.adaptivegen.v1.ListDeadLettersRequest\x1a\'.adaptivegen.v1.ListDeadLettersResponse\x12P\n\tDrainNode\x12 .adaptivegen.v1.DrainNodeRequest\x1a!.adaptivegen.v1.DrainNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/admin.proto\x12\x0e\x61\x64\x61ptivegen.v1\x1a\x1e\x61\x64\x61ptivegen/v1/placement.proto\"\x12\n\x10ListNodesRequest\"\xe0\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08http_url\x18\x04 \x01(\t\x12\r\n\x05state\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x11\n\tin_flight\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x13\n\x0bremaining_s\x18\t \x01(\x01\x12\x14\n\x0creport_age_s\x18\n \x01(\x01\x12\x13\n\x0b\x63pu_percent\x18\x0b \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0c \x01(\x04\"8\n\x11ListNodesResponse\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.adaptivegen.v1.Node\"\x18\n\x16ListPredictionsRequest\"L\n\x04Pace\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61\x63tor\x18\x03 \x01(\x01\x12\x14\n\x0cobservations\x18\x04 \x01(\x04\"Y\n\x08\x41\x63\x63uracy\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\x10\n\x08outcomes\x18\x02 \x01(\x04\x12\x0f\n\x07\x63overed\x18\x03 \x01(\x04\x12\r\n\x05\x65rror\x18\x04 \x01(\x01\x12\r\n\x05upper\x18\x05 \x01(\x01\"l\n\x17ListPredictionsResponse\x12#\n\x05paces\x18\x01 \x03(\x0b\x32\x14.adaptivegen.v1.Pace\x12,\n\naccuracies\x18\x02 \x03(\x0b\x32\x18.adaptivegen.v1.Accuracy\"@\n\x0fListJobsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"\xea\x01\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0c\n\x04plan\x18\x04 \x01(\t\x12\x0f\n\x07\x65\x64ge_id\x18\x05 \x01(\t\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x18\n\x10progress_percent\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x15\n\rcreated_at_ns\x18\t \x01(\x03\x12\x17\n\x0f\x63ompleted_at_ns\x18\n \x01(\x03\x12\x12\n\nerror_code\x18\x0b \x01(\t\x12\x15\n\rerror_message\x18\x0c \x01(\t\"5\n\x10ListJobsResponse\x12!\n\x04jobs\x18\x01 \x03(\x0b\x32\x13.adaptivegen.v1.Job\"3\n\x11\x45xplainJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"q\n\x12\x45xplainJobResponse\x12 \n\x03job\x18\x01 \x01(\x0b\x32\x13.adaptivegen.v1.Job\x12*\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x18.adaptivegen.v1.Decision\x12\r\n\x05notes\x18\x03 \x03(\t\"\'\n\x16ListDeadLettersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"m\n\nDeadLetter\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x61t_ns\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"F\n\x17ListDeadLettersResponse\x12+\n\x07letters\x18\x01 \x03(\x0b\x32\x1a.adaptivegen.v1.DeadLetter\"1\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04undo\x18\x02 \x01(\x08\"\"\n\x11\x44rainNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t2\x9e\x04\n\x0c\x41\x64minService\x12P\n\tListNodes\x12 .adaptivegen.v1.ListNodesRequest\x1a!.adaptivegen.v1.ListNodesResponse\x12M\n\x08ListJobs\x12\x1f.adaptivegen.v1.ListJobsRequest\x1a .adaptivegen.v1.ListJobsResponse\x12S\n\nExplainJob\x12!.adaptivegen.v1.ExplainJobRequest\x1a\".adaptivegen.v1.ExplainJobResponse\x12\x62\n\x0fListDeadLetters\x12&.adaptivegen.v1.ListDeadLettersRequest\x1a\'.adaptivegen.v1.ListDeadLettersResponse\x12\x62\n\x0fListPredictions\x12&.adaptivegen.v1.ListPredictionsRequest\x1a\'.adaptivegen.v1.ListPredictionsResponse\x12P\n\tDrainNode\x12 .adaptivegen.v1.DrainNodeRequest\x1a!.adaptivegen.v1.DrainNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,26 +38,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE']._serialized_end=323
   _globals['_LISTNODESRESPONSE']._serialized_start=325
   _globals['_LISTNODESRESPONSE']._serialized_end=381
-  _globals['_LISTJOBSREQUEST']._serialized_start=383
-  _globals['_LISTJOBSREQUEST']._serialized_end=447
-  _globals['_JOB']._serialized_start=450
-  _globals['_JOB']._serialized_end=684
-  _globals['_LISTJOBSRESPONSE']._serialized_start=686
-  _globals['_LISTJOBSRESPONSE']._serialized_end=739
-  _globals['_EXPLAINJOBREQUEST']._serialized_start=741
-  _globals['_EXPLAINJOBREQUEST']._serialized_end=792
-  _globals['_EXPLAINJOBRESPONSE']._serialized_start=794
-  _globals['_EXPLAINJOBRESPONSE']._serialized_end=907
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=909
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=948
-  _globals['_DEADLETTER']._serialized_start=950
-  _globals['_DEADLETTER']._serialized_end=1059
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1061
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1131
-  _globals['_DRAINNODEREQUEST']._serialized_start=1133
-  _globals['_DRAINNODEREQUEST']._serialized_end=1182
-  _globals['_DRAINNODERESPONSE']._serialized_start=1184
-  _globals['_DRAINNODERESPONSE']._serialized_end=1218
-  _globals['_ADMINSERVICE']._serialized_start=1221
-  _globals['_ADMINSERVICE']._serialized_end=1663
+  _globals['_LISTPREDICTIONSREQUEST']._serialized_start=383
+  _globals['_LISTPREDICTIONSREQUEST']._serialized_end=407
+  _globals['_PACE']._serialized_start=409
+  _globals['_PACE']._serialized_end=485
+  _globals['_ACCURACY']._serialized_start=487
+  _globals['_ACCURACY']._serialized_end=576
+  _globals['_LISTPREDICTIONSRESPONSE']._serialized_start=578
+  _globals['_LISTPREDICTIONSRESPONSE']._serialized_end=686
+  _globals['_LISTJOBSREQUEST']._serialized_start=688
+  _globals['_LISTJOBSREQUEST']._serialized_end=752
+  _globals['_JOB']._serialized_start=755
+  _globals['_JOB']._serialized_end=989
+  _globals['_LISTJOBSRESPONSE']._serialized_start=991
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1044
+  _globals['_EXPLAINJOBREQUEST']._serialized_start=1046
+  _globals['_EXPLAINJOBREQUEST']._serialized_end=1097
+  _globals['_EXPLAINJOBRESPONSE']._serialized_start=1099
+  _globals['_EXPLAINJOBRESPONSE']._serialized_end=1212
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1214
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1253
+  _globals['_DEADLETTER']._serialized_start=1255
+  _globals['_DEADLETTER']._serialized_end=1364
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1366
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1436
+  _globals['_DRAINNODEREQUEST']._serialized_start=1438
+  _globals['_DRAINNODEREQUEST']._serialized_end=1487
+  _globals['_DRAINNODERESPONSE']._serialized_start=1489
+  _globals['_DRAINNODERESPONSE']._serialized_end=1523
+  _globals['_ADMINSERVICE']._serialized_start=1526
+  _globals['_ADMINSERVICE']._serialized_end=2068
 # @@protoc_insertion_point(module_scope)

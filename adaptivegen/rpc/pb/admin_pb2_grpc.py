@@ -54,6 +54,11 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.ListPredictions = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListPredictions',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsResponse.FromString,
+                _registered_method=True)
         self.DrainNode = channel.unary_unary(
                 '/adaptivegen.v1.AdminService/DrainNode',
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
@@ -92,6 +97,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPredictions(self, request, context):
+        """What this scheduler has learned: how fast nodes are, and how good its predictions were.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DrainNode(self, request, context):
         """Takes a node out of (or back into) rotation; running work finishes.
         """
@@ -121,6 +133,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListDeadLetters,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ListPredictions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPredictions,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsResponse.SerializeToString,
             ),
             'DrainNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainNode,
@@ -236,6 +253,33 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ListDeadLetters',
             adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPredictions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListPredictions',
+            adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListPredictionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

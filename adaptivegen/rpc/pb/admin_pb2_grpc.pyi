@@ -39,6 +39,8 @@ class AdminServiceStub:
     """Why a job was placed as it was, and what became of it."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListDeadLettersRequest, _admin_pb2.ListDeadLettersResponse]
     """Messages that were given up, newest first."""
+    ListPredictions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPredictionsRequest, _admin_pb2.ListPredictionsResponse]
+    """What this scheduler has learned: how fast nodes are, and how good its predictions were."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
     """Takes a node out of (or back into) rotation; running work finishes."""
 
@@ -53,6 +55,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Why a job was placed as it was, and what became of it."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDeadLettersRequest, _admin_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Messages that were given up, newest first."""
+    ListPredictions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPredictionsRequest, _admin_pb2.ListPredictionsResponse]  # type: ignore[assignment]
+    """What this scheduler has learned: how fast nodes are, and how good its predictions were."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """Takes a node out of (or back into) rotation; running work finishes."""
 
@@ -88,6 +92,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListDeadLettersResponse, _abc.Awaitable[_admin_pb2.ListDeadLettersResponse]]:
         """Messages that were given up, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListPredictions(
+        self,
+        request: _admin_pb2.ListPredictionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListPredictionsResponse, _abc.Awaitable[_admin_pb2.ListPredictionsResponse]]:
+        """What this scheduler has learned: how fast nodes are, and how good its predictions were."""
 
     @_abc_1.abstractmethod
     def DrainNode(

@@ -35,6 +35,7 @@ class PlaceRequest(_message.Message):
     CONTENT_KNOWN_FIELD_NUMBER: _builtins.int
     HAS_REFERENCE_FIELD_NUMBER: _builtins.int
     REQUESTED_PLAN_FIELD_NUMBER: _builtins.int
+    DRAFT_KNOWN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -56,6 +57,8 @@ class PlaceRequest(_message.Message):
     """starts from an uploaded image or video"""
     requested_plan: _builtins.str
     """empty: free choice"""
+    draft_known: _builtins.bool
+    """the draft is made already: only the final is asked for"""
     def __init__(
         self,
         *,
@@ -72,10 +75,11 @@ class PlaceRequest(_message.Message):
         content_known: _builtins.bool = ...,
         has_reference: _builtins.bool = ...,
         requested_plan: _builtins.str = ...,
+        draft_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,6 +98,8 @@ class Candidate(_message.Message):
     QOE_FIELD_NUMBER: _builtins.int
     GPU_S_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    DRAFT_UPPER_S_FIELD_NUMBER: _builtins.int
+    FINAL_UPPER_S_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
     feasible: _builtins.bool
     reason: _builtins.str
@@ -109,6 +115,10 @@ class Candidate(_message.Message):
     """cloud seconds this plan would use"""
     score: _builtins.float
     """QoE minus cost"""
+    draft_upper_s: _builtins.float
+    """what 95 % of such drafts should not exceed; negative: no draft"""
+    final_upper_s: _builtins.float
+    """the same of finals"""
     def __init__(
         self,
         *,
@@ -121,10 +131,12 @@ class Candidate(_message.Message):
         qoe: _builtins.float = ...,
         gpu_s: _builtins.float = ...,
         score: _builtins.float = ...,
+        draft_upper_s: _builtins.float = ...,
+        final_upper_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "feasible", b"feasible", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "draft_upper_s", b"draft_upper_s", "feasible", b"feasible", "final_s", b"final_s", "final_upper_s", b"final_upper_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,6 +157,7 @@ class Decision(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     VIEW_DIGEST_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -158,6 +171,8 @@ class Decision(_message.Message):
     """wall time since 1970, UTC"""
     view_digest: _builtins.str
     """of the node table the decision saw"""
+    propensity: _builtins.float
+    """chance with which this choice was drawn"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -176,10 +191,11 @@ class Decision(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         view_digest: _builtins.str = ...,
+        propensity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "reasons", b"reasons", "refine_t0", b"refine_t0", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,6 +213,8 @@ class ReportOutcomeRequest(_message.Message):
     DRAFT_S_FIELD_NUMBER: _builtins.int
     FINAL_S_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_NS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -209,6 +227,9 @@ class ReportOutcomeRequest(_message.Message):
     """observed; negative: none"""
     status: _builtins.str
     """completed, failed or cancelled"""
+    decided_by: _builtins.str
+    """the decision that was carried out"""
+    decided_at_ns: _builtins.int
     def __init__(
         self,
         *,
@@ -220,10 +241,12 @@ class ReportOutcomeRequest(_message.Message):
         draft_s: _builtins.float = ...,
         final_s: _builtins.float = ...,
         status: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        decided_at_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_s", b"draft_s", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

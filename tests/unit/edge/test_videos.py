@@ -117,7 +117,7 @@ class Edge:
             rng=random.Random(1),
             max_waiting_drafts=8,
             upload_limits=UploadLimits(max_bytes=1000),
-            on_accepted=lambda record: self.accepted.append(record.id),
+            on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
         )
 
     async def create(self, key: str | None = "k", **changes: object) -> JobRecord:

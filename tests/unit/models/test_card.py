@@ -47,6 +47,16 @@ CARD: dict[str, Any] = {
         }
     ],
     "quality": {"mos": {"value": 3.0, "low": 2.0, "high": 4.0, "n": 10}},
+    "scores": [
+        {
+            "plan": "cloud",
+            "steps": 4,
+            "width": 128,
+            "height": 128,
+            "accuracy": {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10},
+            "mos": {"value": 3.0, "low": 2.0, "high": 4.0, "n": 10},
+        }
+    ],
     "digest": card_digest("m", "1.2.3", {"base": CardFile(path="m/base.onnx", sha256="a" * 64, bytes=10)}),
 }
 
@@ -83,6 +93,10 @@ BAD: list[tuple[tuple[str | int, ...], object]] = [
     (("quality", "mos"), {"value": 5.5, "low": 5.0, "high": 6.0, "n": 3}),
     (("quality", "mos"), {"value": 3.0, "low": 3.5, "high": 4.0, "n": 3}),
     (("quality", "mos", "n"), 0),
+    (("scores", 0, "plan"), "hit"),
+    (("scores", 0, "steps"), 0),
+    (("scores", 0, "width"), 0),
+    (("scores", 0, "mos"), {"value": 5.5, "low": 5.0, "high": 6.0, "n": 3}),
     (("digest",), "b" * 64),
     (("surprise",), 1),
 ]
@@ -109,7 +123,7 @@ def test_a_bad_field_is_refused_with_its_name(where: tuple[str | int, ...], valu
     assert caught.value.param.startswith("card")
 
 
-@pytest.mark.parametrize("field", [field for field in CARD if field not in ("refine", "profile", "quality")])
+@pytest.mark.parametrize("field", [field for field in CARD if field not in ("refine", "profile", "quality", "scores")])
 def test_a_missing_field_is_refused(field: str) -> None:
     with pytest.raises(InvalidRequest):
         parse_card(json.dumps({key: value for key, value in CARD.items() if key != field}))

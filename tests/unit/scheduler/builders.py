@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest
+from adaptivegen.models.card import (
+    CardFile,
+    Limits,
+    ModelCard,
+    Profile,
+    Quality,
+    Refine,
+    Score,
+    ScoredPlan,
+    card_digest,
+)
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Candidate, Decision, PlacementQuery
 from scheduler.decide.decide import decide
@@ -82,6 +92,18 @@ def cloud_card(*, mos: float | None = 4.5, profiled: bool = True, refines: bool 
     refine = Refine(sources=("pocket-draft" if refines else "other",), t0=0.5, steps=12)
     known = (profile(step_ms=500),) if profiled else ()
     return card("pocket-cloud", mos=mos, profiles=known, sizes=("256x256", "128x128"), steps=24, refine=refine)
+
+
+def scored(plan: ScoredPlan, steps: int, side: int, mos: float) -> Score:
+    """A line of a card's quality table."""
+    figure = Quality(value=mos, low=mos, high=mos, n=10)
+    share = Quality(value=0.9, low=0.8, high=1.0, n=10)
+    return Score(plan=plan, steps=steps, width=side, height=side, accuracy=share, mos=figure)
+
+
+def with_scores(model: ModelCard, *scores: Score) -> ModelCard:
+    """The card with this quality table."""
+    return model.model_copy(update={"scores": scores})
 
 
 def cards(*given: ModelCard) -> Mapping[str, ModelCard]:

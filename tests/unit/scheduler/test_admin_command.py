@@ -53,7 +53,7 @@ def test_no_running_system_is_said(tmp_path: Path) -> None:
         find_scheduler("", tmp_path, "", usual=Path("/nowhere"))
 
 
-@pytest.mark.parametrize("arguments", [["nodes"], ["jobs"], ["explain", "vid_1"], ["drain", "edge-1"]])
+@pytest.mark.parametrize("arguments", [["nodes"], ["jobs"], ["predictions"], ["explain", "vid_1"], ["drain", "edge-1"]])
 def test_no_system_ends_with_its_exit_code(tmp_path: Path, arguments: list[str]) -> None:
     assert CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)]).exit_code == 7
 

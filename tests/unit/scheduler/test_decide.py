@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
-from adaptivegen.placement import Decision
+from adaptivegen.placement import Candidate, Decision
 from scheduler.decide.decide import decide, record
-from scheduler.decide.qoe import Costs
+from scheduler.decide.qoe import Costs, QoeSettings, qoe
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import (
     JOB,
@@ -24,8 +24,10 @@ from tests.unit.scheduler.builders import (
     place,
     query,
     report,
+    scored,
     table,
     view,
+    with_scores,
 )
 
 LATER_NS = NOW_NS + 60 * 10**9
@@ -213,6 +215,32 @@ def test_unmeasured_quality_is_assumed_aloud() -> None:
     assert "The quality of pocket-cloud was not measured, so it is assumed." in decision.reasons
 
 
+def test_every_plan_is_weighed_by_the_quality_of_clips_that_are_made_so() -> None:
+    draft = with_scores(draft_card(), scored("draft", 4, 128, 2.0), scored("draft", 1, 128, 1.5))
+    cloud = with_scores(
+        cloud_card(),
+        scored("cloud", 24, 256, 5.0),
+        scored("cloud", 6, 256, 4.0),
+        scored("cloud", 24, 128, 3.0),
+        scored("refine", 12, 256, 4.8),
+    )
+    models = cards(draft, cloud)
+
+    def expected(candidate: Candidate, first: float, last: float) -> float:
+        times = {"draft_s": candidate.draft_s, "final_s": candidate.final_s}
+        return qoe(QoeSettings(), intent="render", draft_quality=first, final_quality=last, **times)
+
+    whole = place(view(models=models))
+    for plan, final in (("refine", 4.8), ("cloud", 5.0)):
+        assert of_plan(whole, plan).qoe == pytest.approx(expected(of_plan(whole, plan), 2.0, final))
+    fewer = of_plan(place(view(models=models), query(final_steps=12)), "cloud")
+    assert fewer.qoe == pytest.approx(expected(fewer, 2.0, 4.5))
+    small = of_plan(place(view(models=models), query(width=128, height=128)), "cloud")
+    assert small.qoe == pytest.approx(expected(small, 2.0, 3.0))
+    hit = of_plan(place(view(models=models), query(content_known=True)), "hit")
+    assert hit.qoe == pytest.approx(expected(hit, 5.0, 5.0))
+
+
 def test_a_reference_does_not_stand_in_the_way_of_a_draft() -> None:
     assert place(view(), query(has_reference=True)).plan == "refine"
 
@@ -247,11 +275,11 @@ def test_a_cloud_model_without_a_card_is_refused() -> None:
 
 def test_a_decision_changes_nothing_until_it_is_recorded() -> None:
     seen = view()
-    before = seen.nodes.digest()
+    before = seen.digest()
     first = place(seen)
-    assert seen.nodes.digest() == before == first.view_digest
+    assert seen.digest() == before == first.view_digest
     record(seen, query(), first, now_ns=NOW_NS)
-    assert seen.nodes.digest() != before
+    assert seen.digest() != before
 
 
 def test_the_next_request_sees_what_the_last_one_sent_out() -> None:

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from scheduler.decide.predict import draft_work, pool_wait, work_of
-from tests.unit.scheduler.builders import NOW_NS, card, cloud_card, draft_card, profile, report, view
+from scheduler.decide.predict import pool_wait
+from scheduler.decide.work import draft_work, work_of
+from tests.unit.scheduler.builders import NOW_NS, card, cloud_card, draft_card, profile, query, report, view
 
 
 def test_work_of_a_measured_shape() -> None:
@@ -50,7 +51,7 @@ def test_a_draft_is_made_at_a_size_the_draft_model_offers() -> None:
 
 
 def wait_s(*reports_of_workers: object, pool: str = "default") -> float | None:
-    found = pool_wait(view(*reports_of_workers), "pocket-cloud", now_ns=NOW_NS, rng=random.Random(1))  # type: ignore[arg-type]
+    found = pool_wait(view(*reports_of_workers), query(), now_ns=NOW_NS, rng=random.Random(1))  # type: ignore[arg-type]
     assert found.pool == pool
     return found.wait_s
 
@@ -70,7 +71,7 @@ def test_busy_workers_are_waited_for() -> None:
 def test_what_was_dispatched_since_is_waited_for() -> None:
     seen = view(report("worker-1", in_flight=1, remaining_s=5.0))
     seen.nodes.dispatch_final("default", "job", 7.0, now_ns=NOW_NS)
-    found = pool_wait(seen, "pocket-cloud", now_ns=NOW_NS, rng=random.Random(1))
+    found = pool_wait(seen, query(), now_ns=NOW_NS, rng=random.Random(1))
     assert found.wait_s == pytest.approx(12.0)
 
 
@@ -81,13 +82,13 @@ def test_the_pool_that_starts_first_is_chosen() -> None:
 def test_equal_pools_are_drawn_by_chance() -> None:
     seen = view(report("worker-1"), report("worker-2", pool="big"))
     rng = random.Random(3)
-    drawn = {pool_wait(seen, "pocket-cloud", now_ns=NOW_NS, rng=rng).pool for _ in range(50)}
+    drawn = {pool_wait(seen, query(), now_ns=NOW_NS, rng=rng).pool for _ in range(50)}
     assert drawn == {"default", "big"}
 
 
 def test_without_healthy_workers_the_wait_is_unknown_and_the_pool_the_last_known() -> None:
     seen = view(report("worker-1", pool="big", ready=False))
-    found = pool_wait(seen, "pocket-cloud", now_ns=NOW_NS, rng=random.Random(1))
+    found = pool_wait(seen, query(), now_ns=NOW_NS, rng=random.Random(1))
     assert (found.pool, found.wait_s, found.workers) == ("big", None, 0)
-    found = pool_wait(view(report("edge-1")), "pocket-cloud", now_ns=NOW_NS, rng=random.Random(1))
+    found = pool_wait(view(report("edge-1")), query(), now_ns=NOW_NS, rng=random.Random(1))
     assert (found.pool, found.wait_s) == ("default", None)

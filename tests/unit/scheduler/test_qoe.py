@@ -5,9 +5,9 @@ import math
 import pytest
 
 from adaptivegen.errors import SettingsInvalid
-from adaptivegen.models.card import Quality
+from adaptivegen.models.card import ModelCard, ScoredPlan
 from scheduler.decide.qoe import Costs, QoeSettings, patience, qoe, quality_of
-from tests.unit.scheduler.builders import cloud_card
+from tests.unit.scheduler.builders import cloud_card, scored, with_scores
 
 
 def test_patience_is_whole_up_to_the_best_and_gone_from_the_worst() -> None:
@@ -39,19 +39,40 @@ def test_the_design_function(intent: str, draft_s: float | None, final_s: float 
     assert value == pytest.approx(expected)
 
 
-def test_refined_clips_have_their_own_quality_where_it_was_measured() -> None:
-    model = cloud_card(mos=4.5)
-    assert quality_of(model, assumed=2.0, refined=True) == 4.5
-    measured = Quality(value=3.9, low=3.0, high=4.3, n=10)
-    both = model.model_copy(update={"quality": {**model.quality, "refine_mos": measured}})
-    assert quality_of(both, assumed=2.0, refined=True) == 3.9
-    assert quality_of(both, assumed=2.0) == 4.5
+MODEL = with_scores(
+    cloud_card(mos=4.5),
+    scored("cloud", 16, 256, 4.8),
+    scored("cloud", 4, 256, 4.0),
+    scored("cloud", 12, 128, 4.2),
+    scored("refine", 4, 256, 4.6),
+)
+
+
+@pytest.mark.parametrize(
+    ("plan", "steps", "side", "expected"),
+    [
+        ("cloud", 16, 256, 4.8),
+        ("cloud", 8, 256, 4.4),  # in the middle of 4 and 16 by the logarithm
+        ("cloud", 1, 256, 4.0),
+        ("cloud", 60, 256, 4.8),
+        ("cloud", 12, 128, 4.2),
+        ("cloud", 4, 64, 4.2),
+        ("cloud", 4, 1024, 4.0),
+        ("refine", 12, 256, 4.6),
+        ("split", 6, 256, 4.5),  # not measured: the model's own
+    ],
+)
+def test_quality_is_that_of_clips_made_so(plan: ScoredPlan, steps: int, side: int, expected: float) -> None:
+    assert quality_of(MODEL, plan, steps=steps, width=side, height=side, assumed=2.0) == pytest.approx(expected)
 
 
 def test_quality_is_measured_or_assumed() -> None:
-    assert quality_of(cloud_card(mos=4.5), assumed=2.0) == 4.5
-    assert quality_of(cloud_card(mos=None), assumed=2.0) == 2.0
-    assert quality_of(None, assumed=2.0) == 2.0
+    def known(card: ModelCard | None) -> float:
+        return quality_of(card, "cloud", steps=4, width=256, height=256, assumed=2.0)
+
+    assert known(cloud_card(mos=4.5)) == 4.5
+    assert known(cloud_card(mos=None)) == 2.0
+    assert known(None) == 2.0
 
 
 @pytest.mark.parametrize(

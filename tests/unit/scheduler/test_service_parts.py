@@ -13,12 +13,12 @@ from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InvalidRequest, ModelNotFound, SettingsInvalid
 from adaptivegen.nodes import NodeReport, heartbeat_subject
 from adaptivegen.placement import Outcome
-from scheduler.decide.view import NodeTable
+from scheduler.decide.view import NodeTable, View
 from scheduler.placement import Placement
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
 from scheduler.watch import MAX_REPORT_BYTES, Watch
-from tests.unit.scheduler.builders import JOB, of_plan, query, report, view
+from tests.unit.scheduler.builders import JOB, cards, of_plan, query, report, view
 
 
 def settings(**changes: object) -> SchedulerSettings:
@@ -28,7 +28,9 @@ def settings(**changes: object) -> SchedulerSettings:
 def make_watch(nodes: NodeTable) -> Watch:
     clock = ManualClock()
     unconnected = NatsBus(["nats://127.0.0.1:1"], name="test")
-    return Watch(nodes, unconnected, clock=clock, time=SteadyTime(clock))
+    return Watch(
+        View(nodes=nodes, cards=cards(), decider="scheduler-1"), unconnected, clock=clock, time=SteadyTime(clock)
+    )
 
 
 def heartbeat(sent: NodeReport, *, subject: str = "") -> Message:

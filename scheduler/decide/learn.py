@@ -1,0 +1,210 @@
+"""What is learned: how much slower a node is than its card says, and how far off a prediction may be.
+
+Work is known beforehand from the model card, so only a factor is learned for every node and model: the logarithm of
+observed over predicted time, by a Kalman filter whose state drifts (after llm-d's predictor; scalar). How far a
+prediction may be off is a quantile of what the last ones were off by, at a level that adapts so that it is met
+(adaptive conformal inference, Gibbs and Candès 2021).
+Pure: times are told.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from adaptivegen.errors import SettingsInvalid
+
+LEAST_S = 1e-4  # observed or predicted times below are too short to be compared
+SURPRISE = 3.0  # deviations beyond which an observation is taken for an accident
+FURTHEST = math.log(20.0)  # a node's factor lies between a twentieth and twenty
+WINDOW = 100  # outcomes that a spread remembers
+GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
+STRICTEST, LOOSEST = 0.002, 0.3  # share of misses that a spread's level may be set to
+MAX_NODES, MAX_MODELS = 4096, 16  # that are remembered, and models of each
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSettings:
+    """Variances are of the logarithm of a ratio of times.
+
+    noise: of one observation; drift_per_s: what a node's factor may change in a second; unknown: of a new node about
+    its class; coverage: share of outcomes that the upper prediction should cover; patience: how fast its
+    level adapts.
+    """
+
+    noise: float = 0.01
+    drift_per_s: float = 1e-5
+    unknown: float = 0.25
+    coverage: float = 0.95
+    patience: float = 0.01
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise SettingsInvalid(f"learning {item.name} is {value}; allowed: above 0", param=item.name)
+        if not 0.5 < self.coverage < 1.0:
+            raise SettingsInvalid(f"learning coverage is {self.coverage}; allowed: 0.5 to 1", param="coverage")
+
+
+@dataclass(slots=True)
+class Speed:
+    """One node's factor for one model: mean and variance of its logarithm, as of `at_s`, after `seen` observations."""
+
+    mean: float
+    variance: float
+    at_s: float
+    seen: int = 0
+    surprises: int = 0  # in a row, of one sign
+
+    @property
+    def factor(self) -> float:
+        """By how much the card's times are to be multiplied."""
+        return math.exp(self.mean)
+
+    def observe(self, log_ratio: float, *, now_s: float, settings: LearnSettings) -> None:
+        """Take one observation: ln(observed / predicted by the card).
+
+        One far outside of what was expected moves the factor no further than the edge of it; a second one to the same
+        side says that the node has changed, and is believed.
+        """
+        settled = self.variance + settings.drift_per_s * max(0.0, now_s - self.at_s)
+        off = log_ratio - self.mean
+        bound = SURPRISE * math.sqrt(settled + settings.noise)
+        if abs(off) <= bound:
+            self.surprises = 0
+        elif self.surprises * off > 0:
+            settled, self.surprises = settings.unknown, 0
+        else:
+            self.surprises = 1 if off > 0 else -1
+            off = math.copysign(bound, off)
+        gain = settled / (settled + settings.noise)
+        self.mean = clamped(self.mean + gain * off)
+        self.variance = settled * (1.0 - gain)
+        self.at_s, self.seen = now_s, self.seen + 1
+
+
+class Speeds:
+    """The factors of all nodes, by node and model; a new node begins where the middle one of its class is."""
+
+    def __init__(self, settings: LearnSettings | None = None) -> None:
+        self._settings = settings or LearnSettings()
+        self._nodes: OrderedDict[str, dict[str, Speed]] = OrderedDict()  # the one heard of last at the end
+        self._classes: dict[tuple[str, str], dict[str, float]] = {}  # kind and model -> node -> its mean
+        self._middles: dict[tuple[str, str], float] = {}  # of these, as far as they are known
+
+    def __repr__(self) -> str:
+        return f"Speeds(nodes={len(self._nodes)}, classes={sorted(self._classes)})"
+
+    def observe(
+        self, node_id: str, kind: str, model: str, *, observed_s: float, predicted_s: float, now_s: float
+    ) -> float | None:
+        """Learn from one finished piece of work; returns ln(observed / expected of this node), or None if unusable."""
+        if not (_usable(observed_s) and _usable(predicted_s)):
+            return None
+        log_ratio = clamped(math.log(observed_s / predicted_s))
+        expected = self._mean(node_id, kind, model)
+        models = self._nodes.setdefault(node_id, {})
+        self._nodes.move_to_end(node_id)
+        if model not in models and len(models) < MAX_MODELS:
+            models[model] = Speed(expected, self._settings.unknown, now_s)
+        if model in models:
+            models[model].observe(log_ratio, now_s=now_s, settings=self._settings)
+            self._classes.setdefault((kind, model), {})[node_id] = models[model].mean
+            self._middles.pop((kind, model), None)
+        while len(self._nodes) > MAX_NODES:
+            self.forget(next(iter(self._nodes)))
+        return log_ratio - expected
+
+    def factor(self, node_id: str, kind: str, model: str) -> float:
+        """By how much the card's times are to be multiplied on this node."""
+        return math.exp(self._mean(node_id, kind, model))
+
+    def _mean(self, node_id: str, kind: str, model: str) -> float:
+        speed = self._nodes.get(node_id, {}).get(model)
+        if speed is not None:
+            return speed.mean
+        if (kind, model) not in self._middles:
+            known = self._classes.get((kind, model))
+            self._middles[kind, model] = statistics.median(known.values()) if known else 0.0
+        return self._middles[kind, model]
+
+    def forget(self, node_id: str) -> None:
+        """The node is gone for good."""
+        for model in self._nodes.pop(node_id, {}):
+            for key in [key for key in self._classes if key[1] == model]:
+                self._classes[key].pop(node_id, None)
+                self._middles.pop(key, None)
+
+    def known(self) -> Iterator[tuple[str, str, Speed]]:
+        """Node, model and what is known, for operators."""
+        for node_id, models in self._nodes.items():
+            for model, speed in models.items():
+                yield node_id, model, speed
+
+
+class Spread:
+    """How far predictions of one kind were off: ln(observed / predicted), of the last WINDOW outcomes.
+
+    upper: what is added to the logarithm of a prediction so that `coverage` of the outcomes lie below: a quantile of
+    what was off, whose level adapts: after misses beyond what is due it is set more cautiously. Before there are
+    outcomes, and with few of them, guesses stand in.
+    """
+
+    def __init__(self, settings: LearnSettings | None = None) -> None:
+        self._settings = settings or LearnSettings()
+        self._guesses = [statistics.NormalDist(0.0, GUESS).inv_cdf((k + 0.5) / GUESSES) for k in range(GUESSES)]
+        self._offs: deque[float] = deque(maxlen=WINDOW)
+        self._missed = 1.0 - self._settings.coverage  # the share that may lie above, as it is set now
+        self.upper = self._quantile(1.0 - self._missed)
+        self.seen = 0
+        self.covered = 0
+
+    def __repr__(self) -> str:
+        return f"Spread(upper={self.upper:.3f}, seen={self.seen}, covered={self.covered})"
+
+    def observe(self, off: float, *, upper: float | None = None) -> None:
+        """One outcome: ln(observed / predicted). upper: the upper prediction it was told with, by default today's."""
+        if not math.isfinite(off):
+            return
+        off = clamped(off)
+        missed = off > (self.upper if upper is None else upper)
+        self.seen, self.covered = self.seen + 1, self.covered + (not missed)
+        allowed = 1.0 - self._settings.coverage
+        self._missed = min(LOOSEST, max(STRICTEST, self._missed + self._settings.patience * (allowed - missed)))
+        self._offs.append(off)
+        if self._guesses:
+            self._guesses.pop(self.seen * 7 % len(self._guesses))  # from all over, so that they keep their form
+        self.upper = clamped(self._quantile(1.0 - self._missed))
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of outcomes below the upper prediction they were told with; None before the first."""
+        return self.covered / self.seen if self.seen else None
+
+    @property
+    def error(self) -> float:
+        """Mean absolute share by which the remembered outcomes were off; 0 before the first."""
+        return statistics.fmean(abs(math.exp(off) - 1.0) for off in self._offs) if self._offs else 0.0
+
+    def _quantile(self, level: float) -> float:
+        """Of outcomes and guesses; beyond the furthest by as much as the middle half is wide."""
+        values = sorted([*self._offs, *self._guesses])
+        place = level * (len(values) + 1) - 1
+        if place >= len(values) - 1:
+            wide = values[len(values) * 3 // 4] - values[len(values) // 4]
+            return values[-1] + wide * min(1.0, place - (len(values) - 1))
+        below = int(place)
+        return values[below] + (place - below) * (values[below + 1] - values[below])
+
+
+def clamped(log_ratio: float) -> float:
+    """A logarithm of a ratio of times within what is believed: a twentieth to twenty times."""
+    return min(FURTHEST, max(-FURTHEST, log_ratio))
+
+
+def _usable(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= LEAST_S

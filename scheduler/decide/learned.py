@@ -1,0 +1,152 @@
+"""What a scheduler has learned from nodes and edges, kept beside the node table and updated in place. Pure.
+
+Heartbeats tell of work that a node has finished: they move its factor. Outcomes tell how long a whole job took as its
+edge saw it: they widen or narrow what predictions are told with, by plan and part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from adaptivegen.models.card import ModelCard
+from adaptivegen.nodes import FinishedWork, NodeReport
+from adaptivegen.placement import Decision, Outcome
+from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, Spread, clamped
+from scheduler.decide.work import work_of
+
+MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
+MAX_HEARD = 8192  # nodes of which it is known how much of their work was heard of
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was predicted of a job when it was placed, by the decision and the edge it was told to.
+
+    parts: seconds, and the logarithm of the upper prediction over them.
+    """
+
+    decided_at_ns: int
+    edge_id: str
+    parts: dict[str, tuple[float, float]]
+
+
+class Learned:
+    """Factors of nodes and spreads of predictions. `revision` grows with everything that is learned."""
+
+    def __init__(self, settings: LearnSettings | None = None) -> None:
+        self._settings = settings or LearnSettings()
+        self.speeds = Speeds(self._settings)
+        self.spreads: dict[str, Spread] = {}
+        self.revision = 0
+        self._heard: OrderedDict[str, tuple[int, int]] = OrderedDict()  # life of a node and number of its last work
+        self._told: OrderedDict[str, Told] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"Learned({self.speeds!r}, spreads={sorted(self.spreads)}, revision={self.revision})"
+
+    # ---- nodes ------------------------------------------------------------------------------------------------
+
+    def hear(self, report: NodeReport, cards: Mapping[str, ModelCard], *, now_ns: int) -> None:
+        """Take what a node says it has finished since it was last heard; what cannot be compared is passed over.
+
+        Compared is what a card was measured with: its sizes and its guidance. An older life than the one known is a
+        second process with the same id, or a clock set back: nothing is learned from it.
+        """
+        life, last = self._heard.get(report.node_id, (0, 0))
+        if report.started_at_ns < life:
+            return
+        last = last if report.started_at_ns == life else 0
+        for done in sorted(report.finished, key=lambda work: work.number):
+            if done.number > last:
+                last = done.number
+                self._take(report, done, cards, now_ns=now_ns)
+        self._heard[report.node_id] = (report.started_at_ns, last)
+        self._heard.move_to_end(report.node_id)
+        while len(self._heard) > MAX_HEARD:
+            self._heard.popitem(last=False)
+
+    def _take(self, report: NodeReport, done: FinishedWork, cards: Mapping[str, ModelCard], *, now_ns: int) -> None:
+        card = cards.get(done.model)
+        if card is None or done.model not in report.models or done.guidance != card.limits.guidance_default:
+            return
+        work = work_of(card, width=done.width, height=done.height, frames=done.frames, steps=done.steps)
+        if work is None or work.note:
+            return
+        self.revision += 1
+        self.speeds.observe(
+            report.node_id,
+            report.kind,
+            done.model,
+            observed_s=done.seconds,
+            predicted_s=work.total_s,
+            now_s=now_ns / 1e9,
+        )
+
+    def forget(self, node_id: str) -> None:
+        """The node is gone for good."""
+        self._heard.pop(node_id, None)
+        self.speeds.forget(node_id)
+
+    def edge_factor(self, edge_id: str, model: str) -> float:
+        """By how much the card's times are to be multiplied at this edge."""
+        return self.speeds.factor(edge_id, "edge", model)
+
+    def pool_factor(self, worker_ids: Iterable[str], model: str) -> float:
+        """The same of a pool whose workers take jobs as they are free: a fast one takes more of them."""
+        factors = [self.speeds.factor(worker_id, "worker", model) for worker_id in worker_ids]
+        if not factors:
+            return self.speeds.factor("", "worker", model)
+        return len(factors) / sum(1.0 / factor for factor in factors)
+
+    # ---- predictions --------------------------------------------------------------------------------------------
+
+    def upper_s(self, part: str, predicted_s: float | None) -> float | None:
+        """The upper end of a prediction of a part, such as "draft" or "final refine"; None stays None."""
+        return predicted_s * math.exp(self._upper(part)) if predicted_s is not None else None
+
+    def _upper(self, part: str) -> float:
+        spread = self.spreads.get(part)
+        return max(0.0, spread.upper if spread is not None else self._unknown.upper)
+
+    @cached_property
+    def _unknown(self) -> Spread:
+        return Spread(self._settings)
+
+    def expect(self, decision: Decision, *, draft_known: bool) -> None:
+        """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
+        chosen = decision.chosen()
+        times = {} if chosen is None else {"draft": chosen.draft_s, f"final {decision.plan}": chosen.final_s}
+        if draft_known:
+            times.pop("draft", None)
+        parts = {part: (s, self._upper(part)) for part, s in times.items() if s is not None and s >= LEAST_S}
+        self._told.pop(decision.job_id, None)
+        if parts:
+            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, parts)
+        while len(self._told) > MAX_EXPECTED:
+            self._told.popitem(last=False)
+
+    def outcome(self, outcome: Outcome, *, decider: str) -> dict[str, float]:
+        """Learn from how a job went that this scheduler placed; returns ln(observed / predicted) by part.
+
+        A draft counts whatever became of its final, a final where it was made as it was decided.
+        """
+        told = self._told.get(outcome.job_id)
+        mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
+        if told is None or not mine or outcome.edge_id != told.edge_id:
+            return {}
+        del self._told[outcome.job_id]
+        observed = {"draft": outcome.draft_s}
+        if outcome.status == "completed":
+            observed[f"final {outcome.plan}"] = outcome.final_s
+        offs: dict[str, float] = {}
+        for part, (predicted_s, upper) in told.parts.items():
+            seconds = observed.get(part)
+            if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
+                offs[part] = clamped(math.log(seconds / predicted_s))
+                self.spreads.setdefault(part, Spread(self._settings)).observe(offs[part], upper=upper)
+                self.revision += 1
+        return offs

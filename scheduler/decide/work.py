@@ -1,0 +1,76 @@
+"""How much work a generation is on a node as fast as the card says: known beforehand, from its profile. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from adaptivegen.models.card import ModelCard, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Predicted seconds of one generation on an idle node; `note` says when the shape itself was not measured."""
+
+    first_look_s: float
+    generate_s: float
+    encode_s: float
+    note: str = ""
+
+    @property
+    def total_s(self) -> float:
+        """From the start to the encoded clip."""
+        return self.generate_s + self.encode_s
+
+    def times(self, factor: float) -> Work:
+        """The same on a node that takes so many times as long."""
+        return replace(
+            self,
+            first_look_s=self.first_look_s * factor,
+            generate_s=self.generate_s * factor,
+            encode_s=self.encode_s * factor,
+        )
+
+
+def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
+    """The work of a clip of this shape in `steps`; None when the card has no profile.
+
+    A shape that was not measured is scaled by its number of pixels from the nearest one that was.
+    """
+    volume = width * height * frames
+    if not card.profile or volume <= 0:
+        return None
+    profile = min(card.profile, key=lambda known: _distance(known, width, height, frames))
+    exact = (profile.width, profile.height, profile.frames) == (width, height, frames)
+    scale = 1.0 if exact else volume / (profile.width * profile.height * profile.frames)
+    generate_ms = profile.text_ms + scale * (steps * profile.step_ms + profile.upsample_ms)
+    measured = f"{profile.width}x{profile.height} with {profile.frames} frames"
+    return Work(
+        first_look_s=(profile.text_ms + scale * max(0.0, profile.first_look_ms - profile.text_ms)) / 1e3,
+        generate_s=generate_ms / 1e3,
+        encode_s=scale * profile.encode_ms / 1e3,
+        note="" if exact else f"times of {card.name} are scaled from {measured}",
+    )
+
+
+def _distance(profile: Profile, width: int, height: int, frames: int) -> tuple[bool, float]:
+    """Measured shapes first, then the nearest number of pixels; among equals the card's first stands."""
+    same = (profile.width, profile.height, profile.frames) == (width, height, frames)
+    volume = profile.width * profile.height * profile.frames
+    return not same, abs(math.log(volume / (width * height * frames)))
+
+
+def draft_size(card: ModelCard, *, width: int, height: int) -> tuple[int, int]:
+    """The size asked for if the draft model offers it, else its first size."""
+    if f"{width}x{height}" in card.limits.sizes:
+        return width, height
+    first_width, _, first_height = card.limits.sizes[0].partition("x")
+    return int(first_width), int(first_height)
+
+
+def draft_work(card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
+    """The work of a draft of the size that `draft_size` gives."""
+    width, height = draft_size(card, width=width, height=height)
+    if frames not in card.limits.frame_counts():
+        frames = card.limits.frame_counts()[0]
+    return work_of(card, width=width, height=height, frames=frames, steps=card.limits.steps_default)

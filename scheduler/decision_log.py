@@ -1,0 +1,211 @@
+"""The decision log: every decision with what it was made of, and later its outcome, as Parquet files in one folder.
+
+Two kinds of files, `decisions-*` and `outcomes-*`, joined by decision. Rows wait in memory for up to FLUSH_S and are
+written by a thread; a folder that cannot be written costs rows, which are counted, and never a decision. Files are
+removed, oldest first, beyond `max_bytes`. Needs pyarrow, which the extra `decisions` brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import InvalidRequest, SettingsInvalid
+from adaptivegen.placement import Decision, Outcome, PlacementQuery
+from adaptivegen.telemetry import get_logger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FLUSH_S = 10.0
+MAX_WAITING = 16_384  # rows in memory, of a few KB each; the oldest give way
+ROWS_AT_ONCE = 256
+_OWN = re.compile(r"(decisions|outcomes)-[a-z0-9_-]+-[0-9]+\.parquet")
+Kind = Literal["decisions", "outcomes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One decision as it was logged; `outcome` is None where none was reported."""
+
+    query: PlacementQuery
+    decision: Decision
+    outcome: Outcome | None
+
+
+class DecisionLog:
+    """Writes the log of one scheduler. `run` must be running; `close` writes what waits.
+
+    Raises SettingsInvalid where pyarrow is not installed or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, *, node_id: str, clock: Clock, max_bytes: int) -> None:
+        try:
+            import pyarrow  # noqa: F401
+
+            folder.mkdir(parents=True, exist_ok=True)
+        except ImportError as exc:
+            hint = "a decision log needs pyarrow: pip install 'adaptivegen[decisions]'"
+            raise SettingsInvalid(hint, param="decision_log") from exc
+        except OSError as exc:
+            raise SettingsInvalid(f"decision_log {folder} cannot be made: {exc}", param="decision_log") from exc
+        self._folder = folder
+        self._node_id = node_id
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._waiting: dict[Kind, deque[dict[str, Any]]] = {
+            "decisions": deque(maxlen=MAX_WAITING),
+            "outcomes": deque(maxlen=MAX_WAITING),
+        }
+        self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decision-log")
+        self.lost = 0
+
+    def decided(self, query: PlacementQuery, decision: Decision) -> None:
+        """Note a decision."""
+        row = {"job_id": decision.job_id, "query": query.model_dump(), "decision": decision.model_dump()}
+        self._add("decisions", row)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Note how a job went."""
+        self._add("outcomes", {"job_id": outcome.job_id, "outcome": outcome.model_dump()})
+
+    def _add(self, kind: Kind, row: dict[str, Any]) -> None:
+        rows = self._waiting[kind]
+        self.lost += len(rows) == MAX_WAITING
+        rows.append(row)
+
+    async def run(self) -> None:
+        """Write what waits now and then, until cancelled."""
+        while True:
+            await self._clock.sleep(FLUSH_S)
+            await self.flush()
+
+    async def close(self) -> None:
+        """Write what still waits; nothing can be written after it."""
+        await self.flush()
+        self._thread.shutdown(wait=False)
+
+    async def flush(self) -> None:
+        """Write what waits now, one file of each kind."""
+        loop = asyncio.get_running_loop()
+        async with self._writing:
+            for kind, rows in self._waiting.items():
+                if not rows:
+                    continue
+                taken = list(rows)
+                rows.clear()
+                path = self._folder / f"{kind}-{self._node_id}-{self._clock.now_ns()}.parquet"
+                try:
+                    await loop.run_in_executor(self._thread, _write, path, kind, taken)
+                except Exception as exc:  # whatever the disk or the rows are like, decisions go on
+                    self.lost += len(taken)
+                    get_logger().warning("decision_log_not_written", error=str(exc), lost_so_far=self.lost)
+            try:
+                await loop.run_in_executor(self._thread, _keep_within, self._folder, self._max_bytes)
+            except OSError as exc:
+                get_logger().warning("decision_log_not_tidied", error=str(exc))
+
+
+def read_log(folder: Path) -> Iterator[Logged]:
+    """Everything in a folder's log, oldest first by file; raises InvalidRequest for a file that is none of it."""
+    outcomes: dict[tuple[str, str, int], Outcome] = {}
+    for row in _rows(folder, "outcomes"):
+        outcome = Outcome.model_validate(row["outcome"])
+        outcomes[outcome.job_id, outcome.decided_by, outcome.decided_at_ns] = outcome
+    for row in _rows(folder, "decisions"):
+        query, decision = PlacementQuery.model_validate(row["query"]), Decision.model_validate(row["decision"])
+        yield Logged(query, decision, outcomes.get((decision.job_id, decision.decided_by, decision.decided_at_ns)))
+
+
+def _rows(folder: Path, kind: Kind) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in _files(folder, f"{kind}-*"):
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as exc:
+            raise InvalidRequest.field("decision_log", path.name, f"a Parquet file of this log ({exc})") from exc
+        yield from table.to_pylist()
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The log's own files, oldest first; others in the folder are let be."""
+    own = [path for path in folder.glob(f"{pattern}.parquet") if _OWN.fullmatch(path.name)]
+    return sorted(own, key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def _write(path: Path, kind: Kind, rows: list[dict[str, Any]]) -> None:
+    """All or nothing; a few rows at a time, so that other threads get their turns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    scratch, schema = path.with_suffix(".part"), _schema(kind)
+    try:
+        with pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                writer.write_table(pa.Table.from_pylist(rows[start : start + ROWS_AT_ONCE], schema=schema))
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _keep_within(folder: Path, max_bytes: int) -> None:
+    """Remove the oldest of the log's files until what is left fits."""
+    sizes = {path: size for path in _files(folder, "*") if (size := _size(path)) is not None}
+    held = sum(sizes.values())
+    for path, size in sizes.items():
+        if held <= max_bytes:
+            break
+        held -= size
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # another scheduler's log is kept in this folder, too
+        return None
+
+
+def _schema(kind: Kind) -> pa.Schema:
+    """Columns by the fields of the logged objects; times in seconds, `*_ns` in nanoseconds."""
+    import pyarrow as pa
+
+    text, real, whole, yes = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+    times = [("first_look_s", real), ("draft_s", real), ("final_s", real)]
+    if kind == "outcomes":
+        names = [(name, text) for name in ("job_id", "edge_id", "worker_id", "plan", "status", "decided_by")]
+        return pa.schema([("job_id", text), ("outcome", pa.struct([*names, ("decided_at_ns", whole), *times]))])
+    numbers = [("draft_upper_s", real), ("final_upper_s", real), ("qoe", real), ("gpu_s", real), ("score", real)]
+    candidate = pa.struct([("plan", text), ("feasible", yes), ("reason", text), *times, *numbers])
+    query = pa.struct(
+        [
+            *((name, text) for name in ("job_id", "tenant", "edge_id", "intent", "draft_model", "cloud_model")),
+            *((name, whole) for name in ("width", "height", "frames", "final_steps")),
+            ("content_known", yes),
+            ("has_reference", yes),
+            ("draft_known", yes),
+            ("requested_plan", text),
+        ]
+    )
+    decision = pa.struct(
+        [
+            *((name, text) for name in ("job_id", "plan", "edge_id", "pool", "decided_by", "view_digest")),
+            ("final_steps", whole),
+            ("refine_t0", real),
+            ("decided_at_ns", whole),
+            ("propensity", real),
+            ("reasons", pa.list_(text)),
+            ("candidates", pa.list_(candidate)),
+        ]
+    )
+    return pa.schema([("job_id", text), ("query", query), ("decision", decision)])

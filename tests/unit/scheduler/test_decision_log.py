@@ -1,0 +1,121 @@
+"""The decision log: what is written is read back whole, in bounds, and never stands in a decision's way."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow", reason="the extra decisions (pyarrow) is not installed")
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import InvalidRequest, SettingsInvalid
+from adaptivegen.placement import Decision, Outcome
+from scheduler.decision_log import MAX_WAITING, DecisionLog, read_log
+from scheduler.placement import Placement
+from scheduler.steady import SteadyTime
+from tests.unit.scheduler.builders import place, query, report, view
+
+
+def make(folder: Path, clock: ManualClock | None = None, *, max_bytes: int = 2**20) -> DecisionLog:
+    return DecisionLog(folder, node_id="scheduler-1", clock=clock or ManualClock(), max_bytes=max_bytes)
+
+
+def outcome(decision: Decision) -> Outcome:
+    return Outcome(
+        job_id=decision.job_id,
+        edge_id="edge-1",
+        worker_id="worker-1",
+        plan="refine",
+        status="completed",
+        decided_by=decision.decided_by,
+        decided_at_ns=decision.decided_at_ns,
+        final_s=7.5,
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def held(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+async def test_decisions_come_back_whole_with_their_outcomes(tmp_path: Path) -> None:
+    clock = ManualClock()
+    log = make(tmp_path / "log", clock)
+    seen = view(report("edge-1"), report("worker-1"), report("worker-2", pool="other"))
+    service = Placement(seen, time=SteadyTime(clock), rng=random.Random(1), log=log)
+    first = await service.place(query(requested_plan="cloud"))
+    await log.flush()
+    await clock.advance(1.0)
+    second = await service.place(query(job_id="vid_2", intent="iterate"))
+    await service.observe(outcome(second))
+    await service.observe(outcome(second.model_copy(update={"decided_by": "scheduler-2"})))  # another's
+    await log.close()
+    one, other = read_log(tmp_path / "log")
+    assert (one.decision, one.outcome) == (first, None)
+    assert one.query == query(requested_plan="cloud")
+    assert (other.decision, other.outcome) == (second, outcome(second))
+    assert one.decision.propensity == 0.5  # two pools were equal
+    assert log.lost == 0
+
+
+async def test_the_oldest_files_go_beyond_the_bound(tmp_path: Path) -> None:
+    clock = ManualClock()
+    log = make(tmp_path, clock, max_bytes=40_000)
+    for number in range(20):
+        log.decided(query(job_id=f"vid_{number}"), place(view(), query(job_id=f"vid_{number}")))
+        await log.flush()
+        await clock.advance(1.0)
+    kept = [entry.decision.job_id for entry in read_log(tmp_path)]
+    assert held(tmp_path) <= 40_000
+    assert 0 < len(kept) < 20
+    assert kept == [f"vid_{number}" for number in range(20 - len(kept), 20)]
+
+
+async def test_files_of_others_are_let_be(tmp_path: Path) -> None:
+    clock = ManualClock()
+    log = make(tmp_path, clock, max_bytes=1)
+    names = ("mine.parquet", "decisions.parquet", "decisions-a-1.part")
+    for name in names:
+        (tmp_path / name).write_text("not the log's")
+    log.decided(query(), place(view()))
+    await log.flush()
+    assert names_in(tmp_path) == sorted(names)
+    assert not list(read_log(tmp_path))
+
+
+async def test_rows_that_cannot_be_written_are_counted(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.decided(query(), place(view()).model_copy(update={"decided_at_ns": 2**80}))
+    await log.close()
+    assert log.lost == 1
+    assert not names_in(tmp_path)
+
+
+async def test_a_folder_that_cannot_be_written_costs_rows_and_no_decision(tmp_path: Path) -> None:
+    log = make(tmp_path / "log")
+    (tmp_path / "log").rmdir()
+    (tmp_path / "log").write_text("in the way")
+    log.decided(query(), place(view()))
+    await log.flush()
+    assert log.lost == 1
+
+
+def test_rows_in_memory_are_bounded(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    decided = place(view())
+    for _ in range(MAX_WAITING + 3):
+        log.ended(outcome(decided))
+    assert log.lost == 3
+
+
+def test_a_folder_that_cannot_be_made_and_a_file_that_is_none_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SettingsInvalid) as caught:
+        make(tmp_path / "file" / "log")
+    assert caught.value.param == "decision_log"
+    (tmp_path / "decisions-x-1.parquet").write_text("none")
+    with pytest.raises(InvalidRequest, match=r"decisions-x-1\.parquet"):
+        list(read_log(tmp_path))
