@@ -72,7 +72,7 @@ async def serve(
         bus = open_bus(settings)
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
-        log = await _decision_log(settings, clock, resources)
+        log = _decision_log(settings, clock, resources)
         server = _server(Placement(view, time=time, rng=rng, log=log), Admin(view, jobs, time=time), rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         await server.start()
@@ -108,7 +108,7 @@ def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer
     return server
 
 
-async def _decision_log(settings: SchedulerSettings, clock: Clock, resources: AsyncExitStack) -> DecisionLog | None:
+def _decision_log(settings: SchedulerSettings, clock: Clock, resources: AsyncExitStack) -> DecisionLog | None:
     """The log, if one is asked for; what waits in it is written at the end."""
     if settings.decision_log is None:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -121,35 +121,17 @@ class JobFilter:
     limit: int = 0
 
 
-def node_to_pb(node: NodeInfo) -> pb.Node:
-    """A node for the wire."""
-    return pb.Node(**{item.name: getattr(node, item.name) for item in fields(NodeInfo)})
+Row = TypeVar("Row", NodeInfo, JobInfo, DeadLetterInfo, PaceInfo, AccuracyInfo)
 
 
-def node_from_pb(message: pb.Node) -> NodeInfo:
-    """A node from the wire."""
-    values = {item.name: getattr(message, item.name) for item in fields(NodeInfo)}
-    return NodeInfo(**{**values, "models": tuple(message.models)})
+def read_row(kind: type[Row], message: object) -> Row:
+    """A row from the wire, field by field; what is repeated there is a tuple here."""
+    values = {item.name: getattr(message, item.name) for item in fields(kind)}
+    return kind(**{name: _plain(value) for name, value in values.items()})
 
 
-def job_to_pb(job: JobInfo) -> pb.Job:
-    """A job for the wire."""
-    return pb.Job(**{item.name: getattr(job, item.name) for item in fields(JobInfo)})
-
-
-def job_from_pb(message: pb.Job) -> JobInfo:
-    """A job from the wire."""
-    return JobInfo(**{item.name: getattr(message, item.name) for item in fields(JobInfo)})
-
-
-def dead_letter_to_pb(letter: DeadLetterInfo) -> pb.DeadLetter:
-    """A dead letter for the wire."""
-    return pb.DeadLetter(**{item.name: getattr(letter, item.name) for item in fields(DeadLetterInfo)})
-
-
-def dead_letter_from_pb(message: pb.DeadLetter) -> DeadLetterInfo:
-    """A dead letter from the wire."""
-    return DeadLetterInfo(**{item.name: getattr(message, item.name) for item in fields(DeadLetterInfo)})
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float) else tuple(value)
 
 
 def predictions_to_pb(found: Predictions) -> pb.ListPredictionsResponse:
@@ -163,13 +145,8 @@ def predictions_to_pb(found: Predictions) -> pb.ListPredictionsResponse:
 def predictions_from_pb(message: pb.ListPredictionsResponse) -> Predictions:
     """What was learned, from the wire."""
     return Predictions(
-        paces=tuple(
-            PaceInfo(**{item.name: getattr(pace, item.name) for item in fields(PaceInfo)}) for pace in message.paces
-        ),
-        accuracies=tuple(
-            AccuracyInfo(**{item.name: getattr(part, item.name) for item in fields(AccuracyInfo)})
-            for part in message.accuracies
-        ),
+        paces=tuple(read_row(PaceInfo, pace) for pace in message.paces),
+        accuracies=tuple(read_row(AccuracyInfo, part) for part in message.accuracies),
     )
 
 
@@ -200,27 +177,27 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListNodes(
         self, request: pb.ListNodesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListNodesResponse:
-        return pb.ListNodesResponse(nodes=[node_to_pb(node) for node in await self._nodes()])
+        return pb.ListNodesResponse(nodes=[pb.Node(**asdict(node)) for node in await self._nodes()])
 
     async def ListJobs(
         self, request: pb.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListJobsResponse:
         wanted = JobFilter(tenant=request.tenant, status=request.status, limit=request.limit)
-        return pb.ListJobsResponse(jobs=[job_to_pb(job) for job in await self._jobs(wanted)])
+        return pb.ListJobsResponse(jobs=[pb.Job(**asdict(job)) for job in await self._jobs(wanted)])
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainJobResponse:
         found = await self._explain(request.job_id, request.tenant)
         return pb.ExplainJobResponse(
-            job=job_to_pb(found.job), decision=decision_to_pb(found.decision), notes=found.notes
+            job=pb.Job(**asdict(found.job)), decision=decision_to_pb(found.decision), notes=found.notes
         )
 
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListDeadLettersResponse:
         found = await self._dead_letters(request.limit)
-        return pb.ListDeadLettersResponse(letters=[dead_letter_to_pb(letter) for letter in found])
+        return pb.ListDeadLettersResponse(letters=[pb.DeadLetter(**asdict(letter)) for letter in found])
 
     async def ListPredictions(
         self, request: pb.ListPredictionsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -245,25 +222,25 @@ class AdminClient:
     async def nodes(self) -> list[NodeInfo]:
         """The node table, sorted by kind and id."""
         reply = await self._call(self._stub.ListNodes, pb.ListNodesRequest())
-        return [node_from_pb(node) for node in reply.nodes]
+        return [read_row(NodeInfo, node) for node in reply.nodes]
 
     async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
         """Jobs, newest first."""
         request = pb.ListJobsRequest(tenant=wanted.tenant, status=wanted.status, limit=wanted.limit)
         reply = await self._call(self._stub.ListJobs, request)
-        return [job_from_pb(job) for job in reply.jobs]
+        return [read_row(JobInfo, job) for job in reply.jobs]
 
     async def explain(self, job_id: str, tenant: str = "") -> Explanation:
         """Why a job was placed as it was; raises NotFound."""
         reply = await self._call(self._stub.ExplainJob, pb.ExplainJobRequest(job_id=job_id, tenant=tenant))
         return Explanation(
-            job=job_from_pb(reply.job), decision=decision_from_pb(reply.decision), notes=tuple(reply.notes)
+            job=read_row(JobInfo, reply.job), decision=decision_from_pb(reply.decision), notes=tuple(reply.notes)
         )
 
     async def dead_letters(self, limit: int = 0) -> list[DeadLetterInfo]:
         """Messages that were given up, newest first."""
         reply = await self._call(self._stub.ListDeadLetters, pb.ListDeadLettersRequest(limit=limit))
-        return [dead_letter_from_pb(letter) for letter in reply.letters]
+        return [read_row(DeadLetterInfo, letter) for letter in reply.letters]
 
     async def predictions(self) -> Predictions:
         """How fast nodes are, and how good predictions were."""

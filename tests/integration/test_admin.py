@@ -13,8 +13,7 @@ from adaptivegen.placement import Decision
 from cli.admin import app
 from tests.schedulers import Running, fleet, job_store, new_spec, scheduler
 from tests.servers import NatsServer
-from tests.unit.scheduler.builders import report
-from tests.unit.scheduler.test_learned import FINAL_S, done, outcome
+from tests.unit.scheduler.builders import FINAL_S, done, outcome, report
 
 
 def invoke(running: Running, *arguments: str) -> Result:

@@ -15,14 +15,12 @@ from adaptivegen.bus.nats import NatsBus
 from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
 from adaptivegen.ids import new_video_id
 from adaptivegen.jobs.spec import Manifest
-from adaptivegen.placement import Outcome
 from adaptivegen.rpc.admin import JobFilter, NodeInfo
 from adaptivegen.rpc.placement import PlacementClient
 from scheduler.decision_log import read_log
 from tests.schedulers import CLOCK, RNG, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
-from tests.unit.scheduler.builders import of_plan, query, report
-from tests.unit.scheduler.test_learned import FINAL_S, done
+from tests.unit.scheduler.builders import FINAL_S, done, of_plan, outcome, query, report
 
 
 async def test_heartbeats_in_decisions_out(own_nats: NatsServer, tmp_path: Path) -> None:
@@ -63,16 +61,7 @@ async def test_predictions_learn_from_heartbeats_and_outcomes(own_nats: NatsServ
         cloud = of_plan(decision, "cloud")
         assert cloud.final_s == pytest.approx(2 * FINAL_S, rel=0.05)
         assert cloud.final_s is not None and cloud.final_upper_s is not None and cloud.final_upper_s > cloud.final_s
-        went = Outcome(
-            job_id=decision.job_id,
-            edge_id="edge-1",
-            worker_id="worker-1",
-            plan="cloud",
-            status="completed",
-            decided_by=decision.decided_by,
-            decided_at_ns=decision.decided_at_ns,
-            final_s=1.1 * cloud.final_s,
-        )
+        went = outcome(decision, final_s=1.1 * cloud.final_s)
         await running.placer.report(went)
         (accuracy,) = (await running.admin.predictions()).accuracies
         assert (accuracy.part, accuracy.outcomes, accuracy.covered) == ("final cloud", 1, 1)
@@ -86,15 +75,7 @@ async def test_a_scheduler_with_a_decision_log_has_written_it_when_it_ends(
     pytest.importorskip("pyarrow", reason="the extra decisions (pyarrow) is not installed")
     async with scheduler(own_nats.url, tmp_path, decision_log=tmp_path / "log") as running:
         decision = await running.place()
-        went = Outcome(
-            job_id=decision.job_id,
-            edge_id="edge-1",
-            worker_id="",
-            plan=decision.plan,
-            status="failed",
-            decided_by=decision.decided_by,
-            decided_at_ns=decision.decided_at_ns,
-        )
+        went = outcome(decision, worker_id="", status="failed")
         await running.placer.report(went)
     (logged,) = read_log(tmp_path / "log")
     assert (logged.decision, logged.outcome) == (decision, went)
@@ -111,19 +92,7 @@ async def test_an_outcome_reaches_the_scheduler_that_decided_whichever_is_asked_
         await decided.sees(edge_1="healthy", worker_1="healthy")
         decision = await decided.place()
         client = PlacementClient(["127.0.0.1:1", other.address, decided.address], clock=CLOCK)
-        await client.report(
-            Outcome(
-                job_id=decision.job_id,
-                edge_id="edge-1",
-                worker_id="worker-1",
-                plan=decision.plan,
-                status="completed",
-                decided_by=decision.decided_by,
-                decided_at_ns=decision.decided_at_ns,
-                draft_s=0.4,
-                final_s=6.0,
-            )
-        )
+        await client.report(outcome(decision, draft_s=0.4, final_s=6.0))
         await client.close()
         parts = [part.part for part in (await decided.admin.predictions()).accuracies]
         assert parts == ["draft", "final refine"]

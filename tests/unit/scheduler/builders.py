@@ -16,12 +16,13 @@ from adaptivegen.models.card import (
     ScoredPlan,
     card_digest,
 )
-from adaptivegen.nodes import NodeReport
-from adaptivegen.placement import Candidate, Decision, PlacementQuery
+from adaptivegen.nodes import FinishedWork, NodeReport
+from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery
 from scheduler.decide.decide import decide
 from scheduler.decide.view import NodeTable, View
 
 NOW_NS = 1_700_000_000_000_000_000
+FINAL_S = 12.17  # of the builders' cloud card in 24 steps
 JOB = "vid_" + "0" * 26
 
 
@@ -165,3 +166,23 @@ def place(seen: View, asked: PlacementQuery | None = None, *, now_ns: int = NOW_
 def of_plan(decision: Decision, plan: str) -> Candidate:
     """The candidate of one plan."""
     return next(candidate for candidate in decision.candidates if candidate.plan == plan)
+
+
+def done(number: int, seconds: float, **changes: object) -> FinishedWork:
+    """A final that a worker has finished."""
+    shape = {"model": "pocket-cloud", "width": 256, "height": 256, "frames": 24, "steps": 24, "guidance": 1.0}
+    return FinishedWork.model_validate({**shape, "number": number, "seconds": seconds, **changes})
+
+
+def outcome(decision: Decision, **changes: object) -> Outcome:
+    """What became of a job that was placed so: completed as decided."""
+    values = {
+        "job_id": decision.job_id,
+        "edge_id": decision.edge_id,
+        "worker_id": "worker-1",
+        "plan": decision.plan,
+        "status": "completed",
+        "decided_by": decision.decided_by,
+        "decided_at_ns": decision.decided_at_ns,
+    }
+    return Outcome.model_validate({**values, **changes})

@@ -9,28 +9,14 @@ pytest.importorskip("pyarrow", reason="the extra decisions (pyarrow) is not inst
 
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InvalidRequest, SettingsInvalid
-from adaptivegen.placement import Decision, Outcome
 from scheduler.decision_log import MAX_WAITING, DecisionLog, read_log
 from scheduler.placement import Placement
 from scheduler.steady import SteadyTime
-from tests.unit.scheduler.builders import place, query, report, view
+from tests.unit.scheduler.builders import outcome, place, query, report, view
 
 
 def make(folder: Path, clock: ManualClock | None = None, *, max_bytes: int = 2**20) -> DecisionLog:
     return DecisionLog(folder, node_id="scheduler-1", clock=clock or ManualClock(), max_bytes=max_bytes)
-
-
-def outcome(decision: Decision) -> Outcome:
-    return Outcome(
-        job_id=decision.job_id,
-        edge_id="edge-1",
-        worker_id="worker-1",
-        plan="refine",
-        status="completed",
-        decided_by=decision.decided_by,
-        decided_at_ns=decision.decided_at_ns,
-        final_s=7.5,
-    )
 
 
 def names_in(folder: Path) -> list[str]:
@@ -50,13 +36,13 @@ async def test_decisions_come_back_whole_with_their_outcomes(tmp_path: Path) -> 
     await log.flush()
     await clock.advance(1.0)
     second = await service.place(query(job_id="vid_2", intent="iterate"))
-    await service.observe(outcome(second))
-    await service.observe(outcome(second.model_copy(update={"decided_by": "scheduler-2"})))  # another's
+    await service.observe(outcome(second, final_s=7.5))
+    await service.observe(outcome(second, decided_by="scheduler-2", final_s=7.5))  # another's
     await log.close()
     one, other = read_log(tmp_path / "log")
     assert (one.decision, one.outcome) == (first, None)
     assert one.query == query(requested_plan="cloud")
-    assert (other.decision, other.outcome) == (second, outcome(second))
+    assert (other.decision, other.outcome) == (second, outcome(second, final_s=7.5))
     assert one.decision.propensity == 0.5  # two pools were equal
     assert log.lost == 0
 
@@ -107,7 +93,7 @@ def test_rows_in_memory_are_bounded(tmp_path: Path) -> None:
     log = make(tmp_path)
     decided = place(view())
     for _ in range(MAX_WAITING + 3):
-        log.ended(outcome(decided))
+        log.ended(outcome(decided, final_s=7.5))
     assert log.lost == 3
 
 

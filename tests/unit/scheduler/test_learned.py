@@ -7,18 +7,11 @@ from dataclasses import replace
 import pytest
 
 from adaptivegen.nodes import FinishedWork, NodeReport
-from adaptivegen.placement import Decision, Outcome, PlacementQuery
+from adaptivegen.placement import Decision, PlacementQuery
 from scheduler.decide.decide import decide, record
 from scheduler.decide.learned import Learned
 from scheduler.decide.view import View
-from tests.unit.scheduler.builders import NOW_NS, cards, of_plan, place, query, report, view
-
-FINAL_S = 12.17  # of the builders' cloud card in 24 steps
-
-
-def done(number: int, seconds: float, **changes: object) -> FinishedWork:
-    shape = {"model": "pocket-cloud", "width": 256, "height": 256, "frames": 24, "steps": 24, "guidance": 1.0}
-    return FinishedWork.model_validate({**shape, "number": number, "seconds": seconds, **changes})
+from tests.unit.scheduler.builders import FINAL_S, NOW_NS, cards, done, of_plan, outcome, place, query, report, view
 
 
 def telling(*works: FinishedWork, node_id: str = "worker-1", life: int = 5) -> NodeReport:
@@ -28,20 +21,6 @@ def telling(*works: FinishedWork, node_id: str = "worker-1", life: int = 5) -> N
 def hear(learned: Learned, *reports: NodeReport) -> None:
     for step, heard in enumerate(reports):
         learned.hear(heard, cards(), now_ns=NOW_NS + step * 10**9)
-
-
-def outcome(decision: Decision, **changes: object) -> Outcome:
-    """What became of a job that was placed so: completed as decided."""
-    values = {
-        "job_id": decision.job_id,
-        "edge_id": decision.edge_id,
-        "worker_id": "worker-1",
-        "plan": decision.plan,
-        "status": "completed",
-        "decided_by": decision.decided_by,
-        "decided_at_ns": decision.decided_at_ns,
-    }
-    return Outcome.model_validate({**values, **changes})
 
 
 def placed(seen: View, asked: PlacementQuery | None = None) -> Decision:
