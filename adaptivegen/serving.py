@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """One ASGI application on one socket."""
+    """One ASGI application on one socket. With `client_ca`, clients must show a certificate of it."""
 
     def __init__(
         self,
@@ -168,6 +169,7 @@ class HttpServer:
         *,
         cert: Path | None,
         key: Path | None,
+        client_ca: Path | None = None,
         limits: ServingLimits,
     ) -> None:
         config = BoundedConfig(
@@ -182,6 +184,8 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE_S,
             ssl_certfile=cert,
             ssl_keyfile=key,
+            ssl_ca_certs=str(client_ca) if client_ca else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
             server_header=False,
             h11_max_incomplete_event_size=32 * 1024,
         )

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -18,30 +17,28 @@ import typer
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound
 from adaptivegen.settings import load
+from cli.admin_tables import (
+    accuracies_table,
+    dead_letters_table,
+    jobs_table,
+    nodes_table,
+    open_console,
+    paces_table,
+    pools_table,
+    print_explanation,
+    print_json,
+)
 from cli.exits import exit_code
 from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
 
 if TYPE_CHECKING:
-    from adaptivegen.placement import Candidate
-    from adaptivegen.rpc.admin import (
-        AccuracyInfo,
-        AdminClient,
-        DeadLetterInfo,
-        Explanation,
-        JobInfo,
-        NodeInfo,
-        PaceInfo,
-    )
+    from adaptivegen.rpc.admin import AdminClient
     from adaptivegen.rpc.channel import ClientTls
 
 Answer = TypeVar("Answer")
-MIB = 1024 * 1024
-TABLE_CHARS = 140
 
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
 
@@ -75,9 +72,9 @@ def show_nodes(scheduler: SchedulerOption = "", data: DataOption = None, as_json
     """All nodes the scheduler knows, with their state and load."""
     found = _ask(scheduler, data, lambda client: client.nodes())
     if as_json:
-        _print_json({"nodes": [asdict(node) for node in found]})
+        print_json({"nodes": [asdict(node) for node in found]})
     else:
-        _console().print(_nodes_table(found))
+        open_console().print(nodes_table(found))
 
 
 @app.command("jobs")
@@ -95,9 +92,9 @@ def show_jobs(
     wanted = JobFilter(tenant=tenant, status=status, limit=limit)
     found = _ask(scheduler, data, lambda client: client.jobs(wanted))
     if as_json:
-        _print_json({"jobs": [asdict(job) for job in found]})
+        print_json({"jobs": [asdict(job) for job in found]})
     else:
-        _console().print(_jobs_table(found))
+        open_console().print(jobs_table(found))
 
 
 @app.command("dead-letters")
@@ -110,9 +107,9 @@ def show_dead_letters(
     """Messages that were given up, with the reason, newest first."""
     found = _ask(scheduler, data, lambda client: client.dead_letters(limit))
     if as_json:
-        _print_json({"dead_letters": [asdict(letter) for letter in found]})
+        print_json({"dead_letters": [asdict(letter) for letter in found]})
     else:
-        _console().print(_dead_letters_table(found))
+        open_console().print(dead_letters_table(found))
 
 
 @app.command("predictions")
@@ -120,10 +117,10 @@ def show_predictions(scheduler: SchedulerOption = "", data: DataOption = None, a
     """How fast nodes are against their model's card, and how good predicted times were."""
     found = _ask(scheduler, data, lambda client: client.predictions())
     if as_json:
-        _print_json(asdict(found))
+        print_json(asdict(found))
     else:
-        _console().print(_paces_table(found.paces))
-        _console().print(_accuracies_table(found.accuracies))
+        open_console().print(paces_table(found.paces))
+        open_console().print(accuracies_table(found.accuracies))
 
 
 @app.command("explain")
@@ -138,9 +135,9 @@ def explain_job(
     found = _ask(scheduler, data, lambda client: client.explain(job, tenant))
     if as_json:
         decision = found.decision.model_dump(mode="json")
-        _print_json({"job": asdict(found.job), "decision": decision, "notes": list(found.notes)})
+        print_json({"job": asdict(found.job), "decision": decision, "notes": list(found.notes)})
     else:
-        _print_explanation(_console(), found)
+        print_explanation(open_console(), found)
 
 
 @app.command("drain")
@@ -154,10 +151,43 @@ def drain_node(
     """Take a node out of rotation; its running work finishes."""
     state = _ask(scheduler, data, lambda client: client.drain(node, undo=undo))
     if as_json:
-        _print_json({"node_id": node, "state": state})
+        print_json({"node_id": node, "state": state})
     else:
         said = f"{node} goes back into rotation within seconds" if undo else f"{node} is {state}"
         Console().print(said, highlight=False, markup=False)
+
+
+@app.command("pools")
+def show_pools(scheduler: SchedulerOption = "", data: DataOption = None, as_json: JsonOption = False) -> None:
+    """The pools of workers: their load, and how many workers each should have."""
+    found = _ask(scheduler, data, lambda client: client.pools())
+    if as_json:
+        print_json({"pools": [asdict(pool) for pool in found]})
+    else:
+        open_console().print(pools_table(found))
+
+
+@app.command("scale")
+def scale_pool(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Name of a pool of workers.")],
+    workers: Annotated[int, typer.Argument(min=0, max=4096, metavar="WORKERS", help="How many should take jobs.")],
+    scheduler: SchedulerOption = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have so many workers of a pool in rotation: those with the least to lose are drained, or put back.
+
+    Machines are started and ended by others.
+    """
+    done = _ask(scheduler, data, lambda client: client.scale(pool, workers))
+    if as_json:
+        print_json({"pool": pool, **asdict(done)})
+        return
+    said = [f"{node} finishes its work and takes no more" for node in done.drained]
+    said += [f"{node} goes back into rotation within seconds" for node in done.put_back]
+    if done.missing:
+        said.append(f"{done.missing} more must be started")
+    Console().print("\n".join(said or [f"{pool} has {workers} in rotation already"]), highlight=False, markup=False)
 
 
 # ---- asking -----------------------------------------------------------------------------------------------------
@@ -217,136 +247,3 @@ def _check_address(value: object, name: str) -> str:
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise InvalidRequest.field(name, value, "host:port")
     return str(value)
-
-
-# ---- showing ----------------------------------------------------------------------------------------------------
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _row(table: Table, *cells: object) -> None:
-    table.add_row(*(escape(str(cell)) for cell in cells))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
-    return table
-
-
-def _console() -> Console:
-    """At least `TABLE_CHARS` wide: a narrow terminal wraps whole lines, which leaves ids in one piece to copy."""
-    return Console(width=max(TABLE_CHARS, Console().width))
-
-
-def _nodes_table(nodes: list[NodeInfo]) -> Table:
-    table = _table("node", "kind", "state", "address", "models", "running", "queued", "work", "cpu", "memory", "heard")
-    for node in nodes:
-        _row(
-            table,
-            node.node_id,
-            node.kind,
-            node.state,
-            node.http_url or node.address,
-            " ".join(node.models),
-            node.in_flight,
-            node.queued,
-            f"{node.remaining_s:.1f} s",
-            f"{node.cpu_percent:.0f} %",
-            f"{node.memory_bytes / MIB:.0f} MiB",
-            f"{node.report_age_s:.1f} s ago",
-        )
-    return table
-
-
-def _paces_table(paces: Iterable[PaceInfo]) -> Table:
-    table = _table("node", "model", "times of its card", "observed")
-    for pace in paces:
-        _row(table, pace.node_id, pace.model, f"{pace.factor:.2f}", pace.observations)
-    return table
-
-
-def _accuracies_table(accuracies: Iterable[AccuracyInfo]) -> Table:
-    table = _table("predicted", "outcomes", "within the upper", "off by", "upper now")
-    for part in accuracies:
-        covered = f"{100 * part.covered / part.outcomes:.0f} %" if part.outcomes else "-"
-        _row(table, part.part, part.outcomes, covered, f"{100 * part.error:.0f} %", f"{part.upper:.2f} times")
-    return table
-
-
-def _jobs_table(jobs: list[JobInfo]) -> Table:
-    table = _table("job", "tenant", "status", "plan", "edge", "worker", "done", "claims", "created", "took", "error")
-    for job in jobs:
-        took_s = (job.completed_at_ns - job.created_at_ns) / 1e9 if job.completed_at_ns else None
-        _row(
-            table,
-            job.id,
-            job.tenant,
-            job.status,
-            job.plan,
-            job.edge_id,
-            job.worker_id or "-",
-            f"{job.progress_percent} %",
-            job.attempts,
-            _moment(job.created_at_ns),
-            _seconds(took_s),
-            f"{job.error_code}: {job.error_message}" if job.error_code else "-",
-        )
-    return table
-
-
-def _dead_letters_table(letters: list[DeadLetterInfo]) -> Table:
-    table = _table("given up", "pool", "tenant", "job", "size", "reason")
-    for letter in letters:
-        job = letter.job_id or "(unreadable)"
-        size = f"{letter.size_bytes} B"
-        _row(table, _moment(letter.at_ns), letter.pool, letter.tenant or "-", job, size, letter.reason)
-    return table
-
-
-def _print_explanation(console: Console, found: Explanation) -> None:
-    job, decision = found.job, found.decision
-    console.print(f"{job.id} of tenant {job.tenant}: {job.status}", highlight=False, markup=False)
-    console.print(
-        f"Plan {decision.plan} was decided by {decision.decided_by} at {_moment(decision.decided_at_ns)} "
-        f"(edge {decision.edge_id}, pool {decision.pool or '-'}, view {decision.view_digest or '-'}).",
-        highlight=False,
-        markup=False,
-    )
-    console.print(_candidates_table(decision.candidates, decision.plan))
-    for heading, lines in (("Reasons", decision.reasons), ("What was done otherwise", found.notes)):
-        if lines:
-            console.print(f"{heading}:", highlight=False)
-            for line in lines:
-                console.print(f"  - {line}", highlight=False, markup=False)
-
-
-def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:
-    table = _table("", "plan", "first look", "draft", "final", "QoE", "cloud time", "score", "because")
-    for candidate in candidates:
-        known = candidate.feasible
-        _row(
-            table,
-            ">" if candidate.plan == chosen else "",
-            candidate.plan,
-            _seconds(candidate.first_look_s),
-            _seconds(candidate.draft_s),
-            _seconds(candidate.final_s),
-            f"{candidate.qoe:.2f}" if known else "-",
-            _seconds(candidate.gpu_s) if known else "-",
-            f"{candidate.score:.2f}" if known else "not possible",
-            candidate.reason,
-        )
-    return table
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} s"
-
-
-def _moment(at_ns: int) -> str:
-    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ns else "-"

@@ -12,11 +12,9 @@ from typing import get_args
 
 from adaptivegen.bus.base import DeadLetter
 from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest, NotFound, first_error
-from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.nodes import drain_key
 from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin import (
     AccuracyInfo,
@@ -26,10 +24,15 @@ from adaptivegen.rpc.admin import (
     JobInfo,
     NodeInfo,
     PaceInfo,
+    PoolInfo,
     Predictions,
+    Scaled,
 )
 from adaptivegen.telemetry import get_logger
+from scheduler.decide.elastic import Advice
 from scheduler.decide.view import Node, View
+from scheduler.drains import BY_OPERATOR, Drains
+from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 
 DEFAULT_LIMIT = 50
@@ -43,10 +46,12 @@ STATUSES: tuple[str, ...] = get_args(Status)
 class Admin:
     """Answers the admin service."""
 
-    def __init__(self, view: View, jobs: JobStore, *, time: SteadyTime) -> None:
+    def __init__(self, view: View, jobs: JobStore, scaling: Scaling, *, time: SteadyTime) -> None:
         self._nodes = view.nodes
         self._learned = view.learned
         self._jobs = jobs
+        self._scaling = scaling
+        self._drains = Drains(jobs.bus, view.nodes)
         self._time = time
 
     async def nodes(self) -> list[NodeInfo]:
@@ -144,14 +149,36 @@ class Admin:
         if node is None and node_id not in self._nodes.drained:
             raise NotFound(f"no node {node_id!r} has been heard of", param="node_id")
         self._require_broker()
-        bucket = await self._jobs.bus.kv(POLICY_BUCKET)
         if undo:
-            await bucket.delete(drain_key(node_id))
+            await self._drains.put_back(node_id)
         else:
-            await bucket.put(drain_key(node_id), b"drained by an operator")
-        self._nodes.set_drained(self._nodes.drained - {node_id} if undo else self._nodes.drained | {node_id})
+            await self._drains.drain(node_id, why=BY_OPERATOR)
         get_logger().info("node_drain", node=node_id, undo=undo)
         return node.condition(self._time.now_ns()) if node is not None else "stale"
+
+    async def pools(self) -> list[PoolInfo]:
+        """Every pool with its load and the workers it should have."""
+        return [_pool_info(pool, advice) for pool, advice in sorted(self._scaling.advice.items())]
+
+    async def scale(self, pool: str, workers: int) -> Scaled:
+        """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
+        order = await self._scaling.order(pool, workers)
+        return Scaled(order.drain, order.put_back, order.missing)
+
+
+def _pool_info(pool: str, advice: Advice) -> PoolInfo:
+    load = advice.load
+    return PoolInfo(
+        pool=pool,
+        workers=load.workers,
+        desired=advice.workers,
+        waiting=load.waiting,
+        waiting_s=load.waiting_s,
+        at_hand_s=load.at_hand_s,
+        arriving=advice.arriving,
+        panic=advice.panic,
+        reason=advice.reason,
+    )
 
 
 def _dead_letter_info(letter: DeadLetter) -> DeadLetterInfo:

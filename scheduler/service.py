@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+import socket
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
@@ -19,22 +21,29 @@ from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.jobs.reconcile import keep_reconciling
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.admin import AdminServicer
 from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.server import RpcServer
+from adaptivegen.serving import HttpServer, ServingLimits, bind
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
+from scheduler.http import HttpApi
+from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
+from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
 from scheduler.watch import Watch
+
+MAX_CONNECTIONS = 64  # over HTTP, to read metrics and health
 
 
 def load_cards() -> dict[str, ModelCard]:
@@ -73,25 +82,65 @@ async def serve(
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         log = _decision_log(settings, clock, resources)
-        server = _server(Placement(view, time=time, rng=rng, log=log), Admin(view, jobs, time=time), rng)
-        port = server.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
-        await server.start()
-        resources.push_async_callback(server.drain, grace_s=0)  # a second time after a drain, the first after an error
-        watch = Watch(view, bus, clock=clock, time=time)
-        endpoint = Endpoint("scheduler", settings.node_id, grpc_address=settings.advertised(port))
-        async with asyncio.TaskGroup() as group:
-            listed = group.create_task(open_discovery(settings.discovery, bus, clock).register(endpoint))
-            others = [
-                group.create_task(watch.run()),
-                group.create_task(_reconcile(jobs, bus, settings, clock=clock, stop=stop)),
-                *([group.create_task(log.run())] if log is not None else []),
-            ]
-            get_logger().info("ready", address=f"{settings.host}:{port}")
-            await stop.wait()
-            draining = group.create_task(server.drain(grace_s=settings.drain_grace_s))
-            await end(listed, *others)
-            await draining
+        scaling = Scaling(view.nodes, bus, settings.elastic(), clock=clock, time=time)
+        placement = Placement(view, time=time, rng=rng, log=log)
+        rpc = _server(placement, Admin(view, jobs, scaling, time=time), rng)
+        port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
+        listener = bind(settings.host, settings.http_port)
+        resources.callback(listener.close)
+        web = _web(settings, SchedulerMetrics(view, scaling, time=time), listener, stop=stop)
+        await rpc.start()
+        resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
+        parts = [
+            Watch(view, bus, clock=clock, time=time).run(),
+            scaling.run(),
+            open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),
+            _reconcile(jobs, bus, settings, clock=clock, stop=stop),
+            *([log.run()] if log is not None else []),
+        ]
+        await _run(parts, rpc, web, grace_s=settings.drain_grace_s, stop=stop)
     get_logger().info("stopped")
+
+
+async def _run(
+    parts: Iterable[Coroutine[Any, Any, None]], rpc: RpcServer, web: HttpServer, *, grace_s: float, stop: asyncio.Event
+) -> None:
+    """Keep the parts running until `stop`; then take no more, and let open calls finish within the grace."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in parts]
+        serving = group.create_task(web.run())
+        await stop.wait()
+        web.stop(within_s=grace_s)
+        draining = group.create_task(rpc.drain(grace_s=grace_s))
+        await end(*tasks)
+        await draining
+        await serving
+
+
+def _endpoint(settings: SchedulerSettings, listener: socket.socket, grpc_port: int) -> Endpoint:
+    """Where others reach this scheduler; says so in the log."""
+    scheme = "https" if settings.tls_cert else "http"
+    http_url = f"{scheme}://{settings.advertised(int(listener.getsockname()[1]))}"
+    get_logger().info("ready", address=f"{settings.host}:{grpc_port}", http_url=http_url)
+    return Endpoint("scheduler", settings.node_id, http_url=http_url, grpc_address=settings.advertised(grpc_port))
+
+
+def _web(
+    settings: SchedulerSettings, metrics: SchedulerMetrics, listener: socket.socket, *, stop: asyncio.Event
+) -> HttpServer:
+    api = HttpApi(
+        registry=metrics.registry,
+        ready=lambda: not stop.is_set(),
+        local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
+    )
+    return HttpServer(
+        api.application(),
+        listener,
+        cert=settings.tls_cert,
+        key=settings.tls_key,
+        client_ca=settings.tls_client_ca,
+        limits=ServingLimits(max_connections=MAX_CONNECTIONS),
+    )
 
 
 def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
@@ -104,6 +153,8 @@ def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer
         dead_letters=admin.dead_letters,
         predictions=admin.predictions,
         drain=admin.drain,
+        pools=admin.pools,
+        scale=admin.scale,
     ).add_to(server)
     return server
 

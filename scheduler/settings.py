@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
+from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.qoe import Costs, QoeSettings
 
 MIB = 1024 * 1024
@@ -20,6 +21,7 @@ class SchedulerSettings(ServiceSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_SCHEDULER_")
 
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
+    http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics and health; 0 takes a free one.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
     reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
@@ -33,6 +35,18 @@ class SchedulerSettings(ServiceSettings):
     final_worst_s: float = Field(120.0, gt=0, le=LONGEST_S, description="A final this late pleases no more.")
     cost_iterate: float = Field(1.0, ge=0, le=1e6, description="QoE points a cloud second must bring when iterating.")
     cost_render: float = Field(0.005, ge=0, le=1e6, description="QoE points a cloud second must bring when rendering.")
+
+    drain_target_s: float = Field(30.0, gt=0, le=LONGEST_S, description="What waits in a pool should be done in this.")
+    utilisation: float = Field(0.7, gt=0, le=1, description="Share of the time that a worker should be busy.")
+    scale_in_after_s: float = Field(300.0, ge=0, le=LONGEST_S, description="Fewer workers only after so long a calm.")
+    min_workers: int = Field(1, ge=0, le=MOST_WORKERS, description="Fewest workers of a pool that are advised.")
+    max_workers: int = Field(64, ge=0, le=MOST_WORKERS, description="Most workers of a pool that are advised.")
+
+    @model_validator(mode="after")
+    def _worker_bounds(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise refused("min_workers", self.min_workers, f"at most max_workers, which is {self.max_workers}")
+        return self
 
     @model_validator(mode="after")
     def _anchors(self) -> Self:
@@ -51,6 +65,16 @@ class SchedulerSettings(ServiceSettings):
             draft_worst_s=self.draft_worst_s,
             final_best_s=self.final_best_s,
             final_worst_s=self.final_worst_s,
+        )
+
+    def elastic(self) -> ElasticSettings:
+        """How many workers are advised."""
+        return ElasticSettings(
+            drain_target_s=self.drain_target_s,
+            utilisation=self.utilisation,
+            stabilise_s=self.scale_in_after_s,
+            min_workers=self.min_workers,
+            max_workers=self.max_workers,
         )
 
     def costs(self) -> Costs:

@@ -10,10 +10,10 @@ import asyncio
 from adaptivegen.bus.base import Bus, Message, WorkQueue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
-from adaptivegen.heartbeat import POLICY_BUCKET
-from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, drain_key, heartbeat_subject
+from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.view import View
+from scheduler.drains import Drains
 from scheduler.steady import SteadyTime
 
 HEARTBEAT_BUFFER = 4096
@@ -21,8 +21,8 @@ MAX_REPORT_BYTES = 16 * 1024
 RETRY_S = 0.5
 DRAIN_POLL_S = 2.0
 DEPTH_POLL_S = 1.0
+LISTEN_S = 10.0  # heartbeats come twice a second: whoever lives was heard by then
 LOG_EVERY_S = 10.0
-DRAIN_PREFIX = drain_key("")
 
 
 class Watch:
@@ -31,11 +31,13 @@ class Watch:
     def __init__(self, view: View, bus: Bus, *, clock: Clock, time: SteadyTime) -> None:
         self._view = view
         self._nodes = view.nodes
+        self._drains = Drains(bus, view.nodes)
         self._bus = bus
         self._clock = clock
         self._time = time
         self._queues: dict[str, WorkQueue] = {}
         self._logged_at_s = -LOG_EVERY_S
+        self._listening_since_s: float | None = None
         self.malformed = 0
         self.refused = 0
 
@@ -98,18 +100,29 @@ class Watch:
     async def _follow_drains(self) -> None:
         while True:
             try:
-                await self.read_drains()
+                await self.follow_nodes()
             except AdaptiveGenError as exc:
                 get_logger().debug("drains_not_read", error=exc.message)
-            for node_id in self._view.expire(now_ns=self._time.now_ns()):
-                get_logger().info("node_forgotten", node=node_id)
             await self._clock.sleep(DRAIN_POLL_S)
 
-    async def read_drains(self) -> None:
-        """Take over the drains as the policy bucket has them now; raises BrokerUnavailable."""
-        bucket = await self._bus.kv(POLICY_BUCKET)
-        keys = await bucket.keys(DRAIN_PREFIX)
-        self._nodes.set_drained(key.removeprefix(DRAIN_PREFIX) for key in keys)
+    async def follow_nodes(self) -> None:
+        """Take over the drains, and forget nodes that were silent for long; raises BrokerUnavailable.
+
+        While the broker is away nobody is heard, so nobody is forgotten before it was back for a while.
+        """
+        try:
+            await self._drains.read()
+        except AdaptiveGenError:
+            self._listening_since_s = None
+            raise
+        now_s = self._clock.monotonic_s()
+        if self._listening_since_s is None:
+            self._listening_since_s = now_s
+        if now_s - self._listening_since_s < LISTEN_S:
+            return
+        for node_id in self._view.expire(now_ns=self._time.now_ns()):
+            get_logger().info("node_forgotten", node=node_id)
+            await self._drains.gone(node_id)
 
     # ---- queues -----------------------------------------------------------------------------------------------
 

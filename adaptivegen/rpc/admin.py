@@ -104,6 +104,31 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """One pool of workers. desired: workers that there should be; waiting_s and at_hand_s: predicted seconds of jobs
+    that wait and of what is left of those at hand; arriving: seconds of work per second."""
+
+    pool: str
+    workers: int
+    desired: int
+    waiting: int
+    waiting_s: float
+    at_hand_s: float
+    arriving: float
+    panic: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What was done to have so many workers in rotation: ids drained and put back, and how many must be started."""
+
+    drained: tuple[str, ...]
+    put_back: tuple[str, ...]
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
 
@@ -121,7 +146,7 @@ class JobFilter:
     limit: int = 0
 
 
-Row = TypeVar("Row", NodeInfo, JobInfo, DeadLetterInfo, PaceInfo, AccuracyInfo)
+Row = TypeVar("Row", NodeInfo, JobInfo, DeadLetterInfo, PaceInfo, AccuracyInfo, PoolInfo, Scaled)
 
 
 def read_row(kind: type[Row], message: object) -> Row:
@@ -162,6 +187,8 @@ class AdminServicer(stubs.AdminServiceServicer):
         dead_letters: Callable[[int], Awaitable[list[DeadLetterInfo]]],
         predictions: Callable[[], Awaitable[Predictions]],
         drain: Callable[[str, bool], Awaitable[str]],
+        pools: Callable[[], Awaitable[list[PoolInfo]]],
+        scale: Callable[[str, int], Awaitable[Scaled]],
     ) -> None:
         self._nodes = nodes
         self._jobs = jobs
@@ -169,6 +196,8 @@ class AdminServicer(stubs.AdminServiceServicer):
         self._dead_letters = dead_letters
         self._predictions = predictions
         self._drain = drain
+        self._pools = pools
+        self._scale = scale
 
     def add_to(self, server: RpcServer) -> None:
         """Register with the process's server."""
@@ -208,6 +237,16 @@ class AdminServicer(stubs.AdminServiceServicer):
         self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DrainNodeResponse:
         return pb.DrainNodeResponse(state=await self._drain(request.node_id, request.undo))
+
+    async def ListPools(
+        self, request: pb.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListPoolsResponse:
+        return pb.ListPoolsResponse(pools=[pb.Pool(**asdict(pool)) for pool in await self._pools()])
+
+    async def ScalePool(
+        self, request: pb.ScalePoolRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ScalePoolResponse:
+        return pb.ScalePoolResponse(**asdict(await self._scale(request.pool, request.workers)))
 
 
 class AdminClient:
@@ -250,6 +289,16 @@ class AdminClient:
         """Take a node out of rotation, or put it back; returns its state. Raises NotFound."""
         reply = await self._call(self._stub.DrainNode, pb.DrainNodeRequest(node_id=node_id, undo=undo))
         return str(reply.state)
+
+    async def pools(self) -> list[PoolInfo]:
+        """The pools of workers, by name."""
+        reply = await self._call(self._stub.ListPools, pb.ListPoolsRequest())
+        return [read_row(PoolInfo, pool) for pool in reply.pools]
+
+    async def scale(self, pool: str, workers: int) -> Scaled:
+        """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
+        reply = await self._call(self._stub.ScalePool, pb.ScalePoolRequest(pool=pool, workers=workers))
+        return read_row(Scaled, reply)
 
     async def close(self) -> None:
         """Close the channel."""

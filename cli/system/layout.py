@@ -87,6 +87,7 @@ class Ports:
 
     broker: int
     scheduler: int
+    scheduler_http: int
     cache: int
     workers: tuple[int, ...]
     edges_http: tuple[int, ...]
@@ -95,22 +96,23 @@ class Ports:
 
 def port_count(options: SystemOptions) -> int:
     """How many ports the system needs."""
-    return 3 + options.workers + 2 * options.edges
+    return 4 + options.workers + 2 * options.edges
 
 
 def assign_ports(options: SystemOptions, free: list[int]) -> Ports:
     """Give each process its port; the first edge's HTTP port is the one asked for."""
     workers, edges = options.workers, options.edges
-    http = free[3 + workers : 3 + workers + edges]
+    http = free[4 + workers : 4 + workers + edges]
     if options.port:
         http[0] = options.port
     return Ports(
         broker=free[0],
         scheduler=free[1],
-        cache=free[2],
-        workers=tuple(free[3 : 3 + workers]),
+        scheduler_http=free[2],
+        cache=free[3],
+        workers=tuple(free[4 : 4 + workers]),
         edges_http=tuple(http),
-        edges_grpc=tuple(free[3 + workers + edges : 3 + workers + 2 * edges]),
+        edges_grpc=tuple(free[4 + workers + edges : 4 + workers + 2 * edges]),
     )
 
 
@@ -148,10 +150,16 @@ class _Service:
     http_port: int | None = None
     grpc_port: int | None = None
 
+    @property
+    def probe(self) -> Probe:
+        """How it is asked whether it is ready: at the door that others need."""
+        return "http" if self.kind in ("edge", "cache") else "grpc"
+
 
 def _scheduler(options: SystemOptions, ports: Ports) -> _Service:
     patience = {"RECONCILE_PATIENCE_S": f"{2 * options.ack_wait_s:g}"}
-    return _Service("scheduler", "scheduler", "scheduler-1", 1, patience, grpc_port=ports.scheduler)
+    http, grpc = ports.scheduler_http, ports.scheduler
+    return _Service("scheduler", "scheduler", "scheduler-1", 1, patience, http_port=http, grpc_port=grpc)
 
 
 def _cache(options: SystemOptions, ports: Ports, secrets: Secrets) -> _Service:
@@ -205,8 +213,8 @@ def _process(options: SystemOptions, service: _Service, common: Mapping[str, str
         name=service.name,
         argv=(options.python, "-m", service.module),
         env={**options.environment, "GRPC_ENABLE_FORK_SUPPORT": "0", **settings, **options.extra},
-        probe="grpc" if service.http_port is None else "http",
-        address=f"{HOST}:{service.grpc_port if service.http_port is None else service.http_port}",
+        probe=service.probe,
+        address=f"{HOST}:{service.http_port if service.probe == 'http' else service.grpc_port}",
         stage=service.stage,
         endpoint=endpoint,
     )

@@ -34,6 +34,7 @@ class Deployment:
     edge: str
     cache: str
     scheduler: str
+    scheduler_http: str
     ca: trustme.CA
     folder: Path
 
@@ -70,11 +71,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     folder = tmp_path_factory.mktemp("secure")
     ca, tls = certificates(folder)
     with nats_server(tmp_path_factory.mktemp("secure-nats")) as broker:
-        edge, cache, edge_grpc, scheduler, worker = free_ports(5)
+        edge, cache, edge_grpc, scheduler, scheduler_http, worker = free_ports(6)
         common = {"HOST": "127.0.0.1", "NATS_URLS": broker.url, "STORE_URL": f"file://{folder / 'store'}", **tls}
         signing = {"SIGNING_KEYS": f"k1:{secrets.token_hex(32)}"}
         services: dict[tuple[str, str], dict[str, object]] = {
-            ("scheduler", "SCHEDULER"): {"GRPC_PORT": scheduler},
+            ("scheduler", "SCHEDULER"): {"GRPC_PORT": scheduler, "HTTP_PORT": scheduler_http},
             ("cdn_cache", "CACHE"): {"HTTP_PORT": cache, "DIR": folder / "cache", **signing},
             ("core_cloud", "WORKER"): {"GRPC_PORT": worker},
             ("edge_node", "EDGE"): {
@@ -89,7 +90,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         }
         running = [start(module, kind, {**common, **own}, folder) for (module, kind), own in services.items()]
         found = Deployment(
-            f"https://localhost:{edge}", f"https://localhost:{cache}", f"localhost:{scheduler}", ca, folder
+            f"https://localhost:{edge}",
+            f"https://localhost:{cache}",
+            f"localhost:{scheduler}",
+            f"https://localhost:{scheduler_http}",
+            ca,
+            folder,
         )
         try:
             wait_ready(found)
@@ -154,6 +160,20 @@ def test_a_tenant_sees_neither_anothers_videos_nor_their_cached_repeats(deployme
         assert acme.get(location, headers={"authorization": ""}).status_code == 200
         assert acme.get(location.replace("tenant=acme", "tenant=rival")).status_code == 403
         assert acme.get(location.partition("?")[0]).status_code == 401
+
+
+def test_the_schedulers_metrics_are_for_clients_with_a_certificate_only(deployment: Deployment) -> None:
+    def client(*, certified: bool) -> httpx.Client:
+        context = ssl.create_default_context()
+        deployment.ca.configure_trust(context)
+        if certified:
+            context.load_cert_chain(deployment.folder / "cert.pem", deployment.folder / "key.pem")
+        return httpx.Client(base_url=deployment.scheduler_http, verify=context, timeout=10)
+
+    with client(certified=False) as stranger, pytest.raises(httpx.TransportError):
+        stranger.get("/metrics")
+    with client(certified=True) as known:
+        assert 'adaptivegen_scheduler_nodes{kind="worker"' in known.get("/metrics").text
 
 
 def test_the_scheduler_answers_only_nodes_with_a_certificate(deployment: Deployment) -> None:

@@ -64,6 +64,16 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeResponse.FromString,
                 _registered_method=True)
+        self.ListPools = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListPools',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPoolsRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPoolsResponse.FromString,
+                _registered_method=True)
+        self.ScalePool = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ScalePool',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -111,6 +121,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPools(self, request, context):
+        """The pools of workers: their load, and how many workers each should have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScalePool(self, request, context):
+        """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +167,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DrainNode,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'ListPools': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPools,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPoolsRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'ScalePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScalePool,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +341,60 @@ class AdminService:
             '/adaptivegen.v1.AdminService/DrainNode',
             adaptivegen_dot_v1_dot_admin__pb2.DrainNodeRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPools(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListPools',
+            adaptivegen_dot_v1_dot_admin__pb2.ListPoolsRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScalePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ScalePool',
+            adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class AdminServiceStub:
     """What this scheduler has learned: how fast nodes are, and how good its predictions were."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
     """Takes a node out of (or back into) rotation; running work finishes."""
+    ListPools: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPoolsRequest, _admin_pb2.ListPoolsResponse]
+    """The pools of workers: their load, and how many workers each should have."""
+    ScalePool: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ScalePoolRequest, _admin_pb2.ScalePoolResponse]
+    """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -59,6 +63,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """What this scheduler has learned: how fast nodes are, and how good its predictions were."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """Takes a node out of (or back into) rotation; running work finishes."""
+    ListPools: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPoolsRequest, _admin_pb2.ListPoolsResponse]  # type: ignore[assignment]
+    """The pools of workers: their load, and how many workers each should have."""
+    ScalePool: _aio.UnaryUnaryMultiCallable[_admin_pb2.ScalePoolRequest, _admin_pb2.ScalePoolResponse]  # type: ignore[assignment]
+    """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -108,5 +116,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DrainNodeResponse, _abc.Awaitable[_admin_pb2.DrainNodeResponse]]:
         """Takes a node out of (or back into) rotation; running work finishes."""
+
+    @_abc_1.abstractmethod
+    def ListPools(
+        self,
+        request: _admin_pb2.ListPoolsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListPoolsResponse, _abc.Awaitable[_admin_pb2.ListPoolsResponse]]:
+        """The pools of workers: their load, and how many workers each should have."""
+
+    @_abc_1.abstractmethod
+    def ScalePool(
+        self,
+        request: _admin_pb2.ScalePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ScalePoolResponse, _abc.Awaitable[_admin_pb2.ScalePoolResponse]]:
+        """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -53,13 +53,25 @@ def test_no_running_system_is_said(tmp_path: Path) -> None:
         find_scheduler("", tmp_path, "", usual=Path("/nowhere"))
 
 
-@pytest.mark.parametrize("arguments", [["nodes"], ["jobs"], ["predictions"], ["explain", "vid_1"], ["drain", "edge-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nodes"],
+        ["jobs"],
+        ["predictions"],
+        ["explain", "vid_1"],
+        ["drain", "edge-1"],
+        ["pools"],
+        ["scale", "default", "2"],
+    ],
+)
 def test_no_system_ends_with_its_exit_code(tmp_path: Path, arguments: list[str]) -> None:
     assert CliRunner().invoke(app, [*arguments, "--data", str(tmp_path)]).exit_code == 7
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nodes", "--scheduler", "nonsense"], ["jobs", "--limit", "0"], ["explain"], ["bogus"]]
+    "arguments",
+    [["nodes", "--scheduler", "nonsense"], ["jobs", "--limit", "0"], ["explain"], ["bogus"], ["scale", "p", "-1"]],
 )
 def test_bad_input_ends_with_its_exit_code(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2

@@ -61,6 +61,12 @@ def test_anchors_out_of_order_are_refused() -> None:
             settings(**changes)
 
 
+def test_bounds_of_workers_out_of_order_are_refused() -> None:
+    with pytest.raises(ValidationError, match="at most max_workers, which is 3"):
+        settings(min_workers=4, max_workers=3)
+    assert settings(min_workers=0, drain_target_s=60.0).elastic().drain_target_s == 60.0
+
+
 def test_settings_reach_the_weights() -> None:
     given = settings(draft_weight_render=0.3, cost_render=0.2)
     assert given.qoe().draft_weight("render") == 0.3

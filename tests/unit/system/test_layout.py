@@ -53,8 +53,8 @@ def test_every_listener_has_a_port_of_its_own(edges: int, workers: int) -> None:
 
 
 def test_the_port_asked_for_is_the_first_edges() -> None:
-    ports = assign_ports(options(edges=2, port=8080), list(range(1000, 1008)))
-    assert ports == Ports(1000, 1001, 1002, (1003,), (8080, 1005), (1006, 1007))
+    ports = assign_ports(options(edges=2, port=8080), list(range(1000, 1009)))
+    assert ports == Ports(1000, 1001, 1002, 1003, (1004,), (8080, 1006), (1007, 1008))
 
 
 def test_edges_know_scheduler_cache_and_the_key_the_cache_checks() -> None:

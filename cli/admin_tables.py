@@ -1,0 +1,183 @@
+"""How the answers of `adaptivegen admin` are shown: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from adaptivegen.placement import Candidate
+    from adaptivegen.rpc.admin import (
+        AccuracyInfo,
+        DeadLetterInfo,
+        Explanation,
+        JobInfo,
+        NodeInfo,
+        PaceInfo,
+        PoolInfo,
+    )
+
+MIB = 1024 * 1024
+TABLE_CHARS = 140
+
+
+def print_json(value: object) -> None:
+    """To standard output."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(escape(str(cell)) for cell in cells))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
+    return table
+
+
+def open_console() -> Console:
+    """At least `TABLE_CHARS` wide: a narrow terminal wraps whole lines, which leaves ids in one piece to copy."""
+    return Console(width=max(TABLE_CHARS, Console().width))
+
+
+def nodes_table(nodes: list[NodeInfo]) -> Table:
+    """One line for each node."""
+    table = _table("node", "kind", "state", "address", "models", "running", "queued", "work", "cpu", "memory", "heard")
+    for node in nodes:
+        _row(
+            table,
+            node.node_id,
+            node.kind,
+            node.state,
+            node.http_url or node.address,
+            " ".join(node.models),
+            node.in_flight,
+            node.queued,
+            f"{node.remaining_s:.1f} s",
+            f"{node.cpu_percent:.0f} %",
+            f"{node.memory_bytes / MIB:.0f} MiB",
+            f"{node.report_age_s:.1f} s ago",
+        )
+    return table
+
+
+def paces_table(paces: Iterable[PaceInfo]) -> Table:
+    """How fast nodes are against their cards."""
+    table = _table("node", "model", "times of its card", "observed")
+    for pace in paces:
+        _row(table, pace.node_id, pace.model, f"{pace.factor:.2f}", pace.observations)
+    return table
+
+
+def accuracies_table(accuracies: Iterable[AccuracyInfo]) -> Table:
+    """How good predictions were."""
+    table = _table("predicted", "outcomes", "within the upper", "off by", "upper now")
+    for part in accuracies:
+        covered = f"{100 * part.covered / part.outcomes:.0f} %" if part.outcomes else "-"
+        _row(table, part.part, part.outcomes, covered, f"{100 * part.error:.0f} %", f"{part.upper:.2f} times")
+    return table
+
+
+def jobs_table(jobs: list[JobInfo]) -> Table:
+    """One line for each job."""
+    table = _table("job", "tenant", "status", "plan", "edge", "worker", "done", "claims", "created", "took", "error")
+    for job in jobs:
+        took_s = (job.completed_at_ns - job.created_at_ns) / 1e9 if job.completed_at_ns else None
+        _row(
+            table,
+            job.id,
+            job.tenant,
+            job.status,
+            job.plan,
+            job.edge_id,
+            job.worker_id or "-",
+            f"{job.progress_percent} %",
+            job.attempts,
+            _moment(job.created_at_ns),
+            _seconds(took_s),
+            f"{job.error_code}: {job.error_message}" if job.error_code else "-",
+        )
+    return table
+
+
+def dead_letters_table(letters: list[DeadLetterInfo]) -> Table:
+    """One line for each message that was given up."""
+    table = _table("given up", "pool", "tenant", "job", "size", "reason")
+    for letter in letters:
+        job = letter.job_id or "(unreadable)"
+        size = f"{letter.size_bytes} B"
+        _row(table, _moment(letter.at_ns), letter.pool, letter.tenant or "-", job, size, letter.reason)
+    return table
+
+
+def pools_table(pools: list[PoolInfo]) -> Table:
+    """One line for each pool, and why it should have so many workers."""
+    table = _table("pool", "workers", "should be", "waiting", "work waiting", "at hand", "arriving", "because")
+    for pool in pools:
+        _row(
+            table,
+            pool.pool,
+            pool.workers,
+            f"{pool.desired}{' (panic)' if pool.panic else ''}",
+            pool.waiting,
+            f"{pool.waiting_s:.1f} s",
+            f"{pool.at_hand_s:.1f} s",
+            f"{pool.arriving:.1f} s/s",
+            pool.reason,
+        )
+    return table
+
+
+def print_explanation(console: Console, found: Explanation) -> None:
+    """A job, its candidates, the reasons, and what was done otherwise."""
+    job, decision = found.job, found.decision
+    console.print(f"{job.id} of tenant {job.tenant}: {job.status}", highlight=False, markup=False)
+    console.print(
+        f"Plan {decision.plan} was decided by {decision.decided_by} at {_moment(decision.decided_at_ns)} "
+        f"(edge {decision.edge_id}, pool {decision.pool or '-'}, view {decision.view_digest or '-'}).",
+        highlight=False,
+        markup=False,
+    )
+    console.print(_candidates_table(decision.candidates, decision.plan))
+    for heading, lines in (("Reasons", decision.reasons), ("What was done otherwise", found.notes)):
+        if lines:
+            console.print(f"{heading}:", highlight=False)
+            for line in lines:
+                console.print(f"  - {line}", highlight=False, markup=False)
+
+
+def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:
+    table = _table("", "plan", "first look", "draft", "final", "QoE", "cloud time", "score", "because")
+    for candidate in candidates:
+        known = candidate.feasible
+        _row(
+            table,
+            ">" if candidate.plan == chosen else "",
+            candidate.plan,
+            _seconds(candidate.first_look_s),
+            _seconds(candidate.draft_s),
+            _seconds(candidate.final_s),
+            f"{candidate.qoe:.2f}" if known else "-",
+            _seconds(candidate.gpu_s) if known else "-",
+            f"{candidate.score:.2f}" if known else "not possible",
+            candidate.reason,
+        )
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def _moment(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ns else "-"

@@ -1,0 +1,80 @@
+"""What a scheduler tells Prometheus, read from its view when it is scraped.
+
+An autoscaler scales a pool by `adaptivegen_scheduler_workers_desired`; of several schedulers the largest counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from scheduler.decide.elastic import Advice
+from scheduler.decide.view import View
+from scheduler.scaling import Scaling
+from scheduler.steady import SteadyTime
+
+
+class SchedulerMetrics(Collector):
+    """Nodes by state, pools with their load and the workers they should have, and how good predictions were."""
+
+    def __init__(self, view: View, scaling: Scaling, *, time: SteadyTime) -> None:
+        self._view = view
+        self._scaling = scaling
+        self._time = time
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything as it is now; times in seconds."""
+        yield self._nodes()
+        yield from self._pools()
+        yield from self._predictions()
+
+    def _nodes(self) -> Metric:
+        now_ns = self._time.now_ns()
+        counts = Counter((node.report.kind, node.condition(now_ns)) for node in self._view.nodes)
+        family = GaugeMetricFamily("adaptivegen_scheduler_nodes", "Nodes known, by state", labels=("kind", "state"))
+        for labels, count in sorted(counts.items()):
+            family.add_metric(labels, count)
+        return family
+
+    def _pools(self) -> Iterator[Metric]:
+        for name, text, read in _POOLS:
+            family = GaugeMetricFamily(f"adaptivegen_scheduler_{name}", text, labels=("pool",))
+            for pool, advice in self._scaling.advice.items():
+                family.add_metric((pool,), read(advice))
+            yield family
+
+    def _predictions(self) -> Iterator[Metric]:
+        spreads = sorted(self._view.learned.spreads.items())
+        seen = CounterMetricFamily(
+            "adaptivegen_scheduler_outcomes", "Outcomes that could be compared with a prediction", labels=("part",)
+        )
+        covered = CounterMetricFamily(
+            "adaptivegen_scheduler_outcomes_covered", "Of these, within their upper prediction", labels=("part",)
+        )
+        error = GaugeMetricFamily(
+            "adaptivegen_scheduler_prediction_error",
+            "Mean absolute share by which the last predictions were off",
+            labels=("part",),
+        )
+        for part, spread in spreads:
+            seen.add_metric((part,), spread.seen)
+            covered.add_metric((part,), spread.covered)
+            error.add_metric((part,), spread.error)
+        yield from (seen, covered, error)
+
+
+_POOLS: tuple[tuple[str, str, Callable[[Advice], float]], ...] = (
+    ("backlog_gpu_seconds", "Predicted seconds of the jobs that no worker has taken", lambda a: a.load.waiting_s),
+    ("outstanding_gpu_seconds", "The same with what is left of the jobs at hand", lambda a: a.load.outstanding_s),
+    ("jobs_waiting", "Jobs that no worker has taken", lambda a: a.load.waiting),
+    ("arriving_gpu_seconds_per_second", "Work that arrives, over the last minute", lambda a: a.arriving),
+    ("workers", "Healthy workers", lambda a: a.load.workers),
+    ("workers_desired", "Workers that there should be", lambda a: a.workers),
+    ("panic", "1 while demand has outrun the workers so far that none may be taken away", lambda a: a.panic),
+)

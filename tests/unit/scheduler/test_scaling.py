@@ -1,0 +1,175 @@
+"""Advice on pools and orders to scale them, over the broker's policy bucket; who is forgotten, and what goes along."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from prometheus_client import generate_latest
+
+from adaptivegen.bus.base import Bus, KeyValue
+from adaptivegen.bus.memory import MemoryBus
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound
+from adaptivegen.heartbeat import POLICY_BUCKET
+from adaptivegen.nodes import NodeReport, drain_key
+from scheduler.decide.elastic import ElasticSettings
+from scheduler.decide.view import FORGET_AFTER_S, NodeTable, View
+from scheduler.drains import BY_OPERATOR, SCALED_IN, Drains
+from scheduler.metrics import SchedulerMetrics
+from scheduler.scaling import Scaling
+from scheduler.steady import SteadyTime
+from scheduler.watch import LISTEN_S, Watch
+from tests.unit.scheduler.builders import cards, report
+
+
+class GoneBus(MemoryBus):
+    """A broker that can be away."""
+
+    away = False
+
+    @property
+    def connected(self) -> bool:
+        return not self.away
+
+    async def kv(self, bucket: str, *, ttl_s: float | None = None) -> KeyValue:
+        if self.away:
+            raise BrokerUnavailable("away")
+        return await super().kv(bucket, ttl_s=ttl_s)
+
+
+class Scheduler:
+    """The parts that scale, around one table, and the nodes that report to it."""
+
+    def __init__(self, *reports: NodeReport) -> None:
+        self.clock = ManualClock()
+        self.time = SteadyTime(self.clock)
+        self.bus = GoneBus(self.clock)
+        self.view = View(nodes=NodeTable(), cards=cards(), decider="scheduler-1")
+        self.nodes = self.view.nodes
+        bus = cast(Bus, self.bus)
+        self.scaling = Scaling(self.nodes, bus, ElasticSettings(), clock=self.clock, time=self.time)
+        self.drains = Drains(bus, self.nodes)
+        self.watch = Watch(self.view, bus, clock=self.clock, time=self.time)
+        self.beats = 0
+        self.hear(*reports)
+
+    def hear(self, *reports: NodeReport) -> None:
+        self.beats += 1
+        for sent in reports:
+            self.view.hear(sent.model_copy(update={"seq": self.beats}), now_ns=self.time.now_ns())
+
+    async def why(self, node_id: str) -> bytes | None:
+        entry = await (await self.bus.kv(POLICY_BUCKET)).get(drain_key(node_id))
+        return entry.value if entry else None
+
+
+WORKERS = tuple(report(f"worker-{number}") for number in (1, 2, 3))
+
+
+async def test_an_order_drains_and_a_later_one_puts_back() -> None:
+    parts = Scheduler(*WORKERS)
+    order = await parts.scaling.order("default", 1)
+    assert (len(order.drain), order.put_back, order.missing) == (2, (), 0)
+    assert [await parts.why(node_id) for node_id in order.drain] == [SCALED_IN] * 2
+    assert parts.nodes.drained == set(order.drain)
+    again = await parts.scaling.order("default", 1)
+    assert (again.drain, again.put_back, again.missing) == ((), (), 0)
+    back = await parts.scaling.order("default", 4)
+    assert (set(back.put_back), back.missing) == (set(order.drain), 1)
+    assert parts.nodes.drained == frozenset()
+
+
+async def test_an_operators_drain_is_not_undone_by_scaling() -> None:
+    parts = Scheduler(*WORKERS)
+    await parts.drains.drain("worker-2", why=BY_OPERATOR)
+    order = await parts.scaling.order("default", 3)
+    assert (order.put_back, order.missing) == ((), 1)
+    assert await parts.why("worker-2") == BY_OPERATOR
+
+
+async def test_an_order_sees_what_another_scheduler_drained() -> None:
+    parts = Scheduler(*WORKERS)
+    await (await parts.bus.kv(POLICY_BUCKET)).put(drain_key("worker-1"), SCALED_IN)
+    order = await parts.scaling.order("default", 2)
+    assert (order.drain, order.put_back, order.missing) == ((), (), 0)
+
+
+@pytest.mark.parametrize("workers", [-1, 4097])
+async def test_a_number_out_of_range_is_refused(workers: int) -> None:
+    with pytest.raises(InvalidRequest, match="0 to 4096"):
+        await Scheduler(*WORKERS).scaling.order("default", workers)
+
+
+async def test_an_unknown_pool_and_an_absent_broker_are_said() -> None:
+    parts = Scheduler(*WORKERS)
+    with pytest.raises(NotFound, match="known: default"):
+        await parts.scaling.order("other", 1)
+    parts.bus.away = True
+    with pytest.raises(BrokerUnavailable):
+        await parts.scaling.order("default", 1)
+
+
+async def test_advice_follows_the_pools_and_stands_while_the_broker_is_away() -> None:
+    parts = Scheduler(*WORKERS, report("worker-9", pool="other"))
+    parts.nodes.dispatch_final("default", "a", 600.0, now_ns=parts.time.now_ns())
+    parts.scaling.look()
+    assert set(parts.scaling.advice) == {"default", "other"}
+    assert parts.scaling.advice["default"].load.waiting_s == 600.0
+    parts.bus.away = True
+    before = dict(parts.scaling.advice)
+    await parts.clock.advance(60.0)
+    assert parts.scaling.advice == before
+
+
+async def test_a_pool_that_is_gone_is_advised_on_no_more() -> None:
+    parts = Scheduler(report("worker-9", pool="other"))
+    parts.scaling.look()
+    assert set(parts.scaling.advice) == {"other"}
+    await parts.clock.advance(FORGET_AFTER_S + 1)
+    parts.view.expire(now_ns=parts.time.now_ns())
+    parts.scaling.look()
+    assert parts.scaling.advice == {}
+
+
+async def test_a_node_scaled_in_and_gone_leaves_nothing_behind_and_an_operators_drain_stands() -> None:
+    parts = Scheduler(*WORKERS)
+    await parts.drains.drain("worker-1", why=SCALED_IN)
+    await parts.drains.drain("worker-2", why=BY_OPERATOR)
+    await parts.watch.follow_nodes()
+    await parts.clock.advance(FORGET_AFTER_S + 1)
+    await parts.watch.follow_nodes()
+    assert list(parts.nodes) == []
+    assert (await parts.why("worker-1"), await parts.why("worker-2")) == (None, BY_OPERATOR)
+
+
+async def test_nobody_is_forgotten_for_not_being_heard_while_the_broker_was_away() -> None:
+    parts = Scheduler(*WORKERS)
+    await parts.watch.follow_nodes()
+    parts.bus.away = True
+    for _ in range(3):
+        await parts.clock.advance(FORGET_AFTER_S)
+        with pytest.raises(BrokerUnavailable):
+            await parts.watch.follow_nodes()
+    parts.bus.away = False
+    await parts.watch.follow_nodes()
+    assert len(list(parts.nodes)) == 3
+    parts.hear(WORKERS[0])
+    await parts.clock.advance(LISTEN_S + 1)
+    await parts.watch.follow_nodes()
+    assert [node.report.node_id for node in parts.nodes] == ["worker-1"]
+
+
+async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
+    parts = Scheduler(*WORKERS, report("edge-1"))
+    parts.nodes.dispatch_final("default", "a", 600.0, now_ns=parts.time.now_ns())
+    parts.scaling.look()
+    text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
+    for line in (
+        'adaptivegen_scheduler_nodes{kind="worker",state="healthy"} 3.0',
+        'adaptivegen_scheduler_backlog_gpu_seconds{pool="default"} 600.0',
+        'adaptivegen_scheduler_workers{pool="default"} 3.0',
+        f'adaptivegen_scheduler_workers_desired{{pool="default"}} {parts.scaling.advice["default"].workers}.0',
+        "# TYPE adaptivegen_scheduler_outcomes_covered_total counter",
+    ):
+        assert line in text
