@@ -14,13 +14,15 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from adaptivegen.placement import Candidate
-    from adaptivegen.rpc.admin import (
+    from adaptivegen.rpc.admin_rows import (
         AccuracyInfo,
         DeadLetterInfo,
         Explanation,
         JobInfo,
         NodeInfo,
         PaceInfo,
+        PolicyChangeInfo,
+        PolicyValueInfo,
         PoolInfo,
     )
 
@@ -135,6 +137,23 @@ def pools_table(pools: list[PoolInfo]) -> Table:
             f"{pool.arriving:.1f} s/s",
             pool.reason,
         )
+    return table
+
+
+def policy_table(values: Iterable[PolicyValueInfo]) -> Table:
+    """One line for each value."""
+    table = _table("policy", "in force", "as started")
+    for value in values:
+        _row(table, value.name, f"{value.in_force:g}", f"{value.configured:g}")
+    return table
+
+
+def changes_table(changes: Iterable[PolicyChangeInfo]) -> Table:
+    """One line for each change of the policy."""
+    table = _table("change", "made", "by", "differs from the settings in", "reason")
+    for change in changes:
+        differing = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items()))
+        _row(table, change.number, _moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
     return table
 
 

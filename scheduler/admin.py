@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from adaptivegen.bus.base import DeadLetter
@@ -16,7 +17,7 @@ from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.placement import Decision
-from adaptivegen.rpc.admin import (
+from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
     DeadLetterInfo,
     Explanation,
@@ -24,6 +25,8 @@ from adaptivegen.rpc.admin import (
     JobInfo,
     NodeInfo,
     PaceInfo,
+    PolicyChangeInfo,
+    PolicyValueInfo,
     PoolInfo,
     Predictions,
     Scaled,
@@ -32,6 +35,7 @@ from adaptivegen.telemetry import get_logger
 from scheduler.decide.elastic import Advice
 from scheduler.decide.view import Node, View
 from scheduler.drains import BY_OPERATOR, Drains
+from scheduler.policies import Policies
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 
@@ -46,11 +50,12 @@ STATUSES: tuple[str, ...] = get_args(Status)
 class Admin:
     """Answers the admin service."""
 
-    def __init__(self, view: View, jobs: JobStore, scaling: Scaling, *, time: SteadyTime) -> None:
+    def __init__(self, view: View, jobs: JobStore, scaling: Scaling, policies: Policies, *, time: SteadyTime) -> None:
         self._nodes = view.nodes
         self._learned = view.learned
         self._jobs = jobs
         self._scaling = scaling
+        self._policies = policies
         self._drains = Drains(jobs.bus, view.nodes)
         self._time = time
 
@@ -164,6 +169,27 @@ class Admin:
         """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
         order = await self._scaling.order(pool, workers)
         return Scaled(order.drain, order.put_back, order.missing)
+
+    async def policy(self) -> list[PolicyValueInfo]:
+        """By what plans are weighed here now, and by what this scheduler was started with."""
+        configured = self._policies.configured.values()
+        return [
+            PolicyValueInfo(name, value, configured[name]) for name, value in self._policies.in_force.values().items()
+        ]
+
+    async def set_policy(
+        self, values: Mapping[str, float], unset: Sequence[str], *, by: str, reason: str
+    ) -> PolicyChangeInfo:
+        """Change it for all schedulers. Raises InvalidRequest, Conflict, a storage error."""
+        made = await self._policies.change(values, unset, by=by, reason=reason)
+        return PolicyChangeInfo(**made.model_dump())
+
+    async def policy_changes(self, limit: int) -> list[PolicyChangeInfo]:
+        """Its changes, newest first. Raises InvalidRequest, a storage error."""
+        if not 0 <= limit <= MAX_LIMIT:
+            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        changes = await self._policies.history(limit or DEFAULT_LIMIT)
+        return [PolicyChangeInfo(**change.model_dump()) for change in changes]
 
 
 def _pool_info(pool: str, advice: Advice) -> PoolInfo:

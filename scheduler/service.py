@@ -38,6 +38,7 @@ from scheduler.decision_log import DecisionLog
 from scheduler.http import HttpApi
 from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
+from scheduler.policies import Policies
 from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
@@ -70,8 +71,7 @@ async def serve(
         cards=cards,
         decider=settings.node_id,
         default_pool=settings.pool,
-        qoe=settings.qoe(),
-        costs=settings.costs(),
+        policy=settings.policy(),
     )
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
@@ -84,7 +84,8 @@ async def serve(
         log = _decision_log(settings, clock, resources)
         scaling = Scaling(view.nodes, bus, settings.elastic(), clock=clock, time=time)
         placement = Placement(view, time=time, rng=rng, log=log)
-        rpc = _server(placement, Admin(view, jobs, scaling, time=time), rng)
+        policies = Policies(view, bus, blob, clock=clock, time=time)
+        rpc = _server(placement, Admin(view, jobs, scaling, policies, time=time), rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
@@ -94,6 +95,7 @@ async def serve(
         parts = [
             Watch(view, bus, clock=clock, time=time).run(),
             scaling.run(),
+            policies.run(),
             open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),
             _reconcile(jobs, bus, settings, clock=clock, stop=stop),
             *([log.run()] if log is not None else []),
@@ -146,16 +148,7 @@ def _web(
 def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
     server = RpcServer(rng=rng)
     PlacementServicer(placement.place, placement.observe).add_to(server)
-    AdminServicer(
-        nodes=admin.nodes,
-        jobs=admin.jobs,
-        explain=admin.explain,
-        dead_letters=admin.dead_letters,
-        predictions=admin.predictions,
-        drain=admin.drain,
-        pools=admin.pools,
-        scale=admin.scale,
-    ).add_to(server)
+    AdminServicer(admin).add_to(server)
     return server
 
 

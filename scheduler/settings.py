@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
-from scheduler.decide.qoe import Costs, QoeSettings
+from scheduler.decide.policy import Policy
 
 MIB = 1024 * 1024
 
@@ -56,16 +56,11 @@ class SchedulerSettings(ServiceSettings):
                 raise refused(f"{name}_best_s", best_s, f"best < worst: below {name}_worst_s, which is {worst_s:g}")
         return self
 
-    def qoe(self) -> QoeSettings:
-        """The QoE function's settings."""
-        return QoeSettings(
-            draft_weight_iterate=self.draft_weight_iterate,
-            draft_weight_render=self.draft_weight_render,
-            draft_best_s=self.draft_best_s,
-            draft_worst_s=self.draft_worst_s,
-            final_best_s=self.final_best_s,
-            final_worst_s=self.final_worst_s,
-        )
+    def policy(self) -> Policy:
+        """By what plans are weighed until operators say otherwise; raises InvalidRequest."""
+        names = ("draft_weight_iterate", "draft_weight_render", "draft_best_s", "draft_worst_s", "final_best_s")
+        values = {name: getattr(self, name) for name in (*names, "final_worst_s", "cost_iterate", "cost_render")}
+        return Policy().but(values)
 
     def elastic(self) -> ElasticSettings:
         """How many workers are advised."""
@@ -76,7 +71,3 @@ class SchedulerSettings(ServiceSettings):
             min_workers=self.min_workers,
             max_workers=self.max_workers,
         )
-
-    def costs(self) -> Costs:
-        """What cloud seconds cost; raises SettingsInvalid."""
-        return Costs(per_gpu_s_iterate=self.cost_iterate, per_gpu_s_render=self.cost_render)

@@ -5,13 +5,26 @@ The only place that knows both.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from adaptivegen.placement import Decision
+from adaptivegen.rpc.admin_rows import (
+    AccuracyInfo,
+    DeadLetterInfo,
+    Explanation,
+    JobFilter,
+    JobInfo,
+    NodeInfo,
+    PaceInfo,
+    PolicyChangeInfo,
+    PolicyValueInfo,
+    PoolInfo,
+    Predictions,
+    Scaled,
+)
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import admin_pb2 as pb
 from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
@@ -22,141 +35,30 @@ SERVICE = "adaptivegen.v1.AdminService"
 DEADLINE_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class NodeInfo:
-    """One node as a scheduler sees it; `state` is healthy, stale, draining or loading."""
-
-    node_id: str
-    kind: str
-    address: str
-    http_url: str
-    state: str
-    models: tuple[str, ...]
-    in_flight: int
-    queued: int
-    remaining_s: float
-    report_age_s: float
-    cpu_percent: float
-    memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobInfo:
-    """One job, as far as an operator needs it. Times are wall nanoseconds, 0 where not yet."""
-
-    id: str
-    tenant: str
-    status: str
-    plan: str
-    edge_id: str
-    worker_id: str
-    progress_percent: int
-    attempts: int
-    created_at_ns: int
-    completed_at_ns: int
-    error_code: str
-    error_message: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterInfo:
-    """A message that was given up; tenant and job are empty where it named none. `at_ns` is wall nanoseconds."""
-
-    pool: str
-    tenant: str
-    job_id: str
-    reason: str
-    at_ns: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PaceInfo:
-    """How fast a node is for a model: the factor of the card's times, after so many observations."""
-
-    node_id: str
-    model: str
-    factor: float
-    observations: int
-
-
-@dataclass(frozen=True, slots=True)
-class AccuracyInfo:
-    """How good predictions of one part were: "draft", or "final" and its plan.
-
-    covered: outcomes within the upper prediction they were told with; error: mean absolute share by which the last ones
-    were off; upper: the upper prediction now, as a multiple of the middle one.
-    """
-
-    part: str
-    outcomes: int
-    covered: int
-    error: float
-    upper: float
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """What a scheduler has learned."""
-
-    paces: tuple[PaceInfo, ...]
-    accuracies: tuple[AccuracyInfo, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolInfo:
-    """One pool of workers. desired: workers that there should be; waiting_s and at_hand_s: predicted seconds of jobs
-    that wait and of what is left of those at hand; arriving: seconds of work per second."""
-
-    pool: str
-    workers: int
-    desired: int
-    waiting: int
-    waiting_s: float
-    at_hand_s: float
-    arriving: float
-    panic: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scaled:
-    """What was done to have so many workers in rotation: ids drained and put back, and how many must be started."""
-
-    drained: tuple[str, ...]
-    put_back: tuple[str, ...]
-    missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
-
-    job: JobInfo
-    decision: Decision
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs to list; empty means all, limit 0 the default."""
-
-    tenant: str = ""
-    status: str = ""
-    limit: int = 0
-
-
-Row = TypeVar("Row", NodeInfo, JobInfo, DeadLetterInfo, PaceInfo, AccuracyInfo, PoolInfo, Scaled)
+Row = TypeVar(
+    "Row",
+    NodeInfo,
+    JobInfo,
+    DeadLetterInfo,
+    PaceInfo,
+    AccuracyInfo,
+    PoolInfo,
+    Scaled,
+    PolicyValueInfo,
+    PolicyChangeInfo,
+)
 
 
 def read_row(kind: type[Row], message: object) -> Row:
-    """A row from the wire, field by field; what is repeated there is a tuple here."""
+    """A row from the wire, field by field; what is repeated there is a tuple here, and a map a dict."""
     values = {item.name: getattr(message, item.name) for item in fields(kind)}
     return kind(**{name: _plain(value) for name, value in values.items()})
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) else tuple(value)
+    if isinstance(value, str | int | float):
+        return value
+    return dict(value) if isinstance(value, Mapping) else tuple(value)
 
 
 def predictions_to_pb(found: Predictions) -> pb.ListPredictionsResponse:
@@ -175,29 +77,61 @@ def predictions_from_pb(message: pb.ListPredictionsResponse) -> Predictions:
     )
 
 
-class AdminServicer(stubs.AdminServiceServicer):
-    """Serves the admin service by plain callables."""
+class AdminBackend(Protocol):
+    """What answers the admin service. Everything raises typed errors."""
 
-    def __init__(
-        self,
-        *,
-        nodes: Callable[[], Awaitable[list[NodeInfo]]],
-        jobs: Callable[[JobFilter], Awaitable[list[JobInfo]]],
-        explain: Callable[[str, str], Awaitable[Explanation]],
-        dead_letters: Callable[[int], Awaitable[list[DeadLetterInfo]]],
-        predictions: Callable[[], Awaitable[Predictions]],
-        drain: Callable[[str, bool], Awaitable[str]],
-        pools: Callable[[], Awaitable[list[PoolInfo]]],
-        scale: Callable[[str, int], Awaitable[Scaled]],
-    ) -> None:
-        self._nodes = nodes
-        self._jobs = jobs
-        self._explain = explain
-        self._dead_letters = dead_letters
-        self._predictions = predictions
-        self._drain = drain
-        self._pools = pools
-        self._scale = scale
+    async def nodes(self) -> list[NodeInfo]:
+        """All known nodes."""
+        ...
+
+    async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
+        """Jobs, newest first."""
+        ...
+
+    async def explain(self, job_id: str, tenant: str) -> Explanation:
+        """Why a job was placed as it was."""
+        ...
+
+    async def dead_letters(self, limit: int) -> list[DeadLetterInfo]:
+        """Messages that were given up, newest first."""
+        ...
+
+    async def predictions(self) -> Predictions:
+        """What was learned."""
+        ...
+
+    async def drain(self, node_id: str, undo: bool) -> str:
+        """Take a node out of rotation, or put it back; returns its state."""
+        ...
+
+    async def pools(self) -> list[PoolInfo]:
+        """The pools of workers."""
+        ...
+
+    async def scale(self, pool: str, workers: int) -> Scaled:
+        """Have so many workers of a pool in rotation."""
+        ...
+
+    async def policy(self) -> list[PolicyValueInfo]:
+        """By what plans are weighed."""
+        ...
+
+    async def set_policy(
+        self, values: Mapping[str, float], unset: Sequence[str], *, by: str, reason: str
+    ) -> PolicyChangeInfo:
+        """Change it."""
+        ...
+
+    async def policy_changes(self, limit: int) -> list[PolicyChangeInfo]:
+        """Its changes, newest first."""
+        ...
+
+
+class AdminServicer(stubs.AdminServiceServicer):
+    """Serves the admin service."""
+
+    def __init__(self, backend: AdminBackend) -> None:
+        self._backend = backend
 
     def add_to(self, server: RpcServer) -> None:
         """Register with the process's server."""
@@ -206,18 +140,18 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListNodes(
         self, request: pb.ListNodesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListNodesResponse:
-        return pb.ListNodesResponse(nodes=[pb.Node(**asdict(node)) for node in await self._nodes()])
+        return pb.ListNodesResponse(nodes=[pb.Node(**asdict(node)) for node in await self._backend.nodes()])
 
     async def ListJobs(
         self, request: pb.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListJobsResponse:
         wanted = JobFilter(tenant=request.tenant, status=request.status, limit=request.limit)
-        return pb.ListJobsResponse(jobs=[pb.Job(**asdict(job)) for job in await self._jobs(wanted)])
+        return pb.ListJobsResponse(jobs=[pb.Job(**asdict(job)) for job in await self._backend.jobs(wanted)])
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainJobResponse:
-        found = await self._explain(request.job_id, request.tenant)
+        found = await self._backend.explain(request.job_id, request.tenant)
         return pb.ExplainJobResponse(
             job=pb.Job(**asdict(found.job)), decision=decision_to_pb(found.decision), notes=found.notes
         )
@@ -225,28 +159,53 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListDeadLettersResponse:
-        found = await self._dead_letters(request.limit)
+        found = await self._backend.dead_letters(request.limit)
         return pb.ListDeadLettersResponse(letters=[pb.DeadLetter(**asdict(letter)) for letter in found])
 
     async def ListPredictions(
         self, request: pb.ListPredictionsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListPredictionsResponse:
-        return predictions_to_pb(await self._predictions())
+        return predictions_to_pb(await self._backend.predictions())
 
     async def DrainNode(
         self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DrainNodeResponse:
-        return pb.DrainNodeResponse(state=await self._drain(request.node_id, request.undo))
+        return pb.DrainNodeResponse(state=await self._backend.drain(request.node_id, request.undo))
 
     async def ListPools(
         self, request: pb.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListPoolsResponse:
-        return pb.ListPoolsResponse(pools=[pb.Pool(**asdict(pool)) for pool in await self._pools()])
+        return pb.ListPoolsResponse(pools=[pb.Pool(**asdict(pool)) for pool in await self._backend.pools()])
 
     async def ScalePool(
         self, request: pb.ScalePoolRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScalePoolResponse:
-        return pb.ScalePoolResponse(**asdict(await self._scale(request.pool, request.workers)))
+        return pb.ScalePoolResponse(**asdict(await self._backend.scale(request.pool, request.workers)))
+
+    async def GetPolicy(
+        self, request: pb.GetPolicyRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetPolicyResponse:
+        return pb.GetPolicyResponse(values=[pb.PolicyValue(**asdict(value)) for value in await self._backend.policy()])
+
+    async def SetPolicy(
+        self, request: pb.SetPolicyRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SetPolicyResponse:
+        made = await self._backend.set_policy(
+            dict(request.values), tuple(request.unset), by=_caller(context), reason=request.reason
+        )
+        return pb.SetPolicyResponse(change=pb.PolicyChange(**asdict(made)))
+
+    async def ListPolicyChanges(
+        self, request: pb.ListPolicyChangesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListPolicyChangesResponse:
+        changes = await self._backend.policy_changes(request.limit)
+        return pb.ListPolicyChangesResponse(changes=[pb.PolicyChange(**asdict(change)) for change in changes])
+
+
+def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Who asks, by the certificate that was shown."""
+    names = context.peer_identities() or ()
+    return ", ".join(name.decode(errors="replace") for name in names) or "somebody without a certificate"
 
 
 class AdminClient:
@@ -299,6 +258,23 @@ class AdminClient:
         """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
         reply = await self._call(self._stub.ScalePool, pb.ScalePoolRequest(pool=pool, workers=workers))
         return read_row(Scaled, reply)
+
+    async def policy(self) -> list[PolicyValueInfo]:
+        """By what plans are weighed."""
+        reply = await self._call(self._stub.GetPolicy, pb.GetPolicyRequest())
+        return [read_row(PolicyValueInfo, value) for value in reply.values]
+
+    async def set_policy(
+        self, values: Mapping[str, float], *, unset: Sequence[str] = (), reason: str = ""
+    ) -> PolicyChangeInfo:
+        """Change it for all schedulers. Raises InvalidRequest, Conflict."""
+        request = pb.SetPolicyRequest(values=values, unset=unset, reason=reason)
+        return read_row(PolicyChangeInfo, (await self._call(self._stub.SetPolicy, request)).change)
+
+    async def policy_changes(self, limit: int = 0) -> list[PolicyChangeInfo]:
+        """Its changes, newest first."""
+        reply = await self._call(self._stub.ListPolicyChanges, pb.ListPolicyChangesRequest(limit=limit))
+        return [read_row(PolicyChangeInfo, change) for change in reply.changes]
 
     async def close(self) -> None:
         """Close the channel."""

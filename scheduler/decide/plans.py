@@ -58,7 +58,7 @@ class Situation:
         gpu_s: float = 0.0,
     ) -> Candidate:
         """A feasible candidate with its QoE and score."""
-        settings, intent = self.view.qoe, self.query.intent
+        settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
         shown_first = final_quality if plan == "hit" else self.draft_quality()
         value = qoe(
@@ -81,12 +81,12 @@ class Situation:
             final_upper_s=learned.upper_s(f"final {plan}", final_s),
             qoe=value,
             gpu_s=gpu_s,
-            score=value - self.view.costs.of(gpu_s, intent=intent),
+            score=value - self.view.policy.costs.of(gpu_s, intent=intent),
         )
 
     def draft_quality(self) -> float:
         """Of a draft as the edge makes it."""
-        card, query, assumed = self.draft, self.query, self.view.qoe.unmeasured_draft
+        card, query, assumed = self.draft, self.query, self.view.policy.qoe.unmeasured_draft
         if card is None:
             return assumed
         width, height = draft_size(card, width=query.width, height=query.height)
@@ -101,7 +101,7 @@ class Situation:
             steps=final_steps(self, plan) or self.cloud.limits.steps_default,
             width=query.width,
             height=query.height,
-            assumed=self.view.qoe.unmeasured_final,
+            assumed=self.view.policy.qoe.unmeasured_final,
         )
 
 

@@ -16,7 +16,7 @@ from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 from adaptivegen.placement import Outcome
 from scheduler.decide.backlog import Backlog
 from scheduler.decide.learned import Learned
-from scheduler.decide.qoe import Costs, QoeSettings
+from scheduler.decide.policy import Policy
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
 FORGET_AFTER_S = 600.0
@@ -196,16 +196,15 @@ class NodeTable:
         node.fingerprint = fingerprint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
-    """Everything a decision depends on besides the query, the time and chance; `nodes` and `learned` change."""
+    """Everything a decision depends on besides the query, the time and chance; nodes, policy and learning change."""
 
     nodes: NodeTable
     cards: Mapping[str, ModelCard]
     decider: str
     default_pool: str = "default"
-    qoe: QoeSettings = field(default_factory=QoeSettings)
-    costs: Costs = field(default_factory=Costs)
+    policy: Policy = field(default_factory=Policy)
     learned: Learned = field(default_factory=Learned)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
@@ -228,5 +227,5 @@ class View:
         return self.learned.outcome(outcome, decider=self.decider)
 
     def digest(self) -> str:
-        """A name for this state: equal digests of one scheduler, equal nodes, backlogs and learning."""
-        return f"{self.nodes.digest()}-{self.learned.revision:x}"
+        """A name for this state: equal digests of one scheduler, equal nodes, backlogs, learning and policy."""
+        return f"{self.nodes.digest()}-{self.learned.revision:x}-{hash(self.policy) & 0xFFFF_FFFF:x}"

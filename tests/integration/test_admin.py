@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 from adaptivegen.jobs.store import JobMessage
 from adaptivegen.placement import Decision
 from cli.admin import app
-from tests.schedulers import Running, fleet, job_store, new_spec, scheduler
+from tests.schedulers import Running, fleet, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
-from tests.unit.scheduler.builders import FINAL_S, done, outcome, report
+from tests.unit.scheduler.builders import FINAL_S, done, outcome, query, report
 
 
 def invoke(running: Running, *arguments: str) -> Result:
@@ -72,6 +72,50 @@ async def test_what_was_learned_is_shown(own_nats: NatsServer, tmp_path: Path) -
         listed = json.loads((await asyncio.to_thread(invoke, running, "predictions", "--json")).stdout)
         assert [pace["observations"] for pace in listed["paces"]] == [8]
         assert [part["part"] for part in listed["accuracies"]] == ["draft", "final refine"]
+
+
+async def test_a_policy_is_set_followed_everywhere_and_kept(own_nats: NatsServer, tmp_path: Path) -> None:
+    iterating = query(intent="iterate")
+    async with (
+        scheduler(own_nats.url, tmp_path) as running,
+        scheduler(own_nats.url, tmp_path, node_id="scheduler-2") as other,
+        fleet(own_nats.url, report("edge-1"), report("worker-1")),
+    ):
+        await running.sees(edge_1="healthy", worker_1="healthy")
+        await other.sees(edge_1="healthy", worker_1="healthy")
+        assert (await running.place(iterating)).plan == "draft"
+
+        async def run(*arguments: str) -> Result:
+            return await asyncio.to_thread(invoke, running, "policy", *arguments)
+
+        assert "as the scheduler was started" in (await run("diff")).stdout
+        refused = await run("set", "cost_iterate=-1")
+        assert (refused.exit_code, "0 or more" in refused.stderr) == (2, True)
+        for bad in ("cost_iterate", "cost_iterate=much", "costs=1"):
+            assert (await run("set", bad)).exit_code == 2
+        assert (await run("set")).exit_code == 2
+        made = await run("set", "cost_iterate=0", "draft_weight_iterate=0.2", "--reason", "finals are cheap today")
+        assert made.exit_code == 0 and "finals are cheap today" in made.stdout
+        assert (await running.place(iterating)).plan == "refine"
+
+        async def follows() -> bool | None:
+            return True if (await other.place(iterating)).plan == "refine" else None
+
+        await until("the other scheduler following", follows)
+        differing = json.loads((await run("diff", "--json")).stdout)["values"]
+        assert [value["name"] for value in differing] == ["draft_weight_iterate", "cost_iterate"]
+        assert (await run("set", "--unset", "draft_weight_iterate")).exit_code == 0
+        assert "cost_iterate" in (await run("show")).stdout
+    async with scheduler(own_nats.url, tmp_path, node_id="scheduler-3") as running:
+
+        async def kept() -> bool | None:
+            return True if "cost_iterate" in (await run("diff")).stdout else None
+
+        await until("a new scheduler taking the policy over", kept)
+        changes = json.loads((await run("history", "--json")).stdout)["changes"]
+        assert [change["number"] for change in changes] == [2, 1]
+        assert changes[0]["values"] == {"cost_iterate": 0.0}
+        assert changes[1]["by"] == "somebody without a certificate"
 
 
 async def test_dead_letters_are_shown_with_their_jobs_and_reasons(own_nats: NatsServer, tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.FromString,
                 _registered_method=True)
+        self.GetPolicy = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/GetPolicy',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.GetPolicyRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/SetPolicy',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyChanges = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListPolicyChanges',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -135,6 +150,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPolicy(self, request, context):
+        """By what plans are weighed now, and by what the scheduler was started with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPolicy(self, request, context):
+        """Changes the policy of all schedulers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyChanges(self, request, context):
+        """The policy's changes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +213,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ScalePool,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.SerializeToString,
+            ),
+            'GetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicy,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.GetPolicyRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'ListPolicyChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyChanges,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +446,87 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ScalePool',
             adaptivegen_dot_v1_dot_admin__pb2.ScalePoolRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ScalePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/GetPolicy',
+            adaptivegen_dot_v1_dot_admin__pb2.GetPolicyRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/SetPolicy',
+            adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListPolicyChanges',
+            adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

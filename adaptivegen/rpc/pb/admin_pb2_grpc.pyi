@@ -47,6 +47,12 @@ class AdminServiceStub:
     """The pools of workers: their load, and how many workers each should have."""
     ScalePool: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ScalePoolRequest, _admin_pb2.ScalePoolResponse]
     """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
+    GetPolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetPolicyRequest, _admin_pb2.GetPolicyResponse]
+    """By what plans are weighed now, and by what the scheduler was started with."""
+    SetPolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetPolicyRequest, _admin_pb2.SetPolicyResponse]
+    """Changes the policy of all schedulers."""
+    ListPolicyChanges: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPolicyChangesRequest, _admin_pb2.ListPolicyChangesResponse]
+    """The policy's changes, newest first."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -67,6 +73,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """The pools of workers: their load, and how many workers each should have."""
     ScalePool: _aio.UnaryUnaryMultiCallable[_admin_pb2.ScalePoolRequest, _admin_pb2.ScalePoolResponse]  # type: ignore[assignment]
     """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
+    GetPolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetPolicyRequest, _admin_pb2.GetPolicyResponse]  # type: ignore[assignment]
+    """By what plans are weighed now, and by what the scheduler was started with."""
+    SetPolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetPolicyRequest, _admin_pb2.SetPolicyResponse]  # type: ignore[assignment]
+    """Changes the policy of all schedulers."""
+    ListPolicyChanges: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPolicyChangesRequest, _admin_pb2.ListPolicyChangesResponse]  # type: ignore[assignment]
+    """The policy's changes, newest first."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -132,5 +144,29 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ScalePoolResponse, _abc.Awaitable[_admin_pb2.ScalePoolResponse]]:
         """Brings the number of a pool's workers in rotation to a number; machines are started and ended by others."""
+
+    @_abc_1.abstractmethod
+    def GetPolicy(
+        self,
+        request: _admin_pb2.GetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetPolicyResponse, _abc.Awaitable[_admin_pb2.GetPolicyResponse]]:
+        """By what plans are weighed now, and by what the scheduler was started with."""
+
+    @_abc_1.abstractmethod
+    def SetPolicy(
+        self,
+        request: _admin_pb2.SetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SetPolicyResponse, _abc.Awaitable[_admin_pb2.SetPolicyResponse]]:
+        """Changes the policy of all schedulers."""
+
+    @_abc_1.abstractmethod
+    def ListPolicyChanges(
+        self,
+        request: _admin_pb2.ListPolicyChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListPolicyChangesResponse, _abc.Awaitable[_admin_pb2.ListPolicyChangesResponse]]:
+        """The policy's changes, newest first."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

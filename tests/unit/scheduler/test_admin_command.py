@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound
-from cli.admin import app, find_scheduler
+from cli.admin import app
+from cli.admin_ask import find_scheduler
 
 
 def write_endpoints(folder: Path, content: object) -> Path:

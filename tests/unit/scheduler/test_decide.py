@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import Candidate, Decision
 from scheduler.decide.decide import decide, record
+from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import Costs, QoeSettings, qoe
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import (
@@ -89,7 +90,7 @@ def test_iterating_takes_a_draft_when_finals_are_dear() -> None:
 
 def test_iterating_takes_the_final_too_when_it_is_cheap() -> None:
     seen = view()
-    cheap = View(nodes=seen.nodes, cards=seen.cards, decider="s", costs=Costs(per_gpu_s_iterate=0.001))
+    cheap = View(nodes=seen.nodes, cards=seen.cards, decider="s", policy=Policy(costs=Costs(per_gpu_s_iterate=0.001)))
     assert place(cheap, query(intent="iterate")).plan == "refine"
 
 

@@ -7,8 +7,7 @@ from typing import cast
 import pytest
 from prometheus_client import generate_latest
 
-from adaptivegen.bus.base import Bus, KeyValue
-from adaptivegen.bus.memory import MemoryBus
+from adaptivegen.bus.base import Bus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound
 from adaptivegen.heartbeat import POLICY_BUCKET
@@ -20,22 +19,8 @@ from scheduler.metrics import SchedulerMetrics
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 from scheduler.watch import LISTEN_S, Watch
+from tests.unit.scheduler.away import AwayBus
 from tests.unit.scheduler.builders import cards, report
-
-
-class GoneBus(MemoryBus):
-    """A broker that can be away."""
-
-    away = False
-
-    @property
-    def connected(self) -> bool:
-        return not self.away
-
-    async def kv(self, bucket: str, *, ttl_s: float | None = None) -> KeyValue:
-        if self.away:
-            raise BrokerUnavailable("away")
-        return await super().kv(bucket, ttl_s=ttl_s)
 
 
 class Scheduler:
@@ -44,7 +29,7 @@ class Scheduler:
     def __init__(self, *reports: NodeReport) -> None:
         self.clock = ManualClock()
         self.time = SteadyTime(self.clock)
-        self.bus = GoneBus(self.clock)
+        self.bus = AwayBus(self.clock)
         self.view = View(nodes=NodeTable(), cards=cards(), decider="scheduler-1")
         self.nodes = self.view.nodes
         bus = cast(Bus, self.bus)

@@ -69,8 +69,8 @@ def test_bounds_of_workers_out_of_order_are_refused() -> None:
 
 def test_settings_reach_the_weights() -> None:
     given = settings(draft_weight_render=0.3, cost_render=0.2)
-    assert given.qoe().draft_weight("render") == 0.3
-    assert given.costs().of(2.0, intent="render") == pytest.approx(0.4)
+    assert given.policy().qoe.draft_weight("render") == 0.3
+    assert given.policy().costs.of(2.0, intent="render") == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("jump_s", [300, -300])

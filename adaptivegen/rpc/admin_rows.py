@@ -1,0 +1,151 @@
+"""What operators are told: plain data, as the admin service's answers hold it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adaptivegen.placement import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One node as a scheduler sees it; `state` is healthy, stale, draining or loading."""
+
+    node_id: str
+    kind: str
+    address: str
+    http_url: str
+    state: str
+    models: tuple[str, ...]
+    in_flight: int
+    queued: int
+    remaining_s: float
+    report_age_s: float
+    cpu_percent: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """One job, as far as an operator needs it. Times are wall nanoseconds, 0 where not yet."""
+
+    id: str
+    tenant: str
+    status: str
+    plan: str
+    edge_id: str
+    worker_id: str
+    progress_percent: int
+    attempts: int
+    created_at_ns: int
+    completed_at_ns: int
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterInfo:
+    """A message that was given up; tenant and job are empty where it named none. `at_ns` is wall nanoseconds."""
+
+    pool: str
+    tenant: str
+    job_id: str
+    reason: str
+    at_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaceInfo:
+    """How fast a node is for a model: the factor of the card's times, after so many observations."""
+
+    node_id: str
+    model: str
+    factor: float
+    observations: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyInfo:
+    """How good predictions of one part were: "draft", or "final" and its plan.
+
+    covered: outcomes within the upper prediction they were told with; error: mean absolute share by which the last ones
+    were off; upper: the upper prediction now, as a multiple of the middle one.
+    """
+
+    part: str
+    outcomes: int
+    covered: int
+    error: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a scheduler has learned."""
+
+    paces: tuple[PaceInfo, ...]
+    accuracies: tuple[AccuracyInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """One pool of workers. desired: workers that there should be; waiting_s and at_hand_s: predicted seconds of jobs
+    that wait and of what is left of those at hand; arriving: seconds of work per second."""
+
+    pool: str
+    workers: int
+    desired: int
+    waiting: int
+    waiting_s: float
+    at_hand_s: float
+    arriving: float
+    panic: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """What was done to have so many workers in rotation: ids drained and put back, and how many must be started."""
+
+    drained: tuple[str, ...]
+    put_back: tuple[str, ...]
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
+
+    job: JobInfo
+    decision: Decision
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs to list; empty means all, limit 0 the default."""
+
+    tenant: str = ""
+    status: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyValueInfo:
+    """One value of the policy: as it is in force, and as the scheduler was started with."""
+
+    name: str
+    in_force: float
+    configured: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChangeInfo:
+    """A change of the policy. values: all that then differed from the settings; at_ns: wall nanoseconds."""
+
+    number: int
+    values: dict[str, float]
+    by: str
+    reason: str
+    at_ns: int
