@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PolicyValueInfo,
         PoolInfo,
     )
+    from scheduler.decide.fit import Fit
 
 MIB = 1024 * 1024
 TABLE_CHARS = 140
@@ -154,6 +155,15 @@ def changes_table(changes: Iterable[PolicyChangeInfo]) -> Table:
     for change in changes:
         differing = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items()))
         _row(table, change.number, _moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
+    return table
+
+
+def fit_table(found: Fit) -> Table:
+    """One line for each value: now, and what the ratings say."""
+    table = _table("policy", "now", "fitted", "95 % interval", "")
+    for value in found.values:
+        said = "another than now" if value.told_apart else "not told apart from now"
+        _row(table, value.name, f"{value.now:.3g}", f"{value.fitted:.3g}", f"{value.low:.3g} to {value.high:.3g}", said)
     return table
 
 

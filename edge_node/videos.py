@@ -23,9 +23,11 @@ from adaptivegen.errors import (
     NotFound,
     ResourceExhausted,
 )
+from adaptivegen.experience import Experience
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_idempotency_key, check_video_id, new_token, new_video_id
 from adaptivegen.jobs.events import JobEvent, make_event
+from adaptivegen.jobs.rating import rating_of
 from adaptivegen.jobs.record import JobRecord, upgrade
 from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest, Media, input_key
 from adaptivegen.jobs.store import JobStore
@@ -313,20 +315,12 @@ class Videos:
         """The bytes [start, end) from the object store."""
         return self._jobs.blob.stream(media.key, start=start, end=media.size_bytes if end is None else end)
 
-    async def rate(
-        self, tenant: str, video_id: str, *, stars: int, draft_wait_s: float | None, final_wait_s: float | None
-    ) -> None:
-        """Store a rating with the waits the client measured."""
-        if not isinstance(stars, int) or isinstance(stars, bool) or not 1 <= stars <= 5:
-            raise InvalidRequest.field("stars", stars, "1 to 5")
-        waits = {"draft_wait_s": draft_wait_s, "final_wait_s": final_wait_s}
-        for name, wait in waits.items():
-            if wait is not None and not 0 <= wait < 7 * 86400:
-                raise InvalidRequest.field(name, wait, "0 to 604800 seconds")
+    async def rate(self, tenant: str, video_id: str, said: Experience) -> None:
+        """Store how a person found a video; raises InvalidRequest, NotFound."""
+        said.check()
         record = await self.get(tenant, video_id)
-        rating = {"id": video_id, "plan": record.plan, "intent": record.intent, "stars": stars, **waits}
-        key = f"ratings/{tenant}/{video_id}/{self._clock.now_ns()}"
-        await self._jobs.blob.put(key, json.dumps(rating).encode())
+        rating = rating_of(said, record, await self._jobs.spec(tenant, video_id), at_ns=self._clock.now_ns())
+        await self._jobs.blob.put(rating.key, rating.encode())
 
     async def _publish(self, kind: str, record: JobRecord) -> None:
         event = make_event(

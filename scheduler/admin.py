@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import get_args
 
 from adaptivegen.bus.base import DeadLetter
@@ -29,6 +30,7 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    RatingInfo,
     Scaled,
 )
 from adaptivegen.telemetry import get_logger
@@ -36,12 +38,14 @@ from scheduler.decide.elastic import Advice
 from scheduler.decide.view import Node, View
 from scheduler.drains import BY_OPERATOR, Drains
 from scheduler.policies import Policies
+from scheduler.ratings import rated
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
 MAX_DEAD_LETTERS = 200  # each is a request to the broker
+DEFAULT_RATINGS, MAX_RATINGS = 5000, 20_000  # of some 60 bytes on the wire
 MAX_EXAMINED = 5000  # jobs read to fill one filtered list
 BATCH = 32
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -51,6 +55,7 @@ class Admin:
     """Answers the admin service."""
 
     def __init__(self, view: View, jobs: JobStore, scaling: Scaling, policies: Policies, *, time: SteadyTime) -> None:
+        self._view = view
         self._nodes = view.nodes
         self._learned = view.learned
         self._jobs = jobs
@@ -190,6 +195,15 @@ class Admin:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
         changes = await self._policies.history(limit or DEFAULT_LIMIT)
         return [PolicyChangeInfo(**change.model_dump()) for change in changes]
+
+    async def ratings(self, limit: int) -> list[RatingInfo]:
+        """What people said of videos, newest first. Raises InvalidRequest, a storage error."""
+        if not 0 <= limit <= MAX_RATINGS:
+            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_RATINGS}) to {MAX_RATINGS}")
+        found = await rated(
+            self._jobs.blob, self._view.cards, self._policies.in_force.qoe, limit=limit or DEFAULT_RATINGS
+        )
+        return [RatingInfo(**asdict(one)) for one in found]
 
 
 def _pool_info(pool: str, advice: Advice) -> PoolInfo:

@@ -23,6 +23,7 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    RatingInfo,
     Scaled,
 )
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
@@ -46,17 +47,23 @@ Row = TypeVar(
     Scaled,
     PolicyValueInfo,
     PolicyChangeInfo,
+    RatingInfo,
 )
 
 
 def read_row(kind: type[Row], message: object) -> Row:
-    """A row from the wire, field by field; what is repeated there is a tuple here, and a map a dict."""
-    values = {item.name: getattr(message, item.name) for item in fields(kind)}
+    """A row from the wire, field by field: what is repeated is a tuple here, a map a dict, and what is absent None."""
+    values = {item.name: _read(message, item.name) for item in fields(kind)}
     return kind(**{name: _plain(value) for name, value in values.items()})
 
 
+def _read(message: Any, name: str) -> Any:
+    field = message.DESCRIPTOR.fields_by_name[name]
+    return getattr(message, name) if not field.has_presence or message.HasField(name) else None
+
+
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | int | float):
+    if value is None or isinstance(value, str | int | float):
         return value
     return dict(value) if isinstance(value, Mapping) else tuple(value)
 
@@ -124,6 +131,10 @@ class AdminBackend(Protocol):
 
     async def policy_changes(self, limit: int) -> list[PolicyChangeInfo]:
         """Its changes, newest first."""
+        ...
+
+    async def ratings(self, limit: int) -> list[RatingInfo]:
+        """What people said of videos, newest first."""
         ...
 
 
@@ -201,6 +212,12 @@ class AdminServicer(stubs.AdminServiceServicer):
         changes = await self._backend.policy_changes(request.limit)
         return pb.ListPolicyChangesResponse(changes=[pb.PolicyChange(**asdict(change)) for change in changes])
 
+    async def ListRatings(
+        self, request: pb.ListRatingsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListRatingsResponse:
+        ratings = await self._backend.ratings(request.limit)
+        return pb.ListRatingsResponse(ratings=[pb.Rating(**asdict(rating)) for rating in ratings])
+
 
 def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     """Who asks, by the certificate that was shown."""
@@ -275,6 +292,11 @@ class AdminClient:
         """Its changes, newest first."""
         reply = await self._call(self._stub.ListPolicyChanges, pb.ListPolicyChangesRequest(limit=limit))
         return [read_row(PolicyChangeInfo, change) for change in reply.changes]
+
+    async def ratings(self, limit: int = 0) -> list[RatingInfo]:
+        """What people said of videos, newest first."""
+        reply = await self._call(self._stub.ListRatings, pb.ListRatingsRequest(limit=limit))
+        return [read_row(RatingInfo, rating) for rating in reply.ratings]
 
     async def close(self) -> None:
         """Close the channel."""

@@ -149,3 +149,17 @@ class PolicyChangeInfo:
     by: str
     reason: str
     at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RatingInfo:
+    """What a person said of a video: 1 to 5 stars. Seconds as their client saw them, None where the part was not seen;
+    qualities are of such clips by the models' cards, 1 to 5."""
+
+    rater: str
+    iterating: bool
+    stars: int
+    draft_s: float | None
+    draft_quality: float
+    final_s: float | None
+    final_quality: float

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import grpc
 
 from adaptivegen.errors import InvalidRequest
+from adaptivegen.experience import Experience
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Media
@@ -67,9 +68,7 @@ class VideoBackend(Protocol):
         """The bytes [start, end)."""
         ...
 
-    async def rate(
-        self, tenant: str, video_id: str, *, stars: int, draft_wait_s: float | None, final_wait_s: float | None
-    ) -> None:
+    async def rate(self, tenant: str, video_id: str, said: Experience) -> None:
         """Store a rating."""
         ...
 
@@ -224,11 +223,12 @@ class VideoServicer(stubs.VideoServiceServicer):
     async def RateVideo(
         self, request: pb.RateVideoRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.RateVideoResponse:
-        await self._backend.rate(
-            self._tenant(context),
-            request.id,
+        said = Experience(
             stars=request.stars,
             draft_wait_s=request.draft_wait_s if request.HasField("draft_wait_s") else None,
             final_wait_s=request.final_wait_s if request.HasField("final_wait_s") else None,
+            stalls=request.stalls,
+            stalled_s=request.stalled_s,
         )
+        await self._backend.rate(self._tenant(context), request.id, said)
         return pb.RateVideoResponse()

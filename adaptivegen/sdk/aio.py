@@ -25,6 +25,7 @@ import httpx
 
 from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.errors import AdaptiveGenError, Unavailable
+from adaptivegen.experience import Experience
 from adaptivegen.ids import check_video_id, new_token
 from adaptivegen.sdk import routes
 from adaptivegen.sdk.download import Download
@@ -300,12 +301,11 @@ class AsyncHandle:
         """As `Handle.upgrade`."""
         return self._note(parse_video((await self._client._send(routes.upgrade_call(self.id))).content))
 
-    async def rate(self, stars: int) -> None:
+    async def rate(self, stars: int, *, stalls: int = 0, stalled_s: float = 0.0) -> None:
         """As `Handle.rate`."""
         watch = self._watch
-        await self._client._send(
-            routes.rating_call(self.id, stars=stars, draft_wait_s=watch.draft_wait_s, final_wait_s=watch.final_wait_s)
-        )
+        said = Experience(stars, watch.draft_wait_s, watch.final_wait_s, stalls, stalled_s)
+        await self._client._send(routes.rating_call(self.id, said))
 
     async def _with_draft(self, timeout_s: float | None) -> Video:
         if self._last is None or (self._last.draft is None and not self._last.ended):

@@ -24,6 +24,7 @@ import httpx
 
 from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, Unavailable
+from adaptivegen.experience import Experience
 from adaptivegen.ids import check_video_id, new_token
 from adaptivegen.sdk import routes
 from adaptivegen.sdk.download import Download
@@ -294,12 +295,14 @@ class Handle:
         """Ask for the final of a video that is only a draft; raises Conflict when there is nothing to upgrade."""
         return self._note(parse_video(self._client._send(routes.upgrade_call(self.id)).content))
 
-    def rate(self, stars: int) -> None:
-        """Say how good it was, 1 to 5; the waits this handle measured go along."""
+    def rate(self, stars: int, *, stalls: int = 0, stalled_s: float = 0.0) -> None:
+        """Say how good it was, 1 to 5; the waits this handle measured go along.
+
+        stalls: how often playback stopped to wait, for stalled_s seconds in all.
+        """
         watch = self._watch
-        self._client._send(
-            routes.rating_call(self.id, stars=stars, draft_wait_s=watch.draft_wait_s, final_wait_s=watch.final_wait_s)
-        )
+        said = Experience(stars, watch.draft_wait_s, watch.final_wait_s, stalls, stalled_s)
+        self._client._send(routes.rating_call(self.id, said))
 
     def _with_draft(self, timeout_s: float | None) -> Video:
         if self._last is None or (self._last.draft is None and not self._last.ended):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from adaptivegen.errors import STATUS, AdaptiveGenError, InternalError, InvalidRequest, NodeUnavailable, from_wire
+from adaptivegen.experience import Experience
 from adaptivegen.ids import check_idempotency_key, check_video_id
 
 Variant = Literal["video", "draft"]
@@ -101,15 +102,12 @@ def upgrade_call(video_id: str) -> Call:
     return Call("POST", video_path(video_id, "upgrade"))
 
 
-def rating_call(video_id: str, *, stars: int, draft_wait_s: float | None, final_wait_s: float | None) -> Call:
-    """Say how good it was, with the waits this client measured."""
-    if isinstance(stars, bool) or not isinstance(stars, int) or not 1 <= stars <= 5:
-        raise InvalidRequest.field("stars", stars, "a whole number from 1 to 5")
-    body: dict[str, object] = {"stars": stars}
-    if draft_wait_s is not None:
-        body["draft_wait_s"] = round(draft_wait_s, 3)
-    if final_wait_s is not None:
-        body["final_wait_s"] = round(final_wait_s, 3)
+def rating_call(video_id: str, said: Experience) -> Call:
+    """Say how good it was, with what this client measured; raises InvalidRequest."""
+    said.check()
+    silent = asdict(Experience(said.stars))
+    measured = {name: value for name, value in asdict(said).items() if name == "stars" or value != silent[name]}
+    body = {name: round(value, 3) if isinstance(value, float) else value for name, value in measured.items()}
     return Call("POST", video_path(video_id, "rating"), json_body=body)
 
 

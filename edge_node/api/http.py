@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import fields
+from typing import cast
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,6 +17,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound, RequestTimeout
+from adaptivegen.experience import Experience
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.local_only import check_local
@@ -159,19 +162,18 @@ class HttpApi:
         """204."""
         tenant = self._tenant(request)
         values = await self._bodies.json(request)
-        unknown = set(values) - {"stars", "draft_wait_s", "final_wait_s"}
+        known = {field.name for field in fields(Experience)}
+        unknown = set(values) - known
         if unknown:
-            raise InvalidRequest.field("body", sorted(unknown)[0], "stars, draft_wait_s, final_wait_s")
-        stars = values.get("stars")
-        if not isinstance(stars, int):
-            raise InvalidRequest.field("stars", stars, "1 to 5")
-        await self._videos.rate(
-            tenant,
-            request.path_params["id"],
-            stars=stars,
+            raise InvalidRequest.field("body", sorted(unknown)[0], ", ".join(sorted(known)))
+        said = Experience(
+            stars=cast(int, values.get("stars")),  # of whatever type: it is checked with the rest
             draft_wait_s=_seconds(values, "draft_wait_s"),
             final_wait_s=_seconds(values, "final_wait_s"),
+            stalls=cast(int, values.get("stalls", 0)),
+            stalled_s=_seconds(values, "stalled_s") or 0.0,
         )
+        await self._videos.rate(tenant, request.path_params["id"], said)
         return Response(status_code=204)
 
     # ---- the node ---------------------------------------------------------------------------------------------

@@ -234,7 +234,12 @@ def test_request_id_and_trace_context_go_all_the_way(edge: httpx.Client, system:
 
 def test_a_rating_is_stored(edge: httpx.Client, system: UpSystem, finished: dict[str, object]) -> None:
     path = f"/v1/videos/{finished['id']}/rating"
-    assert edge.post(path, json={"stars": 4, "draft_wait_s": 0.5}).status_code == 204
-    stored = system.stored(f"ratings/local/{finished['id']}/*")
-    assert json.loads(stored[-1].read_text())["stars"] == 4
-    assert edge.post(path, json={"stars": 6}).status_code == 400
+    said = {"stars": 4, "draft_wait_s": 0.5, "stalls": 1, "stalled_s": 0.25}
+    assert edge.post(path, json=said).status_code == 204
+    stored = json.loads(system.stored(f"ratings/local/{finished['id']}/*")[-1].read_text())
+    assert said.items() <= stored.items()
+    made = {"plan": "refine", "draft_model": "pocket-draft", "cloud_model": "pocket-cloud", "final_size": "256x256"}
+    assert made.items() <= stored.items()
+    assert stored["draft_steps"] > 0 and stored["final_steps"] > 0
+    for bad in ({"stars": 6}, {}, {"stars": "5"}, {"stars": 5, "stalls": -1}, {"stars": 5, "mood": 1}):
+        assert edge.post(path, json=bad).status_code == 400

@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from adaptivegen.jobs.store import JobMessage
@@ -14,6 +15,7 @@ from cli.admin import app
 from tests.schedulers import Running, fleet, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import FINAL_S, done, outcome, query, report
+from tests.unit.scheduler.test_ratings import rating
 
 
 def invoke(running: Running, *arguments: str) -> Result:
@@ -116,6 +118,34 @@ async def test_a_policy_is_set_followed_everywhere_and_kept(own_nats: NatsServer
         assert [change["number"] for change in changes] == [2, 1]
         assert changes[0]["values"] == {"cost_iterate": 0.0}
         assert changes[1]["by"] == "somebody without a certificate"
+
+
+async def test_ratings_are_fitted_shown_and_applied(own_nats: NatsServer, tmp_path: Path) -> None:
+    pytest.importorskip("scipy", reason="the extra qoe (scipy) is not installed")
+    async with scheduler(own_nats.url, tmp_path) as running, job_store(own_nats.url, tmp_path) as jobs:
+
+        async def run(*arguments: str) -> Result:
+            return await asyncio.to_thread(invoke, running, "qoe", "fit", *arguments)
+
+        assert (await run()).exit_code == 2  # there are no ratings
+        for number in range(40):
+            late = number % 2 == 0  # people who see a draft after 3 s are as unhappy as if there were none
+            one = rating(number, tenant=f"t-{number % 12}", intent="iterate", draft_wait_s=3.0 if late else 0.4)
+            one = one.model_copy(update={"final_wait_s": None, "stars": 1 if late else 2})
+            await jobs.blob.put(one.key, one.encode())
+        shown = await run()
+        assert shown.exit_code == 0, shown.stderr
+        for words in ("draft_worst_s", "40 ratings of 12 raters", "are few", "On ratings not seen"):
+            assert words in shown.stdout
+        fitted = json.loads((await run("--json")).stdout)
+        values = {value["name"]: value["fitted"] for value in fitted["values"]}
+        assert values["draft_worst_s"] < 10.0
+        set_or_not = await run("--apply")
+        assert set_or_not.exit_code == (0 if fitted["better"] else 8)
+        assert (await run("--apply", "--anyway")).exit_code == 0
+        in_force = {value.name: value.in_force for value in await running.admin.policy()}
+        assert in_force["draft_worst_s"] == pytest.approx(values["draft_worst_s"], rel=1e-3)
+        assert "fitted to 40 ratings" in (await running.admin.policy_changes())[-1].reason
 
 
 async def test_dead_letters_are_shown_with_their_jobs_and_reasons(own_nats: NatsServer, tmp_path: Path) -> None:

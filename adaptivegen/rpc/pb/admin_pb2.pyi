@@ -851,3 +851,92 @@ class ListPolicyChangesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPolicyChangesResponse: _TypeAlias = ListPolicyChangesResponse  # noqa: Y015
+
+@_typing.final
+class ListRatingsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """1 to 20000; 0: 5000"""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRatingsRequest: _TypeAlias = ListRatingsRequest  # noqa: Y015
+
+@_typing.final
+class Rating(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATER_FIELD_NUMBER: _builtins.int
+    ITERATING_FIELD_NUMBER: _builtins.int
+    STARS_FIELD_NUMBER: _builtins.int
+    DRAFT_S_FIELD_NUMBER: _builtins.int
+    DRAFT_QUALITY_FIELD_NUMBER: _builtins.int
+    FINAL_S_FIELD_NUMBER: _builtins.int
+    FINAL_QUALITY_FIELD_NUMBER: _builtins.int
+    rater: _builtins.str
+    """the tenant"""
+    iterating: _builtins.bool
+    """trying prompts; else the final was wanted"""
+    stars: _builtins.int
+    """1 (bad) to 5 (excellent)"""
+    draft_s: _builtins.float
+    """seconds until the draft was there, as the client saw it"""
+    draft_quality: _builtins.float
+    """1 to 5, of such drafts by the model's card"""
+    final_s: _builtins.float
+    final_quality: _builtins.float
+    def __init__(
+        self,
+        *,
+        rater: _builtins.str = ...,
+        iterating: _builtins.bool = ...,
+        stars: _builtins.int = ...,
+        draft_s: _builtins.float | None = ...,
+        draft_quality: _builtins.float = ...,
+        final_s: _builtins.float | None = ...,
+        final_quality: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s", "_final_s", b"_final_s", "draft_s", b"draft_s", "final_s", b"final_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s", "_final_s", b"_final_s", "draft_quality", b"draft_quality", "draft_s", b"draft_s", "final_quality", b"final_quality", "final_s", b"final_s", "iterating", b"iterating", "rater", b"rater", "stars", b"stars"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__draft_s: _TypeAlias = _typing.Literal["draft_s"]  # noqa: Y015
+    _WhichOneofArgType__draft_s: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s"]  # noqa: Y015
+    _WhichOneofReturnType__final_s: _TypeAlias = _typing.Literal["final_s"]  # noqa: Y015
+    _WhichOneofArgType__final_s: _TypeAlias = _typing.Literal["_final_s", b"_final_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__draft_s) -> _WhichOneofReturnType__draft_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__final_s) -> _WhichOneofReturnType__final_s | None: ...
+
+Global___Rating: _TypeAlias = Rating  # noqa: Y015
+
+@_typing.final
+class ListRatingsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ratings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rating]: ...
+    def __init__(
+        self,
+        *,
+        ratings: _abc.Iterable[Global___Rating] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ratings", b"ratings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRatingsResponse: _TypeAlias = ListRatingsResponse  # noqa: Y015

@@ -84,6 +84,11 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.ListRatings = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListRatings',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListRatingsRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListRatingsResponse.FromString,
+                _registered_method=True)
         self.ListPolicyChanges = channel.unary_unary(
                 '/adaptivegen.v1.AdminService/ListPolicyChanges',
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.SerializeToString,
@@ -164,6 +169,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRatings(self, request, context):
+        """What people said of videos, with what their clients saw; newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPolicyChanges(self, request, context):
         """The policy's changes, newest first.
         """
@@ -223,6 +235,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'ListRatings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRatings,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListRatingsRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListRatingsResponse.SerializeToString,
             ),
             'ListPolicyChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPolicyChanges,
@@ -500,6 +517,33 @@ class AdminService:
             '/adaptivegen.v1.AdminService/SetPolicy',
             adaptivegen_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRatings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListRatings',
+            adaptivegen_dot_v1_dot_admin__pb2.ListRatingsRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListRatingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

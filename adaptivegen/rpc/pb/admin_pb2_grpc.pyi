@@ -51,6 +51,8 @@ class AdminServiceStub:
     """By what plans are weighed now, and by what the scheduler was started with."""
     SetPolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetPolicyRequest, _admin_pb2.SetPolicyResponse]
     """Changes the policy of all schedulers."""
+    ListRatings: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListRatingsRequest, _admin_pb2.ListRatingsResponse]
+    """What people said of videos, with what their clients saw; newest first."""
     ListPolicyChanges: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPolicyChangesRequest, _admin_pb2.ListPolicyChangesResponse]
     """The policy's changes, newest first."""
 
@@ -77,6 +79,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """By what plans are weighed now, and by what the scheduler was started with."""
     SetPolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetPolicyRequest, _admin_pb2.SetPolicyResponse]  # type: ignore[assignment]
     """Changes the policy of all schedulers."""
+    ListRatings: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListRatingsRequest, _admin_pb2.ListRatingsResponse]  # type: ignore[assignment]
+    """What people said of videos, with what their clients saw; newest first."""
     ListPolicyChanges: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPolicyChangesRequest, _admin_pb2.ListPolicyChangesResponse]  # type: ignore[assignment]
     """The policy's changes, newest first."""
 
@@ -160,6 +164,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SetPolicyResponse, _abc.Awaitable[_admin_pb2.SetPolicyResponse]]:
         """Changes the policy of all schedulers."""
+
+    @_abc_1.abstractmethod
+    def ListRatings(
+        self,
+        request: _admin_pb2.ListRatingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListRatingsResponse, _abc.Awaitable[_admin_pb2.ListRatingsResponse]]:
+        """What people said of videos, with what their clients saw; newest first."""
 
     @_abc_1.abstractmethod
     def ListPolicyChanges(

@@ -361,6 +361,8 @@ class RateVideoRequest(_message.Message):
     STARS_FIELD_NUMBER: _builtins.int
     DRAFT_WAIT_S_FIELD_NUMBER: _builtins.int
     FINAL_WAIT_S_FIELD_NUMBER: _builtins.int
+    STALLS_FIELD_NUMBER: _builtins.int
+    STALLED_S_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     stars: _builtins.int
     """1 (bad) to 5 (excellent)"""
@@ -368,6 +370,10 @@ class RateVideoRequest(_message.Message):
     """seconds from submit to the first draft frame, as the client saw it"""
     final_wait_s: _builtins.float
     """seconds from submit to the final, as the client saw it"""
+    stalls: _builtins.int
+    """how often playback stopped to wait"""
+    stalled_s: _builtins.float
+    """for how many seconds in all"""
     def __init__(
         self,
         *,
@@ -375,10 +381,12 @@ class RateVideoRequest(_message.Message):
         stars: _builtins.int = ...,
         draft_wait_s: _builtins.float | None = ...,
         final_wait_s: _builtins.float | None = ...,
+        stalls: _builtins.int = ...,
+        stalled_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_draft_wait_s", b"_draft_wait_s", "_final_wait_s", b"_final_wait_s", "draft_wait_s", b"draft_wait_s", "final_wait_s", b"final_wait_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_draft_wait_s", b"_draft_wait_s", "_final_wait_s", b"_final_wait_s", "draft_wait_s", b"draft_wait_s", "final_wait_s", b"final_wait_s", "id", b"id", "stars", b"stars"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_draft_wait_s", b"_draft_wait_s", "_final_wait_s", b"_final_wait_s", "draft_wait_s", b"draft_wait_s", "final_wait_s", b"final_wait_s", "id", b"id", "stalled_s", b"stalled_s", "stalls", b"stalls", "stars", b"stars"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__draft_wait_s: _TypeAlias = _typing.Literal["draft_wait_s"]  # noqa: Y015
     _WhichOneofArgType__draft_wait_s: _TypeAlias = _typing.Literal["_draft_wait_s", b"_draft_wait_s"]  # noqa: Y015

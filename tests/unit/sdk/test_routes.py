@@ -16,6 +16,7 @@ from adaptivegen.errors import (
     PayloadTooLarge,
     ResourceExhausted,
 )
+from adaptivegen.experience import Experience
 from adaptivegen.sdk.files import choose_reference
 from adaptivegen.sdk.routes import (
     FilePart,
@@ -99,12 +100,14 @@ def test_numbers_json_cannot_say_are_refused_here(value: float) -> None:
 @pytest.mark.parametrize("stars", [0, 6, True])
 def test_stars_are_one_to_five(stars: int) -> None:
     with pytest.raises(InvalidRequest, match="stars"):
-        rating_call(VIDEO_ID, stars=stars, draft_wait_s=None, final_wait_s=None)
+        rating_call(VIDEO_ID, Experience(stars))
 
 
 def test_a_rating_carries_only_what_was_measured() -> None:
-    call = rating_call(VIDEO_ID, stars=4, draft_wait_s=0.81234, final_wait_s=None)
+    call = rating_call(VIDEO_ID, Experience(4, draft_wait_s=0.81234))
     assert call.json_body == {"stars": 4, "draft_wait_s": 0.812}
+    call = rating_call(VIDEO_ID, Experience(4, draft_wait_s=0.0, stalls=2, stalled_s=1.5))
+    assert call.json_body == {"stars": 4, "draft_wait_s": 0.0, "stalls": 2, "stalled_s": 1.5}
 
 
 def test_one_reference_at_most() -> None:
