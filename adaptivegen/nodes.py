@@ -47,7 +47,7 @@ class NodeReport(BaseModel):
     started_at_ns: Annotated[int, Field(ge=0)]
     grpc_address: Annotated[str, Field(max_length=255)] = ""
     http_url: Annotated[str, Field(max_length=255)] = ""
-    pool: Annotated[str, Field(max_length=63)] = ""
+    pool: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
     models: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
     ready: bool = True
     draining: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from cli.admin_tables import changes_table, fit_table, open_console, print_json
 
 if TYPE_CHECKING:
     from adaptivegen.rpc.admin import AdminClient
-    from adaptivegen.rpc.admin_rows import PolicyValueInfo, RatingInfo
+    from adaptivegen.rpc.admin_rows import PolicyValueInfo, Ratings
     from scheduler.decide.fit import Fit
 
 SEED = 7  # of the resampling: the same ratings, the same answer
@@ -30,7 +30,7 @@ def about() -> None:
 
 @app.command("fit")
 def fit_ratings(
-    limit: Annotated[int, typer.Option(min=2, max=20000, help="The newest ratings, at most.")] = 5000,
+    limit: Annotated[int, typer.Option(min=2, max=5000, help="The newest ratings, at most.")] = 2000,
     apply: Annotated[bool, typer.Option("--apply", help="Set the fitted values, where they are better.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="With --apply: also where that is not sure.")] = False,
     scheduler: SchedulerOption = "",
@@ -59,10 +59,10 @@ def fit_ratings(
 
 
 def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
-    async def question(client: AdminClient) -> tuple[list[RatingInfo], list[PolicyValueInfo]]:
+    async def question(client: AdminClient) -> tuple[Ratings, list[PolicyValueInfo]]:
         return await client.ratings(limit), await client.policy()
 
-    ratings, policy = ask(scheduler, data, question)
+    given, policy = ask(scheduler, data, question)
     with failing():
         try:
             from scheduler.decide.fit import Rated, fit
@@ -70,10 +70,14 @@ def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
 
             now = Policy().but({value.name: value.in_force for value in policy}).qoe
             prior = Policy().but({value.name: value.configured for value in policy}).qoe
-            return fit([Rated(**asdict(rating)) for rating in ratings], now, prior=prior, seed=SEED)
+            found = fit([Rated(**asdict(rating)) for rating in given.ratings], now, prior=prior, seed=SEED)
         except ImportError as exc:
             hint = "fitting needs scipy: pip install 'adaptivegen[qoe]'"
             raise SettingsInvalid(hint, param="qoe") from exc
+    if given.left_out:
+        note = f"{given.left_out} ratings were left out: they do not tell how long was waited."
+        found = replace(found, notes=(*found.notes, note))
+    return found
 
 
 def _said(found: Fit) -> list[str]:

@@ -36,8 +36,13 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def shown(text: str) -> str:
+    """Without what a terminal would obey: names and reasons come from others."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def _row(table: Table, *cells: object) -> None:
-    table.add_row(*(escape(str(cell)) for cell in cells))
+    table.add_row(*(escape(shown(str(cell))) for cell in cells))
 
 
 def _table(*columns: str) -> Table:
@@ -182,7 +187,7 @@ def print_explanation(console: Console, found: Explanation) -> None:
         if lines:
             console.print(f"{heading}:", highlight=False)
             for line in lines:
-                console.print(f"  - {line}", highlight=False, markup=False)
+                console.print(f"  - {shown(line)}", highlight=False, markup=False)
 
 
 def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:

@@ -75,6 +75,7 @@ class Worker:
         self.jobs = jobs
         self.card = card
         self.progress: Progress | None = None
+        self.at_work = False  # from a claim to its outcome: also while a draft is waited for, or a final is uploaded
         self._bus = bus
         self._runner = runner
         self._drafts = drafts
@@ -217,10 +218,14 @@ class Worker:
         because the manifest settles by itself who was first."""
         get_logger().info("job_claimed", job_id=spec.id, epoch=record.epoch, plan=spec.decision.plan)
         lease = Lease(self.jobs, delivery, record, clock=self._clock, lease_s=self._lease_s)
-        await self._outcomes.announce("started", record)
-        async with lease.kept() as kept:
-            manifest = await kept.run(self._produce(kept, spec, record))
-            await self._outcomes.commit(delivery, spec, manifest)
+        self.at_work = True
+        try:
+            await self._outcomes.announce("started", record)
+            async with lease.kept() as kept:
+                manifest = await kept.run(self._produce(kept, spec, record))
+                await self._outcomes.commit(delivery, spec, manifest)
+        finally:
+            self.at_work = False
 
     async def _produce(self, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
         """The uploaded final, and the manifest that would make it the outcome."""

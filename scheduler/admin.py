@@ -1,19 +1,17 @@
 """What operators may ask and order: nodes, jobs, why a job was placed so, drains.
 
-Reads the node table and the jobs' store; the one thing it writes is a drain key in the policy bucket, which edges,
-workers and the other schedulers follow.
+Reads the node table and the jobs' store; what is changed, `Drains`, `Scaling` and `Policies` change.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import get_args
 
+from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.bus.base import DeadLetter
-from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest, NotFound, first_error
+from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest, NotFound
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -31,37 +29,47 @@ from adaptivegen.rpc.admin_rows import (
     PoolInfo,
     Predictions,
     RatingInfo,
+    Ratings,
     Scaled,
 )
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.elastic import Advice
+from scheduler.decide.fit import Rated
 from scheduler.decide.view import Node, View
-from scheduler.drains import BY_OPERATOR, Drains
+from scheduler.drains import Drains
 from scheduler.policies import Policies
-from scheduler.ratings import rated
+from scheduler.ratings import gather
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
 MAX_DEAD_LETTERS = 200  # each is a request to the broker
-DEFAULT_RATINGS, MAX_RATINGS = 5000, 20_000  # of some 60 bytes on the wire
+DEFAULT_RATINGS, MAX_RATINGS = 2000, 5000
 MAX_EXAMINED = 5000  # jobs read to fill one filtered list
-BATCH = 32
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
 class Admin:
     """Answers the admin service."""
 
-    def __init__(self, view: View, jobs: JobStore, scaling: Scaling, policies: Policies, *, time: SteadyTime) -> None:
+    def __init__(
+        self,
+        view: View,
+        jobs: JobStore,
+        *,
+        drains: Drains,
+        scaling: Scaling,
+        policies: Policies,
+        time: SteadyTime,
+    ) -> None:
         self._view = view
         self._nodes = view.nodes
         self._learned = view.learned
         self._jobs = jobs
         self._scaling = scaling
         self._policies = policies
-        self._drains = Drains(jobs.bus, view.nodes)
+        self._drains = drains
         self._time = time
 
     async def nodes(self) -> list[NodeInfo]:
@@ -99,24 +107,16 @@ class Admin:
         limit = wanted.limit or DEFAULT_LIMIT
         newest = [pair for pair in reversed(await self._jobs.index.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
         found: list[JobInfo] = []
-        for start in range(0, min(len(newest), MAX_EXAMINED), BATCH):
-            records = await self._read(newest[start : start + BATCH])
-            found += [_job_info(record) for record in records if wanted.status in ("", record.status)]
+        for start in range(0, min(len(newest), MAX_EXAMINED), AT_ONCE):
+            records = await read_all(newest[start : start + AT_ONCE], self._find)
+            found += [_job_info(record) for record in records if record and wanted.status in ("", record.status)]
             if len(found) >= limit:
                 break
         return found[:limit]
 
-    async def _read(self, pairs: list[tuple[str, str]]) -> list[JobRecord]:
+    async def _find(self, pair: tuple[str, str]) -> JobRecord | None:
         try:
-            async with asyncio.TaskGroup() as group:
-                reads = [group.create_task(self._find(tenant, job_id)) for tenant, job_id in pairs]
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
-        return [record for read in reads if (record := read.result()) is not None]
-
-    async def _find(self, tenant: str, job_id: str) -> JobRecord | None:
-        try:
-            return await self._jobs.find(tenant, job_id)
+            return await self._jobs.find(*pair)
         except NotFound:
             return None  # deleted between the listing and the reading
 
@@ -162,7 +162,7 @@ class Admin:
         if undo:
             await self._drains.put_back(node_id)
         else:
-            await self._drains.drain(node_id, why=BY_OPERATOR)
+            await self._drains.drain(node_id)
         get_logger().info("node_drain", node=node_id, undo=undo)
         return node.condition(self._time.now_ns()) if node is not None else "stale"
 
@@ -196,14 +196,26 @@ class Admin:
         changes = await self._policies.history(limit or DEFAULT_LIMIT)
         return [PolicyChangeInfo(**change.model_dump()) for change in changes]
 
-    async def ratings(self, limit: int) -> list[RatingInfo]:
+    async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first. Raises InvalidRequest, a storage error."""
         if not 0 <= limit <= MAX_RATINGS:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_RATINGS}) to {MAX_RATINGS}")
-        found = await rated(
+        found = await gather(
             self._jobs.blob, self._view.cards, self._policies.in_force.qoe, limit=limit or DEFAULT_RATINGS
         )
-        return [RatingInfo(**asdict(one)) for one in found]
+        return Ratings(tuple(_rating_info(one) for one in found.rated), found.left_out)
+
+
+def _rating_info(one: Rated) -> RatingInfo:
+    return RatingInfo(
+        rater=one.rater,
+        iterating=one.iterating,
+        stars=one.stars,
+        draft_s=one.draft_s,
+        draft_quality=one.draft_quality,
+        final_s=one.final_s,
+        final_quality=one.final_quality,
+    )
 
 
 def _pool_info(pool: str, advice: Advice) -> PoolInfo:

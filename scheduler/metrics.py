@@ -76,5 +76,10 @@ _POOLS: tuple[tuple[str, str, Callable[[Advice], float]], ...] = (
     ("arriving_gpu_seconds_per_second", "Work that arrives, over the last minute", lambda a: a.arriving),
     ("workers", "Healthy workers", lambda a: a.load.workers),
     ("workers_desired", "Workers that there should be", lambda a: a.workers),
+    (
+        "advice_at_seconds",
+        "When the load was looked at, wall time; old while the broker is away",
+        lambda a: a.load.at_s,
+    ),
     ("panic", "1 while demand has outrun the workers so far that none may be taken away", lambda a: a.panic),
 )

@@ -2,17 +2,20 @@
 
 The changes are numbered objects, `policy/<number>`, each written if absent: the newest is in force, all are kept, and
 of two schedulers that change at once one loses. The broker's policy bucket holds a copy of the newest, which all
-schedulers read every few seconds; a broker that lost it is given it again. A change holds all that differs from the
-settings that schedulers were started with.
+schedulers read every few seconds; the store itself they read at the start and every minute, and a broker whose copy is
+missing, damaged or behind is given it again. A change holds all that differs from the settings that schedulers were
+started with.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from adaptivegen.batches import read_all
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus, Entry, KeyValue
 from adaptivegen.clock import Clock
@@ -25,9 +28,11 @@ from scheduler.steady import SteadyTime
 
 KEY = "weights"  # of the copy, in the policy bucket
 PREFIX = "policy/"
-READ_EVERY_S = 2.0
+READ_EVERY_S = 2.0  # the broker's copy
+STORE_EVERY_S = 60.0  # the store: listing one may cost money
 MAX_TEXT_CHARS = 500
 MAX_VALUES = 64
+_NUMBER = re.compile(r"[0-9]{12}")
 
 
 class PolicyChange(BaseModel):
@@ -40,6 +45,11 @@ class PolicyChange(BaseModel):
     by: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
     reason: Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
     at_ns: Annotated[int, Field(ge=0)]
+
+    @property
+    def readable(self) -> bool:
+        """Whether this is a change, and not what stands for one that cannot be read."""
+        return self.at_ns > 0
 
     def encode(self) -> bytes:
         """JSON as stored."""
@@ -57,6 +67,7 @@ class Policies:
         self._time = time
         self.configured = view.policy
         self.newest: PolicyChange | None = None
+        self._looked_at_s: float | None = None  # into the store
 
     @property
     def in_force(self) -> Policy:
@@ -77,14 +88,19 @@ class Policies:
             await self._clock.sleep(READ_EVERY_S)
 
     async def read(self) -> None:
-        """Take over the newest change. Raises BrokerUnavailable, a storage error, InvalidRequest for a bad change."""
+        """Take over the newest change: as the broker has it, and now and then as the store has it.
+
+        Raises BrokerUnavailable, a storage error, InvalidRequest for a change that cannot be followed here.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._looked_at_s is None or now_s - self._looked_at_s >= STORE_EVERY_S:
+            stored, self._looked_at_s = await self._newest_stored(), now_s
+            self._follow(stored)
         if not self._bus.connected:
             raise BrokerUnavailable("the broker cannot be reached; the last policy stands")
         bucket = await self._bucket()
         copied = _copied(await bucket.get(KEY))
-        found = copied or await self._newest_stored()
-        if found is not None and (self.newest is None or found.number > self.newest.number):
-            self._adopt(found)
+        self._follow(copied)
         if self.newest is not None and (copied is None or copied.number < self.newest.number):
             await bucket.put(KEY, self.newest.encode())
 
@@ -92,27 +108,26 @@ class Policies:
         """Set values and go back to the configured ones for those `unset`.
 
         Raises InvalidRequest naming what is unknown or out of range, Conflict when another change came first, a storage
-        error. Without the broker the change is kept and in force here; the others hear of it when the broker is back.
+        error. Without the broker the change is kept and in force here; the others hear of it when the broker is back,
+        or look into the store.
         """
+        for name, given, most in (("values", len(values), MAX_VALUES), ("unset", len(unset), MAX_VALUES)):
+            if given > most:
+                raise InvalidRequest.field(name, f"{given} names", f"at most {most}")
         if len(reason) > MAX_TEXT_CHARS:
             raise InvalidRequest.field("reason", f"{len(reason)} characters", f"at most {MAX_TEXT_CHARS}")
-        before = await self._newest_stored()
-        kept = dict(before.values) if before else {}
-        for name in unset:
-            if kept.pop(name, None) is None and name not in self.configured.values():
-                raise InvalidRequest.field("unset", name[:80], ", ".join(self.configured.values()))
-        after = {**kept, **values}
-        self.configured.but(after)
+        stored, known = await self._newest_stored(), self.newest
+        before = max((change for change in (stored, known) if change), key=lambda change: change.number, default=None)
         made = PolicyChange(
-            number=before.number + 1 if before else 1,
-            values=after,
+            number=max([0, *await self._numbers(), known.number if known else 0]) + 1,
+            values=self._changed(before, values, unset),
             by=by[:MAX_TEXT_CHARS],
             reason=reason,
             at_ns=self._time.now_ns(),
         )
         if not await self._blob.put_if_absent(_object_key(made.number), made.encode()):
             raise Conflict(f"policy change {made.number} was made by another at this moment; look at it and ask again")
-        self._adopt(made)
+        self._follow(made)
         get_logger().info("policy_changed", **made.model_dump())
         try:
             await (await self._bucket()).put(KEY, made.encode())
@@ -120,22 +135,46 @@ class Policies:
             get_logger().warning("policy_not_told", number=made.number)
         return made
 
+    def _changed(
+        self, before: PolicyChange | None, values: Mapping[str, float], unset: Sequence[str]
+    ) -> dict[str, float]:
+        """What differs from the settings after a change; raises InvalidRequest."""
+        after, known = dict(before.values) if before else {}, self.configured.values()
+        for name in unset:
+            if after.pop(name, None) is None and name not in known:
+                raise InvalidRequest.field("unset", name[:80], ", ".join(known))
+        after.update(values)
+        self.configured.but(after)
+        return after
+
     async def history(self, limit: int) -> list[PolicyChange]:
         """The last changes, newest first; raises a storage error."""
-        numbers = sorted(await self._numbers(), reverse=True)[:limit]
-        return [_decoded(await self._blob.get(_object_key(number))) for number in numbers]
+        return await read_all(sorted(await self._numbers(), reverse=True)[:limit], self._stored)
 
-    def _adopt(self, change: PolicyChange) -> None:
-        self._view.policy = self.configured.but(change.values)
-        self.newest = change
+    def _follow(self, change: PolicyChange | None) -> None:
+        if change is not None and (self.newest is None or change.number > self.newest.number):
+            self._view.policy = self.configured.but(change.values)
+            self.newest = change
 
     async def _newest_stored(self) -> PolicyChange | None:
-        numbers = await self._numbers()
-        return _decoded(await self._blob.get(_object_key(max(numbers)))) if numbers else None
+        """The newest that can be read."""
+        for number in sorted(await self._numbers(), reverse=True):
+            change = await self._stored(number)
+            if change.readable:
+                return change
+        return None
+
+    async def _stored(self, number: int) -> PolicyChange:
+        """One change, or one that says that it cannot be read."""
+        try:
+            change = _decoded(await self._blob.get(_object_key(number)))
+        except InvalidRequest as exc:
+            return PolicyChange(number=number, values={}, by="", reason=f"unreadable: {exc.message}"[:500], at_ns=0)
+        return change.model_copy(update={"number": number})
 
     async def _numbers(self) -> list[int]:
         names = [meta.key.removeprefix(PREFIX) async for meta in self._blob.list(PREFIX)]
-        return [int(name) for name in names if name.isdecimal()]
+        return [int(name) for name in names if _NUMBER.fullmatch(name)]
 
     async def _bucket(self) -> KeyValue:
         return await self._bus.kv(POLICY_BUCKET)

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.errors import NotFound, first_error
+from adaptivegen.errors import NotFound
 from adaptivegen.jobs.rating import PREFIX, Rating, decode_rating
 from adaptivegen.models.card import ModelCard, ScoredPlan
 from scheduler.decide.fit import Rated
 from scheduler.decide.qoe import QoeSettings, quality_of
 
-BATCH = 32
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Ratings that tell how long was waited, newest first, and how many were left out since they do not."""
+
+    rated: list[Rated]
+    left_out: int
 
 
-async def rated(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> list[Rated]:
-    """The newest ratings, newest first; those that this version cannot read are left out. Raises a storage error."""
-    keys = [meta.key async for meta in blob.list(PREFIX)]
-    newest = heapq.nlargest(limit, keys, key=_at_ns)
-    found: list[Rating] = []
-    for start in range(0, len(newest), BATCH):
-        try:
-            async with asyncio.TaskGroup() as group:
-                reads = [group.create_task(_read(blob, key)) for key in newest[start : start + BATCH]]
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from errors
-        found += [rating for read in reads if (rating := read.result()) is not None]
-    return [_with_qualities(rating, cards, qoe) for rating in found]
+async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Gathered:
+    """Of the newest ratings those that can be fitted to. Left out is what this version cannot read, what a client rated
+    without having seen when its parts came, and finals that were asked for later. Raises a storage error."""
+    newest: list[tuple[int, str]] = []
+    async for meta in blob.list(PREFIX):
+        item = (meta.last_modified_ns, meta.key)
+        heapq.heappush(newest, item)
+        if len(newest) > limit:
+            heapq.heappop(newest)
+    keys = [key for _, key in sorted(newest, reverse=True)]
+    rated: list[Rated] = []
+    for start in range(0, len(keys), AT_ONCE):  # other calls get their turn between the pieces
+        found = await read_all(keys[start : start + AT_ONCE], lambda key: _read(blob, key))
+        rated += [_with_qualities(rating, cards, qoe) for rating in found if rating is not None and rating.tells]
+    return Gathered(rated, len(keys) - len(rated))
 
 
 async def _read(blob: BlobStore, key: str) -> Rating | None:
@@ -36,11 +45,6 @@ async def _read(blob: BlobStore, key: str) -> Rating | None:
         return decode_rating(await blob.get(key))
     except NotFound:
         return None  # deleted between the listing and the reading
-
-
-def _at_ns(key: str) -> int:
-    last = key.rpartition("/")[2]
-    return int(last) if last.isdecimal() else 0
 
 
 def _with_qualities(rating: Rating, cards: Mapping[str, ModelCard], qoe: QoeSettings) -> Rated:
@@ -64,8 +68,8 @@ def _with_qualities(rating: Rating, cards: Mapping[str, ModelCard], qoe: QoeSett
 
 def _quality(card: ModelCard | None, plan: ScoredPlan, size: str, steps: int, assumed: float) -> float:
     """By the card, as far as it is known what was made; a clip that was not made has none that matters."""
-    width, _, height = size.partition("x")
-    if card is None or not (width.isdecimal() and height.isdecimal() and int(width) * int(height) > 0):
+    if card is None or not size:
         return assumed
+    width, height = map(int, size.split("x"))
     steps = steps or card.limits.steps_default
-    return quality_of(card, plan, steps=steps, width=int(width), height=int(height), assumed=assumed)
+    return quality_of(card, plan, steps=steps, width=width, height=height, assumed=assumed)

@@ -35,6 +35,7 @@ from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
+from scheduler.drains import Drains
 from scheduler.http import HttpApi
 from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
@@ -82,10 +83,11 @@ async def serve(
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         log = _decision_log(settings, clock, resources)
-        scaling = Scaling(view.nodes, bus, settings.elastic(), clock=clock, time=time)
+        drains = Drains(bus, view.nodes)
+        scaling = Scaling(view.nodes, bus, drains, settings.elastic(), clock=clock, time=time)
         placement = Placement(view, time=time, rng=rng, log=log)
         policies = Policies(view, bus, blob, clock=clock, time=time)
-        rpc = _server(placement, Admin(view, jobs, scaling, policies, time=time), rng)
+        rpc = _server(placement, Admin(view, jobs, drains=drains, scaling=scaling, policies=policies, time=time), rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
@@ -93,7 +95,7 @@ async def serve(
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         parts = [
-            Watch(view, bus, clock=clock, time=time).run(),
+            Watch(view, bus, drains, clock=clock, time=time).run(),
             scaling.run(),
             policies.run(),
             open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),

@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.policy import Policy
+from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
 
 MIB = 1024 * 1024
 
@@ -29,12 +30,16 @@ class SchedulerSettings(ServiceSettings):
     decision_log_max_bytes: int = Field(256 * MIB, ge=MIB, le=2**50, description="The log's oldest files go beyond it.")
     draft_weight_iterate: float = Field(0.5, ge=0, le=1, description="What the draft counts for when iterating.")
     draft_weight_render: float = Field(0.15, ge=0, le=1, description="What the draft counts for when rendering.")
-    draft_best_s: float = Field(0.5, gt=0, le=LONGEST_S, description="A draft this early pleases fully.")
-    draft_worst_s: float = Field(10.0, gt=0, le=LONGEST_S, description="A draft this late pleases no more.")
-    final_best_s: float = Field(5.0, gt=0, le=LONGEST_S, description="A final this early pleases fully.")
-    final_worst_s: float = Field(120.0, gt=0, le=LONGEST_S, description="A final this late pleases no more.")
-    cost_iterate: float = Field(1.0, ge=0, le=1e6, description="QoE points a cloud second must bring when iterating.")
-    cost_render: float = Field(0.005, ge=0, le=1e6, description="QoE points a cloud second must bring when rendering.")
+    draft_best_s: float = Field(0.5, ge=LEAST_S, le=LONGEST_S, description="A draft this early pleases fully.")
+    draft_worst_s: float = Field(10.0, ge=2 * LEAST_S, le=LONGEST_S, description="A draft this late pleases no more.")
+    final_best_s: float = Field(5.0, ge=LEAST_S, le=LONGEST_S, description="A final this early pleases fully.")
+    final_worst_s: float = Field(120.0, ge=2 * LEAST_S, le=LONGEST_S, description="A final this late pleases no more.")
+    cost_iterate: float = Field(
+        1.0, ge=0, le=DEAREST, description="QoE points a cloud second must bring when iterating."
+    )
+    cost_render: float = Field(
+        0.005, ge=0, le=DEAREST, description="QoE points a cloud second must bring when rendering."
+    )
 
     drain_target_s: float = Field(30.0, gt=0, le=LONGEST_S, description="What waits in a pool should be done in this.")
     utilisation: float = Field(0.7, gt=0, le=1, description="Share of the time that a worker should be busy.")
@@ -52,7 +57,7 @@ class SchedulerSettings(ServiceSettings):
     def _anchors(self) -> Self:
         for name in ("draft", "final"):
             best_s, worst_s = getattr(self, f"{name}_best_s"), getattr(self, f"{name}_worst_s")
-            if best_s >= worst_s:
+            if best_s > worst_s * NEAREST:
                 raise refused(f"{name}_best_s", best_s, f"best < worst: below {name}_worst_s, which is {worst_s:g}")
         return self
 

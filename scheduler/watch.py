@@ -12,7 +12,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
 from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
 from adaptivegen.telemetry import get_logger
-from scheduler.decide.view import View
+from scheduler.decide.view import FORGET_AFTER_S, View
 from scheduler.drains import Drains
 from scheduler.steady import SteadyTime
 
@@ -28,10 +28,10 @@ LOG_EVERY_S = 10.0
 class Watch:
     """Feeds one view. `malformed` and `refused` count heartbeats that were not taken."""
 
-    def __init__(self, view: View, bus: Bus, *, clock: Clock, time: SteadyTime) -> None:
+    def __init__(self, view: View, bus: Bus, drains: Drains, *, clock: Clock, time: SteadyTime) -> None:
         self._view = view
         self._nodes = view.nodes
-        self._drains = Drains(bus, view.nodes)
+        self._drains = drains
         self._bus = bus
         self._clock = clock
         self._time = time
@@ -108,7 +108,8 @@ class Watch:
     async def follow_nodes(self) -> None:
         """Take over the drains, and forget nodes that were silent for long; raises BrokerUnavailable.
 
-        While the broker is away nobody is heard, so nobody is forgotten before it was back for a while.
+        While the broker is away nobody is heard, so nobody is forgotten before it was back for a while. Drains of nodes
+        that were never heard of are looked at only when everybody that lives must have been.
         """
         try:
             await self._drains.read()
@@ -118,11 +119,10 @@ class Watch:
         now_s = self._clock.monotonic_s()
         if self._listening_since_s is None:
             self._listening_since_s = now_s
-        if now_s - self._listening_since_s < LISTEN_S:
-            return
-        for node_id in self._view.expire(now_ns=self._time.now_ns()):
-            get_logger().info("node_forgotten", node=node_id)
-            await self._drains.gone(node_id)
+        if now_s - self._listening_since_s >= LISTEN_S:
+            for node_id in self._view.expire(now_ns=self._time.now_ns()):
+                get_logger().info("node_forgotten", node=node_id)
+        await self._drains.sweep(unheard=now_s - self._listening_since_s >= FORGET_AFTER_S)
 
     # ---- queues -----------------------------------------------------------------------------------------------
 

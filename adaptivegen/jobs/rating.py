@@ -1,7 +1,8 @@
 """How a person found a video, with what their client saw: times until it was there, and stalls while it played. Pure.
 
-Ratings are objects `ratings/<tenant>/<id>/<at_ns>`. From them the anchors of the QoE function are fitted, so a rating
-says what the clip was made of, too: how good such clips are is known from the models' cards.
+Ratings are objects `ratings/<tenant>/<id>`: of several of one video the last counts. From them the anchors of the QoE
+function are fitted, so a rating says what the clip was made of, too: how good such clips are is known from the models'
+cards.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from adaptivegen.jobs.spec import JobSpec, Media
 
 PREFIX = "ratings/"
 Wait = Annotated[float, Field(ge=0.0, le=LONGEST_WAIT_S)]
+Size = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4})?$")]
 
 
 class Rating(BaseModel):
-    """One stored rating. Sizes are WxH and steps counts of what the person saw; empty and 0 where there was none."""
+    """One stored rating. Sizes are WxH and steps counts of what the person saw; empty and 0 where there was none.
+
+    upgraded: the final was asked for later, so that its wait holds the time in which the person looked at the draft.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,22 +33,29 @@ class Rating(BaseModel):
     at_ns: Annotated[int, Field(ge=0)]
     intent: Literal["iterate", "render"]
     plan: str
+    upgraded: bool = False
     stars: Annotated[int, Field(ge=1, le=5)]
     draft_wait_s: Wait | None = None
     final_wait_s: Wait | None = None
     stalls: Annotated[int, Field(ge=0)] = 0
     stalled_s: Wait = 0.0
     draft_model: str
-    draft_size: str = ""
+    draft_size: Size = ""
     draft_steps: Annotated[int, Field(ge=0)] = 0
     cloud_model: str
-    final_size: str = ""
+    final_size: Size = ""
     final_steps: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says how long was waited: the client saw all that was made, and had asked for it at once."""
+        unseen = (self.draft_size and self.draft_wait_s is None) or (self.final_size and self.final_wait_s is None)
+        return not unseen and not self.upgraded
 
     @property
     def key(self) -> str:
         """Where it is stored."""
-        return f"{PREFIX}{self.tenant}/{self.id}/{self.at_ns}"
+        return f"{PREFIX}{self.tenant}/{self.id}"
 
     def encode(self) -> bytes:
         """JSON as stored."""
@@ -59,6 +71,7 @@ def rating_of(said: Experience, record: JobRecord, spec: JobSpec, *, at_ns: int)
         at_ns=at_ns,
         intent=spec.request.intent,
         plan=record.plan,
+        upgraded=spec.upgrade,
         stars=said.stars,
         draft_wait_s=said.draft_wait_s,
         final_wait_s=said.final_wait_s,

@@ -12,7 +12,7 @@ written once; the manifest by put-if-absent, so exactly one outcome wins.
     content/<tenant>/<content key>        ContentEntry: which final a content key has
     inputs/<tenant>/<sha>                 uploaded references, already decoded and checked
     idempotency/<tenant>/<sha of key>     KeyBinding: which job an idempotency key has
-    ratings/<tenant>/<id>/<at_ns>         ratings
+    ratings/<tenant>/<id>                 Rating: how a person found it, last
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
+from adaptivegen.errors import InvalidRequest
 from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
     DeadLetterInfo,
@@ -24,6 +25,7 @@ from adaptivegen.rpc.admin_rows import (
     PoolInfo,
     Predictions,
     RatingInfo,
+    Ratings,
     Scaled,
 )
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
@@ -33,7 +35,7 @@ from adaptivegen.rpc.placement import decision_from_pb, decision_to_pb
 from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.AdminService"
-DEADLINE_S = 10.0
+DEADLINE_S, LONG_DEADLINE_S = 10.0, 120.0
 
 
 Row = TypeVar(
@@ -133,7 +135,7 @@ class AdminBackend(Protocol):
         """Its changes, newest first."""
         ...
 
-    async def ratings(self, limit: int) -> list[RatingInfo]:
+    async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first."""
         ...
 
@@ -191,6 +193,8 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ScalePool(
         self, request: pb.ScalePoolRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScalePoolResponse:
+        if not request.HasField("workers"):
+            raise InvalidRequest.field("workers", "nothing", "a number, also where it is 0")
         return pb.ScalePoolResponse(**asdict(await self._backend.scale(request.pool, request.workers)))
 
     async def GetPolicy(
@@ -215,8 +219,21 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListRatings(
         self, request: pb.ListRatingsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListRatingsResponse:
-        ratings = await self._backend.ratings(request.limit)
-        return pb.ListRatingsResponse(ratings=[pb.Rating(**asdict(rating)) for rating in ratings])
+        found = await self._backend.ratings(request.limit)
+        return pb.ListRatingsResponse(ratings=[_rating_to_pb(one) for one in found.ratings], left_out=found.left_out)
+
+
+def _rating_to_pb(rating: RatingInfo) -> pb.Rating:
+    """By hand: there may be thousands, and placements wait while they are made."""
+    return pb.Rating(
+        rater=rating.rater,
+        iterating=rating.iterating,
+        stars=rating.stars,
+        draft_s=rating.draft_s,
+        draft_quality=rating.draft_quality,
+        final_s=rating.final_s,
+        final_quality=rating.final_quality,
+    )
 
 
 def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
@@ -293,10 +310,11 @@ class AdminClient:
         reply = await self._call(self._stub.ListPolicyChanges, pb.ListPolicyChangesRequest(limit=limit))
         return [read_row(PolicyChangeInfo, change) for change in reply.changes]
 
-    async def ratings(self, limit: int = 0) -> list[RatingInfo]:
-        """What people said of videos, newest first."""
-        reply = await self._call(self._stub.ListRatings, pb.ListRatingsRequest(limit=limit))
-        return [read_row(RatingInfo, rating) for rating in reply.ratings]
+    async def ratings(self, limit: int = 0) -> Ratings:
+        """What people said of videos, newest first. Each is an object of its own, so this may take a while."""
+        request = pb.ListRatingsRequest(limit=limit)
+        reply = await call(self._stub.ListRatings, request, deadline_s=LONG_DEADLINE_S, peer=self._peer)
+        return Ratings(tuple(read_row(RatingInfo, rating) for rating in reply.ratings), reply.left_out)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -163,3 +163,11 @@ class RatingInfo:
     draft_quality: float
     final_s: float | None
     final_quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Ratings that tell how long was waited, newest first, and how many do not and were left out."""
+
+    ratings: tuple[RatingInfo, ...]
+    left_out: int

@@ -251,7 +251,10 @@ def _seconds(values: dict[str, object], name: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequest.field(name, value, "seconds")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as exc:
+        raise InvalidRequest.field(name, "a number of many digits", "seconds") from exc
 
 
 async def _nothing() -> AsyncIterator[bytes]:

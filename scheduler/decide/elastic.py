@@ -19,10 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
+from scheduler.decide.backlog import Backlog
 from scheduler.decide.view import Node, NodeTable
 
 MOST_WORKERS = 4096
 MAX_SAMPLES = 4096  # of one pool's load, kept for a window
+GAP_S = 10.0  # after which what was seen before says nothing of now
 TO_WHOLE = 1e-9  # less than this above a whole number of workers is rounding
 
 
@@ -92,25 +94,27 @@ class Advice:
     reason: str
 
 
-def pool_load(nodes: NodeTable, pool: str, *, now_ns: int) -> Load:
-    """The pool's load by the table; workers that are leaving or silent do not count."""
-    backlog = nodes.backlog(pool)
-    workers = [node for node in workers_of(nodes, pool) if node.condition(now_ns) == "healthy"]
-    free_at_s = [at_s for node in workers for at_s in node.slots_free_at_s(now_ns)]
+def pool_load(workers: Iterable[Node], backlog: Backlog, *, now_ns: int) -> Load:
+    """The load of a pool of these workers; those that are leaving or silent do not count."""
+    healthy = [node for node in workers if node.condition(now_ns) == "healthy"]
     return Load(
         at_s=now_ns / 1e9,
-        workers=len(workers),
-        slots=len(free_at_s),
-        busy_slots=sum(at_s > 0.0 for at_s in free_at_s),
-        at_hand_s=sum(free_at_s),
+        workers=len(healthy),
+        slots=sum(node.slots for node in healthy),
+        busy_slots=sum(node.busy_slots(now_ns) for node in healthy),
+        at_hand_s=sum(at_s for node in healthy for at_s in node.slots_free_at_s(now_ns)),
         waiting=backlog.waiting,
         waiting_s=backlog.work_s,
     )
 
 
-def workers_of(nodes: NodeTable, pool: str) -> list[Node]:
-    """The pool's workers, in whatever condition."""
-    return [node for node in nodes if node.report.kind == "worker" and node.report.pool == pool]
+def by_pool(nodes: NodeTable) -> dict[str, list[Node]]:
+    """The workers of every pool, in whatever condition; a pool that has none but a backlog has an empty list."""
+    pools: dict[str, list[Node]] = {pool: [] for pool in nodes.pools()}
+    for node in nodes:
+        if node.report.kind == "worker":
+            pools[node.report.pool].append(node)
+    return pools
 
 
 class Scaler:
@@ -122,6 +126,7 @@ class Scaler:
         self._enough: deque[tuple[float, int]] = deque()  # when so many were found enough, none less than a later one
         self._panic_until_s = -math.inf
         self._panic_workers = 0
+        self._begun_s = 0.0
 
     def __repr__(self) -> str:
         return f"Scaler(samples={len(self._loads)}, panic_until_s={self._panic_until_s:.0f})"
@@ -130,6 +135,9 @@ class Scaler:
         """Take the load as it is now; one older than the last is taken as of then."""
         s = self._settings
         now_s = max(load.at_s, self._loads[-1].at_s) if self._loads else load.at_s
+        if not self._loads or now_s - self._loads[-1].at_s > GAP_S:
+            self._loads.clear()
+            self._begun_s = now_s
         self._loads.append(load)
         while self._loads[0].at_s < now_s - s.stable_s:
             self._loads.popleft()
@@ -141,6 +149,8 @@ class Scaler:
         panic = now_s < self._panic_until_s
         self._panic_workers = max(short, self._panic_workers) if panic else 0
         found = max(stable, self._panic_workers, 0 if load.workers else short)  # with none at all nothing is waited for
+        if now_s - self._begun_s < s.stabilise_s:
+            found = max(found, load.workers)  # what they were needed for before is not known
         workers = self._stabilised(min(s.max_workers, max(s.min_workers, found)), now_s)
         return Advice(load, workers, arriving, panic, self._reason(load, found, workers, arriving, panic))
 
@@ -148,7 +158,9 @@ class Scaler:
         """Seconds of work that arrived per second, and by how many of them the waiting work grew."""
         first, last = self._loads[0], self._loads[-1]
         busy = statistics.fmean(load.busy_slots for load in self._loads)
-        growing = (last.waiting_s - first.waiting_s) / max(now_s - first.at_s, self._settings.panic_s)
+        jobs, fuller = last.waiting - first.waiting, max(first, last, key=lambda load: load.waiting)
+        growing_s = jobs * fuller.waiting_s / max(1, fuller.waiting)  # by today's prediction of a job: it may change
+        growing = growing_s / max(now_s - first.at_s, self._settings.panic_s)
         return max(0.0, busy + growing), max(0.0, growing)
 
     def _needed(self, arriving: float, growing: float, since_s: float) -> int:
@@ -197,7 +209,7 @@ def scale_order(workers: Iterable[Node], wanted: int, *, scaled_in: frozenset[st
     """Which workers of one pool to drain or to put back. scaled_in: ids drained by such an order before.
 
     Those an operator drained by hand, those that are ending and those that are silent are left alone. Drained first is
-    who has the least to lose: one that still loads, then an idle one, then the one whose jobs end soonest; among
+    who has the least to lose: one that still loads, then one with the fewest jobs, then whose jobs end soonest; among
     equals the youngest, whose caches are the coldest. The opposite end of the line is put back first.
     """
     alive = [node for node in workers if node.condition(now_ns) != "stale"]
@@ -216,7 +228,7 @@ def _serves(node: Node) -> bool:
     return not node.drained and not node.report.draining
 
 
-def _to_lose(node: Node, now_ns: int) -> tuple[bool, float, int, str]:
+def _to_lose(node: Node, now_ns: int) -> tuple[bool, int, float, int, str]:
     report = node.report
     left_s = max(node.slots_free_at_s(now_ns))
-    return report.ready, left_s, -report.started_at_ns, report.node_id
+    return report.ready, node.busy_slots(now_ns), left_s, -report.started_at_ns, report.node_id

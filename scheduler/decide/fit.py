@@ -69,7 +69,10 @@ class FittedValue:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What the ratings say. Errors are root mean squares in stars, of ratings that the fit had not seen."""
+    """What the ratings say. Errors are root mean squares in stars, of ratings that the fit had not seen.
+
+    better: whether the fitted values are sure to be so, by raters it had not seen; never with few ratings or raters.
+    """
 
     values: tuple[FittedValue, ...]
     ratings: int
@@ -101,8 +104,6 @@ def fit(rated: Sequence[Rated], now: QoeSettings, *, prior: QoeSettings, seed: i
         drawn.append(_values(_solved(table.rows(_drawn(groups, rng)), believed, best)))
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     off_now, off_fitted = _unseen(table, groups, _encoded(now), centre, rng)
-    gain = off_now**2 - off_fitted**2
-    better = bool(gain.mean() > 2.0 * gain.std(ddof=1) / math.sqrt(len(gain)))
     values = tuple(
         FittedValue(name, getattr(now, name), *map(float, column))
         for name, column in zip(FITTED, zip(_values(best), low, high, strict=True), strict=True)
@@ -114,7 +115,7 @@ def fit(rated: Sequence[Rated], now: QoeSettings, *, prior: QoeSettings, seed: i
         offset_stars=float(best[-1]),
         error_now=float(np.sqrt((off_now**2).mean())),
         error_fitted=float(np.sqrt((off_fitted**2).mean())),
-        better=better,
+        better=by_rater and len(rated) >= FEW and _surely_positive(off_now**2 - off_fitted**2, groups),
         notes=tuple(_notes(rated, by_rater=by_rater)),
     )
 
@@ -227,12 +228,20 @@ def _unseen(
     return off_now, off_fitted
 
 
+def _surely_positive(gains: Floats, groups: NDArray[Any]) -> bool:
+    """Whether the mean gain is above twice its standard error, the ratings of a group counted as one."""
+    means = np.array([gains[groups == group].mean() for group in np.unique(groups)])
+    return bool(means.mean() > 2.0 * means.std(ddof=1) / math.sqrt(len(means)))
+
+
 def _notes(rated: Sequence[Rated], *, by_rater: bool) -> list[str]:
     notes = []
     if len(rated) < FEW:
         notes.append(f"{len(rated)} ratings are few: what was believed before weighs as much as they do.")
     if not by_rater:
-        notes.append("There are too few raters to tell their tastes from the video's: intervals may be too narrow.")
+        notes.append(
+            f"With fewer than {FEW_RATERS} raters tastes are not told from videos: nothing is sure to be better."
+        )
     for name, iterating in (("draft_weight_iterate", True), ("draft_weight_render", False)):
         if not any(one.iterating == iterating for one in rated):
             notes.append(f"No rating tells of {name}.")

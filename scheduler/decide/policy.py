@@ -1,6 +1,6 @@
 """What operators may change while schedulers run: what the QoE function weighs, and what cloud seconds cost. Pure.
 
-A policy is known by flat names, the same as those of the scheduler's settings.
+A policy is known by flat names, the same as those of the scheduler's settings, and has the same bounds.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field
 
 from adaptivegen.errors import InvalidRequest, SettingsInvalid
 from scheduler.decide.qoe import Costs, QoeSettings
-
-COSTS = {"cost_iterate": "per_gpu_s_iterate", "cost_render": "per_gpu_s_render"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +21,7 @@ class Policy:
 
     def values(self) -> dict[str, float]:
         """All of it, by name."""
-        costs = asdict(self.costs)
-        return {**asdict(self.qoe), **{name: costs[field] for name, field in COSTS.items()}}
+        return {**asdict(self.qoe), **asdict(self.costs)}
 
     def but(self, changes: Mapping[str, float]) -> Policy:
         """The same with these values; raises InvalidRequest naming what is unknown or out of range."""
@@ -33,7 +30,7 @@ class Policy:
             if name not in values:
                 raise InvalidRequest.field("policy", name[:80], ", ".join(values))
             values[name] = value
-        costs = {field: values.pop(name) for name, field in COSTS.items()}
+        costs = {name: values.pop(name) for name in asdict(self.costs)}
         try:
             return Policy(QoeSettings(**values), Costs(**costs))
         except SettingsInvalid as exc:

@@ -16,6 +16,9 @@ from adaptivegen.errors import SettingsInvalid
 from adaptivegen.models.card import ModelCard, ScoredPlan
 
 WORST, BEST = 1.0, 5.0
+LEAST_S, LONGEST_S = 1e-3, 7 * 86400.0  # of an anchor
+NEAREST = 0.99  # that the best may come to the worst: their logarithms are divided by
+DEAREST = 1e6  # QoE points of a cloud second
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +35,14 @@ class QoeSettings:
     unmeasured_final: float = 3.5
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            if not math.isfinite(getattr(self, item.name)):
-                raise SettingsInvalid(f"qoe {item.name} must be finite", param=item.name)
-        for name, value in (("iterate", self.draft_weight_iterate), ("render", self.draft_weight_render)):
-            if not 0.0 <= value <= 1.0:
-                raise SettingsInvalid(f"qoe draft_weight_{name} is {value}; allowed: 0 to 1", param="draft_weight")
-        for best_s, worst_s in ((self.draft_best_s, self.draft_worst_s), (self.final_best_s, self.final_worst_s)):
-            if not 0.0 < best_s < worst_s:
-                raise SettingsInvalid(f"qoe anchors {best_s} and {worst_s} s: 0 < best < worst must hold", param="qoe")
-        for value in (self.unmeasured_draft, self.unmeasured_final):
-            if not WORST <= value <= BEST:
-                raise SettingsInvalid(f"assumed quality is {value}; allowed: 1 to 5", param="unmeasured")
+        for name in ("draft_weight_iterate", "draft_weight_render"):
+            _check(name, getattr(self, name), 0.0, 1.0)
+        for part in ("draft", "final"):
+            worst_s = getattr(self, f"{part}_worst_s")
+            _check(f"{part}_worst_s", worst_s, 2 * LEAST_S, LONGEST_S)
+            _check(f"{part}_best_s", getattr(self, f"{part}_best_s"), LEAST_S, worst_s * NEAREST)
+        for name in ("unmeasured_draft", "unmeasured_final"):
+            _check(name, getattr(self, name), WORST, BEST)
 
     def draft_weight(self, intent: str) -> float:
         """w: what the draft counts for."""
@@ -54,17 +53,21 @@ class QoeSettings:
 class Costs:
     """QoE points one cloud second must bring. Higher when iterating: most of those finals would be thrown away."""
 
-    per_gpu_s_iterate: float = 1.0
-    per_gpu_s_render: float = 0.005
+    cost_iterate: float = 1.0
+    cost_render: float = 0.005
 
     def __post_init__(self) -> None:
-        for value in (self.per_gpu_s_iterate, self.per_gpu_s_render):
-            if not (math.isfinite(value) and value >= 0.0):
-                raise SettingsInvalid(f"cost per cloud second is {value}; allowed: 0 or more", param="cost_per_gpu_s")
+        for item in fields(self):
+            _check(item.name, getattr(self, item.name), 0.0, DEAREST)
 
     def of(self, gpu_s: float, *, intent: str) -> float:
         """What `gpu_s` cloud seconds cost, in QoE points."""
-        return gpu_s * (self.per_gpu_s_iterate if intent == "iterate" else self.per_gpu_s_render)
+        return gpu_s * (self.cost_iterate if intent == "iterate" else self.cost_render)
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # nor if it is no number
+        raise SettingsInvalid(f"{name} is {value}; allowed: {least:g} to {most:g}", param=name)
 
 
 def patience(wait_s: float, *, best_s: float, worst_s: float) -> float:

@@ -61,13 +61,22 @@ class Node:
         """
         return max(0.0, self.report.remaining_s * factor - self.age_s(now_ns)) + self.dispatched_s
 
+    @property
+    def slots(self) -> int:
+        """How many jobs it can have at hand."""
+        return max(1, min(self.report.capacity, MAX_SLOTS))
+
+    def busy_slots(self, now_ns: int) -> int:
+        """How many it has, also such as have outlasted what was predicted of them."""
+        return min(self.slots, max(self.report.in_flight, 1 if self._at_hand_s(now_ns) > 0 else 0))
+
     def slots_free_at_s(self, now_ns: int) -> list[float]:
         """When each of the node's places for work becomes free, in seconds from now."""
-        report = self.report
-        slots = max(1, min(report.capacity, MAX_SLOTS))
-        remaining_s = max(0.0, report.remaining_s - self.age_s(now_ns))
-        busy = min(slots, max(report.in_flight, 1 if remaining_s > 0 else 0))
-        return [remaining_s / max(1, busy)] * busy + [0.0] * (slots - busy)
+        busy = self.busy_slots(now_ns)
+        return [self._at_hand_s(now_ns) / max(1, busy)] * busy + [0.0] * (self.slots - busy)
+
+    def _at_hand_s(self, now_ns: int) -> float:
+        return max(0.0, self.report.remaining_s - self.age_s(now_ns))
 
 
 class NodeTable:

@@ -186,3 +186,7 @@ def test_the_scheduler_answers_only_nodes_with_a_certificate(deployment: Deploym
     with grpc.secure_channel(deployment.scheduler, grpc.ssl_channel_credentials(ca, *own)) as channel:
         reply = stubs.AdminServiceStub(channel).ListNodes(pb.ListNodesRequest(), timeout=5)
         assert {node.kind for node in reply.nodes} == {"edge", "worker"}
+        request = pb.SetPolicyRequest(values={"cost_render": 0.005}, reason="as it was")
+        assert "localhost" in stubs.AdminServiceStub(channel).SetPolicy(request, timeout=5).change.by
+        with pytest.raises(grpc.RpcError, match="also where it is 0"):
+            stubs.AdminServiceStub(channel).ScalePool(pb.ScalePoolRequest(pool="default"), timeout=5)

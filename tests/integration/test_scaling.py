@@ -22,7 +22,7 @@ def invoke(running: Running, *arguments: str) -> Result:
 async def test_a_pool_is_advised_and_scaled(own_nats: NatsServer, tmp_path: Path) -> None:
     port = free_port()
     async with (
-        scheduler(own_nats.url, tmp_path, http_port=port, min_workers=2) as running,
+        scheduler(own_nats.url, tmp_path, http_port=port, min_workers=4) as running,
         fleet(own_nats.url, *(report(f"worker-{number}") for number in (1, 2, 3))),
         job_store(own_nats.url, tmp_path) as jobs,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
@@ -37,7 +37,7 @@ async def test_a_pool_is_advised_and_scaled(own_nats: NatsServer, tmp_path: Path
             return pools[0] if pools and pools[0]["workers"] == 3 else None
 
         pool = await until("advice on the pool", advised)
-        assert (pool["pool"], pool["desired"], pool["panic"]) == ("default", 2, False)
+        assert (pool["pool"], pool["desired"], pool["panic"]) == ("default", 4, False)
 
         for _ in range(40):
             await jobs.submit(new_spec())
@@ -46,7 +46,7 @@ async def test_a_pool_is_advised_and_scaled(own_nats: NatsServer, tmp_path: Path
             text = (await http.get("/metrics")).text
             return text if 'adaptivegen_scheduler_jobs_waiting{pool="default"} 40.0' in text else None
 
-        assert 'workers_desired{pool="default"} 2.0' not in await until("seeing the queue", busy)
+        assert 'workers_desired{pool="default"} 4.0' not in await until("seeing the queue", busy)
         assert "s wait" in (await run("pools")).stdout
 
         order = json.loads((await run("scale", "default", "1", "--json")).stdout)

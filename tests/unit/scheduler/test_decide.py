@@ -90,7 +90,7 @@ def test_iterating_takes_a_draft_when_finals_are_dear() -> None:
 
 def test_iterating_takes_the_final_too_when_it_is_cheap() -> None:
     seen = view()
-    cheap = View(nodes=seen.nodes, cards=seen.cards, decider="s", policy=Policy(costs=Costs(per_gpu_s_iterate=0.001)))
+    cheap = View(nodes=seen.nodes, cards=seen.cards, decider="s", policy=Policy(costs=Costs(cost_iterate=0.001)))
     assert place(cheap, query(intent="iterate")).plan == "refine"
 
 

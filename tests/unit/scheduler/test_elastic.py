@@ -9,7 +9,7 @@ import pytest
 
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.nodes import NodeReport
-from scheduler.decide.elastic import Advice, ElasticSettings, Load, Scaler, pool_load, scale_order, workers_of
+from scheduler.decide.elastic import Advice, ElasticSettings, Load, Scaler, by_pool, pool_load, scale_order
 from tests.unit.scheduler.builders import NOW_NS, report, table
 
 
@@ -60,7 +60,8 @@ def idle(at_s: float, **changes: object) -> Load:
 
 def test_an_idle_pool_keeps_the_fewest_allowed() -> None:
     assert Scaler(ElasticSettings(min_workers=2)).observe(idle(1.0)).workers == 2
-    assert Scaler(ElasticSettings(min_workers=0)).observe(idle(1.0)).workers == 0
+    none = idle(1.0, workers=0, slots=0)
+    assert Scaler(ElasticSettings(min_workers=0)).observe(none).workers == 0
 
 
 def test_one_long_job_asks_for_no_second_worker_than_use_wants() -> None:
@@ -154,6 +155,33 @@ def test_the_most_allowed_is_never_exceeded_and_the_reason_says_so() -> None:
     assert "allowed are 1 to 3" in advice.reason
 
 
+def test_whoever_just_began_to_look_takes_nobody_away() -> None:
+    """What the workers were needed for before is not known: after a start, and after a while of seeing nothing."""
+    scaler = Scaler()
+    loads = [idle(float(second), workers=20, slots=20, busy_slots=3) for second in range(400)]
+    advised = [scaler.observe(load).workers for load in loads]
+    assert set(advised[:299]) == {20} and advised[399] == 20  # held for as long again, as all that was enough
+    calm = [scaler.observe(idle(400.0 + second, workers=20, slots=20, busy_slots=3)).workers for second in range(300)]
+    assert calm[-1] == 5
+    back = scaler.observe(idle(2000.0, workers=20, slots=20, busy_slots=3))
+    assert back.workers == 20
+
+
+def test_jobs_that_were_waiting_when_looking_began_are_no_arrivals() -> None:
+    scaler = Scaler()
+    loads = [idle(float(second), waiting=30, waiting_s=300.0, busy_slots=1) for second in range(10)]
+    assert [scaler.observe(load).workers for load in loads][-1] == 12  # 1 / 0.7 busy, and 300 s within 30 s
+
+
+def test_a_new_prediction_of_what_waits_is_no_arrival() -> None:
+    scaler = Scaler()
+    for second in range(60):
+        advice = scaler.observe(
+            idle(float(second), waiting=10, waiting_s=100.0 if second < 30 else 400.0, busy_slots=1)
+        )
+    assert advice.arriving == pytest.approx(1.0)
+
+
 def test_a_time_that_goes_back_changes_nothing_that_was_known() -> None:
     scaler = Scaler()
     scaler.observe(idle(1000.0, busy_slots=1))
@@ -184,16 +212,17 @@ def test_the_load_is_that_of_the_pools_healthy_workers() -> None:
     nodes = table(
         report("edge-1", in_flight=3, remaining_s=9.0),
         report("worker-1", in_flight=1, remaining_s=4.0),
-        report("worker-2", capacity=2),
+        report("worker-2", capacity=2, in_flight=1),  # with a job that has outlasted its prediction
         report("worker-3", draining=True, in_flight=1, remaining_s=7.0),
         report("worker-4", ready=False),
         report("worker-5", pool="other", in_flight=1, remaining_s=5.0),
     )
     nodes.dispatch_final("default", "a", 12.0, now_ns=NOW_NS)
-    load = pool_load(nodes, "default", now_ns=NOW_NS)
-    assert (load.workers, load.slots, load.busy_slots) == (2, 3, 1)
+    load = pool_load(by_pool(nodes)["default"], nodes.backlog("default"), now_ns=NOW_NS)
+    assert (load.workers, load.slots, load.busy_slots) == (2, 3, 2)
     assert (load.waiting, load.waiting_s, load.at_hand_s, load.outstanding_s) == (1, 12.0, 4.0, 16.0)
-    assert pool_load(nodes, "default", now_ns=NOW_NS + 60 * 10**9).workers == 0  # all are silent by then
+    silent = pool_load(by_pool(nodes)["default"], nodes.backlog("default"), now_ns=NOW_NS + 60 * 10**9)
+    assert silent.workers == 0
 
 
 def order(
@@ -201,7 +230,7 @@ def order(
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     nodes = table(*reports)
     nodes.set_drained([*scaled_in, *drained])
-    found = scale_order(workers_of(nodes, "default"), wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
+    found = scale_order(by_pool(nodes)["default"], wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
     return found.drain, found.put_back, found.missing
 
 
@@ -231,5 +260,5 @@ def test_what_an_operator_drained_and_what_is_ending_or_silent_is_left_alone() -
     pool = [report("worker-1"), report("worker-2"), report("worker-3", draining=True)]
     assert order(*pool, wanted=2, drained=("worker-2",)) == ((), (), 1)
     nodes = table(report("worker-1"), now_ns=NOW_NS - 60 * 10**9)
-    silent = scale_order(workers_of(nodes, "default"), 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
+    silent = scale_order(by_pool(nodes)["default"], 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
     assert (silent.put_back, silent.missing) == ((), 1)

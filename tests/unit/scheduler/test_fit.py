@@ -129,7 +129,7 @@ def test_whatever_people_say_the_outcome_is_a_legal_policy(stars: int) -> None:
 def test_what_no_rating_tells_of_is_said() -> None:
     alike = [replace(one, iterating=True, draft_s=1.0) for one in ratings(NOW, raters=2, each=30)]
     notes = " ".join(fit(alike, NOW, prior=NOW, seed=7, resamples=30).notes)
-    for words in ("No rating tells of draft_weight_render", "waits for the draft are alike", "too few raters"):
+    for words in ("No rating tells of draft_weight_render", "waits for the draft are alike", "fewer than 10 raters"):
         assert words in notes
 
 
@@ -144,6 +144,16 @@ def test_ratings_that_were_fitted_to_before_do_not_count_twice() -> None:
     again = fit(some, replace(NOW, **values(first)), prior=NOW, seed=7, resamples=30)
     assert values(again) == pytest.approx(values(first))
     assert first.better and not again.better
+
+
+@pytest.mark.parametrize("some", [2, 49])
+def test_a_handful_of_ratings_is_never_sure_to_be_better(some: int) -> None:
+    alike = [replace(one, stars=1) for one in ratings(NOW, raters=49, each=1)][:some]
+    assert not fit(alike, NOW, prior=NOW, seed=7, resamples=5).better
+
+
+def test_many_ratings_of_few_people_are_never_sure_to_be_better() -> None:
+    assert not fit(ratings(TRUE, raters=4, each=40), NOW, prior=NOW, seed=7, resamples=5).better
 
 
 @pytest.mark.parametrize("count", [0, 1])

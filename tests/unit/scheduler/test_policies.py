@@ -18,7 +18,7 @@ from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, Conflict, In
 from adaptivegen.heartbeat import POLICY_BUCKET
 from scheduler.decide.policy import Policy
 from scheduler.decide.view import View
-from scheduler.policies import KEY, MAX_TEXT_CHARS, Policies
+from scheduler.policies import KEY, MAX_TEXT_CHARS, READ_EVERY_S, STORE_EVERY_S, Policies, PolicyChange
 from scheduler.steady import SteadyTime
 from tests.unit.scheduler.away import AwayBus
 from tests.unit.scheduler.builders import place, query, view
@@ -61,7 +61,11 @@ async def cheaper(policies: Policies, value: float = 0.25) -> None:
         ({"draft_best_s": 20.0}, "20"),
         ({"final_worst_s": math.inf}, "final_worst_s"),
         ({"unmeasured_draft": 9.0}, "9"),
+        ({"cost_iterate": 1e308}, "1e\\+06"),
+        ({"final_best_s": 120.0 - 1e-9}, "final_best_s"),
+        ({"draft_best_s": 0.0}, "draft_best_s"),
         ({"cost_iterat": 1.0}, "cost_iterate"),
+        ({f"x{number}": 1.0 for number in range(65)}, "at most 64"),
     ],
 )
 async def test_values_out_of_range_are_refused_by_name_and_nothing_is_kept(
@@ -72,6 +76,8 @@ async def test_values_out_of_range_are_refused_by_name_and_nothing_is_kept(
         await policies.change(values, (), by="eve", reason="")
     with pytest.raises(InvalidRequest, match="unset"):
         await policies.change({}, ("cost_iterat",), by="eve", reason="")
+    with pytest.raises(InvalidRequest, match="at most 64"):
+        await policies.change({}, ["cost_render"] * 65, by="eve", reason="")
     with pytest.raises(InvalidRequest, match="reason"):
         await policies.change({"cost_iterate": 0.5}, (), by="eve", reason="x" * (MAX_TEXT_CHARS + 1))
     assert policies.in_force == Policy()
@@ -122,6 +128,61 @@ async def test_without_the_broker_a_change_is_kept_and_told_when_it_is_back(worl
     await one.read()
     await other.read()
     assert other.in_force == one.in_force
+
+
+async def test_a_change_that_only_the_store_has_is_in_force_after_a_restart_and_told_to_the_broker(
+    world: World,
+) -> None:
+    one = world.scheduler()
+    await cheaper(one, 0.5)
+    world.bus.away = True
+    await cheaper(one, 0.25)
+    fresh = world.scheduler()
+    with pytest.raises(BrokerUnavailable):
+        await fresh.read()
+    assert fresh.in_force.values()["cost_iterate"] == 0.25
+    world.bus.away = False
+    other = world.scheduler()
+    await other.read()
+    await world.scheduler().read()
+    assert other.in_force == fresh.in_force
+    assert b"0.25" in (await world.copy() or b"")
+
+
+async def test_after_the_store_was_set_back_a_new_change_still_counts(world: World) -> None:
+    one, other = world.scheduler(), world.scheduler()
+    await cheaper(one, 0.25)
+    await cheaper(one, 0.5)
+    await other.read()
+    for number in (1, 2):
+        await world.blob.delete(f"policy/{number:012d}")
+    await cheaper(one, 0.9)
+    await other.read()
+    assert one.in_force == other.in_force == Policy().but({"cost_iterate": 0.9})
+
+
+async def test_the_store_is_listed_once_a_minute_where_nothing_was_ever_changed(world: World) -> None:
+    policies = world.scheduler()
+    await policies.read()
+    await world.blob.put("policy/000000000001", PolicyChange(number=1, values={}, by="", reason="", at_ns=1).encode())
+    for _ in range(10):
+        await world.clock.advance(READ_EVERY_S)
+        await policies.read()
+    assert policies.newest is None
+    await world.clock.advance(STORE_EVERY_S)
+    await policies.read()
+    assert policies.newest is not None
+
+
+async def test_an_unreadable_change_is_shown_and_passed_over(world: World) -> None:
+    policies = world.scheduler()
+    await cheaper(policies)
+    await world.blob.put("policy/000000000009", b"{")
+    await policies.change({"draft_weight_iterate": 0.7}, (), by="eve", reason="on")
+    shown = await policies.history(10)
+    assert [change.number for change in shown] == [10, 9, 1]
+    assert "unreadable" in shown[1].reason
+    assert policies.in_force == Policy().but({"cost_iterate": 0.25, "draft_weight_iterate": 0.7})
 
 
 @pytest.mark.parametrize(

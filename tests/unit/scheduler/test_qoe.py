@@ -94,7 +94,7 @@ def test_meaningless_settings_are_refused(changes: dict[str, float]) -> None:
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
 def test_meaningless_costs_are_refused(value: float) -> None:
     with pytest.raises(SettingsInvalid):
-        Costs(per_gpu_s_render=value)
+        Costs(cost_render=value)
 
 
 def test_cloud_seconds_cost_more_when_iterating() -> None:

@@ -14,6 +14,7 @@ from adaptivegen.errors import InvalidRequest, ModelNotFound, SettingsInvalid
 from adaptivegen.nodes import NodeReport, heartbeat_subject
 from adaptivegen.placement import Outcome
 from scheduler.decide.view import NodeTable, View
+from scheduler.drains import Drains
 from scheduler.placement import Placement
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
@@ -28,9 +29,8 @@ def settings(**changes: object) -> SchedulerSettings:
 def make_watch(nodes: NodeTable) -> Watch:
     clock = ManualClock()
     unconnected = NatsBus(["nats://127.0.0.1:1"], name="test")
-    return Watch(
-        View(nodes=nodes, cards=cards(), decider="scheduler-1"), unconnected, clock=clock, time=SteadyTime(clock)
-    )
+    seen = View(nodes=nodes, cards=cards(), decider="scheduler-1")
+    return Watch(seen, unconnected, Drains(unconnected, nodes), clock=clock, time=SteadyTime(clock))
 
 
 def heartbeat(sent: NodeReport, *, subject: str = "") -> Message:
