@@ -7,7 +7,7 @@ is trained on.
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptivegen.errors import InvalidRequest
 from core_cloud.models.reader import SLOTS, Reader
 from training.captions import sample_caption
 from training.embedding import embed, read_slots
@@ -26,7 +27,9 @@ LOW_FRAMES, LOW_SIZE = 8, 48
 HIGH_FRAMES = 24
 WORDINGS = 2  # captions per clip
 OBJECTS = (1, 1, 1, 1, 2, 2, 2, 3, 3)  # per clip, to choose from; the more, the smaller and harder they are
+LATER = 0.1  # share of clips, the last of a set, that begin later; they are taught with their first half given
 CELL = 2  # pixels along each side of a cell of the stored coverage
+SCENE_FIELDS = tuple(field.name for field in fields(SceneBatch))
 Progress = Callable[[str, float], None]
 
 
@@ -65,6 +68,10 @@ class Dataset:
         scenes = self.scenes.take(rows)
         return layouts(scenes, clip_times(LOW_FRAMES, scenes.jitter.device.type))
 
+    def later(self, rows: Tensor) -> Tensor:
+        """Which of these rows begin later, (B,) bool."""
+        return self.scenes.begin[rows] > 0
+
     def shares(self, rows: Tensor) -> Tensor:
         """Coverage (B, 3, 8, 24, 24) in [0, 1]."""
         return self.coverage[rows].float() / 255.0
@@ -81,6 +88,20 @@ def draw_scenes(
     """Seeded scenes; see `sample_scene` for novel, and `objects` for its counts."""
     rng = random.Random(seed)
     return [sample_scene(rng, counts=objects, novel=novel) for _ in range(count)]
+
+
+def beginnings(count: int, generator: torch.Generator) -> Tensor:
+    """When clips that go on with others begin, (count,): half of them in their middle, where extensions do."""
+    anywhere, which = torch.rand(2, count, generator=generator, device=generator.device)
+    return torch.where(which < 0.5, 0.5, 0.5 * (1.0 - anywhere))
+
+
+def with_later(scenes: SceneBatch, share: float, seed: int) -> SceneBatch:
+    """The same scenes, of which the last `share` begin later."""
+    late = int(share * len(scenes))
+    begin = scenes.begin.clone()
+    begin[len(scenes) - late :] = beginnings(late, torch.Generator().manual_seed(seed)).to(begin.device)
+    return replace(scenes, begin=begin)
 
 
 def read_captions(captions: list[list[str]], reader: Reader, text_folder: Path, processes: int) -> NDArray[np.float16]:
@@ -109,6 +130,22 @@ def render_low(scenes: SceneBatch, folder: Path, progress: Progress) -> None:
     coverage.flush()
 
 
+def save_scenes(scenes: SceneBatch, folder: Path) -> None:
+    """Write scenes.npz."""
+    on_cpu = scenes.to("cpu")
+    np.savez(folder / "scenes.npz", **{name: getattr(on_cpu, name) for name in SCENE_FIELDS})
+
+
+def load_scenes(folder: Path) -> SceneBatch:
+    """Read scenes.npz; raises InvalidRequest when it is of another version."""
+    kept = np.load(folder / "scenes.npz")
+    missing = set(SCENE_FIELDS) - set(kept.files)
+    if missing:
+        whole = f"a data set of this version, with {', '.join(sorted(missing))}; or another folder"
+        raise InvalidRequest.field("data", "scenes.npz", whole)
+    return SceneBatch(*(torch.from_numpy(kept[name]) for name in SCENE_FIELDS))
+
+
 def build(
     folder: Path,
     count: int,
@@ -125,21 +162,20 @@ def build(
     drawn = draw_scenes(count, seed, objects=OBJECTS)
     rng = random.Random(seed + 1)
     captions = [[sample_caption(scene, rng) for _ in range(WORDINGS)] for scene in drawn]
-    scenes = scene_batch(drawn, seed, device)
+    scenes = with_later(scene_batch(drawn, seed, device), LATER, seed)
     render_low(scenes, folder, progress)
-    on_cpu = scenes.to("cpu")
-    np.savez(folder / "scenes.npz", things=on_cpu.things, setting=on_cpu.setting, jitter=on_cpu.jitter)
+    save_scenes(scenes, folder)
     np.save(folder / "slots.npy", read_captions(captions, reader, text_folder, processes))
     (folder / "captions.json").write_text(json.dumps(captions))
 
 
 def load(folder: Path) -> Dataset:
-    """Open a data set that `build` wrote."""
-    kept = np.load(folder / "scenes.npz")
+    """Open a data set that `build` wrote; raises InvalidRequest when it is of another version."""
+    scenes = load_scenes(folder)
     # Copy-on-write maps, because torch wants writable memory; nothing writes to them.
     maps = (torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")) for name in ("clips", "coverage", "slots"))
     return Dataset(
-        SceneBatch(*(torch.from_numpy(kept[name]) for name in ("things", "setting", "jitter"))),
+        scenes,
         json.loads((folder / "captions.json").read_text()),
         *maps,
     )

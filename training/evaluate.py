@@ -7,7 +7,7 @@ seeds. Scenes, captions and seeds are none that training, or the judge's trainin
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from adaptivegen.models.base import Clip, GenerationInput, Generator, SplitGener
 from adaptivegen.models.latent import Latent
 from training.captions import sample_caption
 from training.grammar import (
+    BACKGROUNDS,
+    LIGHTINGS,
     MOTIONS,
     OBJECT_ATTRIBUTES,
     SCENE_ATTRIBUTES,
@@ -144,11 +146,20 @@ def split_clips(
     return clips
 
 
-def real_clips(scenes: Sequence[Scene], seed: int, side: int = 128, frames: int = 24) -> list[Clip]:
-    """Renders of the scenes with other jitter than any training clip."""
-    batch = scene_batch(scenes, seed)
+def real_clips(
+    scenes: Sequence[Scene], seed: int, side: int = 128, frames: int = 24, *, begin: float = 0.0
+) -> list[Clip]:
+    """Renders of the scenes with other jitter than any training clip, from their beginning or later."""
+    batch = scene_batch(scenes, seed, begin=begin)
     parts = [render(batch.take(slice(i, i + 8)), frames, side, side).clip for i in range(0, len(scenes), 8)]
     return list(torch.cat(parts).numpy())
+
+
+def elsewhere(scene: Scene) -> Scene:
+    """The same things, moved and filmed alike, before the background five places on and in the next light."""
+    background = BACKGROUNDS[(BACKGROUNDS.index(scene.background) + 5) % len(BACKGROUNDS)]
+    lighting = LIGHTINGS[(LIGHTINGS.index(scene.lighting) + 1) % len(LIGHTINGS)]
+    return replace(scene, background=background, lighting=lighting)
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def _say_params(path: Path, params: dict[str, Any]) -> None:
 
 
 def export_planner(planner: Planner, path: Path) -> None:
-    """Graph of one step: noisy (1, 4, 8, 6), t (1,), slots (1, 4, 192), known (1, 4, 8, 6), told (1, 4, 8) -> clean,
+    """Graph of one step: noisy (1, 4, 8, 9), t (1,), slots (1, 4, 192), known (1, 4, 8, 9), told (1, 4, 8) -> clean,
     layout; weights as float16."""
     with tempfile.TemporaryDirectory() as scratch:
         raw = Path(scratch) / "planner.onnx"

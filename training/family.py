@@ -5,7 +5,7 @@ from typing import Literal
 
 from adaptivegen.models.card import Limits, Refine
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 DRAFT, CLOUD, MIXED, PRUNED = "pocket-draft", "pocket-cloud", "pocket-cloud-mixed", "pocket-cloud-pruned"
 SHARED = "pocket"  # folder of the files that all of them have
 VARIANTS = (MIXED, PRUNED)  # of the cloud model, for latency
@@ -43,7 +43,7 @@ def _limits(sizes: tuple[str, ...], steps_max: int, steps_default: int, guidance
 
 _DRAFT_LIMITS = _limits(("128x128",), 32, 4, 1.0)
 _CLOUD_LIMITS = _limits(("256x256", "128x128"), 64, 12, 1.5)
-REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=6)
+REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,18 @@ def step_generator(seed: int, step: int, device: str) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
+def on_rows(
+    count: int, batch: int, seed: int, device: str, loss: Callable[[Tensor, torch.Generator], Tensor]
+) -> Callable[[int], Tensor]:
+    """The loss of a step as `fit` wants it, of one that is told the rows (batch,) of `count` and the randomness."""
+
+    def loss_at(step: int) -> Tensor:
+        rows = batch_rows(count, batch, step, seed).to(device)
+        return loss(rows, step_generator(seed, step, device))
+
+    return loss_at
+
+
 UNSETTLED = 1 << 40  # steps of a run whose length is still being measured
 WARM_TIMED, LAST_TIMED = 4, 16  # the steps between these are timed; the rate's warm-up is longer
 

@@ -7,8 +7,14 @@ velocity (x_hat - x) / (1 - t), with 1 - t clamped so that steps near the clip d
 import torch
 from torch import Tensor
 
+from core_cloud.models.layout import THING_VALUES
+from core_cloud.models.reader import OBJECT_SLOTS
+
 CLAMP = 0.25
 OPEN_WITH_FRAMES = 0.4  # share of clips with known frames whose layout is open
+THING_UNTOLD = 0.06  # share of objects of which a layout says nothing
+GROUND_UNTOLD = 0.1  # share of layouts that say nothing of the ground
+GROUND_UNTOLD_WITH_FRAMES = 0.4  # the same where frames are known, as in a stream
 T_MEAN, T_DEVIATION = -0.7, 1.0
 
 
@@ -35,14 +41,15 @@ def velocity_loss(predicted: Tensor, clip: Tensor, t: Tensor, weight: Tensor | N
     return loss
 
 
-def known_frames(count: int, frames: int, generator: torch.Generator) -> Tensor:
-    """Which frames a training clip is given, (count, frames) of 0 and 1: mostly none, else those of one task.
+def known_frames(later: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """Which frames a training clip is given, (B, frames) of 0 and 1: mostly none, else those of one task.
 
-    70 % none, 10 % the first (image to video), 10 % the first 2 to frames - 2 (extension; half of them exactly the
-    first half, as the live mode asks), 7 % the first and last (interpolation), 3 % any.
+    Clips that begin later, by later (B,), are given their first half: what prompts alone ask for is the whole. Of the
+    others 70 % none, 10 % the first (image to video), 10 % the first 2 to frames - 2 (extension; half of them exactly
+    the first half, as the live mode asks), 7 % the first and last (interpolation), 3 % any.
     """
-    device = generator.device
-    draw, other = torch.rand(2, count, 1, generator=generator, device=device)  # (count, 1) each
+    device, count = generator.device, len(later)
+    draw, other = torch.rand(2, count, 1, generator=generator, device=device)  # (B, 1) each
     frame = torch.arange(frames, device=device)[None, :]
     length = torch.where(draw < 0.85, frames // 2, 2 + (other * (frames - 3)).long())
     scattered = torch.rand(count, frames, generator=generator, device=device) < 0.4
@@ -50,15 +57,21 @@ def known_frames(count: int, frames: int, generator: torch.Generator) -> Tensor:
     mask |= (draw >= 0.80) & (draw < 0.90) & (frame < length)
     mask |= (draw >= 0.90) & (draw < 0.97) & (frame == frames - 1)
     mask |= (draw >= 0.97) & scattered
-    known: Tensor = mask.float()
-    return known
+    return torch.where(later[:, None], frame < frames // 2, mask).float()
 
 
 def open_layouts(layouts: Tensor, mask: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """Layouts (B, K, T, V) as a training clip is given them: none by chance, and oftener where frames are known.
+    """Layouts (B, SLOTS, T, V) as a training clip is given them: none by chance, and oftener where frames are known.
 
-    In foreign frames (mask (B, T) says which are known) nothing may be found, and streams are not looked at.
+    In foreign frames (mask (B, T) says which are known) nothing may be found, in a clip that is redrawn some of the
+    things. The ground's row too is left out by chance, and its layers wherever frames are known, which show them.
     """
-    chance = torch.rand(len(layouts), generator=generator, device=generator.device)
-    kept = chance >= torch.where(mask.any(dim=1), OPEN_WITH_FRAMES, dropout)
-    return layouts * kept[:, None, None, None]
+    given = mask.any(dim=1)
+    chance, other = torch.rand(2, len(layouts), generator=generator, device=generator.device)
+    kept = chance >= torch.where(given, OPEN_WITH_FRAMES, dropout)
+    ground = other >= torch.where(given, GROUND_UNTOLD_WITH_FRAMES, GROUND_UNTOLD)
+    things = torch.rand(len(layouts), OBJECT_SLOTS, generator=generator, device=generator.device) >= THING_UNTOLD
+    rows = torch.cat([things, ground[:, None]], dim=1) & kept[:, None]  # (B, SLOTS)
+    out = layouts * rows[..., None, None]
+    layers = out[..., THING_VALUES:] * ~given[:, None, None, None]
+    return torch.cat([out[..., :THING_VALUES], layers], dim=-1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adaptivegen.models.base import SplitGenerator
-from adaptivegen.models.card import CardFile, ModelCard, Profile, Quality, card_digest, dump_card
+from adaptivegen.models.card import CardFile, ModelCard, Profile, Quality, Score, card_digest, dump_card
 from adaptivegen.models.cascade import CascadeGenerator
 from adaptivegen.models.cascade_onnx import CascadeOnnx
 from adaptivegen.models.registry import load_card, needed_files, open_generator
@@ -20,6 +20,7 @@ from training.data import draw_scenes
 from training.embedding import embed
 from training.evaluate import Recipe, asked
 from training.family import CLOUD, DRAFT, FAMILY, MIXED, PRUNED, REFINE, SHARED, TEXT_FILES, VARIANTS, VERSION
+from training.scores import Scored
 from training.statistics import Figure
 from training.timing import hardware_name, request_for, time_model
 from training.train_base import load_base
@@ -67,7 +68,13 @@ def export_text(reader: Reader, weights: Path, processes: int) -> None:
     np.save(weights / TEXT_FILES["captions"], np.rint(pooled * scale).astype(np.int8))
 
 
-def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: dict[str, Quality]) -> ModelCard:
+def write_card(
+    name: str,
+    weights: Path,
+    profile: Sequence[Profile],
+    quality: dict[str, Quality],
+    scores: Sequence[Score] = (),
+) -> ModelCard:
     """Card of the files as they are now, with these measurements."""
     member = FAMILY[name]
     files: dict[str, CardFile] = {
@@ -85,6 +92,7 @@ def write_card(name: str, weights: Path, profile: Sequence[Profile], quality: di
         refine=member.refine,
         profile=tuple(profile),
         quality=quality,
+        scores=tuple(scores),
         digest=card_digest(name, VERSION, files),
     )
     (weights / name / "card.json").write_text(dump_card(card), encoding="utf-8")
@@ -101,10 +109,25 @@ def card_quality(figures: dict[str, Any]) -> dict[str, dict[str, Quality]]:
     refine = figures["refine"]
     kept = refine["t0"][f"{refine['default_t0']:g}"]["kept"]
     chosen[CLOUD] |= {f"refine_same_{key}": figure for key, figure in kept.items() if not key.startswith("track")}
-    chosen[CLOUD] |= {"refine_track_within_3_percent": kept["track_3%"], "refine_mos": refine["mos"]}
+    chosen[CLOUD] |= {"refine_track_within_3_percent": kept["track_3%"]}
     return {
         name: {key: Quality(**report.plain(figure)) for key, figure in part.items()} for name, part in chosen.items()
     }
+
+
+def card_scores(lines: Sequence[Scored]) -> list[Score]:
+    """The lines of the report's quality table of one model, for its card."""
+    return [
+        Score(
+            plan=line.way.plan,
+            steps=line.way.steps,
+            width=line.way.side,
+            height=line.way.side,
+            accuracy=Quality(**report.plain(line.accuracy["mean"])),
+            mos=Quality(**report.plain(line.mos)),
+        )
+        for line in lines
+    ]
 
 
 def search_refining(folder: Path, weights: Path, count: int, threads: int) -> None:
@@ -159,5 +182,5 @@ def measure_family(folder: Path, weights: Path, count: int, threads: int) -> Non
     figures["hardware"] = hardware_name()
     report.write(figures, sheets, folder / "report")
     for name, quality in card_quality(figures).items():
-        write_card(name, weights, (times[name],), quality)
+        write_card(name, weights, times[name], quality, card_scores(figures["scores"][name]))
     print((folder / "report" / "report.md").read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ Runs `evaluate`'s measures over the exported models; the cards and the tables of
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from adaptivegen.models.cascade import Networks
 from training import evaluate, streams
 from training.evaluate import Asked, Figures, Recipe
 from training.judge import Judge, Seen
+from training.scores import Scored, Way, draft_ways, final_ways, mean_opinion
 from training.statistics import Figure, share
 from training.tables import markdown
 from training.train_judge import judge_accuracy
@@ -29,7 +29,6 @@ FINAL_SEED = 1_000_000  # of the first final, so that finals are independent of 
 SPLIT_AT = 0.5  # where the draft takes a split generation over from the cloud
 TASKS_TRIED: tuple[Task, ...] = ("animate", "extend", "interpolate")
 T0_TRIED = (0.3, 0.5, 0.7)
-DRAFT_STEPS_TRIED = (1, 2, 4)
 SHEET_SIDE = 64
 
 
@@ -105,6 +104,7 @@ class Evaluation:
             "variants": variants,
             "refine": refine,
             "live": self._live(one.first(self.few)),
+            "scores": self._scores(one, drafts, refine["split"]),
             "count": self.count,
         }
         rows = 12
@@ -153,18 +153,14 @@ class Evaluation:
         return {"one": accuracy, "two": two_objects, "mos": mean_opinion(accuracy, recipe.side)}
 
     def _live(self, one: Asked) -> dict[str, Any]:
-        """Streams redrawn in other colours, by the steps per chunk."""
+        """Streams redrawn in other colours, by strength and steps per chunk."""
         self.say(f"live: {len(one)} streams")
         return streams.measured(self.family.live, self.judge, one, REAL_SEED)
 
     def _draft_only(self, one: Asked) -> dict[str, Any]:
-        """Steps, paraphrases, words outside the grammar and diversity, which cheap drafts can show."""
+        """Paraphrases, words outside the grammar, tasks and diversity, which cheap drafts can show."""
         family, few = self.family, self.few
-        section: dict[str, Any] = {"steps": {}}
-        for steps in DRAFT_STEPS_TRIED:
-            recipe = replace(family.draft_recipe, steps=steps)
-            found = self._made("drafts by steps", family.draft, one.first(few), recipe)[1]
-            section["steps"][str(steps)] = evaluate.accuracy(found, one.scenes[:few])
+        section: dict[str, Any] = {}
         held = evaluate.asked(few, 1, novel=True, held=True)
         found = self._made("held-out wordings", family.draft, held, family.draft_recipe)[1]
         section["paraphrased"] = evaluate.accuracy(found, held.scenes)
@@ -182,7 +178,7 @@ class Evaluation:
         return section | evaluate.diversity(groups, real_groups)
 
     def _tasks(self, one: Asked) -> dict[str, Figures]:
-        """The draft on frames of renders: the first one moved, a clip gone on with, its ends filled in between."""
+        """The draft on frames of renders: moved, gone on with, filled in between, redrawn; and how renders go on."""
         starts = evaluate.real_clips(one.scenes, REAL_SEED)
         section: dict[str, Figures] = {}
         for task in TASKS_TRIED:
@@ -191,7 +187,22 @@ class Evaluation:
                 self.family.draft, one.prompts, self.family.draft_recipe, starts=starts, task=task
             )
             section[task] = evaluate.accuracy(evaluate.seen(self.judge, clips), one.scenes)
+        section["restyle"] = self._restyled(one)
+        later = evaluate.real_clips(one.scenes, REAL_SEED, begin=0.5)  # what an extension should be read as
+        section["renders gone on with"] = evaluate.accuracy(evaluate.seen(self.judge, later), one.scenes)
         return section
+
+    def _restyled(self, one: Asked) -> Figures:
+        """Renders of the same things elsewhere and in another light, redrawn where and as the prompt says.
+
+        `track_3%` is the share of objects that stay where they are in the render.
+        """
+        self.say(f"restyle: {len(one)} clips")
+        sources = evaluate.real_clips([evaluate.elsewhere(scene) for scene in one.scenes], REAL_SEED)
+        clips = evaluate.make_clips(self.family.draft, one.prompts, self.family.draft_recipe, starts=sources)
+        found, before = evaluate.seen(self.judge, clips), evaluate.seen(self.judge, sources)
+        kept = evaluate.agreement(before, found, one.scenes)
+        return evaluate.accuracy(found, one.scenes) | {"track_3%": kept["track_3%"]}
 
     def _refine(
         self, one: Asked, drafts: list[Clip], found_drafts: Seen, found_finals: Seen
@@ -207,20 +218,47 @@ class Evaluation:
         for t0 in sorted({*T0_TRIED, family.t0}):
             count = len(one) if t0 == family.t0 else self.few
             self.say(f"refine from t0 {t0:g}: {count} clips in {recipe.steps} steps")
-            clips = evaluate.make_clips(
-                family.cloud, one.prompts[:count], recipe, starts=drafts[:count], strength=t0, task="refine"
-            )
+            clips = self._refined(family.cloud, one.first(count), recipe, drafts, t0)
             found = evaluate.seen(self.judge, clips)
             kept = evaluate.agreement(found_drafts, found, one.scenes[:count])
             section["t0"][f"{t0:g}"] = {"kept": kept, "accuracy": evaluate.accuracy(found, one.scenes[:count])}
             if t0 == family.t0:
                 chosen = clips
-                section["mos"] = mean_opinion(section["t0"][f"{t0:g}"]["accuracy"], recipe.side)
         same = self._made("finals of the drafts' seeds", family.cloud, one.first(self.few), family.cloud_recipe)[1]
         section["same_seed"] = evaluate.agreement(found_drafts, same, one.scenes[: self.few])
         section["split"] = self._split(one)
         section["independent"] = evaluate.agreement(found_drafts, found_finals, one.scenes)
         return section, chosen
+
+    def _scores(self, one: Asked, drafts: list[Clip], split: dict[str, Any]) -> dict[str, list[Scored]]:
+        """The quality table by model, all of the same few prompts."""
+        family, sides = self.family, (self.family.cloud_recipe.side, self.family.draft_recipe.side)
+        lines = {family.draft.card.name: self._tried(family.draft, draft_ways(family.draft_recipe), one, drafts)}
+        for model in (family.cloud, *family.variants.values()):
+            ways = final_ways(family.cloud_recipe, family.refine_steps, sides if model is family.cloud else sides[:1])
+            lines[model.card.name] = self._tried(model, ways, one, drafts)
+        way = Way("split", split["steps"][0], family.draft_recipe.side)
+        lines[family.cloud.card.name].append(Scored(way, split["accuracy"]))
+        return lines
+
+    def _tried(self, model: Generator, ways: Sequence[Way], one: Asked, drafts: list[Clip]) -> list[Scored]:
+        """One model in all these ways."""
+        some, lines = one.first(self.few), []
+        for way in ways:
+            self.say(f"{model.card.name} by {way.plan} in {way.steps} steps of {way.side} pixels: {len(some)} clips")
+            default = self.family.draft_recipe if way.plan == "draft" else self.family.cloud_recipe
+            recipe = replace(default, steps=way.steps, side=way.side)
+            if way.plan == "refine":
+                clips = self._refined(model, some, recipe, drafts, self.family.t0)
+            else:
+                clips = evaluate.make_clips(model, some.prompts, recipe)
+            lines.append(Scored(way, evaluate.accuracy(evaluate.seen(self.judge, clips), some.scenes)))
+        return lines
+
+    def _refined(self, model: Generator, one: Asked, recipe: Recipe, drafts: list[Clip], t0: float) -> list[Clip]:
+        """The drafts of these prompts, made final."""
+        starts = drafts[: len(one)]
+        return evaluate.make_clips(model, one.prompts, recipe, starts=starts, strength=t0, task="refine")
 
     def _split(self, one: Asked) -> dict[str, Any]:
         """Half of the flow on the cloud in half of its steps, the rest by the draft in half of its own."""
@@ -235,17 +273,6 @@ class Evaluation:
             "steps": [first.steps, second.steps],
             "accuracy": evaluate.accuracy(found, one.scenes[:count]),
         }
-
-
-def mean_opinion(accuracy: Figures, side: int) -> Figure:
-    """Q on the scale 1..5: 1 + 4 A S, A the mean attribute accuracy, S = log2(side) / log2(256) for sharpness.
-
-    An assumption until people's ratings replace it; the interval propagates the mean interval of the accuracies.
-    """
-    sharp = math.log2(side) / 8.0
-    mean = accuracy["mean"]
-    low, middle, high = (1.0 + 4.0 * sharp * part for part in (mean.low, mean.value, mean.high))
-    return Figure(middle, low, high, mean.n)
 
 
 def in_rows(clips: list[Clip], width: int) -> list[list[Clip]]:
@@ -273,8 +300,12 @@ def plain(value: Any) -> Any:
     """Figures as rounded JSON values."""
     if isinstance(value, Figure):
         return {key: round(part, 4) for key, part in asdict(value).items()}
+    if isinstance(value, Scored):
+        return plain(asdict(value.way) | {"accuracy": value.accuracy, "mos": value.mos})
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
     return value
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.family import DRAFT
 from training.grammar import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES
+from training.scores import Scored
 from training.statistics import Figure
 
 ROWS = (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "count", "all")
@@ -69,13 +71,13 @@ def markdown(figures: Mapping[str, Any]) -> str:
             {
                 "held-out wordings": draft["paraphrased"],
                 "out of grammar": draft["out_of_grammar"],
-                **{f"{steps} steps": part for steps, part in draft["steps"].items()},
+                **{f"{line.way.steps} steps": line.accuracy for line in figures["scores"][DRAFT]},
             },
         ),
-        "The draft on frames of renders": shares(ROWS, draft["tasks"]),
-        "Live: streams redrawn in other colours": shares(
+        "The draft on frames of renders": shares((*ROWS, "track_3%"), draft["tasks"]),
+        "Live: streams redrawn in other colours, by strength and steps per chunk": shares(
             (*ROWS, "track_3%"),
-            {f"{steps} steps per chunk": part["accuracy"] for steps, part in figures["live"].items()},
+            {f"strength {tried}": part["accuracy"] for tried, part in figures["live"].items()},
         ),
         "What a final keeps of its draft": shares(
             (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
@@ -85,14 +87,30 @@ def markdown(figures: Mapping[str, Any]) -> str:
                 "from noise, another seed": refine["independent"],
             },
         ),
+        "Quality by model, plan, steps and size": table(
+            ["", "plan", "steps", "pixels", "attributes as asked", "mos"],
+            [
+                [name, line.way.plan, str(line.way.steps), str(line.way.side), *opinion(line)]
+                for name, lines in figures["scores"].items()
+                for line in lines
+            ],
+        ),
         "Motions": shares(tuple(draft["motions"]), {"draft": draft["motions"], "cloud from noise": cloud["motions"]}),
         "Distances": distances(draft, cloud),
         "Change where live chunks meet, of that elsewhere": table(
             ["", "redrawn", "the stream itself"],
-            [[f"{n} steps", number(part["jump"]), number(part["jump_real"])] for n, part in figures["live"].items()],
+            [
+                [f"strength {tried}", number(part["jump"]), number(part["jump_real"])]
+                for tried, part in figures["live"].items()
+            ],
         ),
     }
     return "\n\n".join(f"### {title}\n{text}" for title, text in parts.items()) + "\n"
+
+
+def opinion(line: Scored) -> tuple[str, str]:
+    """Mean accuracy and Q of a line of the quality table."""
+    return percent(line.accuracy["mean"]), number(line.mos)
 
 
 def distances(draft: Mapping[str, Any], cloud: Mapping[str, Any]) -> str:

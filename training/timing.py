@@ -16,29 +16,43 @@ from adaptivegen.models.registry import open_generator
 from adaptivegen.models.slots import SlotEncoder
 
 
-def request_for(card: ModelCard, prompt: str, seed: int) -> GenerationInput:
-    """The card's defaults at its first size."""
-    width, height = (int(part) for part in card.limits.sizes[0].split("x"))
+def request_for(card: ModelCard, prompt: str, seed: int, size: str = "") -> GenerationInput:
+    """The card's defaults at this size, by default its first."""
+    width, height = (int(part) for part in (size or card.limits.sizes[0]).split("x"))
     frames = card.limits.frame_counts()[0]
     limits = card.limits
     return GenerationInput(prompt, seed, width, height, frames, limits.steps_default, limits.guidance_default)
 
 
-def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> Profile:
-    """Medians over warm runs at the card's defaults; `first_look_ms` is text and first step with its look."""
+def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> tuple[Profile, ...]:
+    """Medians over warm runs at the card's defaults, for each of its sizes.
+
+    `first_look_ms` is text and first step with its look.
+    """
     begun = time.perf_counter()
     model = open_generator(name, threads=threads, weights=weights)
     load_ms = (time.perf_counter() - begun) * 1e3
-    text_ms = _text_ms(weights, threads)
+    text_ms, memory_mib = _text_ms(weights, threads), loaded_memory_mib(name, threads, weights)
+    return tuple(
+        _time_size(
+            model, size, threads=threads, load_ms=load_ms, text_ms=text_ms, memory_mib=memory_mib, repeats=repeats
+        )
+        for size in model.card.limits.sizes
+    )
+
+
+def _time_size(
+    model: Generator, size: str, *, threads: int, load_ms: float, text_ms: float, memory_mib: float, repeats: int
+) -> Profile:
     looks, steps, ups = [], [], []
     for seed in range(repeats + 1):
-        marks = _timed_run(model, seed)
+        marks = _timed_run(model, seed, size)
         base = [when for report, when in marks if report.stage == "base"]
         looks.append(base[0])
         steps.append((base[-1] - base[0]) / max(1, len(base) - 1))
         ups.append(marks[-1][1] - base[-1])
     look_ms, step_ms, upsample_ms = (statistics.median(values[1:]) for values in (looks, steps, ups))
-    request = request_for(model.card, "", 0)
+    request = request_for(model.card, "", 0, size)
     return Profile(
         hardware=hardware_name(),
         threads=threads,
@@ -52,15 +66,15 @@ def time_model(name: str, threads: int, weights: Path, *, repeats: int = 5) -> P
         upsample_ms=round(upsample_ms, 1),
         first_look_ms=round(look_ms, 1),
         encode_ms=round(_encode_ms(request), 1),
-        memory_mib=round(loaded_memory_mib(name, threads, weights), 1),
+        memory_mib=round(memory_mib, 1),
     )
 
 
-def _timed_run(model: Generator, seed: int) -> list[tuple[StepReport, float]]:
+def _timed_run(model: Generator, seed: int, size: str) -> list[tuple[StepReport, float]]:
     """Every report with its milliseconds since the start; the end of the run is the last upsampling report."""
     marks: list[tuple[StepReport, float]] = []
     begun = time.perf_counter()
-    request = request_for(model.card, "a red circle moves left over a sunset sky", seed)
+    request = request_for(model.card, "a red circle moves left over a sunset sky", seed, size)
     model.generate(
         request,
         should_stop=lambda: False,

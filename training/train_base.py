@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from core_cloud.models.reader import OBJECT_SLOTS
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions
 from training.data import CELL, Dataset
-from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
+from training.fit import FitSettings, Report, Steps, averaged, fit, on_rows
 from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss
 from training.world import RADIUS
 
@@ -73,8 +74,8 @@ def base_loss(
     locator: Locator,
     params: BaseParams,
     data: Dataset,
-    rows: Tensor,
     s: BaseSettings,
+    rows: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """Velocity loss of one batch, plus how badly the middle features tell the outline of each object.
@@ -91,7 +92,7 @@ def base_loss(
     slots = data.text(rows, wordings)
     keep = (torch.rand(count, generator=generator, device=device) >= s.text_dropout).float()
     t = sample_t(count, generator)
-    mask = known_frames(count, frames, generator)
+    mask = known_frames(data.later(rows), frames, generator)
     truth = data.layouts(rows)
     layout = open_layouts(truth, mask, s.layout_dropout, generator)
     noise = torch.randn(clip.shape, generator=generator, device=device)
@@ -111,11 +112,8 @@ def train_base(model: BaseTransformer, data: Dataset, path: Path, settings: Base
     model.to(s.device).train()
     locator = Locator(model.params).to(s.device)
     forward = torch.compile(model) if s.compiled else model
-
-    def loss_at(step: int) -> Tensor:
-        rows = batch_rows(len(data), s.batch, step, s.seed).to(data.clips.device)
-        return base_loss(forward, locator, model.params, data, rows, s, step_generator(s.seed, step, s.device))
-
+    loss = partial(base_loss, forward, locator, model.params, data, s)
+    loss_at = on_rows(len(data), s.batch, s.seed, s.device, loss)
     plan = FitSettings(s.steps, s.adam_rate, s.muon_rate, device=s.device)
     fit(model, loss_at, path, plan, asdict(model.params), report, helper=locator)
 

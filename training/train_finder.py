@@ -1,6 +1,7 @@
 """Trains the finder on frames of the data set, told by their captions what to look for."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from core_cloud.models.finder import Finder, FinderParams
 from core_cloud.models.layout import SMALLEST_RADIUS
 from core_cloud.models.reader import OBJECT_SLOTS
 from training.data import Dataset
-from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
+from training.fit import FitSettings, Report, Steps, averaged, fit, on_rows
 
 FRAMES = 2  # of each clip in a batch
 STRANGE = 0.2  # share of clips that show something else than what is looked for
@@ -56,11 +57,7 @@ def train_finder(model: Finder, data: Dataset, path: Path, settings: FinderSetti
     """Train for all steps; `fit` says how runs resume."""
     s = settings
     model.to(s.device).train()
-
-    def loss_at(step: int) -> Tensor:
-        rows = batch_rows(len(data), s.batch, step, s.seed).to(data.clips.device)
-        return finder_loss(model, data, rows, step_generator(s.seed, step, s.device))
-
+    loss_at = on_rows(len(data), s.batch, s.seed, s.device, partial(finder_loss, model, data))
     fit(model, loss_at, path, FitSettings(s.steps, s.rate, device=s.device), asdict(model.params), report)
 
 

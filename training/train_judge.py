@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.data import draw_scenes, to_unit
+from training.data import draw_scenes, to_unit, with_later
 from training.grammar import COLOURS, MAX_OBJECTS, OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES
 from training.judge import FRAMES, SIDE, Judge, Reading
 from training.world import SceneBatch, clip_times, render, scene_batch, trajectory
@@ -19,10 +19,11 @@ HELD_OUT_SEED = 910_001
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
-    """How the judge is trained: rendered clips, passes over them, batch, rate at the start."""
+    """How the judge is trained: rendered clips, passes over them, share of later clips, batch, rate at the start."""
 
-    clips: int = 12_000
-    passes: int = 4
+    clips: int = 13_000
+    passes: int = 5
+    later: float = 0.1
     batch: int = 32
     rate: float = 2e-3
     weight_decay: float = 0.02
@@ -59,9 +60,11 @@ def truth(scenes: SceneBatch) -> Truth:
     return Truth(things[..., 0] >= 0, things, scenes.setting, tracks)
 
 
-def rendered(count: int, seed: int, *, novel: bool | None = None, device: str = "cpu") -> tuple[Tensor, SceneBatch]:
-    """Clips (count, 8, 64, 64, 3) uint8 of seeded scenes."""
-    scenes = scene_batch(draw_scenes(count, seed, novel=novel), seed, device)
+def rendered(
+    count: int, seed: int, *, novel: bool | None = None, later: float = 0.0, device: str = "cpu"
+) -> tuple[Tensor, SceneBatch]:
+    """Clips (count, 8, 64, 64, 3) uint8 of seeded scenes, the last share `later` of which begin later."""
+    scenes = with_later(scene_batch(draw_scenes(count, seed, novel=novel), seed, device), later, seed)
     starts = range(0, count, 256)
     parts = [render(scenes.take(slice(i, min(i + 256, count))), FRAMES, SIDE, SIDE).clip for i in starts]
     return torch.cat(parts), scenes
@@ -107,7 +110,7 @@ def train_judge(path: Path, settings: JudgeSettings, report: Callable[[float, fl
     """Fit on renders and save to `path`; report(share done, loss)."""
     s = settings
     torch.manual_seed(s.seed)
-    clips, scenes = rendered(s.clips, s.seed, device=s.device)
+    clips, scenes = rendered(s.clips, s.seed, later=s.later, device=s.device)
     wanted = truth(scenes)
     model = Judge().to(s.device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=s.rate, betas=(0.9, 0.98), weight_decay=s.weight_decay)

@@ -4,6 +4,7 @@ A layout costs next to nothing to compute, so every step draws new ones: the dat
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from core_cloud.models.layout import FRAMES, Planner, PlannerParams, scaled
 from core_cloud.models.reader import OBJECT_SLOTS
-from training.data import Dataset
-from training.fit import FitSettings, Report, Steps, averaged, batch_rows, fit, step_generator
+from training.data import Dataset, beginnings
+from training.fit import FitSettings, Report, Steps, averaged, fit, on_rows
 from training.flow import known_frames, noised
 from training.world import JITTERS, SceneBatch, clip_times, layouts
 
 CLAMP = 0.1
+LATER = 0.08  # share of clips that begin later
 LOST = 0.15  # share of objects that are not found in known frames
 ERROR = 0.02  # deviation of what is found, on the scale of the flow
 
@@ -37,18 +39,23 @@ def planner_loss(model: Planner, data: Dataset, rows: Tensor, generator: torch.G
     """Mean squared error of the velocity; t is uniform, with 1 - t clamped so that the last steps do not dominate.
 
     Where frames are known, objects are told to be where they are in them, a little beside it, and some are not found.
+    Some clips begin later and have their first half known.
     """
     device = generator.device
     count = len(rows)
     jitter = torch.rand(count, JITTERS, generator=generator, device=device)
-    scenes = SceneBatch(data.scenes.things[rows], data.scenes.setting[rows], jitter)
+    later = torch.rand(count, generator=generator, device=device) < LATER
+    begin = beginnings(count, generator) * later
+    scenes = SceneBatch(data.scenes.things[rows], data.scenes.setting[rows], jitter, begin)
     wordings = torch.randint(0, data.slots.shape[1], (count,), generator=generator, device=device)
     truth = layouts(scenes, clip_times(FRAMES, device.type))
     clean = scaled(truth)
     noise = torch.randn(clean.shape, generator=generator, device=device)
     t = torch.rand(count, generator=generator, device=device)
-    told = known_frames(count, FRAMES, generator)[:, None] * clean.new_ones(clean.shape[:3])  # (B, SLOTS, T)
+    told = known_frames(later, FRAMES, generator)[:, None] * clean.new_ones(clean.shape[:3])  # (B, SLOTS, T)
     found = torch.rand(told.shape[:2], generator=generator, device=device) >= LOST  # (B, SLOTS)
+    lost = ~(found & (truth[..., 0, 5] > 0))[:, :OBJECT_SLOTS].any(1)
+    found |= (later & lost)[:, None]  # with nothing told, a later clip would be taken for a whole one
     found[:, OBJECT_SLOTS:] = False  # nobody looks for the ground
     told = told * found[..., None] * truth[..., 5]
     beside = clean + ERROR * torch.randn(clean.shape, generator=generator, device=device)
@@ -62,11 +69,7 @@ def train_planner(model: Planner, data: Dataset, path: Path, settings: PlannerSe
     """Train for all steps; `fit` says how runs resume."""
     s = settings
     model.to(s.device).train()
-
-    def loss_at(step: int) -> Tensor:
-        rows = batch_rows(len(data), s.batch, step, s.seed).to(data.clips.device)
-        return planner_loss(model, data, rows, step_generator(s.seed, step, s.device))
-
+    loss_at = on_rows(len(data), s.batch, s.seed, s.device, partial(planner_loss, model, data))
     plan = FitSettings(s.steps, s.adam_rate, s.muon_rate, device=s.device)
     fit(model, loss_at, path, plan, asdict(model.params), report)
 

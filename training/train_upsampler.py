@@ -160,13 +160,14 @@ def load_doubler(path: Path) -> FrameDoubler:
 def doubling_pairs(
     upsampler: SpaceTimeUpsampler, data: Dataset, count: int, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Frames the upsampler makes of the last `count` clips and the same instants rendered at twice the size.
+    """Frames the upsampler makes of the last `count` whole clips and the same instants rendered at twice the size.
 
     Two frames per clip: (2 count, 128, 128, 3) and (2 count, 256, 256, 3), uint8.
     """
     upsampler = upsampler.to(device)
     made, wanted = [], []
-    for row in range(len(data) - count, len(data)):
+    whole = (data.scenes.begin == 0).nonzero()[:, 0]
+    for row in whole[-count:].tolist():
         rows = torch.tensor([row], device=data.clips.device)
         slots = data.text(rows, torch.zeros_like(rows)).to(device)
         high = upsampler(data.frames(rows).to(device), torch.full((1,), 0.05, device=device), slots)[0]

@@ -2,8 +2,9 @@
 
 Everything is in frame widths and clip times, so every size and length shows the same scene; edges are anti-aliased
 over one pixel. Frames are sampled at the middle of their interval, so frame i of an 8-frame clip shows the same
-instant as frame 3i+1 of the 24-frame clip of the same scene. The camera moves the background alone: objects keep
-their place in the picture, as with a camera that follows them, so that "moves left" stays true under a pan.
+instant as frame 3i+1 of the 24-frame clip of the same scene. A clip may begin later, where another of its scene had
+long begun. The camera moves the background alone: objects keep their place in the picture, as with a camera that
+follows them, so that "moves left" stays true under a pan.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core_cloud.models.layout import GROUND_RADIUS
 from training import backdrops, shapes
 from training.grammar import (
     BACKGROUNDS,
@@ -49,9 +51,9 @@ _TRAVEL = torch.tensor([0.22, 0.15, 0.12])  # half the path of a straight motion
 _OBJECT_LIGHT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.87, 0.76], [0.60, 0.65, 0.86]])
 _WORLD_LIGHT = torch.tensor([[1.0, 1.0, 1.0], [0.92, 0.66, 0.52], [0.30, 0.34, 0.55]])
 _WORLD_GLOW = torch.tensor([[0.0, 0.0, 0.0], [0.10, 0.02, 0.06], [0.0, 0.0, 0.03]])
-JITTERS = 12  # uniform numbers in [0, 1) per scene; `_*_JITTER` say which is which
-_HOME_JITTER, _TURN_JITTER, _PHASE_JITTER, _BACKDROP_JITTER = slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 10)
-GROUND_RADIUS = 0.25  # of the ground in a layout, in frame widths, before any zoom; any fixed length would do
+JITTERS = 12  # uniform numbers in [0, 1) per scene; `_*_JITTER` say which is which, the last are free
+_HOME_JITTER, _TURN_JITTER, _PHASE_JITTER, _BACKDROP_JITTER = slice(0, 2), slice(2, 3), slice(3, 6), slice(6, 8)
+SMALLEST_SHARE = 0.3  # of its radius, to which a shrinking object shrinks in a clip that begins later
 WANDER = 0.16  # full range of the random offset of the middle, of the frame's width
 
 
@@ -60,12 +62,14 @@ class SceneBatch:
     """Ground truth of B scenes.
 
     things: (B, MAX_OBJECTS, 5) int64 in the order of OBJECT_ATTRIBUTES, -1 where there is no object; setting: (B, 3)
-    int64 in the order of SCENE_ATTRIBUTES; jitter: (B, JITTERS) float32, what the caption leaves to the seed.
+    int64 in the order of SCENE_ATTRIBUTES; jitter: (B, JITTERS) float32, what the caption leaves to the seed; begin:
+    (B,) float32, when in its scene's time the clip begins, 0 for a clip of the whole.
     """
 
     things: Tensor
     setting: Tensor
     jitter: Tensor
+    begin: Tensor
 
     def __len__(self) -> int:
         return int(self.setting.shape[0])
@@ -77,11 +81,15 @@ class SceneBatch:
 
     def take(self, rows: slice | Tensor) -> "SceneBatch":
         """The scenes of these rows."""
-        return SceneBatch(self.things[rows], self.setting[rows], self.jitter[rows])
+        return SceneBatch(self.things[rows], self.setting[rows], self.jitter[rows], self.begin[rows])
 
     def to(self, device: str) -> "SceneBatch":
         """The same on a device."""
-        return SceneBatch(self.things.to(device), self.setting.to(device), self.jitter.to(device))
+        return SceneBatch(*(part.to(device) for part in (self.things, self.setting, self.jitter, self.begin)))
+
+    def moments(self, tau: Tensor) -> Tensor:
+        """Times of every scene (B, T) at clip times tau (T,)."""
+        return self.begin[:, None] + tau
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class Rendering:
     masks: Tensor
 
 
-def scene_batch(scenes: Sequence[Scene], seed: int, device: str = "cpu") -> SceneBatch:
+def scene_batch(scenes: Sequence[Scene], seed: int, device: str = "cpu", *, begin: float = 0.0) -> SceneBatch:
     """Attach seeded jitter to the scenes; the same seed and length give the same batch on every device."""
     generator = torch.Generator().manual_seed(seed)
     jitter = torch.rand(len(scenes), JITTERS, generator=generator)
@@ -110,7 +118,7 @@ def scene_batch(scenes: Sequence[Scene], seed: int, device: str = "cpu") -> Scen
     for row, scene in enumerate(scenes):
         things[row, : len(scene.things)] = torch.tensor([thing.indices() for thing in scene.things])
     setting = torch.tensor([scene.indices() for scene in scenes], dtype=torch.long)
-    return SceneBatch(things.to(device), setting.to(device), jitter.to(device))
+    return SceneBatch(things, setting, jitter, torch.full((len(scenes),), begin)).to(device)
 
 
 def clip_times(frames: int, device: str = "cpu") -> Tensor:
@@ -121,7 +129,7 @@ def clip_times(frames: int, device: str = "cpu") -> Tensor:
 def trajectory(scenes: SceneBatch, tau: Tensor) -> Path:
     """Path of every object at clip times tau (T,); rows without an object hold values without meaning."""
     device = tau.device
-    tau = tau[None, None, :]
+    tau = scenes.moments(tau)[:, None]  # (B, 1, T)
     which = scenes.counts - 1  # (B,)
     travel = _TRAVEL.to(device)[which][:, None, None]  # (B, 1, 1)
     slot = torch.arange(MAX_OBJECTS, device=device)[None, :]
@@ -147,7 +155,7 @@ def trajectory(scenes: SceneBatch, tau: Tensor) -> Path:
     dy = {"up": -path, "down": path, "diagonal-up": -path, "diagonal-down": path, "zigzag": weave, "bounce": hop}
     dx |= {"clockwise": circle_x, "anticlockwise": circle_x}
     dy |= {"clockwise": circle_y, "anticlockwise": -circle_y}
-    swell = chosen({"grow": 0.55 + 0.8 * tau, "shrink": 1.35 - 0.8 * tau}, zero + 1)
+    swell = chosen({"grow": 0.55 + 0.8 * tau, "shrink": (1.35 - 0.8 * tau).clamp(min=SMALLEST_SHARE)}, zero + 1)
     size = scenes.things[:, :, 2].clamp(min=0)
     radius = (RADIUS.to(device)[size] * CROWD.to(device)[which][:, None])[:, :, None] * swell
     return Path(
@@ -164,9 +172,15 @@ def camera(scenes: SceneBatch, tau: Tensor) -> tuple[Tensor, Tensor]:
     The ground's point (p, q) is seen at (0.5 + zoom (p - 0.5 - pan), 0.5 + zoom (q - 0.5)).
     """
     move = scenes.setting[:, 1, None]  # (B, 1)
-    pan = torch.where(move == CAMERAS.index("pan"), 0.3 * (tau - 0.5), 0.0)
-    zoom = torch.where(move == CAMERAS.index("zoom"), 1.0 + 0.5 * tau, 1.0)
+    when = scenes.moments(tau)
+    pan = torch.where(move == CAMERAS.index("pan"), 0.3 * (when - 0.5), 0.0)
+    zoom = torch.where(move == CAMERAS.index("zoom"), 1.0 + 0.5 * when, 1.0)
     return pan, zoom
+
+
+def layers(scenes: SceneBatch) -> Tensor:
+    """Where the two layers of every background lie along the ground, (B, 2) in frame widths."""
+    return scenes.jitter[:, _BACKDROP_JITTER] - 0.5
 
 
 def layouts(scenes: SceneBatch, tau: Tensor) -> Tensor:
@@ -174,11 +188,15 @@ def layouts(scenes: SceneBatch, tau: Tensor) -> Tensor:
     path = trajectory(scenes, tau)
     there = (scenes.things[:, :, :1] >= 0).to(path.x.dtype).expand_as(path.x)
     values = (path.x, path.y, path.radius, path.angle.cos(), path.angle.sin(), torch.ones_like(there))
-    things = torch.stack(values, dim=-1) * there[..., None]  # (B, MAX_OBJECTS, T, LAYOUT_VALUES)
+    things = torch.stack(values, dim=-1) * there[..., None]  # (B, MAX_OBJECTS, T, THING_VALUES)
     pan, zoom = camera(scenes, tau)
     one = torch.ones_like(pan)
     ground = torch.stack((0.5 - pan * zoom, 0.5 * one, GROUND_RADIUS * zoom, one, 0 * one, one), dim=-1)
-    return torch.cat([things, ground[:, None]], dim=1)
+    lie = torch.cat([layers(scenes), torch.ones_like(scenes.begin)[:, None]], dim=1)  # (B, 3)
+    lie = lie[:, None, None].expand(-1, -1, len(tau), -1)  # (B, 1, T, 3)
+    nowhere = lie.new_zeros(*things.shape[:3], lie.shape[-1])  # objects have no layers
+    rows = torch.cat([things, ground[:, None]], dim=1)
+    return torch.cat([rows, torch.cat([nowhere, lie], dim=1)], dim=-1)
 
 
 def render(scenes: SceneBatch, frames: int, height: int, width: int, only: Sequence[int] | None = None) -> Rendering:
@@ -219,14 +237,14 @@ def _backdrop(scenes: SceneBatch, u: Tensor, v: Tensor, tau: Tensor) -> Tensor:
     """Lit backgrounds (B, T, H, W, 3) seen by the moving camera."""
     shape = (len(scenes), len(tau), v.shape[2], u.shape[3], 3)
     clip = torch.empty(shape, device=u.device)
-    when = tau[None, :, None, None]
+    when = scenes.moments(tau)[:, :, None, None]
     pan, zoom = (part[:, :, None, None] for part in camera(scenes, tau))  # (B, T, 1, 1)
     seen_u, seen_v = 0.5 + (u - 0.5) / zoom + pan, 0.5 + (v - 0.5) / zoom  # (B, T, 1, W), (B, T, H, 1)
     for index, field in enumerate(backdrops.FIELDS):
         rows = (scenes.setting[:, 0] == index).nonzero()[:, 0]
         if len(rows):
-            jitter = scenes.jitter[rows, _BACKDROP_JITTER][:, None, None, None, :]
-            clip[rows] = field(seen_u[rows], seen_v[rows], when, jitter)
+            shift = layers(scenes)[rows, None, None, None]  # (b, 1, 1, 1, 2)
+            clip[rows] = field(seen_u[rows], seen_v[rows], when[rows], shift)
     lighting = scenes.setting[:, 2]
     colour, glow = (table.to(u.device)[lighting][:, None, None, None, :] for table in (_WORLD_LIGHT, _WORLD_GLOW))
     return clip * colour + glow

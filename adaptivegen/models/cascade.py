@@ -16,7 +16,7 @@ from adaptivegen.models import limits, schedule, starts
 from adaptivegen.models.base import Clip, GenerationCancelled, GenerationInput, StepReport, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.latent import Latent
-from adaptivegen.models.layout import LAYOUT_SHAPE, NOWHERE, OPEN, Found, Scene
+from adaptivegen.models.layout import LAYOUT_SHAPE, NOWHERE, OPEN, Found, Scene, followed
 from adaptivegen.models.resample import resize, to_bytes
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
@@ -151,15 +151,16 @@ class CascadeGenerator:
     def _arrange(self, request: GenerationInput, given: Arranged | None = None) -> tuple[Floats, Scene]:
         """The noise of the seed, and what is to be shown; both are the same in every model of the family.
 
-        Where frames are held, things go on from where they are in these. A clip that is redrawn shows itself where
-        they are, so its layout is open, as it is where the frames show nothing of the prompt.
+        Where frames are held, things go on from where they are in these; in a clip that is redrawn they stay where they
+        are. Where the given frames show nothing of the prompt, the layout is open.
         """
         text = self._networks.encode(request.prompt)
         rng = np.random.Generator(np.random.Philox(request.seed))
         noise = rng.standard_normal(LOW_SHAPE, dtype=np.float32)
-        found: Found | None = NOWHERE
-        if given is not None:
-            found = self._networks.find(text, given) if given.mask.any() else None
+        if given is not None and not given.mask.any():
+            looked_at = Arranged(given.clip, np.ones_like(given.mask))
+            return noise, Scene(text, followed(self._networks.find(text, looked_at), LOW_FRAMES))
+        found = NOWHERE if given is None else self._networks.find(text, given)
         if found is None:
             return noise, Scene(text, OPEN)
         planned = self._networks.plan(text, rng.standard_normal(LAYOUT_SHAPE, dtype=np.float32), found)

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptivegen.errors import GenerationFailed
 from adaptivegen.models.runtime import open_session
 from adaptivegen.models.slots import PromptSlots
 from adaptivegen.models.starts import Arranged
 from adaptivegen.models.tokens import Floats
 
-LAYOUT_SHAPE = (4, 8, 6)  # objects and ground, frames, and x, y, radius (frame widths), cosine, sine, presence
+THING_VALUES, LAYERS = 6, 2  # x, y, radius (frame widths), cosine, sine, presence
+# Objects and ground, frames, and after a thing's values where the ground's layers lie, and 1 where that is told.
+LAYOUT_SHAPE = (4, 8, THING_VALUES + LAYERS + 1)
 STEPS = 12  # of sampling; a graph of all of them takes a second to load
 OPEN = np.zeros(LAYOUT_SHAPE, np.float32)  # nothing is said about where things are
 
@@ -45,6 +48,9 @@ class LayoutPlanner:
 
     def __init__(self, planner: Path, finder: Path, *, threads: int) -> None:
         self._session = open_session(planner, threads=threads)
+        made = self._session.get_inputs()[0].shape[1:]
+        if made != [*LAYOUT_SHAPE]:
+            raise GenerationFailed(f"{planner.name} plans layouts of {tuple(made)}, this version wants {LAYOUT_SHAPE}")
         self._finder = open_session(finder, threads=threads)
 
     def plan(self, text: PromptSlots, noise: Floats, found: Found = NOWHERE) -> Floats:
@@ -56,6 +62,8 @@ class LayoutPlanner:
             clean, layout = self._session.run(None, feed)
             z = z + (clean - z) / np.float32(STEPS - step)
         planned: Floats = np.asarray(layout[0], dtype=np.float32)  # the last step ends at the clean layout
+        if found.told.any():
+            planned[..., THING_VALUES:] = 0.0  # where the ground's layers lie is to be seen in the given frames
         return planned
 
     def find(self, text: PromptSlots, given: Arranged) -> Found | None:
@@ -65,14 +73,31 @@ class LayoutPlanner:
         return found_in(np.asarray(values[0], dtype=np.float32), held)
 
 
+def followed(found: Found | None, looked_at: int) -> Floats:
+    """A layout LAYOUT_SHAPE of things as they were found, each in every frame or in none; OPEN where nothing was.
+
+    A thing that was found in half of the frames that were looked at, or more, stands in each of the others as in the
+    nearest where it was. Nothing is said of the ground.
+    """
+    layout = OPEN.copy()
+    if found is None:
+        return layout
+    frames = np.arange(LAYOUT_SHAPE[1])
+    for row, told in enumerate(found.told > 0):
+        seen = np.flatnonzero(told)
+        if 2 * len(seen) >= looked_at and len(seen) > 0:
+            layout[row] = found.layout[row, seen[np.abs(frames[:, None] - seen).argmin(axis=1)]]
+    return layout
+
+
 def found_in(values: Floats, held: NDArray[np.bool_]) -> Found | None:
-    """What the finder says of the frames that are held (8,): values (3, T held, 6), the last a logit of presence."""
+    """What the finder says of the frames that are held (8,): values (3, T held, THING_VALUES), the last a logit."""
     there = values[..., 5] > 0.0  # (3, T held)
     if not there.any():
         return None
     objects, frames = np.nonzero(there)
     places = objects, np.flatnonzero(held)[frames]
     layout, told = OPEN.copy(), OPEN[..., 0].copy()
-    layout[places], told[places] = values[there], 1.0
-    layout[..., 5] = told
+    layout[(*places, slice(THING_VALUES))], told[places] = values[there], 1.0
+    layout[..., THING_VALUES - 1] = told
     return Found(layout, told)

@@ -46,7 +46,7 @@ class Finder(nn.Module):
         self.tell = nn.Sequential(nn.Linear(2 * channels + 1, channels), nn.SiLU(), nn.Linear(channels, 4))
 
     def forward(self, frames: Tensor, slots: Tensor) -> Tensor:
-        """frames (B, T, H, W, 3) in [-1, 1], slots (B, SLOTS, slot_dim) -> (B, OBJECT_SLOTS, T, LAYOUT_VALUES).
+        """frames (B, T, H, W, 3) in [-1, 1], slots (B, SLOTS, slot_dim) -> (B, OBJECT_SLOTS, T, THING_VALUES).
 
         The last of the values is the logit of presence.
         """

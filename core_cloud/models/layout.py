@@ -2,9 +2,11 @@
 
 A layout is a float tensor (B, SLOTS, T, LAYOUT_VALUES), a row for each of the reader's slots: centre x and y and radius
 in frame widths, cosine and sine of the angle, and 1 where there is such a thing; all 0 where there is none. The last
-row is the ground as the camera sees it, a thing like the others: where its middle is, and how large it looks. The base
-paints what stands in the layout (`core_cloud.models.grounding`), so where things are is settled before the first pixel,
-and by the seed alone: every model that shares the planner puts the things of one prompt and seed into the same places.
+row is the ground as the camera sees it, a thing like the others: where its middle is, and how large it looks. It alone
+has layers: how far along it each of LAYERS lies, in frame widths, and 1 where that is told; zeros leave it to the
+pixels. The base paints what stands in the layout (`core_cloud.models.grounding`), so where things are is settled before
+the first pixel, and by the seed alone: every model that shares the planner puts the things of one prompt and seed into
+the same places.
 """
 
 from dataclasses import dataclass
@@ -18,10 +20,13 @@ from core_cloud.models.reader import OBJECT_SLOTS, SLOTS
 from core_cloud.models.transformer import Block
 
 FRAMES = 8
-LAYOUT_VALUES = 6
+THING_VALUES, LAYERS = 6, 2
+LAYOUT_VALUES = THING_VALUES + LAYERS + 1
+GROUND_RADIUS = 0.25  # of the ground, in frame widths, before any zoom; any fixed length would do
 SMALLEST_RADIUS = 0.03  # in frame widths; below a pixel and a half of the base's clip nothing can be told apart
-_MIDDLE = (0.5, 0.5, -1.75, 0.5, 0.0, 0.5)  # of x, y, log radius, cosine, sine, presence
-_RANGE = (0.2, 0.2, 0.35, 0.5, 0.5, 0.5)
+# Of x, y, log radius, cosine, sine, presence, layers, and whether these are told.
+_MIDDLE = (0.5, 0.5, -1.75, 0.5, 0.0, 0.5, 0.0, 0.0, 0.0)
+_RANGE = (0.2, 0.2, 0.35, 0.5, 0.5, 0.5, 0.3, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +49,25 @@ def scaled(layout: Tensor) -> Tensor:
     """Layouts as the flow sees them: about zero mean and unit range, radii as logarithms."""
     radius = layout[..., 2:3].clamp(min=SMALLEST_RADIUS).log()
     values = torch.cat([layout[..., :2], radius, layout[..., 3:]], dim=-1)
-    there = layout[..., 5:]
+    there = layout[..., 5:6]
     middle, spread = layout.new_tensor(_MIDDLE), layout.new_tensor(_RANGE)
     out = (values - middle) / spread
     return torch.cat([out[..., :5] * there, out[..., 5:]], dim=-1)
 
 
 def unscaled(values: Tensor) -> Tensor:
-    """The inverse of `scaled`, with a presence of 0 or 1, angles of unit length, and zeros where nothing is."""
+    """The inverse of `scaled`, with a presence of 0 or 1, angles of unit length, and zeros where nothing is.
+
+    Presence and layers are the same in all frames, and only the ground has layers.
+    """
     middle, spread = values.new_tensor(_MIDDLE), values.new_tensor(_RANGE)
     x = values * spread + middle
-    there = (x[..., 5:].mean(dim=2, keepdim=True) > 0.5).to(x.dtype).expand_as(x[..., 5:])
+    there = (x[..., 5:6].mean(dim=2, keepdim=True) > 0.5).to(x.dtype).expand_as(x[..., 5:6])
     angle = F.normalize(x[..., 3:5], dim=-1)
-    return torch.cat([x[..., :2], x[..., 2:3].exp(), angle, torch.ones_like(there)], dim=-1) * there
+    lie = x[..., THING_VALUES:-1].mean(dim=2, keepdim=True).expand(-1, -1, FRAMES, -1)
+    lie = torch.cat([lie, torch.ones_like(there)], dim=-1)  # (B, SLOTS, T, LAYERS + 1)
+    lie = torch.cat([torch.zeros_like(lie[:, :OBJECT_SLOTS]), lie[:, OBJECT_SLOTS:]], dim=1)
+    return torch.cat([x[..., :2], x[..., 2:3].exp(), angle, torch.ones_like(there), lie], dim=-1) * there
 
 
 class Planner(nn.Module):

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import httpx
 import numpy as np
@@ -217,7 +218,10 @@ def test_an_image_is_a_start_and_lists_and_models_are_read(client: Client, tmp_p
     handle = client.submit(PROMPT, image=tmp_path / "start.png", strength=0.5, plan="draft")
     page, _ = client.videos(limit=100)
     assert handle.id in [entry.id for entry in page]
-    assert {"pocket-draft", "pocket-cloud"} <= {str(model["id"]) for model in client.models()}
+    models = {str(model["id"]): model for model in client.models()}
+    assert models.keys() >= {"pocket-draft", "pocket-cloud"}
+    plans = {score["plan"] for score in cast("list[dict[str, object]]", models["pocket-cloud"]["scores"])}
+    assert plans == {"cloud", "refine", "split"}
     assert decode_video(handle.result(timeout_s=WHOLE_TIMEOUT_S).content())[0].shape[0] > 0
 
 

@@ -14,6 +14,7 @@ from adaptivegen.models.base import Clip, GenerationInput, Generator, StepReport
 from adaptivegen.models.registry import WEIGHTS, load_card, open_generator  # noqa: E402
 from adaptivegen.models.slots import SlotEncoder  # noqa: E402
 from core_cloud.models import registry as cloud_registry  # noqa: E402
+from core_cloud.models.layout import LAYOUT_VALUES  # noqa: E402
 from core_cloud.models.reader import SLOTS  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from training.commands import main  # noqa: E402
@@ -65,7 +66,9 @@ def test_a_tiny_run_goes_through_every_stage_and_its_models_generate(tmp_path: P
     assert run(folder, weights, "refining") == 0
     assert "| 0.5 | 4 |" in (folder / "report" / "refining.md").read_text(encoding="utf-8")
     for name, side in SIDES.items():
-        assert "mos" in load_card(name, weights).quality
+        card = load_card(name, weights)
+        assert "mos" in card.quality
+        assert card.limits.steps_default in {score.steps for score in card.scores}
         clip = generate(open_generator(name, threads=2, weights=weights), side)
         assert clip.shape == (24, side, side, 3)
     for name in ("pocket-cloud", "pocket-cloud-pruned", "pocket-cloud-mixed"):
@@ -106,7 +109,7 @@ def test_a_pruned_base_compiles_as_it_is_trained() -> None:
     given = Conditions(
         torch.randn(2, SLOTS, 192),
         torch.ones(2),
-        torch.randn(2, SLOTS, 8, 6),
+        torch.randn(2, SLOTS, 8, LAYOUT_VALUES),
         torch.zeros(2, 8, 48, 48, 3),
         torch.zeros(2, 8),
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from adaptivegen.errors import InvalidRequest
+from adaptivegen.models.layout import OPEN, Found
 from adaptivegen.models.live import CHUNK, OUT_FRAMES, LiveSession, LiveSettings
 from tests.unit.models.test_cascade import KeepingNetworks
 
@@ -32,7 +33,54 @@ def test_the_first_chunk_goes_on_from_nothing_and_the_next_from_what_was_shown()
     assert networks.inputs[2][CHUNK:].mean() == pytest.approx(0.5, abs=0.02)  # white, half of the way from noise
 
 
-def test_a_stream_is_restyled_without_guidance_or_layout() -> None:
+def found(x: float, *told: int) -> Found:
+    """The first thing at (x, 0.5) in the frames told, of the second half of a clip."""
+    layout, where = OPEN.copy(), OPEN[..., 0].copy()
+    where[0, list(told)] = 1.0
+    layout[0, list(told), :6] = (x, 0.5, 0.2, 1.0, 0.0, 1.0)
+    return Found(layout, where)
+
+
+def test_things_of_a_stream_stay_where_they_are_found() -> None:
+    networks = KeepingNetworks(found(0.3, 4, 5, 6, 7))
+    session = LiveSession(networks, "a blue ball", shows="a red ball")
+    session.push(frames(1))
+    networks.found = found(0.7, 4, 5, 6, 7)
+    session.push(frames(2))
+    assert networks.layouts[0][0, :, 0].tolist() == pytest.approx([0.3] * 8)
+    assert networks.layouts[1][0, :, 0].tolist() == pytest.approx([0.3] * 4 + [0.7] * 4)
+    assert not networks.layouts[1][1:].any()  # neither of what is not there nor of the ground
+    assert networks.read[:2] == ["a red ball", "a blue ball"]
+    assert [text.familiarity for text in networks.looked_for] == [networks.familiarity("a red ball")] * 2
+    for given in networks.searched:
+        assert given.mask.tolist() == [0] * CHUNK + [1] * CHUNK
+    assert networks.searched[1].clip[CHUNK:].mean() == pytest.approx(2 / 127.5 - 1, abs=0.01)
+
+
+def test_what_the_prompt_names_is_looked_for_where_nobody_says_what_a_stream_shows() -> None:
+    networks = KeepingNetworks(found(0.3, 4, 5, 6, 7))
+    session = LiveSession(networks, "a blue ball")
+    session.push(frames(1))
+    session.restyle("a green star")
+    session.push(frames(1))
+    assert [text.familiarity for text in networks.looked_for] == [
+        networks.familiarity("a blue ball"),
+        networks.familiarity("a green star"),
+    ]
+
+
+def test_a_thing_that_goes_is_let_go() -> None:
+    networks = KeepingNetworks(found(0.3, 4, 5, 6, 7))
+    session = LiveSession(networks, "a blue ball")
+    session.push(frames(1))
+    networks.found = None
+    session.push(frames(1))
+    assert networks.layouts[1][0, :, 5].tolist() == [1.0] * CHUNK + [0.0] * CHUNK
+    session.push(frames(1))
+    assert not networks.layouts[2].any()
+
+
+def test_a_stream_in_which_nothing_is_found_is_restyled_without_guidance_or_layout() -> None:
     networks = KeepingNetworks()
     session = LiveSession(networks, "a red ball")
     session.push(frames(100))

@@ -17,7 +17,7 @@ from adaptivegen.models.starts import Arranged  # noqa: E402
 from core_cloud.models import cascade_torch  # noqa: E402
 from core_cloud.models.enlarge import SpaceTimeUpsampler, UpsamplerParams  # noqa: E402
 from core_cloud.models.finder import Finder, FinderParams  # noqa: E402
-from core_cloud.models.layout import Planner, PlannerParams, scaled, unscaled  # noqa: E402
+from core_cloud.models.layout import LAYOUT_VALUES, THING_VALUES, Planner, PlannerParams, scaled, unscaled  # noqa: E402
 from core_cloud.models.reader import SLOTS, Reader  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
 from tests.unit.training.shaken import shaken  # noqa: E402
@@ -60,8 +60,8 @@ def test_the_base_computes_the_same_in_every_form_and_for_every_clip_of_a_batch(
     mask = torch.zeros(3, 8)
     mask[0, 0] = 1.0
     slots = torch.randn(3, SLOTS, 192, generator=generator)
-    layout = torch.zeros(3, SLOTS, 8, 6)
-    layout[:, 1] = torch.tensor([0.4, 0.6, 0.2, 1.0, 0.0, 1.0])
+    layout = torch.zeros(3, SLOTS, 8, LAYOUT_VALUES)
+    layout[:, 1, :, :THING_VALUES] = torch.tensor([0.4, 0.6, 0.2, 1.0, 0.0, 1.0])
     given, t = Conditions(slots, torch.tensor([1.0, 0.0, 1.0]), layout, known, mask), torch.tensor([0.0, 0.4, 0.9])
     with torch.no_grad():
         wanted = model(clip, t, given)[0].numpy()
@@ -79,7 +79,7 @@ def test_a_base_for_int8_products_is_near_and_takes_batches_too(tmp_path: Path) 
     export.export_base(model, tmp_path / "raw.onnx", fold=True)
     export.dynamic_int8(tmp_path / "raw.onnx", tmp_path / "kept.onnx")
     generator = torch.Generator().manual_seed(0)
-    shapes = {"noisy": (2, 8, 48, 48, 3), "slots": (2, SLOTS, 192), "layout": (2, SLOTS, 8, 6)}
+    shapes = {"noisy": (2, 8, 48, 48, 3), "slots": (2, SLOTS, 192), "layout": (2, SLOTS, 8, LAYOUT_VALUES)}
     feed = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     feed |= {"t": torch.tensor([0.1, 0.7]), "keep": torch.ones(2)}
     feed |= {"known": torch.zeros(2, 8, 48, 48, 3), "mask": torch.zeros(2, 8)}
@@ -105,12 +105,13 @@ def test_a_file_that_does_not_say_what_its_network_is_built_from_is_refused(tmp_
 def test_the_planner_plans_the_same_in_its_file(tmp_path: Path) -> None:
     planner = shaken(Planner(PlannerParams(dim=64, depth=1, heads=1)))
     with torch.no_grad():
-        planner.head.bias += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0]).repeat(8)
+        planner.head.bias += torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.5, 0.0, 0.0]).repeat(8)
     export.export_planner(planner, tmp_path / "planner.onnx")
     generator = torch.Generator().manual_seed(3)
-    noise, slots = torch.randn(1, SLOTS, 8, 6, generator=generator), torch.randn(1, SLOTS, 192, generator=generator)
-    known, told = torch.zeros(1, SLOTS, 8, 6), torch.zeros(1, SLOTS, 8)
-    known[:, 0, 0], told[:, 0, 0] = torch.tensor([0.3, 0.6, 0.2, 1.0, 0.0, 1.0]), 1.0
+    noise = torch.randn(1, SLOTS, 8, LAYOUT_VALUES, generator=generator)
+    slots = torch.randn(1, SLOTS, 192, generator=generator)
+    known, told = torch.zeros(1, SLOTS, 8, LAYOUT_VALUES), torch.zeros(1, SLOTS, 8)
+    known[:, 0, 0, :THING_VALUES], told[:, 0, 0] = torch.tensor([0.3, 0.6, 0.2, 1.0, 0.0, 1.0]), 1.0
     z = noise
     with torch.no_grad():
         for step in range(STEPS):
@@ -121,7 +122,21 @@ def test_the_planner_plans_the_same_in_its_file(tmp_path: Path) -> None:
     runtime = LayoutPlanner(tmp_path / "planner.onnx", finder_file(tmp_path, sure=1.0), threads=1)
     made = runtime.plan(text, noise[0].numpy(), Found(known[0].numpy(), told[0].numpy()))
     assert wanted[..., 5].any()
-    np.testing.assert_allclose(made, wanted[0], atol=0.02)
+    assert not made[..., THING_VALUES:].any()  # what lies on the ground is in the frames
+    np.testing.assert_allclose(made[..., :THING_VALUES], wanted[0, ..., :THING_VALUES], atol=0.02)
+    free = runtime.plan(text, noise[0].numpy())
+    assert free[-1, :, THING_VALUES:].any() and not free[:-1, :, THING_VALUES:].any()
+
+
+def test_a_planner_of_another_form_of_layout_is_refused_by_name(tmp_path: Path) -> None:
+    form = ["batch", 4, 8, 6]
+    noisy, layout = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, form) for n in ("noisy", "layout"))
+    nothing = onnx.helper.make_node("Identity", ["noisy"], ["layout"])
+    graph = onnx.helper.make_graph([nothing], "older", [noisy], [layout])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=10, opset_imports=opsets), tmp_path / "older.onnx")
+    with pytest.raises(GenerationFailed, match=r"older\.onnx plans layouts of \(4, 8, 6\)"):
+        LayoutPlanner(tmp_path / "older.onnx", finder_file(tmp_path, sure=1.0), threads=1)
 
 
 def finder_file(folder: Path, sure: float) -> Path:

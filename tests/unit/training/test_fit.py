@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the training extra (torch) is not i
 
 from adaptivegen.errors import InvalidRequest  # noqa: E402
 from training import fit as loop  # noqa: E402
-from training.fit import FitSettings, batch_rows, fit, rate_factor, read_checkpoint, step_generator  # noqa: E402
+from training.fit import FitSettings, batch_rows, fit, on_rows, rate_factor, read_checkpoint, step_generator  # noqa: E402
 
 SETTINGS = FitSettings(steps=60, adam_rate=1e-2, muon_rate=1e-2, warm_steps=5)
 
@@ -135,3 +135,13 @@ def test_an_epoch_shows_every_row_once_and_the_next_in_another_order() -> None:
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="batch is 11"):
         batch_rows(10, 11, 0, 1)
+
+
+def test_the_rows_and_the_randomness_of_a_step_depend_on_its_number_alone() -> None:
+    def loss(rows: Any, generator: Any) -> Any:
+        return rows.sum() + torch.rand(1, generator=generator)[0]
+
+    one, again, other = (on_rows(100, 10, seed, "cpu", loss) for seed in (1, 1, 2))
+    backwards = [again(step) for step in (2, 1, 0)][::-1]
+    assert [one(step) for step in range(3)] == backwards
+    assert len({float(part(0)) for part in (one, other)}) == 2

@@ -6,9 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 
+from core_cloud.models.layout import LAYOUT_VALUES, THING_VALUES  # noqa: E402
+from core_cloud.models.reader import SLOTS  # noqa: E402
 from core_cloud.models.video import Conditions  # noqa: E402
 from training.distil import DistilSettings, intervals, teacher_target  # noqa: E402
-from training.flow import known_frames, noised, open_layouts, sample_t, velocity_loss  # noqa: E402
+from training.flow import THING_UNTOLD, known_frames, noised, open_layouts, sample_t, velocity_loss  # noqa: E402
 
 
 def test_the_path_starts_at_the_noise_and_ends_at_the_clip() -> None:
@@ -42,7 +44,7 @@ def test_times_lie_in_the_path_and_start_often_enough_at_noise() -> None:
 
 
 def test_known_frames_are_those_of_the_tasks() -> None:
-    masks = known_frames(4000, 8, torch.Generator().manual_seed(0))
+    masks = known_frames(torch.zeros(4000, dtype=torch.bool), 8, torch.Generator().manual_seed(0))
     assert set(masks.flatten().tolist()) == {0.0, 1.0}
     kinds = [tuple(int(value) for value in mask) for mask in masks]
     none, first, ends = (0,) * 8, (1,) + (0,) * 7, (1, *(0,) * 6, 1)
@@ -58,12 +60,36 @@ def test_known_frames_are_those_of_the_tasks() -> None:
 
 
 def test_layouts_are_open_now_and_then_and_oftener_where_frames_are_known() -> None:
-    layouts, mask = torch.ones(2000, 4, 8, 6), torch.zeros(2000, 8)
+    layouts, mask = torch.ones(2000, SLOTS, 8, LAYOUT_VALUES), torch.zeros(2000, 8)
     mask[:500, 0] = 1.0
-    kept = open_layouts(layouts, mask, 0.1, torch.Generator().manual_seed(0)).flatten(1)
-    assert float(kept[:500].mean()) == pytest.approx(0.6, abs=0.06)
-    assert (kept.amin(1) == kept.amax(1)).all()
-    assert float(kept[500:].mean()) == pytest.approx(0.9, abs=0.03)
+    made = open_layouts(layouts, mask, 0.1, torch.Generator().manual_seed(0))
+    kept = made[:, :-1].flatten(1)
+    assert float(kept[:500].amax(1).mean()) == pytest.approx(0.6, abs=0.06)
+    assert float(kept[500:].amax(1).mean()) == pytest.approx(0.9, abs=0.03)
+    rows = made[..., :THING_VALUES].flatten(2)  # (2000, SLOTS, values)
+    assert (rows.amin(2) == rows.amax(2)).all()
+    things, ground = rows[:, :-1, 0], rows[:, -1, 0]
+    told = things.amax(1)
+    assert not (ground > told).any()  # an open layout says nothing of the ground
+    assert float(things[told > 0].mean()) == pytest.approx(1 - THING_UNTOLD, abs=0.02)
+    assert float(ground[:500].mean() / told[:500].mean()) == pytest.approx(0.6, abs=0.08)
+    assert float(ground[500:].mean() / told[500:].mean()) == pytest.approx(0.9, abs=0.03)
+
+
+def test_where_the_grounds_layers_lie_is_told_where_no_frame_shows_them() -> None:
+    layouts, mask = torch.ones(400, SLOTS, 8, LAYOUT_VALUES), torch.zeros(400, 8)
+    mask[:200, 0] = 1.0
+    made = open_layouts(layouts, mask, 0.1, torch.Generator().manual_seed(0))[:, -1]
+    assert not made[:200, :, THING_VALUES:].any()
+    assert torch.equal(made[200:, :, THING_VALUES], made[200:, :, 0])
+    assert made[:200, :, 0].any()
+
+
+def test_clips_that_begin_later_are_given_their_first_half() -> None:
+    later = torch.arange(1000) % 2 == 0
+    masks = known_frames(later, 8, torch.Generator().manual_seed(0))
+    assert torch.equal(masks[later], torch.tensor([1.0] * 4 + [0.0] * 4).expand(500, 8))
+    assert float(masks[~later].amax(1).mean()) == pytest.approx(0.3, abs=0.06)
 
 
 def test_intervals_are_the_steps_of_the_schedules() -> None:
@@ -74,7 +100,9 @@ def test_intervals_are_the_steps_of_the_schedules() -> None:
 
 def conditions(known: Any, mask: Any) -> Conditions:
     count = len(known)
-    return Conditions(torch.zeros(count, 4, 192), torch.ones(count), torch.zeros(count, 3, 8, 6), known, mask)
+    return Conditions(
+        torch.zeros(count, SLOTS, 192), torch.ones(count), torch.zeros(count, SLOTS, 8, LAYOUT_VALUES), known, mask
+    )
 
 
 def exact_teacher(clip: Any) -> Any:

@@ -8,9 +8,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 
 from training import evaluate, report  # noqa: E402
-from training.evaluate import Asked, asked  # noqa: E402
+from training.evaluate import Asked, Recipe, asked  # noqa: E402
 from training.grammar import COLOURS, MAX_OBJECTS, Scene, Thing, held_out  # noqa: E402
 from training.judge import FRAMES, Judge, Seen, cut_out, hard, judge_input, told_apart  # noqa: E402
+from training.publish import card_scores  # noqa: E402
+from training.scores import Scored, Way, draft_ways, final_ways, mean_opinion  # noqa: E402
 from training.statistics import Figure, frechet, mean, share  # noqa: E402
 from training.train_judge import picked, true_colours, truth  # noqa: E402
 from training.world import clip_times, render, scene_batch, trajectory  # noqa: E402
@@ -201,7 +203,7 @@ def test_a_mean_has_the_interval_of_its_standard_error() -> None:
 
 def test_opinion_spans_its_scale_and_rewards_size() -> None:
     def opinion(value: float, side: int) -> float:
-        return report.mean_opinion({"mean": Figure(value, value, value, 9)}, side).value
+        return mean_opinion({"mean": Figure(value, value, value, 9)}, side).value
 
     assert opinion(1.0, 256) == 5.0
     assert opinion(1.0, 128) == 4.5
@@ -218,3 +220,26 @@ def test_a_contact_sheet_puts_rows_under_each_other() -> None:
     clip = np.zeros((24, 128, 128, 3), dtype=np.uint8)
     sheet: Any = report.contact_sheet([[clip, clip], [clip, clip]], 4, 32)
     assert sheet.shape == (2 * (32 + 4), 2 * (4 * 32 + 4), 3)
+
+
+def test_only_the_surroundings_change_elsewhere() -> None:
+    scene = Scene((Thing("star", "red", motion="left"),), "sea", "pan", "night")
+    assert evaluate.elsewhere(scene) == Scene(scene.things, "meadow", "pan", "day")
+
+
+def test_the_quality_table_tries_every_plan_of_a_model_at_the_same_sizes_and_the_defaults_among_them() -> None:
+    assert draft_ways(Recipe(4, 1.0, 128)) == [Way("draft", steps, 128) for steps in (1, 2, 4)]
+    ways = final_ways(Recipe(12, 1.5, 256), 4, (256, 128))
+    assert len(ways) == len(set(ways)) == 10
+    assert {(way.plan, way.side) for way in ways} == {
+        (plan, side) for plan in ("cloud", "refine") for side in (256, 128)
+    }
+    assert {Way("cloud", 12, 128), Way("refine", 4, 256)} <= set(ways)
+
+
+def test_a_card_has_the_lines_of_its_models_quality_table() -> None:
+    parts = {"mean": Figure(0.9, 0.8, 0.95, 26), "shape": Figure(1.0, 0.9, 1.0, 26)}
+    (score,) = card_scores([Scored(Way("refine", 4, 128), parts)])
+    assert (score.plan, score.steps, score.width, score.height, score.accuracy.value) == ("refine", 4, 128, 128, 0.9)
+    assert score.mos.value == pytest.approx(1 + 4 * 7 / 8 * 0.9)
+    assert report.plain(Scored(Way("refine", 4, 128), parts))["accuracy"]["shape"]["value"] == 1.0

@@ -13,7 +13,15 @@ from core_cloud.models.enlarge import (  # noqa: E402
 )
 from core_cloud.models.finder import Finder, FinderParams  # noqa: E402
 from core_cloud.models.grounding import FEATURES, Grounding  # noqa: E402
-from core_cloud.models.layout import Planner, PlannerParams, PlannerStep, scaled, unscaled  # noqa: E402
+from core_cloud.models.layout import (  # noqa: E402
+    LAYOUT_VALUES,
+    THING_VALUES,
+    Planner,
+    PlannerParams,
+    PlannerStep,
+    scaled,
+    unscaled,
+)
 from core_cloud.models.reader import SLOTS, AttributeHeads, Reader  # noqa: E402
 from core_cloud.models.transformer import Block  # noqa: E402
 from core_cloud.models.video import BaseParams, BaseTransformer, Conditions  # noqa: E402
@@ -31,8 +39,9 @@ def inputs(batch: int = 2) -> dict[str, Any]:
     mask = torch.zeros(batch, 8)
     mask[:, 0] = 1.0
     slots = torch.randn(batch, SLOTS, 192, generator=generator)
-    layout = unscaled(torch.randn(batch, SLOTS, 8, 6, generator=generator))
-    layout[:, 0] = unscaled(torch.ones(batch, 1, 8, 6))[:, 0]
+    values = torch.randn(batch, SLOTS, 8, LAYOUT_VALUES, generator=generator)
+    values[:, 0] = 1.0  # there
+    layout = unscaled(values)
     values = (clip, torch.full((batch,), 0.3), slots, torch.ones(batch), layout, known, mask)
     return dict(zip(NAMES, values, strict=True))
 
@@ -71,13 +80,13 @@ def test_the_layout_is_heard_with_the_text_and_only_then() -> None:
 
 def test_a_patch_knows_its_place_in_an_object_whatever_its_size_and_angle() -> None:
     ground = Grounding((4, 8, 8), 2, 192, 64)
-    layout = torch.zeros(2, SLOTS, 8, 6)
+    layout = torch.zeros(2, SLOTS, 8, LAYOUT_VALUES)
     quarter = torch.tensor([0.0, 1.0])
     # The middle of patch (3, 4) lies half a radius right of the first object, and as far below the second,
     # which is twice as big and turned by a quarter.
     x, y = 4.5 / 8, 3.5 / 8
-    layout[0, 0] = torch.tensor([x - 0.1, y, 0.2, 1.0, 0.0, 1.0])
-    layout[1, 0] = torch.cat([torch.tensor([x, y - 0.2, 0.4]), quarter, torch.ones(1)])
+    layout[0, 0, :, :THING_VALUES] = torch.tensor([x - 0.1, y, 0.2, 1.0, 0.0, 1.0])
+    layout[1, 0, :, :THING_VALUES] = torch.cat([torch.tensor([x, y - 0.2, 0.4]), quarter, torch.ones(1)])
     features, near = ground.features(layout)
     place = 3 * 8 + 4
     coordinates = features[:, 0, :, place, : FEATURES - 4]
@@ -89,9 +98,9 @@ def test_a_patch_knows_its_place_in_an_object_whatever_its_size_and_angle() -> N
 
 def test_a_patch_knows_its_place_on_the_ground_and_the_ground_is_near_everywhere() -> None:
     ground = Grounding((4, 8, 8), 2, 192, 64)
-    layout = torch.zeros(2, SLOTS, 8, 6)
-    layout[0, -1] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0])
-    layout[1, -1] = torch.tensor([0.5 - 2 / 8, 0.5, 0.25, 1.0, 0.0, 1.0])  # panned by two patches
+    layout = torch.zeros(2, SLOTS, 8, LAYOUT_VALUES)
+    layout[0, -1, :, :THING_VALUES] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0])
+    layout[1, -1, :, :THING_VALUES] = torch.tensor([0.5 - 2 / 8, 0.5, 0.25, 1.0, 0.0, 1.0])  # panned by two patches
     features, near = ground.features(layout)
     assert torch.equal(near[:, -1], torch.ones_like(near[:, -1]))
     assert not near[:, :-1].any()
@@ -104,8 +113,9 @@ def test_a_patch_knows_its_place_on_the_ground_and_the_ground_is_near_everywhere
 
 
 def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
-    layout = torch.zeros(1, SLOTS, 8, 6)
-    layout[:, 0] = torch.tensor([0.4, 0.6, 0.19, 0.8, 0.6, 1.0])
+    layout = torch.zeros(1, SLOTS, 8, LAYOUT_VALUES)
+    layout[:, 0, :, :THING_VALUES] = torch.tensor([0.4, 0.6, 0.19, 0.8, 0.6, 1.0])
+    layout[:, -1] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0, 0.4, -0.3, 1.0])
     assert torch.allclose(unscaled(scaled(layout)), layout, atol=1e-5)
     faint = scaled(layout)
     faint[:, 0, :4, 5] -= 1.2  # absent in half of its frames, but present on the whole
@@ -113,14 +123,37 @@ def test_scaling_a_layout_and_back_keeps_it_and_settles_who_is_there() -> None:
     assert torch.equal(unscaled(faint)[..., 5], layout[..., 5])
 
 
+def test_only_the_ground_has_layers_and_they_lie_where_they_lie_in_all_frames() -> None:
+    layout = unscaled(torch.randn(3, SLOTS, 8, LAYOUT_VALUES) + 1.0)
+    lie = layout[..., THING_VALUES:]
+    assert not lie[:, :-1].any()
+    assert torch.equal(lie[:, -1], lie[:, -1, :1].expand_as(lie[:, -1]))
+    assert torch.equal(lie[:, -1, :, -1], layout[:, -1, :, 5])
+
+
+def test_a_layer_that_lies_elsewhere_is_seen_as_by_a_camera_that_looks_elsewhere_and_untold_ones_nowhere() -> None:
+    ground = Grounding((4, 8, 8), 2, 192, 64)
+    layout = torch.zeros(3, 1, 8, LAYOUT_VALUES)
+    layout[0, 0] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0, 0.25, 0.0, 1.0])
+    layout[1, 0] = torch.tensor([0.5 - 2 / 8, 0.5, 0.25, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0])  # panned by two patches
+    layout[2, 0] = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    first, second, down = ground.layer_features(layout).chunk(3, dim=-1)
+    assert torch.allclose(first[0], first[1], atol=1e-5)
+    assert torch.allclose(second[0, 0, :, 4], second[1, 0, :, 2], atol=1e-5)
+    assert not torch.allclose(second[0], second[1], atol=1e-2)
+    assert torch.equal(down[0], down[1])
+    assert not torch.equal(down[0, 0, :, 0], down[0, 0, :, 63])
+    assert not any(part[2].any() for part in (first, second, down))
+
+
 def layouts_at(x: float) -> Any:
-    """(2, SLOTS, 8, 6), all things at (x, 0.5)."""
-    return torch.tensor([x, 0.5, 0.2, 1.0, 0.0, 1.0]).expand(2, SLOTS, 8, 6)
+    """(2, SLOTS, 8, LAYOUT_VALUES), all things at (x, 0.5)."""
+    return torch.tensor([x, 0.5, 0.2, 1.0, 0.0, 1.0, *[0.0] * 3]).expand(2, SLOTS, 8, LAYOUT_VALUES)
 
 
 def test_a_step_of_the_planner_says_which_layout_its_clean_values_mean() -> None:
     step = PlannerStep(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))))
-    noisy, slots = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192)
+    noisy, slots = torch.randn(2, SLOTS, 8, LAYOUT_VALUES), torch.randn(2, SLOTS, 192)
     with torch.no_grad():
         clean, layout = step(noisy, torch.zeros(2), slots, layouts_at(0.4), torch.zeros(2, SLOTS, 8))
     assert torch.equal(layout, unscaled(clean))
@@ -129,7 +162,7 @@ def test_a_step_of_the_planner_says_which_layout_its_clean_values_mean() -> None
 
 def test_the_planner_hears_text_and_time() -> None:
     planner = shaken(Planner(PlannerParams(dim=64, depth=1, heads=1)))
-    noisy, slots, t = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
+    noisy, slots, t = torch.randn(2, SLOTS, 8, LAYOUT_VALUES), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
     with torch.no_grad():
         free = (torch.zeros_like(noisy), torch.zeros(2, SLOTS, 8))
         made = planner(noisy, t, slots, *free)
@@ -139,7 +172,7 @@ def test_the_planner_hears_text_and_time() -> None:
 
 def test_the_planner_hears_where_things_are_known_to_be_and_of_what_it_is_told_only() -> None:
     step = PlannerStep(shaken(Planner(PlannerParams(dim=64, depth=1, heads=1))))
-    noisy, slots, t = torch.randn(2, SLOTS, 8, 6), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
+    noisy, slots, t = torch.randn(2, SLOTS, 8, LAYOUT_VALUES), torch.randn(2, SLOTS, 192), torch.full((2,), 0.5)
     told = torch.zeros(2, SLOTS, 8)
     with torch.no_grad():
         free = step(noisy, t, slots, layouts_at(0.3), told)[0]

@@ -22,7 +22,12 @@ def test_only_colours_change_and_stay_different() -> None:
 
 def test_a_stream_comes_back_frame_for_frame() -> None:
     stream = np.zeros((CHUNKS * OUT_FRAMES, 32, 48, 3), np.uint8)
-    assert redrawn(KeepingNetworks(), "a red ball", stream, LiveSettings()).shape == (len(stream), 128, 128, 3)
+    assert redrawn(KeepingNetworks(), "a blue ball", "a red ball", stream, LiveSettings()).shape == (
+        len(stream),
+        128,
+        128,
+        3,
+    )
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (30, 31.0)])

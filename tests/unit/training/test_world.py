@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="the training extra (torch) is not installed")
 F = torch.nn.functional
 
+from core_cloud.models.layout import GROUND_RADIUS, THING_VALUES  # noqa: E402
 from training.grammar import BACKGROUNDS, CAMERAS, COLOURS, LIGHTINGS, MOTIONS, SHAPES, Scene, Thing  # noqa: E402
 from training.world import (  # noqa: E402
-    GROUND_RADIUS,
     PALETTE,
     clip_times,
     layouts,
@@ -162,7 +162,33 @@ def test_the_ground_of_a_layout_moves_as_the_picture_of_the_ground_does(move: st
 def test_the_ground_of_a_still_camera_stays() -> None:
     ground = layouts(scene_batch([one(background="desert")], 1), clip_times(8))[0, -1]
     assert torch.equal(ground, ground[:1].expand_as(ground))
-    assert ground[0].tolist() == [0.5, 0.5, GROUND_RADIUS, 1.0, 0.0, 1.0]
+    assert ground[0, :THING_VALUES].tolist() == [0.5, 0.5, GROUND_RADIUS, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_what_a_layout_says_of_the_ground_is_all_that_the_seed_leaves_open(background: str) -> None:
+    scenes = scene_batch([one(background=background)] * 3, 4)
+    layout = layouts(scenes, clip_times(4))
+    lie = layout[:, -1, :, THING_VALUES:]
+    assert not layout[:, :-1, :, THING_VALUES:].any()
+    assert lie[..., -1].all()  # it is told
+    assert not torch.allclose(lie[0], lie[1], atol=0.01)
+    other = torch.rand_like(scenes.jitter).index_copy(1, torch.tensor([6, 7]), lie[:, 0, :-1] + 0.5)
+    pair = [render(batch, 4, 48, 48) for batch in (scenes, replace(scenes, jitter=other))]
+    bare = (pair[0].masks.sum(1) == 0) & (pair[1].masks.sum(1) == 0)
+    assert bare.float().mean() > 0.5
+    assert torch.equal(pair[0].clip[bare], pair[1].clip[bare])
+
+
+def test_a_clip_that_begins_later_goes_on_where_the_other_was() -> None:
+    scenes = [one(motion=motion, camera=camera) for motion in MOTIONS for camera in CAMERAS]
+    whole = scene_batch(scenes, 4)
+    later = scene_batch(scenes, 4, begin=0.5)
+    first, second = (render(batch, 8, 32, 32).clip for batch in (whole, later))
+    assert torch.equal(first[:, 4:], second[:, :4])
+    assert torch.equal(layouts(whole, clip_times(8))[:, :, 4:], layouts(later, clip_times(8))[:, :, :4])
+    assert float(trajectory(later, clip_times(8)).radius.min()) > 0.02
+    assert later.take(slice(0, 2)).begin.tolist() == [0.5, 0.5]
 
 
 def test_masks_are_the_visible_part_and_empty_where_there_is_no_object() -> None:
