@@ -69,7 +69,7 @@ CPU = Plan(
     judge_passes=5,
     evaluated=80,
     batches={"planner": 256, "finder": 32, "base": 32, "pruned": 32, "draft": 16, "upsampler": 8, "doubler": 8},
-    shares={"planner": 4.0, "finder": 3.0, "base": 52.0, "pruned": 5.0, "draft": 8.0, "upsampler": 6.0, "doubler": 1.5},
+    shares={"planner": 4.0, "finder": 3.0, "base": 40.0, "pruned": 5.0, "draft": 8.0, "upsampler": 6.0, "doubler": 1.5},
 )
 CUDA = Plan(
     device="cuda",
