@@ -35,3 +35,16 @@ class Experience:
             seconds = getattr(self, name)
             if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_WAIT_S):
                 raise InvalidRequest.field(name, seconds, f"0 to {LONGEST_WAIT_S:.0f} seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """One rating with what it was about. Seconds are None where the part never came; qualities are of the QoE scale."""
+
+    rater: str
+    iterating: bool
+    stars: int
+    draft_s: float | None
+    draft_quality: float
+    final_s: float | None
+    final_quality: float

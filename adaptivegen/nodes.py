@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from adaptivegen.errors import InvalidRequest
+from adaptivegen.untrusted import parsed
 
 HEARTBEAT_S = 0.5
 FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
@@ -66,12 +66,7 @@ class NodeReport(BaseModel):
 
 def decode_report(data: bytes) -> NodeReport:
     """Parse a heartbeat; raises InvalidRequest naming the field."""
-    try:
-        return NodeReport.model_validate_json(data)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "report"
-        raise InvalidRequest.field(f"report.{field}", first["input"], first["msg"]) from exc
+    return parsed(NodeReport, data, name="report")
 
 
 def heartbeat_subject(kind: NodeKind, node_id: str) -> str:

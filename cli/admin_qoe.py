@@ -65,12 +65,12 @@ def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
     given, policy = ask(scheduler, data, question)
     with failing():
         try:
-            from scheduler.decide.fit import Rated, fit
+            from scheduler.decide.fit import fit
             from scheduler.decide.policy import Policy
 
             now = Policy().but({value.name: value.in_force for value in policy}).qoe
             prior = Policy().but({value.name: value.configured for value in policy}).qoe
-            found = fit([Rated(**asdict(rating)) for rating in given.ratings], now, prior=prior, seed=SEED)
+            found = fit(given.ratings, now, prior=prior, seed=SEED)
         except ImportError as exc:
             hint = "fitting needs scipy: pip install 'adaptivegen[qoe]'"
             raise SettingsInvalid(hint, param="qoe") from exc

@@ -28,13 +28,11 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
-    RatingInfo,
     Ratings,
     Scaled,
 )
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.elastic import Advice
-from scheduler.decide.fit import Rated
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
@@ -200,22 +198,8 @@ class Admin:
         """What people said of videos, newest first. Raises InvalidRequest, a storage error."""
         if not 0 <= limit <= MAX_RATINGS:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_RATINGS}) to {MAX_RATINGS}")
-        found = await gather(
-            self._jobs.blob, self._view.cards, self._policies.in_force.qoe, limit=limit or DEFAULT_RATINGS
-        )
-        return Ratings(tuple(_rating_info(one) for one in found.rated), found.left_out)
-
-
-def _rating_info(one: Rated) -> RatingInfo:
-    return RatingInfo(
-        rater=one.rater,
-        iterating=one.iterating,
-        stars=one.stars,
-        draft_s=one.draft_s,
-        draft_quality=one.draft_quality,
-        final_s=one.final_s,
-        final_quality=one.final_quality,
-    )
+        qoe = self._policies.in_force.qoe
+        return await gather(self._jobs.blob, self._view.cards, qoe, limit=limit or DEFAULT_RATINGS)
 
 
 def _pool_info(pool: str, advice: Advice) -> PoolInfo:

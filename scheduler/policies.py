@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.batches import read_all
 from adaptivegen.blob.base import BlobStore
@@ -22,6 +22,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, Conflict, InvalidRequest
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.telemetry import get_logger
+from adaptivegen.untrusted import parsed
 from scheduler.decide.policy import Policy
 from scheduler.decide.view import View
 from scheduler.steady import SteadyTime
@@ -94,7 +95,7 @@ class Policies:
         """
         now_s = self._clock.monotonic_s()
         if self._looked_at_s is None or now_s - self._looked_at_s >= STORE_EVERY_S:
-            stored, self._looked_at_s = await self._newest_stored(), now_s
+            stored, self._looked_at_s = await self._newest_of(await self._numbers()), now_s
             self._follow(stored)
         if not self._bus.connected:
             raise BrokerUnavailable("the broker cannot be reached; the last policy stands")
@@ -111,15 +112,16 @@ class Policies:
         error. Without the broker the change is kept and in force here; the others hear of it when the broker is back,
         or look into the store.
         """
-        for name, given, most in (("values", len(values), MAX_VALUES), ("unset", len(unset), MAX_VALUES)):
-            if given > most:
-                raise InvalidRequest.field(name, f"{given} names", f"at most {most}")
+        for name, given in (("values", len(values)), ("unset", len(unset))):
+            if given > MAX_VALUES:
+                raise InvalidRequest.field(name, f"{given} names", f"at most {MAX_VALUES}")
         if len(reason) > MAX_TEXT_CHARS:
             raise InvalidRequest.field("reason", f"{len(reason)} characters", f"at most {MAX_TEXT_CHARS}")
-        stored, known = await self._newest_stored(), self.newest
+        numbers, known = await self._numbers(), self.newest
+        stored = await self._newest_of(numbers)
         before = max((change for change in (stored, known) if change), key=lambda change: change.number, default=None)
         made = PolicyChange(
-            number=max([0, *await self._numbers(), known.number if known else 0]) + 1,
+            number=max([0, *numbers, known.number if known else 0]) + 1,
             values=self._changed(before, values, unset),
             by=by[:MAX_TEXT_CHARS],
             reason=reason,
@@ -156,9 +158,9 @@ class Policies:
             self._view.policy = self.configured.but(change.values)
             self.newest = change
 
-    async def _newest_stored(self) -> PolicyChange | None:
-        """The newest that can be read."""
-        for number in sorted(await self._numbers(), reverse=True):
+    async def _newest_of(self, numbers: Sequence[int]) -> PolicyChange | None:
+        """The newest of these that can be read."""
+        for number in sorted(numbers, reverse=True):
             change = await self._stored(number)
             if change.readable:
                 return change
@@ -167,7 +169,7 @@ class Policies:
     async def _stored(self, number: int) -> PolicyChange:
         """One change, or one that says that it cannot be read."""
         try:
-            change = _decoded(await self._blob.get(_object_key(number)))
+            change = parsed(PolicyChange, await self._blob.get(_object_key(number)), name="policy")
         except InvalidRequest as exc:
             return PolicyChange(number=number, values={}, by="", reason=f"unreadable: {exc.message}"[:500], at_ns=0)
         return change.model_copy(update={"number": number})
@@ -183,7 +185,7 @@ class Policies:
 def _copied(entry: Entry | None) -> PolicyChange | None:
     """The change that the broker's copy holds; None where there is none, or it is damaged."""
     try:
-        return _decoded(entry.value) if entry is not None else None
+        return parsed(PolicyChange, entry.value, name="policy") if entry is not None else None
     except InvalidRequest as exc:
         get_logger().warning("policy_copy_damaged", error=exc.message)
         return None
@@ -191,12 +193,3 @@ def _copied(entry: Entry | None) -> PolicyChange | None:
 
 def _object_key(number: int) -> str:
     return f"{PREFIX}{number:012d}"
-
-
-def _decoded(data: bytes) -> PolicyChange:
-    try:
-        return PolicyChange.model_validate_json(data)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "policy"
-        raise InvalidRequest.field(f"policy.{field}", first["input"], first["msg"]) from exc

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.errors import NotFound
+from adaptivegen.experience import Rated
 from adaptivegen.jobs.rating import PREFIX, Rating, decode_rating
 from adaptivegen.models.card import ModelCard, ScoredPlan
-from scheduler.decide.fit import Rated
+from adaptivegen.rpc.admin_rows import Ratings
 from scheduler.decide.qoe import QoeSettings, quality_of
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Ratings that tell how long was waited, newest first, and how many were left out since they do not."""
-
-    rated: list[Rated]
-    left_out: int
-
-
-async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Gathered:
+async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Ratings:
     """Of the newest ratings those that can be fitted to. Left out is what this version cannot read, what a client rated
     without having seen when its parts came, and finals that were asked for later. Raises a storage error."""
     newest: list[tuple[int, str]] = []
@@ -37,7 +29,7 @@ async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettin
     for start in range(0, len(keys), AT_ONCE):  # other calls get their turn between the pieces
         found = await read_all(keys[start : start + AT_ONCE], lambda key: _read(blob, key))
         rated += [_with_qualities(rating, cards, qoe) for rating in found if rating is not None and rating.tells]
-    return Gathered(rated, len(keys) - len(rated))
+    return Ratings(tuple(rated), len(keys) - len(rated))
 
 
 async def _read(blob: BlobStore, key: str) -> Rating | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from adaptivegen.errors import InvalidRequest
+from adaptivegen.experience import Rated
 from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
     DeadLetterInfo,
@@ -24,7 +25,6 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
-    RatingInfo,
     Ratings,
     Scaled,
 )
@@ -49,7 +49,7 @@ Row = TypeVar(
     Scaled,
     PolicyValueInfo,
     PolicyChangeInfo,
-    RatingInfo,
+    Rated,
 )
 
 
@@ -223,7 +223,7 @@ class AdminServicer(stubs.AdminServiceServicer):
         return pb.ListRatingsResponse(ratings=[_rating_to_pb(one) for one in found.ratings], left_out=found.left_out)
 
 
-def _rating_to_pb(rating: RatingInfo) -> pb.Rating:
+def _rating_to_pb(rating: Rated) -> pb.Rating:
     """By hand: there may be thousands, and placements wait while they are made."""
     return pb.Rating(
         rater=rating.rater,
@@ -314,7 +314,7 @@ class AdminClient:
         """What people said of videos, newest first. Each is an object of its own, so this may take a while."""
         request = pb.ListRatingsRequest(limit=limit)
         reply = await call(self._stub.ListRatings, request, deadline_s=LONG_DEADLINE_S, peer=self._peer)
-        return Ratings(tuple(read_row(RatingInfo, rating) for rating in reply.ratings), reply.left_out)
+        return Ratings(tuple(read_row(Rated, rating) for rating in reply.ratings), reply.left_out)
 
     async def close(self) -> None:
         """Close the channel."""

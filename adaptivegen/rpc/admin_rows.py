@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adaptivegen.experience import Rated
 from adaptivegen.placement import Decision
 
 
@@ -152,22 +153,8 @@ class PolicyChangeInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class RatingInfo:
-    """What a person said of a video: 1 to 5 stars. Seconds as their client saw them, None where the part was not seen;
-    qualities are of such clips by the models' cards, 1 to 5."""
-
-    rater: str
-    iterating: bool
-    stars: int
-    draft_s: float | None
-    draft_quality: float
-    final_s: float | None
-    final_quality: float
-
-
-@dataclass(frozen=True, slots=True)
 class Ratings:
     """Ratings that tell how long was waited, newest first, and how many do not and were left out."""
 
-    ratings: tuple[RatingInfo, ...]
+    ratings: tuple[Rated, ...]
     left_out: int

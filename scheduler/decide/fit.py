@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptivegen.errors import InvalidRequest
+from adaptivegen.experience import Rated
 from scheduler.decide.qoe import QoeSettings
 
 NOISE_STARS = 1.0  # deviation of a rating, against which the deviations of `SHIFT` count
@@ -36,19 +37,6 @@ FITTED = (
 )
 Floats = NDArray[np.float64]
 _DEVIATIONS: Floats = np.array([*SHIFT, OFFSET_STARS])
-
-
-@dataclass(frozen=True, slots=True)
-class Rated:
-    """One rating with what it was about. Seconds are None where the part never came; qualities are of the QoE scale."""
-
-    rater: str
-    iterating: bool
-    stars: int
-    draft_s: float | None
-    draft_quality: float
-    final_s: float | None
-    final_quality: float
 
 
 @dataclass(frozen=True, slots=True)

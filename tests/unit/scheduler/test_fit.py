@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from adaptivegen.errors import InvalidRequest
-from scheduler.decide.fit import FITTED, Fit, Rated, _encoded, _Table, _values, fit
+from adaptivegen.experience import Rated
+from scheduler.decide.fit import FITTED, Fit, _encoded, _Table, _values, fit
 from scheduler.decide.qoe import QoeSettings, qoe
 
 pytest.importorskip("scipy", reason="the extra qoe (scipy) is not installed")

@@ -51,14 +51,14 @@ async def test_those_that_tell_of_waits_come_with_the_qualities_of_what_was_made
     await blob.put("ratings/acme/y/30", b'{"stars": 3}')
     await blob.put("ratings/acme/z", rating(8).encode().replace(b"256x256", b"1x" + b"9" * 400))
     found = await gather(blob, cards(draft_card(mos=3.0), cloud), QoeSettings(), limit=100)
-    assert {(one.rater, one.iterating, one.final_s, one.draft_quality, one.final_quality) for one in found.rated} == {
+    assert {(one.rater, one.iterating, one.final_s, one.draft_quality, one.final_quality) for one in found.ratings} == {
         ("acme", False, 6.0, 3.0, 4.2),
         ("other", True, 6.0, 3.0, 4.6),
         ("acme", False, None, 3.0, 3.5),
         ("acme", False, 6.0, 4.6, 4.6),
     }
     assert found.left_out == 6
-    assert {one.final_quality for one in (await gather(blob, {}, QoeSettings(), limit=100)).rated} == {3.5}
+    assert {one.final_quality for one in (await gather(blob, {}, QoeSettings(), limit=100)).ratings} == {3.5}
     await blob.close()
 
 
@@ -70,5 +70,5 @@ async def test_no_more_than_the_limit_are_read_and_the_newest_first(tmp_path: Pa
         path = tmp_path / one.key
         os.utime(path, (1_000_000 + number, 1_000_000 + number))
     found = await gather(blob, cards(), QoeSettings(), limit=35)
-    assert [one.rater for one in found.rated] == [f"t{number}" for number in range(39, 4, -1)]
+    assert [one.rater for one in found.ratings] == [f"t{number}" for number in range(39, 4, -1)]
     await blob.close()
