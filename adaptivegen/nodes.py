@@ -13,8 +13,10 @@ from adaptivegen.untrusted import parsed
 
 HEARTBEAT_S = 0.5
 FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
+LINKS_TOLD = 64  # to other edges
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class FinishedWork(BaseModel):
@@ -36,11 +38,15 @@ class FinishedWork(BaseModel):
 
 
 class NodeReport(BaseModel):
-    """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report."""
+    """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report.
+
+    failed_in_row: generations that failed here, by no fault of their requests, since the last that did not; links: by
+    other edges that drafted for this one, the seconds that handing a draft over takes beside the draft itself.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    node_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    node_id: NodeId
     kind: NodeKind
     seq: Annotated[int, Field(ge=0)]
     sent_at_ns: Annotated[int, Field(ge=0)]
@@ -56,6 +62,8 @@ class NodeReport(BaseModel):
     queued: Annotated[int, Field(ge=0)] = 0
     remaining_s: Finite = 0.0
     finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()
+    failed_in_row: Annotated[int, Field(ge=0)] = 0
+    links: Annotated[dict[NodeId, Finite], Field(max_length=LINKS_TOLD)] = {}
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

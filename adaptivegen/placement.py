@@ -35,10 +35,29 @@ class Candidate(BaseModel):
     score: float = 0.0
 
 
+class DraftPlace(BaseModel):
+    """An edge that was looked at to make the draft. `address`: host:port of its gRPC door.
+
+    draft_s: predicted seconds from submission until the draft is at the edge that asked; load_s: seconds of work ahead
+    there; weight: below 1 while it has just come into rotation.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    edge_id: str
+    address: str
+    draft_s: float
+    load_s: float
+    weight: float = 1.0
+
+
 class Decision(BaseModel):
     """What was chosen for one job and why; stored with the job.
 
-    propensity: the chance with which this very choice was drawn, 1 where nothing was left to chance.
+    edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
+    no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
+    which the best place would have been better. propensity: the chance with which this very choice was drawn, 1 where
+    nothing was left to chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +74,20 @@ class Decision(BaseModel):
     candidates: tuple[Candidate, ...] = ()
     view_digest: str = ""
     propensity: float = 1.0
+    draft_edge_id: str = ""
+    backup_edge_id: str = ""
+    backup_after_s: float = 0.0
+    draft_gain: float = 0.0
+    draft_places: tuple[DraftPlace, ...] = ()
+
+    @property
+    def drafted_elsewhere(self) -> bool:
+        """Whether another edge than the one that accepted the job drafts."""
+        return self.draft_edge_id not in ("", self.edge_id)
+
+    def place(self, edge_id: str) -> DraftPlace | None:
+        """The edge of this name among those that were looked at."""
+        return next((place for place in self.draft_places if place.edge_id == edge_id), None)
 
     def chosen(self) -> Candidate | None:
         """The candidate of the chosen plan, if it was weighed."""
@@ -64,7 +97,8 @@ class Decision(BaseModel):
 class PlacementQuery(BaseModel):
     """What an edge tells the scheduler about one request. `final_steps` 0 means the plan's default.
 
-    draft_known: its draft is made already, and only the final is asked for.
+    draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
+    at one edge as far as that is good, empty: this one belongs to none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,6 +117,7 @@ class PlacementQuery(BaseModel):
     has_reference: bool = False
     draft_known: bool = False
     requested_plan: str | None = None
+    session: str = ""
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -97,7 +132,8 @@ def on_query(decision: Decision, query: PlacementQuery) -> Decision:
 class Outcome(BaseModel):
     """What really happened to a placed job, in seconds from its acceptance; None where that was not seen.
 
-    decided_by, decided_at_ns: the decision that was carried out, as it says itself.
+    decided_by, decided_at_ns: the decision that was carried out, as it says itself; drafted_by: the edge whose draft
+    was taken.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -112,6 +148,18 @@ class Outcome(BaseModel):
     first_look_s: float | None = None
     draft_s: float | None = None
     final_s: float | None = None
+    drafted_by: str = ""
+
+
+class Attempt(BaseModel):
+    """How it went when an edge asked another for a draft; `code`: of the error, empty where it went well."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node_id: str
+    reporter: str
+    ok: bool
+    code: str = ""
 
 
 class Placer(Protocol):

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from adaptivegen.errors import InvalidRequest, PayloadTooLarge
+from adaptivegen.ids import check_name
 from adaptivegen.models.card import Limits, ModelCard
 
 Intent = Literal["iterate", "render"]
@@ -55,6 +56,7 @@ class GenerationRequest(BaseModel):
     reference: Reference | None = None
     strength: float | None = None
     task: VideoTask | None = None
+    session: str = ""
 
     @property
     def reference_task(self) -> Literal["animate"] | VideoTask:
@@ -139,6 +141,16 @@ def _choice(values: Mapping[str, object], field: str, allowed: tuple[str, ...], 
     return value
 
 
+def _session(values: Mapping[str, object]) -> str:
+    """The name of the session a request belongs to, empty for none."""
+    value = values.get("session")
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest.field("session", value, "a string")
+    return check_name(value, field="session")
+
+
 def parse_request(
     values: Mapping[str, object], card: ModelCard, *, reference: Reference | None = None
 ) -> GenerationRequest:
@@ -160,6 +172,7 @@ def parse_request(
         "plan",
         "strength",
         "task",
+        "session",
     }
     unknown = sorted(set(values) - known)
     if unknown:
@@ -198,18 +211,19 @@ def parse_request(
         reference=reference,
         strength=strength,
         task=next((known for known in VIDEO_TASKS if known == task), None),
+        session=_session(values),
     )
 
 
 def content_key(request: GenerationRequest, *, cloud_digest: str, draft_digest: str) -> str:
     """SHA-256 over the model versions and what determines the frames; the seed must be drawn.
 
-    The intent is left out (it decides where, not what). The draft model is in, because a refined final starts from
-    its draft; so is the plan asked for, since a final from noise differs from a refined one.
+    Intent and session are left out (they decide where, not what). The draft model is in, because a refined final starts
+    from its draft; so is the plan asked for, since a final from noise differs from a refined one.
     """
     if request.seed is None:
         raise InvalidRequest.field("seed", None, "drawn before the content key is computed")
-    content = request.model_dump(mode="json", exclude={"intent", "reference"})
+    content = request.model_dump(mode="json", exclude={"intent", "reference", "session"})
     content["reference"] = request.reference.sha256 if request.reference else None
     content["models"] = [draft_digest, cloud_digest]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

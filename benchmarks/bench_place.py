@@ -144,7 +144,7 @@ async def time_place(nodes: int) -> list[float]:
     view = make_view(nodes)
     placement = Placement(view, time=SteadyTime(CLOCK), rng=random.Random(2))
     server = RpcServer(rng=random.Random(3))
-    PlacementServicer(placement.place, placement.observe).add_to(server)
+    PlacementServicer(placement.place, placement.observe, placement.attempted).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     client = PlacementClient([f"127.0.0.1:{port}"], clock=CLOCK, budget_s=5.0)

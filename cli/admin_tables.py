@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from adaptivegen.placement import Candidate
+    from adaptivegen.placement import Candidate, Decision
     from adaptivegen.rpc.admin_rows import (
         AccuracyInfo,
         DeadLetterInfo,
@@ -183,6 +183,8 @@ def print_explanation(console: Console, found: Explanation) -> None:
         markup=False,
     )
     console.print(_candidates_table(decision.candidates, decision.plan))
+    if len(decision.draft_places) > 1:
+        console.print(_places_table(decision))
     for heading, lines in (("Reasons", decision.reasons), ("What was done otherwise", found.notes)):
         if lines:
             console.print(f"{heading}:", highlight=False)
@@ -206,6 +208,17 @@ def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:
             f"{candidate.score:.2f}" if known else "not possible",
             candidate.reason,
         )
+    return table
+
+
+def _places_table(decision: Decision) -> Table:
+    """The edges that could draft, the one that does first."""
+    table = _table("", "edge", "draft", "work ahead", "")
+    for place in decision.draft_places:
+        drafts = place.edge_id == (decision.draft_edge_id or decision.edge_id)
+        backup = f"too, where there is no draft after {decision.backup_after_s:.2f} s"
+        said = backup if place.edge_id == decision.backup_edge_id else ""
+        _row(table, ">" if drafts else "", place.edge_id, _seconds(place.draft_s), f"{place.load_s:.1f} s", said)
     return table
 
 

@@ -62,6 +62,7 @@ def generate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps of the final.")] = None,
     strength: Annotated[float | None, typer.Option(help="How far to depart from --image or --video, 0 to 1.")] = None,
     task: Annotated[str | None, typer.Option(help="What --video is for: restyle, extend or interpolate.")] = None,
+    session: Annotated[str | None, typer.Option(help="Drafts of one session come from one edge, where it can.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output at the end.")] = False,
     edge: Annotated[list[str] | None, typer.Option(help="Address of an edge; several: the nearest is used.")] = None,
     data: Annotated[Path, typer.Option(help="Find the edges of `adaptivegen up --data DIR`.")] = DEFAULT_DATA,
@@ -79,7 +80,7 @@ def generate(
         raise InvalidRequest.field("--timeout", timeout, "over 0 seconds")
     request: dict[str, Any] = {"prompt": prompt, "image": image, "video": video, "seed": seed, "seconds": seconds}
     request |= {"size": size, "intent": _intent(intent), "plan": plan, "steps": steps, "strength": strength}
-    request["task"] = task
+    request |= {"task": task, "session": session}
     run = Run(files, timeout_s=timeout, as_json=as_json, clock=SystemClock())
     try:
         with _client(edge, data, api_key) as client:

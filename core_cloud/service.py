@@ -152,6 +152,7 @@ def _reporter(
             in_flight=1 if worker.at_work else 0,
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
             finished=runner.finished,
+            failed_in_row=runner.failed_in_row,
         )
 
     return report

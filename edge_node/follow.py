@@ -79,5 +79,6 @@ class Follower:
             first_look_s=times.first_look_s if times else None,
             draft_s=times.draft_s if times else None,
             final_s=took_s if record.final else None,
+            drafted_by=times.made_by if times else "",
         )
         await self._scheduler.report(outcome)

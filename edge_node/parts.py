@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -19,14 +21,18 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
-from adaptivegen.placement import Decision
+from adaptivegen.placement import Attempt, Decision
+from adaptivegen.rpc.draft import DraftClient
 from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.rpc.video import Authenticator
 from adaptivegen.tls import client_tls
+from edge_node.attempts import Attempts
 from edge_node.auth import ApiKeys, Loopback, read_keys
 from edge_node.cancels import Cancels
 from edge_node.delivery import Delivery
 from edge_node.draft.desk import DraftDesk
+from edge_node.draft.lend import Lending
+from edge_node.draft.places import DraftPlaces
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
@@ -40,6 +46,9 @@ class Edge:
 
     runner: ModelRunner
     hub: EventHub
+    attempts: Attempts
+    places: DraftPlaces
+    lending: Lending
     desk: DraftDesk
     cancels: Cancels
     delivery: Delivery
@@ -88,6 +97,7 @@ async def build(
     bus: Bus,
     clock: Clock,
     rng: random.Random,
+    stop: asyncio.Event,
     resources: AsyncExitStack,
 ) -> Edge:
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. Raises SettingsInvalid."""
@@ -95,9 +105,13 @@ async def build(
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
     metrics = EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=jobs, clock=clock)
+    delivery, scheduler = _peers(settings, clock=clock, resources=resources)
+    attempts = Attempts(scheduler)
+    places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
+    lending = Lending(jobs=jobs, runner=runner, card=card, clock=clock, accepting=lambda: not stop.is_set())
     desk = DraftDesk(
         node_id=settings.node_id,
-        runner=runner,
+        places=places,
         jobs=jobs,
         hub=hub,
         card=card,
@@ -105,7 +119,6 @@ async def build(
         observe=metrics.observe,
     )
     metrics.watch(desk)
-    delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock)
 
     def accepted(record: JobRecord, decision: Decision, fresh: bool) -> None:
@@ -127,7 +140,27 @@ async def build(
         on_accepted=accepted,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
-    return Edge(runner, hub, desk, cancels, delivery, follower, scheduler, videos, metrics)
+    return Edge(runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics)
+
+
+def _places(
+    settings: EdgeSettings,
+    base: Base,
+    *,
+    clock: Clock,
+    resources: AsyncExitStack,
+    attempted: Callable[[Attempt], None],
+) -> DraftPlaces:
+    peers = DraftClient(tls=client_tls(settings))
+    resources.push_async_callback(peers.close)
+    return DraftPlaces(
+        node_id=settings.node_id,
+        runner=base.runner,
+        card=base.card,
+        peers=peers,
+        clock=clock,
+        attempted=attempted,
+    )
 
 
 def _authenticator(settings: EdgeSettings) -> Authenticator:

@@ -50,9 +50,9 @@ async def serve(settings: EdgeSettings, *, clock: Clock, rng: random.Random, sto
         if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
             return
         endpoint = _endpoint(settings, listener, rpc)
-        edge = await build(settings, base, endpoint, bus=bus, clock=clock, rng=rng, resources=resources)
+        edge = await build(settings, base, endpoint, bus=bus, clock=clock, rng=rng, stop=stop, resources=resources)
         VideoServicer(edge.videos, base.callers).add_to(rpc)
-        DraftServicer(edge.desk.wait_for).add_to(rpc)
+        DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         web = _web(settings, edge, base, listener, rng=rng, stop=stop)
         await _run(settings, edge, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
@@ -79,6 +79,8 @@ async def _run(
             for part in (
                 edge.hub.run(),
                 edge.desk.run(),
+                edge.lending.run(),
+                edge.attempts.run(),
                 edge.cancels.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
@@ -178,10 +180,12 @@ def _reporter(
             ready=edge.runner.ready,
             draining=stop.is_set(),
             capacity=1,
-            in_flight=min(1, edge.desk.active),
-            queued=max(0, edge.desk.active - 1),
-            remaining_s=edge.desk.active * draft_s,
+            in_flight=int(edge.runner.busy),
+            queued=edge.runner.queued,
+            remaining_s=(edge.runner.queued + edge.runner.busy) * draft_s,
             finished=edge.runner.finished,
+            failed_in_row=edge.runner.failed_in_row,
+            links=edge.places.links,
         )
 
     return report

@@ -147,7 +147,7 @@ class Videos:
         return request.model_copy(update={"reference": reference}), decoded.mp4
 
     def _can_draft(self) -> bool:
-        return self._runner.ready and self._desk.active <= self._max_waiting_drafts
+        return self._runner.ready and self._runner.queued < self._max_waiting_drafts
 
     def _query(self, tenant: str, job_id: str, request: GenerationRequest, *, content_known: bool) -> PlacementQuery:
         return PlacementQuery(
@@ -164,6 +164,7 @@ class Videos:
             content_known=content_known,
             has_reference=request.reference is not None,
             requested_plan=request.plan,
+            session=request.session,
         )
 
     async def _decide(self, query: PlacementQuery, cloud_card: ModelCard) -> Decision:

@@ -73,7 +73,7 @@ class Admin:
     async def nodes(self) -> list[NodeInfo]:
         """All known nodes, by kind and id."""
         now_ns = self._time.now_ns()
-        found = [_node_info(node, now_ns, self._factor(node)) for node in self._nodes]
+        found = [_node_info(node, now_ns, self._factor(node), self._view.state(node, now_ns)) for node in self._nodes]
         return sorted(found, key=lambda node: (node.kind, node.node_id))
 
     def _factor(self, node: Node) -> float:
@@ -136,7 +136,9 @@ class Admin:
         store_only = not self._jobs.bus.connected
         record = await (self._jobs.from_store if store_only else self._jobs.find)(tenant, job_id)
         decision = (await self._jobs.spec(tenant, job_id)).decision
-        return Explanation(job=_job_info(record), decision=decision, notes=_notes(record, decision))
+        draft = await self._jobs.draft(tenant, job_id)
+        notes = _notes(record, decision, drafted_by=draft.made_by if draft is not None else "")
+        return Explanation(job=_job_info(record), decision=decision, notes=notes)
 
     def _require_broker(self) -> None:
         """Fail at once while the broker is away: an operator should not wait for a deadline to learn that."""
@@ -233,14 +235,14 @@ def _dead_letter_info(letter: DeadLetter) -> DeadLetterInfo:
     )
 
 
-def _node_info(node: Node, now_ns: int, factor: float) -> NodeInfo:
+def _node_info(node: Node, now_ns: int, factor: float, state: str) -> NodeInfo:
     report = node.report
     return NodeInfo(
         node_id=report.node_id,
         kind=report.kind,
         address=report.grpc_address,
         http_url=report.http_url,
-        state=node.condition(now_ns),
+        state=state,
         models=report.models,
         in_flight=min(report.in_flight, 2**32 - 1),
         queued=min(report.queued, 2**32 - 1),
@@ -268,9 +270,12 @@ def _job_info(record: JobRecord) -> JobInfo:
     )
 
 
-def _notes(record: JobRecord, decision: Decision) -> tuple[str, ...]:
+def _notes(record: JobRecord, decision: Decision, *, drafted_by: str) -> tuple[str, ...]:
     """The job's own notes, and where the outcome differs from the decision without a note saying so."""
     notes = list(record.notes)
+    drafter = decision.draft_edge_id or decision.edge_id
+    if drafted_by not in ("", drafter):
+        notes.append(f"Edge {drafter} was to draft, and edge {drafted_by} did.")
     if record.plan != decision.plan:
         notes.append(f"Plan {decision.plan} was decided, and plan {record.plan} was done.")
     if record.status == "completed" and record.final is not None and record.final_steps != decision.final_steps:

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import InvalidRequest, SettingsInvalid
@@ -180,32 +183,20 @@ def _schema(kind: Kind) -> pa.Schema:
     """Columns by the fields of the logged objects; times in seconds, `*_ns` in nanoseconds."""
     import pyarrow as pa
 
-    text, real, whole, yes = pa.string(), pa.float64(), pa.int64(), pa.bool_()
-    times = [("first_look_s", real), ("draft_s", real), ("final_s", real)]
-    if kind == "outcomes":
-        names = [(name, text) for name in ("job_id", "edge_id", "worker_id", "plan", "status", "decided_by")]
-        return pa.schema([("job_id", text), ("outcome", pa.struct([*names, ("decided_at_ns", whole), *times]))])
-    numbers = [("draft_upper_s", real), ("final_upper_s", real), ("qoe", real), ("gpu_s", real), ("score", real)]
-    candidate = pa.struct([("plan", text), ("feasible", yes), ("reason", text), *times, *numbers])
-    query = pa.struct(
-        [
-            *((name, text) for name in ("job_id", "tenant", "edge_id", "intent", "draft_model", "cloud_model")),
-            *((name, whole) for name in ("width", "height", "frames", "final_steps")),
-            ("content_known", yes),
-            ("has_reference", yes),
-            ("draft_known", yes),
-            ("requested_plan", text),
-        ]
-    )
-    decision = pa.struct(
-        [
-            *((name, text) for name in ("job_id", "plan", "edge_id", "pool", "decided_by", "view_digest")),
-            ("final_steps", whole),
-            ("refine_t0", real),
-            ("decided_at_ns", whole),
-            ("propensity", real),
-            ("reasons", pa.list_(text)),
-            ("candidates", pa.list_(candidate)),
-        ]
-    )
-    return pa.schema([("job_id", text), ("query", query), ("decision", decision)])
+    logged = {"outcome": Outcome} if kind == "outcomes" else {"query": PlacementQuery, "decision": Decision}
+    return pa.schema([("job_id", pa.string()), *((name, _column(model)) for name, model in logged.items())])
+
+
+def _column(annotation: Any) -> pa.DataType:
+    """The column of a field, by its annotation; a field that may be absent has the column of what it may be."""
+    import pyarrow as pa
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct([(name, _column(field.annotation)) for name, field in annotation.model_fields.items()])
+    plain = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+    if annotation in plain:
+        return plain[annotation]
+    origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part not in (NoneType, ...)]
+    if origin is Literal:
+        return pa.string()
+    return pa.list_(_column(parts[0])) if origin is tuple else _column(parts[0])

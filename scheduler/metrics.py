@@ -36,7 +36,7 @@ class SchedulerMetrics(Collector):
 
     def _nodes(self) -> Metric:
         now_ns = self._time.now_ns()
-        counts = Counter((node.report.kind, node.condition(now_ns)) for node in self._view.nodes)
+        counts = Counter((node.report.kind, self._view.state(node, now_ns)) for node in self._view.nodes)
         family = GaugeMetricFamily("adaptivegen_scheduler_nodes", "Nodes known, by state", labels=("kind", "state"))
         for labels, count in sorted(counts.items()):
             family.add_metric(labels, count)

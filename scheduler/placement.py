@@ -6,7 +6,7 @@ import random
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.ids import check_name
-from adaptivegen.placement import Decision, Outcome, PlacementQuery
+from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.decide import decide, record
 from scheduler.decide.view import View
@@ -32,6 +32,8 @@ class Placement:
         check_name(query.edge_id, field="edge_id")
         _check_job_id(query.job_id)
         check_name(query.draft_model, field="draft_model")
+        if query.session:
+            check_name(query.session, field="session")
         now_ns = self._time.now_ns()
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
         record(self._view, query, decision, now_ns=now_ns)
@@ -51,13 +53,26 @@ class Placement:
     async def observe(self, outcome: Outcome) -> None:
         """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""
         _check_job_id(outcome.job_id)
-        for name in ("edge_id", "worker_id", "plan", "status", "decided_by"):
+        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by"):
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
         off = self._view.ended(outcome)
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)
         get_logger().info("outcome", **outcome.model_dump(), off={part: round(value, 3) for part, value in off.items()})
+
+    async def attempted(self, attempt: Attempt) -> None:
+        """How it went when one node asked another. Raises InvalidRequest."""
+        check_name(attempt.node_id, field="node_id")
+        check_name(attempt.reporter, field="reporter")
+        self._view.attempted(attempt, now_ns=self._time.now_ns())
+        if not attempt.ok:
+            get_logger().warning(
+                "attempt_failed",
+                node=attempt.node_id,
+                reporter=attempt.reporter,
+                code=attempt.code[:MAX_NAME_CHARACTERS],
+            )
 
 
 def _check_job_id(job_id: str) -> None:

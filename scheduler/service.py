@@ -149,7 +149,7 @@ def _web(
 
 def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
     server = RpcServer(rng=rng)
-    PlacementServicer(placement.place, placement.observe).add_to(server)
+    PlacementServicer(placement.place, placement.observe, placement.attempted).add_to(server)
     AdminServicer(admin).add_to(server)
     return server
 

@@ -30,6 +30,7 @@ SPLIT_AT = 0.5  # where the draft takes a split generation over from the cloud
 TASKS_TRIED: tuple[Task, ...] = ("animate", "extend", "interpolate")
 T0_TRIED = (0.3, 0.5, 0.7)
 SHEET_SIDE = 64
+JUDGED_RENDERS = 2000  # enough that an interval about 99 % spans less than a point
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,8 @@ class Evaluation:
                 pairs = clips
         refine, refined = self._refine(one, drafts, found_drafts, found_finals)
         variants = {name: self._variant(model, one, two) for name, model in self.family.variants.items()}
-        judge = {
-            name: share(*counts) for name, counts in judge_accuracy(self.judge, min(1000, 10 * self.count)).items()
-        }
+        renders_judged = min(JUDGED_RENDERS, 25 * self.count)
+        judge = {name: share(*counts) for name, counts in judge_accuracy(self.judge, renders_judged).items()}
         figures = {
             "judge": judge,
             "draft": draft,

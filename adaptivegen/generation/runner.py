@@ -35,6 +35,7 @@ class ModelRunner:
     """Runs generations in a child started as `python -m <module> <args>`.
 
     `queued` counts those waiting, `busy` says whether one runs. At most `max_waiting` wait; one more is refused.
+    `failed_in_row`: generations that failed by no fault of their requests since the last that did not.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ModelRunner:
         self._count = 0
         self._finished: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
         self.queued = 0
+        self.failed_in_row = 0
         self.load_ms = 0.0
         self.model = ""
 
@@ -148,8 +150,13 @@ class ModelRunner:
             self._current = command.request_id
             generated = await self._converse(command, start_mp4, on_step)
             self._note(command, generated)
+            self.failed_in_row = 0
             return generated
+        except NodeUnavailable:
+            self.failed_in_row += 1
+            raise
         except (GenerationFailed, TimeoutError) as exc:
+            self.failed_in_row += 1
             await self._give_up()
             if isinstance(exc, TimeoutError):
                 raise GenerationFailed(f"the model said nothing for {self._step_timeout_s:g} s") from exc

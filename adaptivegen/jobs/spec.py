@@ -75,11 +75,12 @@ class JobSpec(_Stored):
 
 
 class DraftManifest(_Stored):
-    """The stored draft of a job."""
+    """The stored draft of a job. made_by: the edge that drafted, empty where that was not noted."""
 
     media: Media
     steps: int
     completed_at_ns: int
+    made_by: str = ""
 
 
 class Failure(_Stored):

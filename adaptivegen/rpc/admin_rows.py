@@ -10,7 +10,7 @@ from adaptivegen.placement import Decision
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """One node as a scheduler sees it; `state` is healthy, stale, draining or loading."""
+    """One node as a scheduler sees it; `state` is healthy, ejected, stale, draining or loading."""
 
     node_id: str
     kind: str

@@ -1,14 +1,22 @@
-"""The draft's way from an edge to a worker over gRPC: the servicer on the edge, the client on the worker."""
+"""The draft's way over gRPC: from an edge to the worker that refines it, and from an edge to the one that asked for it.
+
+The servicer on the edge that makes drafts, the clients on whoever needs them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from adaptivegen.errors import InternalError, InvalidRequest, NodeUnavailable
+from adaptivegen.generation.messages import Generated, Step
 from adaptivegen.rpc.channel import ClientTls, open_channel, stream
 from adaptivegen.rpc.pb import draft_pb2 as pb
 from adaptivegen.rpc.pb import draft_pb2_grpc as stubs
@@ -16,16 +24,44 @@ from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.DraftService"
 CHUNK_BYTES = 256 * 1024
+MAX_DRAFT_BYTES = 64 * 1024 * 1024
+TAKEN_WITHIN_S = 1.0  # an edge that has not read the job by then is asked no longer
+MADE_WITHIN_S = 120.0
+MAX_CHANNELS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DraftOrder:
+    """A draft that another edge is asked to make: the job, the token in its spec, the digest of the caller's model."""
+
+    tenant: str
+    job_id: str
+    token: str
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A draft that another edge has made, and the seconds that took it by its own clock."""
+
+    generated: Generated
+    took_s: float
 
 
 class DraftServicer(stubs.DraftServiceServicer):
-    """Serves drafts by one callable: (tenant, job id, token) -> the MP4, waiting while it is being made.
+    """Serves drafts by two callables.
 
-    The callable raises NotFound or PermissionDenied.
+    wait_for_draft: (tenant, job id, token) -> the MP4, waiting while it is being made; raises NotFound or
+    PermissionDenied. make_draft: see `edge_node.draft.lend.Lending.make`.
     """
 
-    def __init__(self, wait_for_draft: Callable[[str, str, str], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        wait_for_draft: Callable[[str, str, str], Awaitable[bytes]],
+        make_draft: Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]],
+    ) -> None:
         self._wait_for_draft = wait_for_draft
+        self._make_draft = make_draft
 
     def add_to(self, server: RpcServer) -> None:
         """Serve on `server`."""
@@ -45,6 +81,127 @@ class DraftServicer(stubs.DraftServiceServicer):
                 total_bytes=len(mp4),
                 sha256=sha256,
             )
+
+    async def MakeDraft(
+        self, request: pb.MakeDraftRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.DraftUpdate]:
+        order = DraftOrder(request.tenant, request.job_id, request.token, request.model_digest)
+        async with aclosing(self._make_draft(order)) as told:
+            async for item in told:
+                if item is None:
+                    yield pb.DraftUpdate(taken=pb.DraftTaken())
+                elif isinstance(item, Step):
+                    look = pb.DraftLook(step=item.step, steps=item.steps, stage=item.stage, jpeg=item.look_jpeg)
+                    yield pb.DraftUpdate(look=look)
+                else:
+                    for update in _updates(item):
+                        yield update
+
+
+def _updates(lent: Lent) -> Iterator[pb.DraftUpdate]:
+    """A made draft for the wire: what it is, then its bytes."""
+    made, mp4 = lent.generated, lent.generated.mp4
+    yield pb.DraftUpdate(
+        made=pb.DraftMade(
+            width=made.width,
+            height=made.height,
+            frames=made.frames,
+            generate_ms=made.generate_ms,
+            encode_ms=made.encode_ms,
+            familiarity=made.familiarity,
+            since_taken_s=lent.took_s,
+        )
+    )
+    sha256 = hashlib.sha256(mp4).hexdigest()
+    for offset in range(0, len(mp4), CHUNK_BYTES):
+        data = mp4[offset : offset + CHUNK_BYTES]
+        yield pb.DraftUpdate(chunk=pb.DraftChunk(offset_bytes=offset, data=data, total_bytes=len(mp4), sha256=sha256))
+
+
+class DraftClient:
+    """Asks other edges for drafts. Keeps a channel to each of the last ones; `close` closes them."""
+
+    def __init__(self, *, tls: ClientTls | None) -> None:
+        self._tls = tls
+        self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+
+    async def borrow(self, address: str, order: DraftOrder, on_step: Callable[[Step], None]) -> Lent:
+        """The draft; looks are told as they come. If the calling task is cancelled, the other edge stops.
+
+        Raises what that edge raised, NodeUnavailable also where it has not taken the job in time, InternalError for an
+        answer that is no draft.
+        """
+        stub = stubs.DraftServiceStub(await self._channel(address))
+        request = pb.MakeDraftRequest(
+            tenant=order.tenant, job_id=order.job_id, token=order.token, model_digest=order.model_digest
+        )
+        peer = f"edge {address}"
+        receiving = _Receiving(peer)
+        async with aclosing(stream(stub.MakeDraft, request, deadline_s=MADE_WITHIN_S, peer=peer)) as updates:
+            try:
+                async with asyncio.timeout(TAKEN_WITHIN_S):
+                    await anext(updates)  # that it was taken
+            except TimeoutError as exc:
+                raise NodeUnavailable(f"{peer} did not take a draft within {TAKEN_WITHIN_S:g} s") from exc
+            except StopAsyncIteration as exc:
+                raise InternalError(f"{peer} answered with nothing") from exc
+            async for update in updates:
+                if update.HasField("look"):
+                    look = update.look
+                    on_step(Step(step=look.step, steps=look.steps, stage=look.stage, look_jpeg=look.jpeg))
+                else:
+                    receiving.take(update)
+        return receiving.lent()
+
+    async def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = open_channel(address, tls=self._tls)
+        self._channels.move_to_end(address)
+        if len(self._channels) > MAX_CHANNELS:
+            await self._channels.popitem(last=False)[1].close()
+        return self._channels[address]
+
+    async def close(self) -> None:
+        """Close all channels."""
+        while self._channels:
+            await self._channels.popitem()[1].close()
+
+
+class _Receiving:
+    """A draft on its way here."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._made: pb.DraftMade | None = None
+        self._mp4 = bytearray()
+        self._sha256 = ""
+
+    def take(self, update: pb.DraftUpdate) -> None:
+        """What it is, or its next bytes; raises InternalError for bytes out of order or too many."""
+        if update.HasField("made"):
+            self._made = update.made
+            return
+        chunk = update.chunk
+        if chunk.offset_bytes != len(self._mp4) or len(self._mp4) + len(chunk.data) > MAX_DRAFT_BYTES:
+            raise InternalError(f"{self._peer} sent offset {chunk.offset_bytes}, expected {len(self._mp4)}")
+        self._mp4 += chunk.data
+        self._sha256 = chunk.sha256
+
+    def lent(self) -> Lent:
+        """The whole; raises InternalError where something is missing or the digest is another."""
+        made, mp4 = self._made, bytes(self._mp4)
+        if made is None or hashlib.sha256(mp4).hexdigest() != self._sha256:
+            raise InternalError(f"{self._peer} sent a draft that is not whole")
+        generated = Generated(
+            mp4=mp4,
+            width=made.width,
+            height=made.height,
+            frames=made.frames,
+            generate_ms=made.generate_ms,
+            encode_ms=made.encode_ms,
+            familiarity=made.familiarity if made.HasField("familiarity") else None,
+        )
+        return Lent(generated, made.since_taken_s)
 
 
 async def fetch_draft(

@@ -14,9 +14,10 @@ import grpc
 from pydantic import ValidationError
 
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import is_address
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
 from adaptivegen.ids import check_name
-from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery, Plan, on_query
+from adaptivegen.placement import Attempt, Candidate, Decision, DraftPlace, Outcome, PlacementQuery, Plan, on_query
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
@@ -50,6 +51,11 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         reasons=decision.reasons,
         view_digest=decision.view_digest,
         propensity=decision.propensity,
+        draft_edge_id=decision.draft_edge_id,
+        backup_edge_id=decision.backup_edge_id,
+        backup_after_s=decision.backup_after_s,
+        draft_gain=decision.draft_gain,
+        draft_places=[pb.DraftPlace(**place.model_dump()) for place in decision.draft_places],
         candidates=[
             pb.Candidate(
                 plan=candidate.plan,
@@ -75,6 +81,7 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     try:
         decision = _decision(message)
         check_name(decision.pool, field="pool")
+        _check_places(decision)
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in error["loc"])
@@ -84,11 +91,24 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     numbers = [
         decision.refine_t0,
         decision.propensity,
+        decision.backup_after_s,
+        decision.draft_gain,
         *(getattr(one, name) for one in decision.candidates for name in _NUMBERS),
+        *(getattr(one, name) for one in decision.draft_places for name in ("draft_s", "load_s", "weight")),
     ]
     if not all(number is None or math.isfinite(number) for number in numbers):
         raise InternalError("not a decision: a time or a score is not finite")
     return decision
+
+
+def _check_places(decision: Decision) -> None:
+    """Raises InvalidRequest for an edge that is to draft and cannot be called."""
+    for edge_id in (decision.draft_edge_id, decision.backup_edge_id):
+        if edge_id in ("", decision.edge_id):
+            continue
+        place = decision.place(edge_id)
+        if place is None or not is_address(place.address):
+            raise InvalidRequest.field("draft_edge_id", edge_id, "an edge of draft_places with host:port")
 
 
 def _decision(message: pb.Decision) -> Decision:
@@ -104,6 +124,20 @@ def _decision(message: pb.Decision) -> Decision:
         reasons=tuple(message.reasons),
         view_digest=message.view_digest,
         propensity=message.propensity or 1.0,
+        draft_edge_id=message.draft_edge_id,
+        backup_edge_id=message.backup_edge_id,
+        backup_after_s=message.backup_after_s,
+        draft_gain=message.draft_gain,
+        draft_places=tuple(
+            DraftPlace(
+                edge_id=place.edge_id,
+                address=place.address,
+                draft_s=place.draft_s,
+                load_s=place.load_s,
+                weight=place.weight,
+            )
+            for place in message.draft_places
+        ),
         candidates=tuple(
             Candidate(
                 plan=cast(Plan, candidate.plan),
@@ -142,19 +176,22 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         has_reference=message.has_reference,
         draft_known=message.draft_known,
         requested_plan=message.requested_plan or None,
+        session=message.session,
     )
 
 
 class PlacementServicer(stubs.PlacementServiceServicer):
-    """Serves `Place` and `ReportOutcome` by two plain callables."""
+    """Serves `Place`, `ReportOutcome` and `ReportAttempt` by plain callables."""
 
     def __init__(
         self,
         place: Callable[[PlacementQuery], Awaitable[Decision]],
         observe: Callable[[Outcome], Awaitable[None]],
+        attempted: Callable[[Attempt], Awaitable[None]],
     ) -> None:
         self._place = place
         self._observe = observe
+        self._attempted = attempted
 
     def add_to(self, server: RpcServer) -> None:
         """Serve on `server`."""
@@ -178,9 +215,18 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 first_look_s=_optional(request.first_look_s),
                 draft_s=_optional(request.draft_s),
                 final_s=_optional(request.final_s),
+                drafted_by=request.drafted_by,
             )
         )
         return pb.ReportOutcomeResponse()
+
+    async def ReportAttempt(
+        self, request: pb.ReportAttemptRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ReportAttemptResponse:
+        await self._attempted(
+            Attempt(node_id=request.node_id, reporter=request.reporter, ok=request.ok, code=request.code)
+        )
+        return pb.ReportAttemptResponse()
 
 
 class PlacementClient:
@@ -232,11 +278,20 @@ class PlacementClient:
             draft_s=_seconds(outcome.draft_s),
             final_s=_seconds(outcome.final_s),
         )
+        await self._tell_all("ReportOutcome", request)
+
+    async def report_attempt(self, attempt: Attempt) -> None:
+        """Tell every scheduler how it went at another node. Raises the last failure where none took it."""
+        await self._tell_all("ReportAttempt", pb.ReportAttemptRequest(**attempt.model_dump()))
+
+    async def _tell_all(self, method: str, request: object) -> None:
         if not self._order:
             raise NodeUnavailable("no scheduler is configured")
         async with asyncio.TaskGroup() as group:
             channels = {address: self._channels[address] for address in self._order}
-            told = [group.create_task(_report(address, channel, request)) for address, channel in channels.items()]
+            told = [
+                group.create_task(_tell(address, channel, method, request)) for address, channel in channels.items()
+            ]
         failures = [failure for task in told if (failure := task.result()) is not None]
         if len(failures) == len(told):
             raise failures[-1]
@@ -257,10 +312,10 @@ class PlacementClient:
             await channel.close()
 
 
-async def _report(address: str, channel: grpc.aio.Channel, request: pb.ReportOutcomeRequest) -> AdaptiveGenError | None:
+async def _tell(address: str, channel: grpc.aio.Channel, method: str, request: object) -> AdaptiveGenError | None:
     stub = stubs.PlacementServiceStub(channel)
     try:
-        await call(stub.ReportOutcome, request, deadline_s=REPORT_DEADLINE_S, peer=f"scheduler {address}")
+        await call(getattr(stub, method), request, deadline_s=REPORT_DEADLINE_S, peer=f"scheduler {address}")
     except AdaptiveGenError as exc:
         return exc
     return None

@@ -127,7 +127,7 @@ def video_to_pb(record: JobRecord) -> pb.Video:
 def values_from_pb(request: pb.CreateVideoRequest) -> dict[str, object]:
     """The request's fields as `parse_request` takes them; proto3 zeros mean absent."""
     values: dict[str, object] = {"prompt": request.prompt}
-    for name in ("model", "size", "seconds", "fps", "steps", "plan", "task"):
+    for name in ("model", "size", "seconds", "fps", "steps", "plan", "task", "session"):
         if value := getattr(request, name):
             values[name] = value
     if request.HasField("guidance"):

@@ -91,12 +91,13 @@ class AsyncClient:
         video: Reference | None = None,
         strength: float | None = None,
         task: Literal["restyle", "extend", "interpolate"] | None = None,
+        session: str | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncHandle:
         """As `Client.submit`."""
         fields: dict[str, object] = {"prompt": prompt, "model": model, "size": size, "seconds": seconds, "seed": seed}
         fields |= {"intent": intent, "plan": plan, "steps": steps, "guidance": guidance, "strength": strength}
-        fields["task"] = task
+        fields |= {"task": task, "session": session}
         reference = choose_reference(image, video)
         part = await self._off_loop(lambda: read_reference(reference)) if reference is not None else None
         key = idempotency_key or new_token(prefix="sdk", rng=self._rng, bits=120)

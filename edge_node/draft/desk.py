@@ -1,4 +1,4 @@
-"""The draft desk: runs the drafts of accepted jobs, stores them, and hands them to the workers that refine them.
+"""The draft desk: has the drafts of accepted jobs made, stores them, and hands them to the workers that refine them.
 
 Owns the drafts in the making and a bounded number of finished ones. A draft that fails never fails a job that has a
 final to come: the worker is told there is none and starts from noise.
@@ -22,16 +22,15 @@ from adaptivegen.errors import (
     PermissionDenied,
     platform_fault,
 )
-from adaptivegen.generation.messages import GenerateCommand, Generated, Step
-from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.generation.messages import Step
 from adaptivegen.jobs.events import make_event, terminal_event
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger, span
+from edge_node.draft.places import DraftPlaces, Made
 from edge_node.hub import EventHub
 
 KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
@@ -48,10 +47,12 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class DraftTimes:
-    """Seconds from acceptance to the first look and to the complete draft, as this edge saw them."""
+    """Seconds from acceptance to the first look and to the complete draft, as this edge saw them; `made_by`: the edge
+    that drafted."""
 
     first_look_s: float | None
     draft_s: float | None
+    made_by: str = ""
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class DraftDesk:
         self,
         *,
         node_id: str,
-        runner: ModelRunner,
+        places: DraftPlaces,
         jobs: JobStore,
         hub: EventHub,
         card: ModelCard,
@@ -76,7 +77,7 @@ class DraftDesk:
         observe: Callable[[DraftTimes], None],
     ) -> None:
         self._node_id = node_id
-        self._runner = runner
+        self._places = places
         self._jobs = jobs
         self._hub = hub
         self.card = card
@@ -146,10 +147,10 @@ class DraftDesk:
         timing = _Clocked(began_s=self._clock.monotonic_s())
         try:
             with span("edge.draft", carrier=spec.trace, job_id=spec.id):
-                generated = await self._generate(spec, record, timing, start_mp4)
+                made = await self._make(spec, record, timing, start_mp4)
                 if not entry.mp4.done():
-                    entry.mp4.set_result(generated.mp4)  # a waiting worker may start before the draft is stored
-                await self._store(spec, generated, timing)
+                    entry.mp4.set_result(made.generated.mp4)  # a waiting worker may start before the draft is stored
+                await self._store(spec, made, timing)
         except asyncio.CancelledError:
             entry.mp4.cancel()
             raise
@@ -159,10 +160,9 @@ class DraftDesk:
             get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
             await self._failed(spec, entry, InternalError(f"{type(exc).__name__}: {exc}"))
 
-    async def _generate(self, spec: JobSpec, record: JobRecord, timing: _Clocked, start_mp4: bytes | None) -> Generated:
-        """Run the model, telling each look as it comes."""
+    async def _make(self, spec: JobSpec, record: JobRecord, timing: _Clocked, start_mp4: bytes | None) -> Made:
+        """Have it made, telling each look as it comes."""
         await self._hub.publish(make_event("draft.started", record, producer=self._node_id, now_ns=self._now_ns()))
-        command = self._command(spec, has_start=start_mp4 is not None)
 
         def on_step(step: Step) -> None:
             if step.look_jpeg and timing.first_look_s is None:
@@ -172,12 +172,12 @@ class DraftDesk:
 
         telling = self._open_group().create_task(guarded("looks", self._tell_looks(record, timing.looks)))
         try:
-            generated = await self._runner.generate(command, start_mp4, on_step)
+            made = await self._places.make(spec, start_mp4, on_step)
         finally:
             await end(telling)
         while not timing.looks.empty():
             await self._tell(record, timing.looks.get_nowait())
-        return generated
+        return made
 
     def _open_group(self) -> asyncio.TaskGroup:
         if self._group is None:
@@ -201,28 +201,9 @@ class DraftDesk:
         if step.look_jpeg:
             await self._hub.publish(event)
 
-    def _command(self, spec: JobSpec, *, has_start: bool) -> GenerateCommand:
-        limits, request = self.card.limits, spec.request
-        width, _, height = limits.sizes[0].partition("x")
-        return GenerateCommand(
-            request_id=spec.id,
-            request=GenerationInput(
-                prompt=request.prompt,
-                seed=request.seed or 0,
-                width=int(width),
-                height=int(height),
-                frames=request.frames,
-                steps=spec.draft_steps,
-                guidance=limits.guidance_default,
-            ),
-            fps=request.fps,
-            strength=request.strength if has_start else None,
-            task=request.reference_task if has_start else "restyle",
-            want_looks=True,
-        )
-
-    async def _store(self, spec: JobSpec, generated: Generated, timing: _Clocked) -> None:
+    async def _store(self, spec: JobSpec, made: Made, timing: _Clocked) -> None:
         """Upload and index the draft, and say that it is there."""
+        generated = made.generated
         sha256 = hashlib.sha256(generated.mp4).hexdigest()
         media = Media(
             key=media_key(spec.tenant, spec.id, 0, sha256),
@@ -235,10 +216,11 @@ class DraftDesk:
             familiarity=generated.familiarity,
         )
         await self._jobs.blob.put(media.key, generated.mp4)
-        manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=self._now_ns())
+        now_ns = self._now_ns()
+        manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=now_ns, made_by=made.edge_id)
         record = await self._jobs.store_draft(spec.tenant, spec.id, manifest)
         draft_s = self._clock.monotonic_s() - timing.began_s
-        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s)
+        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id)
         self.times[spec.id] = times
         while len(self.times) > 1024:
             self.times.popitem(last=False)
@@ -246,7 +228,7 @@ class DraftDesk:
         await self._hub.publish(make_event("draft.completed", record, producer=self._node_id, now_ns=self._now_ns()))
         if record.ended:
             await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
-        get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3))
+        get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3), made_by=made.edge_id)
 
     async def _failed(self, spec: JobSpec, entry: _Entry, error: AdaptiveGenError) -> None:
         """Tell a waiting worker that there is no draft; a job that was only a draft ends."""

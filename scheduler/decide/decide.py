@@ -7,6 +7,7 @@ it before any heartbeat does. Service and simulator call both.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
@@ -36,20 +37,45 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         reasons=tuple(reasons),
         candidates=candidates,
         view_digest=view.digest(),
-        propensity=situation.pool.propensity if plan in ("refine", "cloud") else 1.0,
+        propensity=_propensity(situation, plan),
+        **_drafter(situation, plan),
     )
 
 
 def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
     """Note the work the decision sends to the edge and to the pool, and what was predicted of the job."""
     if decision.plan in ("draft", "refine") and not query.draft_known:
-        work = draft_at(view, query)
-        view.nodes.dispatch_draft(decision.edge_id, work.total_s if work else 0.0)
+        drafter = decision.draft_edge_id or decision.edge_id
+        work = draft_at(view, query, drafter)
+        view.nodes.dispatch_draft(drafter, work.total_s if work else 0.0, now_ns=now_ns)
+        view.sessions.note(query.tenant, query.session, edge_id=drafter, gain=decision.draft_gain, now_s=now_ns / 1e9)
     if decision.plan in ("refine", "cloud"):
         factor = pool_factor(view, decision.pool, query.cloud_model, now_ns=now_ns)
         work = final_work(view, query, steps=decision.final_steps, factor=factor)
         view.nodes.dispatch_final(decision.pool, query.job_id, work.total_s if work else 0.0, now_ns=now_ns)
     view.learned.expect(decision, draft_known=query.draft_known)
+
+
+def _propensity(situation: Situation, plan: Plan) -> float:
+    """The chance of the places that a plan uses."""
+    of_draft = situation.drafting.propensity if plan in ("draft", "refine") else 1.0
+    return of_draft * (situation.pool.propensity if plan in ("refine", "cloud") else 1.0)
+
+
+def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
+    """What a decision says of where the draft is made; nothing of one that needs none or is made at home alone."""
+    made, query = situation.drafting, situation.query
+    if plan not in ("draft", "refine") or not made.places:
+        return {}
+    late_s = situation.view.learned.upper_s(made.part, made.done_s)
+    backup = made.backup if late_s is not None else ""
+    return {
+        "draft_edge_id": made.edge_id if made.edge_id != query.edge_id else "",
+        "backup_edge_id": backup,
+        "backup_after_s": late_s if backup and late_s is not None else 0.0,
+        "draft_gain": made.gain,
+        "draft_places": made.places,
+    }
 
 
 def _check(view: View, query: PlacementQuery) -> None:

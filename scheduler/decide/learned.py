@@ -31,6 +31,7 @@ class Told:
 
     decided_at_ns: int
     edge_id: str
+    drafter: str
     parts: dict[str, tuple[float, float]]
 
 
@@ -119,27 +120,31 @@ class Learned:
     def expect(self, decision: Decision, *, draft_known: bool) -> None:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
         chosen = decision.chosen()
-        times = {} if chosen is None else {"draft": chosen.draft_s, f"final {decision.plan}": chosen.final_s}
+        part = "draft at a peer" if decision.drafted_elsewhere else "draft"
+        times = {} if chosen is None else {part: chosen.draft_s, f"final {decision.plan}": chosen.final_s}
         if draft_known:
-            times.pop("draft", None)
+            times.pop(part, None)
         parts = {part: (s, self._upper(part)) for part, s in times.items() if s is not None and s >= LEAST_S}
         self._told.pop(decision.job_id, None)
         if parts:
-            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, parts)
+            drafter = decision.draft_edge_id or decision.edge_id
+            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, drafter, parts)
         while len(self._told) > MAX_EXPECTED:
             self._told.popitem(last=False)
 
     def outcome(self, outcome: Outcome, *, decider: str) -> dict[str, float]:
         """Learn from how a job went that this scheduler placed; returns ln(observed / predicted) by part.
 
-        A draft counts whatever became of its final, a final where it was made as it was decided.
+        A draft counts whatever became of its final, if the edge made it that was to; a final where it was made as it
+        was decided.
         """
         told = self._told.get(outcome.job_id)
         mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
         if told is None or not mine or outcome.edge_id != told.edge_id:
             return {}
         del self._told[outcome.job_id]
-        observed = {"draft": outcome.draft_s}
+        as_decided = outcome.drafted_by in ("", told.drafter)
+        observed = {part: outcome.draft_s for part in told.parts if part.startswith("draft") and as_decided}
         if outcome.status == "completed":
             observed[f"final {outcome.plan}"] = outcome.final_s
         offs: dict[str, float] = {}

@@ -10,30 +10,11 @@ from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Candidate, PlacementQuery, Plan
-from scheduler.decide.predict import PoolWait, draft_at, draft_wait_s, final_work, pool_wait
+from scheduler.decide.drafters import Drafting, draft_quality, drafting
+from scheduler.decide.predict import PoolWait, final_work, pool_wait
 from scheduler.decide.qoe import qoe, quality_of
-from scheduler.decide.view import Node, View
-from scheduler.decide.work import Work, draft_size
-
-
-@dataclass(frozen=True, slots=True)
-class Drafting:
-    """What the asking edge can do. `obstacle` is empty when it can draft; times in seconds from now."""
-
-    obstacle: str
-    wait_s: float = 0.0
-    work: Work | None = None
-    note: str = ""
-
-    @property
-    def done_s(self) -> float | None:
-        """When the draft is complete."""
-        return self.wait_s + self.work.total_s if self.work and not self.obstacle else None
-
-    @property
-    def look_s(self) -> float | None:
-        """When its first look is there."""
-        return self.wait_s + self.work.first_look_s if self.work and not self.obstacle else None
+from scheduler.decide.view import View
+from scheduler.decide.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +41,7 @@ class Situation:
         """A feasible candidate with its QoE and score."""
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
-        shown_first = final_quality if plan == "hit" else self.draft_quality()
+        shown_first = final_quality if plan == "hit" else draft_quality(self.view, self.query, self.draft)
         value = qoe(
             settings,
             intent=intent,
@@ -77,20 +58,12 @@ class Situation:
             first_look_s=look_s,
             draft_s=draft_s,
             final_s=final_s,
-            draft_upper_s=learned.upper_s("draft", draft_s),
+            draft_upper_s=learned.upper_s(self.drafting.part, draft_s),
             final_upper_s=learned.upper_s(f"final {plan}", final_s),
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
         )
-
-    def draft_quality(self) -> float:
-        """Of a draft as the edge makes it."""
-        card, query, assumed = self.draft, self.query, self.view.policy.qoe.unmeasured_draft
-        if card is None:
-            return assumed
-        width, height = draft_size(card, width=query.width, height=query.height)
-        return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
     def final_quality(self, plan: Plan) -> float:
         """Of a final under a plan; a hit is taken to have been made from noise."""
@@ -108,13 +81,12 @@ class Situation:
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
     draft = view.cards.get(query.draft_model)
-    node = view.nodes.get(query.edge_id)
     return Situation(
         view=view,
         query=query,
         cloud=view.cards[query.cloud_model],
         draft=draft,
-        drafting=_drafting(view, query, draft, node, now_ns=now_ns),
+        drafting=drafting(view, query, draft, now_ns=now_ns, rng=rng),
         pool=pool_wait(view, query, now_ns=now_ns, rng=rng),
     )
 
@@ -136,28 +108,6 @@ def _impossible(plan: Plan, reason: str) -> Candidate:
     return Candidate(plan=plan, feasible=False, reason=reason)
 
 
-def _drafting(view: View, query: PlacementQuery, card: ModelCard | None, node: Node | None, *, now_ns: int) -> Drafting:
-    edge = query.edge_id
-    if query.draft_known:
-        return Drafting("", 0.0, Work(0.0, 0.0, 0.0), "the draft is there already")
-    if card is None:
-        return Drafting(f"no model card {query.draft_model} is known here")
-    work = draft_at(view, query)
-    if work is None:
-        return Drafting(f"the card of {card.name} has no measured times")
-    condition = node.condition(now_ns) if node is not None else "stale"
-    if node is None or condition == "stale":
-        # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
-        return Drafting("", 0.0, work, f"edge {edge} has sent no fresh report, so it is taken to be idle")
-    if condition == "draining":
-        return Drafting(f"edge {edge} is being drained")
-    if condition == "loading":
-        return Drafting(f"edge {edge} is not ready to draft")
-    if card.name not in node.report.models:
-        return Drafting(f"edge {edge} does not serve {card.name}")
-    return Drafting("", draft_wait_s(view, node, card.name, now_ns=now_ns), work, work.note)
-
-
 def _hit(situation: Situation) -> Candidate:
     if not situation.query.content_known:
         return _impossible("hit", "no finished video with this content key is stored")
@@ -166,32 +116,32 @@ def _hit(situation: Situation) -> Candidate:
 
 
 def _draft(situation: Situation) -> Candidate:
-    query, drafting = situation.query, situation.drafting
-    if drafting.obstacle:
-        return _impossible("draft", drafting.obstacle)
+    query, made = situation.query, situation.drafting
+    if made.obstacle:
+        return _impossible("draft", made.obstacle)
     if query.intent == "render" and query.requested_plan != "draft":
         return _impossible("draft", "a final is wanted (intent render), and this plan makes none")
-    reason = f"edge {query.edge_id} drafts, and the final waits until it is asked for"
-    return situation.candidate("draft", reason, draft_s=drafting.done_s, look_s=drafting.look_s)
+    reason = f"edge {made.edge_id} drafts, and the final waits until it is asked for"
+    return situation.candidate("draft", reason, draft_s=made.done_s, look_s=made.look_s)
 
 
 def _refine(situation: Situation) -> Candidate:
-    query, drafting, refine = situation.query, situation.drafting, situation.cloud.refine
+    query, made, refine = situation.query, situation.drafting, situation.cloud.refine
     if refine is None or query.draft_model not in refine.sources:
         return _impossible("refine", f"{situation.cloud.name} does not continue drafts of {query.draft_model}")
-    if drafting.obstacle:
-        return _impossible("refine", drafting.obstacle)
+    if made.obstacle:
+        return _impossible("refine", made.obstacle)
     work = _final_work(situation, final_steps(situation, "refine"))
     if work is None:
         return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
     final_s: float | None = None
     if situation.pool.wait_s is not None:
-        final_s = max(situation.pool.wait_s, drafting.done_s or 0.0) + work.total_s
+        final_s = max(situation.pool.wait_s, made.done_s or 0.0) + work.total_s
     return situation.candidate(
         "refine",
-        f"edge {query.edge_id} drafts, and {_who(situation)}",
-        draft_s=drafting.done_s,
-        look_s=drafting.look_s,
+        f"edge {made.edge_id} drafts, and {_who(situation)}",
+        draft_s=made.done_s,
+        look_s=made.look_s,
         final_s=final_s,
         gpu_s=work.generate_s,
     )

@@ -29,11 +29,11 @@ class PoolWait:
     propensity: float = 1.0
 
 
-def draft_at(view: View, query: PlacementQuery) -> Work | None:
-    """The work of the asked draft at the asking edge; None when its card is not known or has no profile."""
+def draft_at(view: View, query: PlacementQuery, edge_id: str) -> Work | None:
+    """The work of the asked draft at an edge; None when its card is not known or has no profile."""
     card = view.cards.get(query.draft_model)
     work = draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
-    return work.times(view.learned.edge_factor(query.edge_id, query.draft_model)) if work is not None else None
+    return work.times(view.learned.edge_factor(edge_id, query.draft_model)) if work is not None else None
 
 
 def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
@@ -55,7 +55,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     model = query.cloud_model
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
     offers: list[tuple[float, PoolWait]] = []
-    for pool, workers in sorted(view.nodes.workers(model, now_ns=now_ns).items()):
+    for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
         wait_s = view.nodes.backlog(pool).wait_s(slots)
         if wait_s is not None:
@@ -71,7 +71,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
 
 def pool_factor(view: View, pool: str, model: str, *, now_ns: int) -> float:
     """By how much the card's times are to be multiplied for this model in this pool."""
-    return _factor(view, view.nodes.workers(model, now_ns=now_ns).get(pool, []), model)
+    return _factor(view, view.workers(model, now_ns=now_ns).get(pool, []), model)
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adaptivegen.models.card import ModelCard
-from adaptivegen.nodes import HEARTBEAT_S, NodeReport
-from adaptivegen.placement import Outcome
+from adaptivegen.nodes import HEARTBEAT_S, NodeKind, NodeReport
+from adaptivegen.placement import Attempt, Outcome
 from scheduler.decide.backlog import Backlog
+from scheduler.decide.health import Healths
 from scheduler.decide.learned import Learned
 from scheduler.decide.policy import Policy
+from scheduler.decide.select import SelectSettings
+from scheduler.decide.sessions import Sessions
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
 FORGET_AFTER_S = 600.0
@@ -34,6 +37,7 @@ class Node:
     report: NodeReport
     received_at_ns: int
     dispatched_s: float = 0.0
+    asked_at_ns: int = 0  # when a draft was placed here last
     drained: bool = False
     fingerprint: int = 0
 
@@ -85,6 +89,7 @@ class NodeTable:
     def __init__(self, *, max_nodes: int = MAX_NODES) -> None:
         self._max_nodes = max_nodes
         self._nodes: dict[str, Node] = {}
+        self._serving: dict[tuple[NodeKind, str], dict[str, Node]] = {}
         self._drained: frozenset[str] = frozenset()
         self._backlogs: dict[str, Backlog] = {}
         self._digest = 0
@@ -113,21 +118,36 @@ class NodeTable:
                 return "full"
             known = Node(report, now_ns, drained=report.node_id in self._drained)
             self._nodes[report.node_id] = known
+            self._serves(known)
         else:
             newer = (report.started_at_ns, report.seq) > (known.report.started_at_ns, known.report.seq)
             if not newer and known.age_s(now_ns) <= FRESH_FOR_S:
                 return "old"
             if not newer and report == known.report:
                 return "old"  # the very same message, however late: no sign of life
+            before = (known.report.kind, known.report.models)
             known.report, known.received_at_ns, known.dispatched_s = report, now_ns, 0.0
+            if before != (report.kind, report.models):
+                self._serves(known)
         self._mark(known)
         return "accepted"
+
+    def _serves(self, node: Node) -> None:
+        """Keep the index of who serves what in step with one node."""
+        report = node.report
+        for nodes in self._serving.values():
+            nodes.pop(report.node_id, None)
+        for model in report.models:
+            self._serving.setdefault((report.kind, model), {})[report.node_id] = node
+        self._serving = {key: nodes for key, nodes in self._serving.items() if nodes}
 
     def expire(self, now_ns: int) -> list[str]:
         """Forget nodes silent for long; returns their ids. (Stale ones are shown, and never chosen.)"""
         gone = [node_id for node_id, node in self._nodes.items() if node.age_s(now_ns) > FORGET_AFTER_S]
         for node_id in gone:
             self._digest ^= self._nodes.pop(node_id).fingerprint
+            for nodes in self._serving.values():
+                nodes.pop(node_id, None)
         return gone
 
     def set_drained(self, node_ids: Iterable[str]) -> None:
@@ -143,14 +163,9 @@ class NodeTable:
         """Ids of the nodes operators keep out of rotation, known or not."""
         return self._drained
 
-    def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
-        """Healthy workers that serve `model`, by pool."""
-        pools: dict[str, list[Node]] = {}
-        for node in self._nodes.values():
-            report = node.report
-            if report.kind == "worker" and model in report.models and node.condition(now_ns) == "healthy":
-                pools.setdefault(report.pool, []).append(node)
-        return pools
+    def serving(self, kind: NodeKind, model: str, *, now_ns: int) -> list[Node]:
+        """Healthy nodes of a kind that serve `model`."""
+        return [node for node in self._serving.get((kind, model), {}).values() if node.condition(now_ns) == "healthy"]
 
     def last_pool(self, model: str) -> str | None:
         """The pool of the worker for `model` heard of last, in whatever condition."""
@@ -159,11 +174,12 @@ class NodeTable:
 
     # ---- work under way ---------------------------------------------------------------------------------------
 
-    def dispatch_draft(self, edge_id: str, work_s: float) -> None:
+    def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int) -> None:
         """A draft was placed on this edge; its next report will include it."""
         node = self._nodes.get(edge_id)
         if node is not None:
             node.dispatched_s += work_s
+            node.asked_at_ns = now_ns
             self._mark(node)
 
     def dispatch_final(self, pool: str, job_id: str, work_s: float, *, now_ns: int) -> None:
@@ -215,19 +231,47 @@ class View:
     default_pool: str = "default"
     policy: Policy = field(default_factory=Policy)
     learned: Learned = field(default_factory=Learned)
+    healths: Healths = field(default_factory=Healths)
+    sessions: Sessions = field(default_factory=Sessions)
+    select: SelectSettings = field(default_factory=SelectSettings)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
-        """Take a heartbeat that arrived now; see `NodeTable.observe`. What it says was finished is learned from."""
+        """Take a heartbeat that arrived now; see `NodeTable.observe`. What it says was finished is learned from, what
+        it says has failed counts against it."""
+        known = self.nodes.get(report.node_id)
+        life = known.report.started_at_ns if known is not None else None
         verdict = self.nodes.observe(report, now_ns=now_ns)
         if verdict == "accepted":
+            if life != report.started_at_ns:
+                self.healths.enter(report.node_id, now_s=now_ns / 1e9)
+            self.healths.hear(report.node_id, report.failed_in_row, now_s=now_ns / 1e9)
             self.learned.hear(report, self.cards, now_ns=now_ns)
         return verdict
+
+    def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
+        """An edge tells how it went when it asked another."""
+        self.healths.attempted(attempt.node_id, attempt.ok, now_s=now_ns / 1e9)
+
+    def state(self, node: Node, now_ns: int) -> NodeCondition | Literal["ejected"]:
+        """The node's condition as operators see it: a healthy one may have been ejected."""
+        condition = node.condition(now_ns)
+        out = condition == "healthy" and self.healths.ejected(node.report.node_id, now_s=now_ns / 1e9)
+        return "ejected" if out else condition
+
+    def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
+        """Healthy workers that serve `model` and are not ejected, by pool."""
+        nodes = self.nodes.serving("worker", model, now_ns=now_ns)
+        pools: dict[str, list[Node]] = {}
+        for node in self.healths.in_rotation(nodes, lambda node: node.report.node_id, now_s=now_ns / 1e9):
+            pools.setdefault(node.report.pool, []).append(node)
+        return pools
 
     def expire(self, *, now_ns: int) -> list[str]:
         """Forget nodes that were silent for long, and what was learned of them; returns their ids."""
         gone = self.nodes.expire(now_ns)
         for node_id in gone:
             self.learned.forget(node_id)
+            self.healths.leave(node_id)
         return gone
 
     def ended(self, outcome: Outcome) -> dict[str, float]:

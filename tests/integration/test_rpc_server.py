@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import grpc
@@ -23,9 +23,10 @@ from adaptivegen.errors import (
     SettingsInvalid,
     Unavailable,
 )
-from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery
+from adaptivegen.generation.messages import Step
+from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery
 from adaptivegen.rpc.channel import call, open_channel, stream
-from adaptivegen.rpc.draft import CHUNK_BYTES, DraftServicer, fetch_draft
+from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, Lent, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
 from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
 from adaptivegen.rpc.server import RpcServer
@@ -57,6 +58,7 @@ QUERY = PlacementQuery(
 )
 Place = Callable[[PlacementQuery], Awaitable[Decision]]
 Drafts = Callable[[str, str, str], Awaitable[bytes]]
+Make = Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]]
 
 
 async def ignore(outcome: Outcome) -> None:
@@ -67,15 +69,26 @@ async def no_draft(tenant: str, job_id: str, token: str) -> bytes:
     raise NotFound("no draft here")
 
 
+async def ignore_attempt(attempt: Attempt) -> None:
+    return None
+
+
+async def none_made(order: DraftOrder) -> AsyncGenerator[Step | Lent | None, None]:
+    raise NotFound("no such job")
+    yield None
+
+
 async def no_place(query: PlacementQuery) -> Decision:
     raise InvalidRequest("not asked")
 
 
 @asynccontextmanager
-async def serving(*, place: Place = no_place, drafts: Drafts = no_draft) -> AsyncIterator[tuple[RpcServer, str]]:
+async def serving(
+    *, place: Place = no_place, drafts: Drafts = no_draft, make: Make = none_made
+) -> AsyncIterator[tuple[RpcServer, str]]:
     server = RpcServer(rng=random.Random(1))
-    PlacementServicer(place, ignore).add_to(server)
-    DraftServicer(drafts).add_to(server)
+    PlacementServicer(place, ignore, ignore_attempt).add_to(server)
+    DraftServicer(drafts, make).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     try:

@@ -57,7 +57,7 @@ class Node(_message.Message):
     """gRPC host:port"""
     http_url: _builtins.str
     state: _builtins.str
-    """healthy, stale, draining, loading"""
+    """healthy, ejected, stale, draining, loading"""
     in_flight: _builtins.int
     queued: _builtins.int
     remaining_s: _builtins.float

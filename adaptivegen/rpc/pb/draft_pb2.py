@@ -24,17 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/draft.proto\x12\x0e\x61\x64\x61ptivegen.v1\"X\n\x11\x46\x65tchDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\x12\r\n\x05token\x18\x04 \x01(\t\"U\n\nDraftChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t2]\n\x0c\x44raftService\x12M\n\nFetchDraft\x12!.adaptivegen.v1.FetchDraftRequest\x1a\x1a.adaptivegen.v1.DraftChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/draft.proto\x12\x0e\x61\x64\x61ptivegen.v1\"W\n\x10MakeDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"\xc5\x01\n\x0b\x44raftUpdate\x12+\n\x05taken\x18\x01 \x01(\x0b\x32\x1a.adaptivegen.v1.DraftTakenH\x00\x12)\n\x04look\x18\x02 \x01(\x0b\x32\x19.adaptivegen.v1.DraftLookH\x00\x12)\n\x04made\x18\x03 \x01(\x0b\x32\x19.adaptivegen.v1.DraftMadeH\x00\x12+\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x1a.adaptivegen.v1.DraftChunkH\x00\x42\x06\n\x04what\"\x0c\n\nDraftTaken\"E\n\tDraftLook\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x01(\r\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x0c\n\x04jpeg\x18\x04 \x01(\x0c\"\xa3\x01\n\tDraftMade\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x0e\n\x06\x66rames\x18\x03 \x01(\r\x12\x13\n\x0bgenerate_ms\x18\x04 \x01(\x01\x12\x11\n\tencode_ms\x18\x05 \x01(\x01\x12\x18\n\x0b\x66\x61miliarity\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rsince_taken_s\x18\x07 \x01(\x01\x42\x0e\n\x0c_familiarity\"X\n\x11\x46\x65tchDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\x12\r\n\x05token\x18\x04 \x01(\t\"U\n\nDraftChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t2\xab\x01\n\x0c\x44raftService\x12M\n\nFetchDraft\x12!.adaptivegen.v1.FetchDraftRequest\x1a\x1a.adaptivegen.v1.DraftChunk0\x01\x12L\n\tMakeDraft\x12 .adaptivegen.v1.MakeDraftRequest\x1a\x1b.adaptivegen.v1.DraftUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adaptivegen.rpc.pb.draft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FETCHDRAFTREQUEST']._serialized_start=46
-  _globals['_FETCHDRAFTREQUEST']._serialized_end=134
-  _globals['_DRAFTCHUNK']._serialized_start=136
-  _globals['_DRAFTCHUNK']._serialized_end=221
-  _globals['_DRAFTSERVICE']._serialized_start=223
-  _globals['_DRAFTSERVICE']._serialized_end=316
+  _globals['_MAKEDRAFTREQUEST']._serialized_start=46
+  _globals['_MAKEDRAFTREQUEST']._serialized_end=133
+  _globals['_DRAFTUPDATE']._serialized_start=136
+  _globals['_DRAFTUPDATE']._serialized_end=333
+  _globals['_DRAFTTAKEN']._serialized_start=335
+  _globals['_DRAFTTAKEN']._serialized_end=347
+  _globals['_DRAFTLOOK']._serialized_start=349
+  _globals['_DRAFTLOOK']._serialized_end=418
+  _globals['_DRAFTMADE']._serialized_start=421
+  _globals['_DRAFTMADE']._serialized_end=584
+  _globals['_FETCHDRAFTREQUEST']._serialized_start=586
+  _globals['_FETCHDRAFTREQUEST']._serialized_end=674
+  _globals['_DRAFTCHUNK']._serialized_start=676
+  _globals['_DRAFTCHUNK']._serialized_end=761
+  _globals['_DRAFTSERVICE']._serialized_start=764
+  _globals['_DRAFTSERVICE']._serialized_end=935
 # @@protoc_insertion_point(module_scope)

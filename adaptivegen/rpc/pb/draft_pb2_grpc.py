@@ -39,6 +39,11 @@ class DraftServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_draft__pb2.FetchDraftRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_draft__pb2.DraftChunk.FromString,
                 _registered_method=True)
+        self.MakeDraft = channel.unary_stream(
+                '/adaptivegen.v1.DraftService/MakeDraft',
+                request_serializer=adaptivegen_dot_v1_dot_draft__pb2.MakeDraftRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_draft__pb2.DraftUpdate.FromString,
+                _registered_method=True)
 
 
 class DraftServiceServicer:
@@ -53,6 +58,16 @@ class DraftServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeDraft(self, request, context):
+        """Makes the draft of a job that another edge has accepted: what it is, this edge reads from the job's spec. Looks
+        follow one another as they come, then the draft. A caller that leaves the stream stops the model within a step.
+        NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec. FAILED_PRECONDITION: another draft model here.
+        RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no more work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DraftServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +75,11 @@ def add_DraftServiceServicer_to_server(servicer, server):
                     servicer.FetchDraft,
                     request_deserializer=adaptivegen_dot_v1_dot_draft__pb2.FetchDraftRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_draft__pb2.DraftChunk.SerializeToString,
+            ),
+            'MakeDraft': grpc.unary_stream_rpc_method_handler(
+                    servicer.MakeDraft,
+                    request_deserializer=adaptivegen_dot_v1_dot_draft__pb2.MakeDraftRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_draft__pb2.DraftUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,6 +109,33 @@ class DraftService:
             '/adaptivegen.v1.DraftService/FetchDraft',
             adaptivegen_dot_v1_dot_draft__pb2.FetchDraftRequest.SerializeToString,
             adaptivegen_dot_v1_dot_draft__pb2.DraftChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeDraft(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/adaptivegen.v1.DraftService/MakeDraft',
+            adaptivegen_dot_v1_dot_draft__pb2.MakeDraftRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_draft__pb2.DraftUpdate.FromString,
             options,
             channel_credentials,
             insecure,

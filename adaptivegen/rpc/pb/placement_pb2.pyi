@@ -36,6 +36,7 @@ class PlaceRequest(_message.Message):
     HAS_REFERENCE_FIELD_NUMBER: _builtins.int
     REQUESTED_PLAN_FIELD_NUMBER: _builtins.int
     DRAFT_KNOWN_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -59,6 +60,8 @@ class PlaceRequest(_message.Message):
     """empty: free choice"""
     draft_known: _builtins.bool
     """the draft is made already: only the final is asked for"""
+    session: _builtins.str
+    """requests of one name are drafted at one edge as far as that is good"""
     def __init__(
         self,
         *,
@@ -76,10 +79,11 @@ class PlaceRequest(_message.Message):
         has_reference: _builtins.bool = ...,
         requested_plan: _builtins.str = ...,
         draft_known: _builtins.bool = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +147,43 @@ class Candidate(_message.Message):
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 
 @_typing.final
+class DraftPlace(_message.Message):
+    """An edge that was looked at to make the draft."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    DRAFT_S_FIELD_NUMBER: _builtins.int
+    LOAD_S_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    edge_id: _builtins.str
+    address: _builtins.str
+    """gRPC host:port"""
+    draft_s: _builtins.float
+    """predicted seconds until the draft is at the edge that asked"""
+    load_s: _builtins.float
+    """seconds of work ahead there"""
+    weight: _builtins.float
+    """below 1 while it has just come into rotation"""
+    def __init__(
+        self,
+        *,
+        edge_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        draft_s: _builtins.float = ...,
+        load_s: _builtins.float = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draft_s", b"draft_s", "edge_id", b"edge_id", "load_s", b"load_s", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DraftPlace: _TypeAlias = DraftPlace  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -158,6 +199,11 @@ class Decision(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     VIEW_DIGEST_FIELD_NUMBER: _builtins.int
     PROPENSITY_FIELD_NUMBER: _builtins.int
+    DRAFT_EDGE_ID_FIELD_NUMBER: _builtins.int
+    BACKUP_EDGE_ID_FIELD_NUMBER: _builtins.int
+    BACKUP_AFTER_S_FIELD_NUMBER: _builtins.int
+    DRAFT_PLACES_FIELD_NUMBER: _builtins.int
+    DRAFT_GAIN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -173,10 +219,19 @@ class Decision(_message.Message):
     """of the node table the decision saw"""
     propensity: _builtins.float
     """chance with which this choice was drawn"""
+    draft_edge_id: _builtins.str
+    """the edge that drafts; empty: the one that asked"""
+    backup_edge_id: _builtins.str
+    """drafts too where there is no draft after backup_after_s; empty: none"""
+    backup_after_s: _builtins.float
+    draft_gain: _builtins.float
+    """QoE by which the best of these would have been better"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]: ...
+    @_builtins.property
+    def draft_places(self) -> _containers.RepeatedCompositeFieldContainer[Global___DraftPlace]: ...
     def __init__(
         self,
         *,
@@ -192,10 +247,15 @@ class Decision(_message.Message):
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         view_digest: _builtins.str = ...,
         propensity: _builtins.float = ...,
+        draft_edge_id: _builtins.str = ...,
+        backup_edge_id: _builtins.str = ...,
+        backup_after_s: _builtins.float = ...,
+        draft_places: _abc.Iterable[Global___DraftPlace] | None = ...,
+        draft_gain: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,6 +275,7 @@ class ReportOutcomeRequest(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     DECIDED_AT_NS_FIELD_NUMBER: _builtins.int
+    DRAFTED_BY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -230,6 +291,8 @@ class ReportOutcomeRequest(_message.Message):
     decided_by: _builtins.str
     """the decision that was carried out"""
     decided_at_ns: _builtins.int
+    drafted_by: _builtins.str
+    """the edge whose draft was taken"""
     def __init__(
         self,
         *,
@@ -243,10 +306,11 @@ class ReportOutcomeRequest(_message.Message):
         status: _builtins.str = ...,
         decided_by: _builtins.str = ...,
         decided_at_ns: _builtins.int = ...,
+        drafted_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_s", b"draft_s", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,3 +330,49 @@ class ReportOutcomeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportOutcomeResponse: _TypeAlias = ReportOutcomeResponse  # noqa: Y015
+
+@_typing.final
+class ReportAttemptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    REPORTER_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """the node that was asked"""
+    reporter: _builtins.str
+    """the node that asked"""
+    ok: _builtins.bool
+    code: _builtins.str
+    """of the error"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        reporter: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        code: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "node_id", b"node_id", "ok", b"ok", "reporter", b"reporter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAttemptRequest: _TypeAlias = ReportAttemptRequest  # noqa: Y015
+
+@_typing.final
+class ReportAttemptResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAttemptResponse: _TypeAlias = ReportAttemptResponse  # noqa: Y015

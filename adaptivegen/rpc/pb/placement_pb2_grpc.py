@@ -44,6 +44,11 @@ class PlacementServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeResponse.FromString,
                 _registered_method=True)
+        self.ReportAttempt = channel.unary_unary(
+                '/adaptivegen.v1.PlacementService/ReportAttempt',
+                request_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer:
@@ -63,6 +68,13 @@ class PlacementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportAttempt(self, request, context):
+        """Tells how it went when one node asked another, so that one that fails is asked no more for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlacementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.ReportOutcome,
                     request_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
+            'ReportAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportAttempt,
+                    request_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class PlacementService:
             '/adaptivegen.v1.PlacementService/ReportOutcome',
             adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeRequest.SerializeToString,
             adaptivegen_dot_v1_dot_placement__pb2.ReportOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.PlacementService/ReportAttempt',
+            adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class PlacementServiceStub:
     """Chooses the plan for one request. Deadline 50 ms by default; after it the edge decides alone."""
     ReportOutcome: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReportOutcomeRequest, _placement_pb2.ReportOutcomeResponse]
     """Tells what really happened, so that predictions can be corrected."""
+    ReportAttempt: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReportAttemptRequest, _placement_pb2.ReportAttemptResponse]
+    """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
 
 @_typing.type_check_only
 class PlacementServiceAsyncStub(PlacementServiceStub):
@@ -43,6 +45,8 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     """Chooses the plan for one request. Deadline 50 ms by default; after it the edge decides alone."""
     ReportOutcome: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReportOutcomeRequest, _placement_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
     """Tells what really happened, so that predictions can be corrected."""
+    ReportAttempt: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReportAttemptRequest, _placement_pb2.ReportAttemptResponse]  # type: ignore[assignment]
+    """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -60,5 +64,13 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_placement_pb2.ReportOutcomeResponse, _abc.Awaitable[_placement_pb2.ReportOutcomeResponse]]:
         """Tells what really happened, so that predictions can be corrected."""
+
+    @_abc_1.abstractmethod
+    def ReportAttempt(
+        self,
+        request: _placement_pb2.ReportAttemptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.ReportAttemptResponse, _abc.Awaitable[_placement_pb2.ReportAttemptResponse]]:
+        """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

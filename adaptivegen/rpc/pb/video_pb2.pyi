@@ -102,6 +102,7 @@ class CreateVideoRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """UTF-8, 1 to 4096 bytes, no control characters"""
     model: _builtins.str
@@ -129,6 +130,8 @@ class CreateVideoRequest(_message.Message):
     """ask for a plan (draft, refine, cloud); empty: the scheduler chooses"""
     task: _builtins.str
     """what a video to start from is for: restyle, extend, interpolate; empty: restyle"""
+    session: _builtins.str
+    """drafts of one session are made at one edge as far as that is good; empty: none"""
     def __init__(
         self,
         *,
@@ -146,10 +149,11 @@ class CreateVideoRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         plan: _builtins.str = ...,
         task: _builtins.str = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "guidance", b"guidance", "seed", b"seed", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "fps", b"fps", "guidance", b"guidance", "idempotency_key", b"idempotency_key", "intent", b"intent", "model", b"model", "plan", b"plan", "prompt", b"prompt", "reference", b"reference", "seconds", b"seconds", "seed", b"seed", "size", b"size", "steps", b"steps", "strength", b"strength", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "fps", b"fps", "guidance", b"guidance", "idempotency_key", b"idempotency_key", "intent", b"intent", "model", b"model", "plan", b"plan", "prompt", b"prompt", "reference", b"reference", "seconds", b"seconds", "seed", b"seed", "session", b"session", "size", b"size", "steps", b"steps", "strength", b"strength", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015

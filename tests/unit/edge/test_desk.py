@@ -17,7 +17,9 @@ from adaptivegen.jobs.events import decode_event, make_event
 from adaptivegen.jobs.record import JobRecord, claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import KEPT_DRAFTS, DraftDesk, DraftTimes
+from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
 from tests.cards import draft_card
 from tests.jobs import JOB_ID, make_spec
@@ -65,7 +67,14 @@ class Edge:
         self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
         self.desk = DraftDesk(
             node_id="edge-1",
-            runner=self.model,  # type: ignore[arg-type]
+            places=DraftPlaces(
+                node_id="edge-1",
+                runner=self.model,  # type: ignore[arg-type]
+                card=draft_card(),
+                peers=DraftClient(tls=None),
+                clock=clock,
+                attempted=lambda attempt: None,
+            ),
             jobs=self.jobs,
             hub=self.hub,
             card=draft_card(),

@@ -30,7 +30,9 @@ from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.registry import load_card
 from adaptivegen.placement import Decision, PlacementQuery
+from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import DraftDesk
+from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
 from edge_node.videos import EdgeIdentity, Videos
 from tests.jobs import media
@@ -42,6 +44,7 @@ class HeldModel:
     """Drafts that begin and wait."""
 
     ready = True
+    queued = 0
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -98,7 +101,14 @@ class Edge:
         card = load_card("pocket-draft")
         self.desk = DraftDesk(
             node_id="edge-1",
-            runner=self.model,  # type: ignore[arg-type]
+            places=DraftPlaces(
+                node_id="edge-1",
+                runner=self.model,  # type: ignore[arg-type]
+                card=card,
+                peers=DraftClient(tls=None),
+                clock=clock,
+                attempted=lambda attempt: None,
+            ),
             jobs=self.jobs,
             hub=self.hub,
             card=card,

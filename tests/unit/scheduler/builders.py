@@ -139,7 +139,10 @@ def table(*reports: NodeReport, now_ns: int = NOW_NS) -> NodeTable:
 def view(*reports: NodeReport, models: Mapping[str, ModelCard] | None = None) -> View:
     """A view with these nodes; one idle edge and one idle worker when none is given."""
     heard = reports or (report("edge-1"), report("worker-1"))
-    return View(nodes=table(*heard), cards=models or cards(), decider="scheduler-1")
+    seen = View(nodes=table(*heard), cards=models or cards(), decider="scheduler-1")
+    for one in heard:
+        seen.healths.enter(one.node_id, now_s=NOW_NS / 1e9)
+    return seen
 
 
 def query(**changes: object) -> PlacementQuery:

@@ -7,7 +7,7 @@ import pytest
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.nodes import decode_report
 from scheduler.decide.view import FORGET_AFTER_S, FRESH_FOR_S, NodeTable
-from tests.unit.scheduler.builders import NOW_NS, report, table
+from tests.unit.scheduler.builders import NOW_NS, report, table, view
 
 SECOND_NS = 10**9
 
@@ -123,7 +123,7 @@ def test_a_full_table_takes_no_more() -> None:
 
 
 def test_only_healthy_workers_of_the_model_serve() -> None:
-    nodes = table(
+    seen = view(
         report("worker-1"),
         report("worker-2", pool="big"),
         report("worker-3", ready=False),
@@ -131,19 +131,19 @@ def test_only_healthy_workers_of_the_model_serve() -> None:
         report("worker-5", models=("other",)),
         report("edge-1", models=("pocket-cloud",)),
     )
-    found = nodes.workers("pocket-cloud", now_ns=NOW_NS)
+    found = seen.workers("pocket-cloud", now_ns=NOW_NS)
     assert {pool: [node.report.node_id for node in workers] for pool, workers in found.items()} == {
         "default": ["worker-1"],
         "big": ["worker-2"],
     }
-    assert nodes.workers("pocket-cloud", now_ns=after(5)) == {}
-    assert nodes.last_pool("pocket-cloud") in ("default", "big")
+    assert seen.workers("pocket-cloud", now_ns=after(5)) == {}
+    assert seen.nodes.last_pool("pocket-cloud") in ("default", "big")
 
 
 def test_work_passes_with_time_and_grows_with_what_was_sent() -> None:
     nodes = table(report(remaining_s=1.0))
-    nodes.dispatch_draft("edge-1", 0.5)
-    nodes.dispatch_draft("unknown", 0.5)
+    nodes.dispatch_draft("edge-1", 0.5, now_ns=NOW_NS)
+    nodes.dispatch_draft("unknown", 0.5, now_ns=NOW_NS)
     node = nodes.get("edge-1")
     assert node is not None
     assert node.remaining_s(after(0.4)) == pytest.approx(1.1)
@@ -168,7 +168,7 @@ def test_the_digest_names_the_state_and_not_the_way_to_it() -> None:
     seen.add(one.digest())
     one.dispatch_final("default", "job", 1.0, now_ns=NOW_NS)
     seen.add(one.digest())
-    one.dispatch_draft("edge-1", 0.3)
+    one.dispatch_draft("edge-1", 0.3, now_ns=NOW_NS)
     seen.add(one.digest())
     assert len(seen) == 5
 

@@ -1,0 +1,229 @@
+"""Where a draft is really made: here, at the edge that was decided on, or at both when the first is late.
+
+A second copy is begun when the first has outlasted what almost all such drafts take (hedging), and of two copies that
+wait the one that starts first ends the other (tied requests; Dean and Barroso 2013). A place that fails is followed by
+the next. Both within budgets. Owns these, and what handing drafts over takes by peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    Cancelled,
+    InternalError,
+    InvalidRequest,
+    NodeUnavailable,
+    ResourceExhausted,
+)
+from adaptivegen.generation.messages import Generated, Step
+from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.models.card import ModelCard
+from adaptivegen.nodes import LINKS_TOLD
+from adaptivegen.placement import Attempt
+from adaptivegen.process import end, guarded
+from adaptivegen.rpc.draft import DraftClient, DraftOrder
+from adaptivegen.telemetry import get_logger
+from edge_node.draft.budget import hedge_budget, retry_budget
+from edge_node.draft.command import draft_command
+
+LINK_GAIN = 0.2  # share of a newly measured handing over in the mean
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A draft, and the edge that made it."""
+
+    generated: Generated
+    edge_id: str
+
+
+@dataclass(slots=True)
+class _Copy:
+    """One attempt at one edge. dropped: another was faster, so it was stopped."""
+
+    edge_id: str
+    started: bool = False
+    dropped: bool = False
+    generated: Generated | None = None
+    error: AdaptiveGenError | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.generated is None and self.error is None and not self.dropped
+
+
+@dataclass(slots=True)
+class _Race:
+    """The copies of one draft. Only the looks of the first that started are shown."""
+
+    spec: JobSpec
+    start_mp4: bytes | None
+    show: Callable[[Step], None]
+    hedged: bool = False
+    copies: list[_Copy] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def step(self, copy: _Copy, step: Step) -> None:
+        """A copy goes on."""
+        if not copy.started:
+            copy.started = True
+            self.changed.set()
+        leader = next((one for one in self.copies if one.started and one.running), None)
+        if leader is copy:
+            self.show(step)
+
+    def not_tried(self, edge_ids: tuple[str, ...]) -> str:
+        """The first of these that has had no copy but such as were dropped, empty when all have."""
+        tried = {copy.edge_id for copy in self.copies if not copy.dropped}
+        return next((edge_id for edge_id in edge_ids if edge_id and edge_id not in tried), "")
+
+    def last_error(self) -> AdaptiveGenError:
+        """Of the copies, where all but dropped ones have failed."""
+        return [copy.error for copy in self.copies if copy.error is not None][-1]
+
+    def superfluous(self) -> list[_Copy]:
+        """Copies that wait while another has started."""
+        if not any(copy.started and copy.running for copy in self.copies):
+            return []
+        return [copy for copy in self.copies if copy.running and not copy.started]
+
+
+class DraftPlaces:
+    """Makes drafts for one edge. attempted: is told how it went at another edge."""
+
+    def __init__(
+        self,
+        *,
+        node_id: str,
+        runner: ModelRunner,
+        card: ModelCard,
+        peers: DraftClient,
+        clock: Clock,
+        attempted: Callable[[Attempt], None],
+    ) -> None:
+        self._node_id = node_id
+        self._runner = runner
+        self._card = card
+        self._peers = peers
+        self._clock = clock
+        self._attempted = attempted
+        self._retries, self._hedges = retry_budget(), hedge_budget()
+        self._links: OrderedDict[str, float] = OrderedDict()
+
+    @property
+    def links(self) -> dict[str, float]:
+        """Seconds that handing a draft over takes, by peer, for the heartbeat."""
+        return dict(self._links)
+
+    async def make(self, spec: JobSpec, start_mp4: bytes | None, show: Callable[[Step], None]) -> Made:
+        """The draft of an accepted job; if the calling task is cancelled, all copies stop.
+
+        Raises what the last place raised.
+        """
+        self._retries.deposit()
+        self._hedges.deposit()
+        race = _Race(spec, start_mp4, show)
+        until_s = self._clock.monotonic_s() + spec.decision.backup_after_s
+        async with asyncio.TaskGroup() as group:
+            try:
+                self._enter(race, spec.decision.draft_edge_id or self._node_id, group)
+                while (won := await self._step(race, group, until_s)) is None:
+                    pass
+            finally:
+                await end(*(copy.task for copy in race.copies if copy.task is not None))
+        if isinstance(won, AdaptiveGenError):
+            raise won  # here: raised inside, the group would wrap it
+        if won.edge_id != self._node_id or len(race.copies) > 1:
+            get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
+        return won
+
+    async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | AdaptiveGenError | None:
+        """Wait until something has changed or a second copy is due, and act on it; how it ended, once it has."""
+        backup = race.not_tried((race.spec.decision.backup_edge_id,))
+        left_s = until_s - self._clock.monotonic_s() if backup and not race.hedged else None
+        try:
+            async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
+                await race.changed.wait()
+        except TimeoutError:
+            race.hedged = True
+            if self._hedges.withdraw():
+                get_logger().info("draft_hedged", job_id=race.spec.id, edge=backup)
+                self._enter(race, backup, group)
+            return None
+        race.changed.clear()
+        for copy in race.copies:
+            if copy.generated is not None:
+                return Made(copy.generated, copy.edge_id)
+        for copy in race.superfluous():
+            copy.dropped = True
+            if copy.task is not None:
+                await end(copy.task)
+        return None if any(copy.running for copy in race.copies) else self._try_next(race, group)
+
+    def _try_next(self, race: _Race, group: asyncio.TaskGroup) -> AdaptiveGenError | None:
+        """All copies have failed: begin at the next place, while there is one and the budget lasts; else the error."""
+        error = race.last_error()
+        place = race.not_tried((race.spec.decision.backup_edge_id, self._node_id))
+        if not place or isinstance(error, (InvalidRequest, Cancelled)) or not self._retries.withdraw():
+            return error
+        get_logger().warning("draft_tried_again", job_id=race.spec.id, edge=place, code=error.code, error=error.message)
+        self._enter(race, place, group)
+        return None
+
+    def _enter(self, race: _Race, edge_id: str, group: asyncio.TaskGroup) -> None:
+        """Begin a copy."""
+        copy = _Copy(edge_id)
+        race.copies.append(copy)
+        copy.task = group.create_task(guarded("draft copy", self._run(race, copy)))
+
+    async def _run(self, race: _Race, copy: _Copy) -> None:
+        try:
+            if copy.edge_id == self._node_id:
+                command = draft_command(race.spec, self._card, has_start=race.start_mp4 is not None)
+                made = await self._runner.generate(command, race.start_mp4, lambda step: race.step(copy, step))
+            else:
+                made = await self._borrow(race, copy)
+            copy.generated = made
+        except AdaptiveGenError as exc:
+            copy.error = exc
+        except Exception as exc:  # a bug met by one copy must not leave the job waiting
+            get_logger().error("unexpected_error", job_id=race.spec.id, exc_info=exc)
+            copy.error = InternalError(f"{type(exc).__name__}: {exc}")
+        finally:
+            race.changed.set()
+
+    async def _borrow(self, race: _Race, copy: _Copy) -> Generated:
+        """The draft from another edge, which is told on."""
+        spec = race.spec
+        place = spec.decision.place(copy.edge_id)
+        order = DraftOrder(spec.tenant, spec.id, spec.draft_token, self._card.digest)
+        begun_s = self._clock.monotonic_s()
+        code = ""
+        try:
+            if place is None:
+                raise NodeUnavailable(f"the address of edge {copy.edge_id} is not known")
+            lent = await self._peers.borrow(place.address, order, lambda step: race.step(copy, step))
+        except AdaptiveGenError as exc:
+            code = exc.code
+            if not isinstance(exc, (InvalidRequest, Cancelled, ResourceExhausted)):  # not that edge's fault
+                self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code=code))
+            raise
+        self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=True))
+        self._note(copy.edge_id, self._clock.monotonic_s() - begun_s - lent.took_s)
+        return lent.generated
+
+    def _note(self, edge_id: str, handover_s: float) -> None:
+        """Learn what it takes to hand a draft over."""
+        before_s = self._links.get(edge_id, handover_s)
+        self._links[edge_id] = max(0.0, before_s + LINK_GAIN * (handover_s - before_s))
+        self._links.move_to_end(edge_id)
+        while len(self._links) > LINKS_TOLD:
+            self._links.popitem(last=False)

@@ -1,0 +1,115 @@
+"""Which of several like places gets the work. Pure.
+
+Places are `hot` when more work is ahead of them than of most others (Prequal, NSDI'24, by seconds of work in place of
+requests in flight) and are taken only where nothing else is there. Of the cold ones the soonest is meant, but those
+that are nearly as soon are drawn by chance, weighted by headroom: schedulers that see the same reports must not all
+choose the same place. Now and then another place is tried, so that what is known of it does not age (`explored`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+
+from adaptivegen.errors import SettingsInvalid
+
+SAMPLE_BEYOND, SAMPLE = 32, 8  # of more places than this only so many are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class SelectSettings:
+    """hot_quantile: share of places whose load is not hot; near_s, near_share: by how much later than the soonest a
+    place may be to be as good; explore: share of choices that try another place."""
+
+    hot_quantile: float = 0.84
+    near_s: float = 0.05
+    near_share: float = 0.1
+    explore: float = 0.02
+
+    def __post_init__(self) -> None:
+        bounds = {"hot_quantile": (0.5, 1.0), "near_s": (0.0, 60.0), "near_share": (0.0, 1.0), "explore": (0.0, 0.02)}
+        for item in fields(self):
+            value, (least, most) = getattr(self, item.name), bounds[item.name]
+            if not least <= value <= most:  # nor if it is no number
+                raise SettingsInvalid(f"{item.name} is {value}; allowed: {least:g} to {most:g}", param=item.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place. done_s: when the work would be done there; load_s: work ahead per slot; weight: see `Healths`."""
+
+    name: str
+    done_s: float
+    load_s: float
+    weight: float = 1.0
+
+    @property
+    def headroom(self) -> float:
+        """What it is drawn by among near-ties."""
+        return self.weight / (1.0 + self.load_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The chosen place; propensity: the chance with which it was drawn, given the places that were looked at."""
+
+    place: Place
+    propensity: float
+    explored: bool = False
+
+
+def sampled(names: Sequence[str], rng: random.Random, *, keep: Collection[str]) -> Sequence[str]:
+    """All names while they are few; else SAMPLE of them by chance, and those of `keep`."""
+    if len(names) <= SAMPLE_BEYOND:
+        return names
+    chosen = set(rng.sample(range(len(names)), SAMPLE))
+    return [name for index, name in enumerate(names) if index in chosen or name in keep]
+
+
+def hot_above(places: Sequence[Place], quantile: float) -> float:
+    """The load above which a place is hot: a quantile (nearest rank) of all loads."""
+    loads = sorted(place.load_s for place in places)
+    return loads[max(0, math.ceil(quantile * len(loads)) - 1)]
+
+
+def draw(
+    places: Sequence[Place],
+    settings: SelectSettings,
+    rng: random.Random,
+    *,
+    home: str = "",
+    stay: str = "",
+    explorable: Collection[str] = (),
+) -> Drawn:
+    """Choose one of `places`, of which there is at least one.
+
+    home: taken without chance where it is among the near-ties, since work that stays costs others nothing. stay: taken
+    whatever the others offer (a session's place). explorable: those that may be tried though they are not the soonest.
+    """
+    chances = _greedy(places, settings, home=home, stay=stay)
+    others = [place.name for place in places if place.name in explorable and place.name not in chances]
+    share = settings.explore if others else 0.0
+    chances = {name: (1.0 - share) * chance for name, chance in chances.items()}
+    chances |= dict.fromkeys(others, share / max(1, len(others)))
+    if len(chances) == 1:  # nothing is left to chance
+        (name,) = chances
+    else:
+        (name,) = rng.choices(list(chances), list(chances.values()))
+    place = next(place for place in places if place.name == name)
+    return Drawn(place, propensity=chances[name], explored=name in others)
+
+
+def _greedy(places: Sequence[Place], settings: SelectSettings, *, home: str, stay: str) -> dict[str, float]:
+    """The chances without exploration."""
+    if any(place.name == stay for place in places):
+        return {stay: 1.0}
+    limit_s = hot_above(places, settings.hot_quantile)
+    cold = [place for place in places if place.load_s <= limit_s]
+    soonest_s = min(place.done_s for place in cold)
+    near = [p for p in cold if p.done_s <= soonest_s + max(settings.near_s, settings.near_share * soonest_s)]
+    if any(place.name == home for place in near):
+        return {home: 1.0}
+    total = sum(place.headroom for place in near)
+    return {place.name: place.headroom / total for place in near}

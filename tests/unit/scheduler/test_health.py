@@ -1,0 +1,122 @@
+"""Who is kept out of rotation, for how long, and how gently nodes come back."""
+
+import pytest
+
+from scheduler.decide.health import EJECTED_S, FAILURES_IN_A_ROW, LONGEST_EJECTED_S, SLOW_START_S, Healths
+
+
+def healths(*names: str) -> Healths:
+    found = Healths()
+    for name in names or ("a",):
+        found.enter(name, now_s=0.0)
+    return found
+
+
+def fail(found: Healths, name: str, *, now_s: float, times: int = FAILURES_IN_A_ROW) -> None:
+    for _ in range(times):
+        found.attempted(name, False, now_s=now_s)
+
+
+def test_a_node_is_ejected_after_failures_in_a_row_and_comes_back() -> None:
+    found = healths()
+    fail(found, "a", now_s=10.0, times=FAILURES_IN_A_ROW - 1)
+    assert not found.ejected("a", now_s=10.0)
+    found.attempted("a", False, now_s=10.0)
+    assert found.ejected("a", now_s=10.0)
+    assert found.ejected("a", now_s=10.0 + EJECTED_S - 0.1)
+    assert not found.ejected("a", now_s=10.0 + EJECTED_S)
+
+
+def test_a_success_between_failures_counts() -> None:
+    found = healths()
+    for _ in range(10):
+        fail(found, "a", now_s=1.0, times=FAILURES_IN_A_ROW - 1)
+        found.attempted("a", True, now_s=1.0)
+    assert not found.ejected("a", now_s=1.0)
+
+
+def test_each_ejection_is_longer_than_the_last_up_to_a_bound() -> None:
+    found, now_s, lengths = healths(), 0.0, []
+    for _ in range(15):
+        fail(found, "a", now_s=now_s)
+        length = next(s for s in range(1, 1000) if not found.ejected("a", now_s=now_s + s))
+        lengths.append(length)
+        now_s += length
+    assert lengths[:3] == [EJECTED_S, 2 * EJECTED_S, 3 * EJECTED_S]
+    assert max(lengths) == LONGEST_EJECTED_S
+
+
+def test_an_ejection_long_ago_is_forgiven() -> None:
+    found = healths()
+    for _ in range(3):
+        fail(found, "a", now_s=0.0)
+        fail(found, "a", now_s=1000.0)
+    found = healths()
+    fail(found, "a", now_s=0.0)
+    fail(found, "a", now_s=10_000.0)
+    assert not found.ejected("a", now_s=10_000.0 + EJECTED_S)
+
+
+def test_failures_of_a_node_that_is_out_make_nothing_longer() -> None:
+    found = healths()
+    fail(found, "a", now_s=0.0)
+    fail(found, "a", now_s=1.0, times=100)
+    assert not found.ejected("a", now_s=EJECTED_S)
+
+
+def test_a_node_tells_of_its_own_failures() -> None:
+    found = healths()
+    found.hear("a", FAILURES_IN_A_ROW - 1, now_s=1.0)
+    assert not found.ejected("a", now_s=1.0)
+    found.hear("a", FAILURES_IN_A_ROW, now_s=2.0)
+    assert found.ejected("a", now_s=2.0)
+
+
+def test_what_a_node_said_before_its_ejection_counts_no_second_time() -> None:
+    found = healths()
+    for second in range(100):
+        found.hear("a", FAILURES_IN_A_ROW, now_s=float(second))
+    assert not found.ejected("a", now_s=EJECTED_S + 1)
+    found.hear("a", FAILURES_IN_A_ROW + 1, now_s=101.0)
+    assert found.ejected("a", now_s=101.0)
+
+
+def test_a_restart_begins_anew() -> None:
+    found = healths()
+    fail(found, "a", now_s=0.0)
+    found.enter("a", now_s=5.0)
+    assert not found.ejected("a", now_s=5.0)
+
+
+def test_a_node_that_comes_into_rotation_gets_a_growing_share() -> None:
+    found = healths()
+    assert found.weight("a", now_s=0.0) == pytest.approx(0.1)
+    assert found.weight("a", now_s=SLOW_START_S / 2) == pytest.approx(0.5)
+    assert found.weight("a", now_s=SLOW_START_S) == 1.0
+    fail(found, "a", now_s=100.0)
+    assert found.weight("a", now_s=100.0 + EJECTED_S) == pytest.approx(0.1)
+    assert found.weight("a", now_s=100.0 + EJECTED_S + SLOW_START_S) == 1.0
+
+
+@pytest.mark.parametrize(("out", "kept"), [(0, 4), (1, 3), (2, 2), (3, 4), (4, 4)])
+def test_when_most_would_be_out_nobody_is(out: int, kept: int) -> None:
+    names = ["a", "b", "c", "d"]
+    found = healths(*names)
+    for name in names[:out]:
+        fail(found, name, now_s=1.0)
+    assert len(found.in_rotation(names, str, now_s=1.0)) == kept
+
+
+def test_the_only_node_is_never_out() -> None:
+    found = healths("a")
+    fail(found, "a", now_s=1.0)
+    assert found.in_rotation(["a"], str, now_s=1.0) == ["a"]
+
+
+def test_nothing_is_kept_of_nodes_never_heard_of() -> None:
+    found = healths("a")
+    fail(found, "ghost", now_s=1.0, times=100)
+    assert not found.ejected("ghost", now_s=1.0)
+    assert found.weight("ghost", now_s=1.0) == 1.0
+    found.leave("a")
+    assert "nodes=0" in repr(found)
