@@ -172,7 +172,7 @@ class DraftDesk:
 
         telling = self._open_group().create_task(guarded("looks", self._tell_looks(record, timing.looks)))
         try:
-            made = await self._places.make(spec, start_mp4, on_step)
+            made = await self._places.make(spec, start_mp4, on_step, group=self._open_group())
         finally:
             await end(telling)
         while not timing.looks.empty():

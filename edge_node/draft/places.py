@@ -27,7 +27,7 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import LINKS_TOLD
 from adaptivegen.placement import Attempt
-from adaptivegen.process import end, guarded
+from adaptivegen.process import guarded
 from adaptivegen.rpc.draft import DraftClient, DraftOrder
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.budget import hedge_budget, retry_budget
@@ -54,6 +54,11 @@ class _Copy:
     generated: Generated | None = None
     error: AdaptiveGenError | None = None
     task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """End it, if it has not ended; its model stops within a step."""
+        if self.task is not None and not self.task.cancelling():  # once: a model that is stopping is let finish that
+            self.task.cancel()
 
     @property
     def running(self) -> bool:
@@ -123,30 +128,31 @@ class DraftPlaces:
         """Seconds that handing a draft over takes, by peer, for the heartbeat."""
         return dict(self._links)
 
-    async def make(self, spec: JobSpec, start_mp4: bytes | None, show: Callable[[Step], None]) -> Made:
+    async def make(
+        self, spec: JobSpec, start_mp4: bytes | None, show: Callable[[Step], None], *, group: asyncio.TaskGroup
+    ) -> Made:
         """The draft of an accepted job; if the calling task is cancelled, all copies stop.
 
-        Raises what the last place raised.
+        group: owns the copies, which may outlive the call by the time a model takes to stop. Raises what the last place
+        raised.
         """
         self._retries.deposit()
         self._hedges.deposit()
         race = _Race(spec, start_mp4, show)
         until_s = self._clock.monotonic_s() + spec.decision.backup_after_s
-        async with asyncio.TaskGroup() as group:
-            try:
-                self._enter(race, spec.decision.draft_edge_id or self._node_id, group)
-                while (won := await self._step(race, group, until_s)) is None:
-                    pass
-            finally:
-                await end(*(copy.task for copy in race.copies if copy.task is not None))
-        if isinstance(won, AdaptiveGenError):
-            raise won  # here: raised inside, the group would wrap it
+        try:
+            self._enter(race, spec.decision.draft_edge_id or self._node_id, group)
+            while (won := await self._step(race, group, until_s)) is None:
+                pass
+        finally:
+            for copy in race.copies:
+                copy.stop()
         if won.edge_id != self._node_id or len(race.copies) > 1:
             get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
         return won
 
-    async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | AdaptiveGenError | None:
-        """Wait until something has changed or a second copy is due, and act on it; how it ended, once it has."""
+    async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | None:
+        """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
         backup = race.not_tried((race.spec.decision.backup_edge_id,))
         left_s = until_s - self._clock.monotonic_s() if backup and not race.hedged else None
         try:
@@ -164,19 +170,19 @@ class DraftPlaces:
                 return Made(copy.generated, copy.edge_id)
         for copy in race.superfluous():
             copy.dropped = True
-            if copy.task is not None:
-                await end(copy.task)
-        return None if any(copy.running for copy in race.copies) else self._try_next(race, group)
+            copy.stop()
+        if not any(copy.running for copy in race.copies):
+            self._try_next(race, group)
+        return None
 
-    def _try_next(self, race: _Race, group: asyncio.TaskGroup) -> AdaptiveGenError | None:
-        """All copies have failed: begin at the next place, while there is one and the budget lasts; else the error."""
+    def _try_next(self, race: _Race, group: asyncio.TaskGroup) -> None:
+        """All copies have failed: begin at the next place, while there is one and the budget lasts; else raise."""
         error = race.last_error()
         place = race.not_tried((race.spec.decision.backup_edge_id, self._node_id))
         if not place or isinstance(error, (InvalidRequest, Cancelled)) or not self._retries.withdraw():
-            return error
+            raise error
         get_logger().warning("draft_tried_again", job_id=race.spec.id, edge=place, code=error.code, error=error.message)
         self._enter(race, place, group)
-        return None
 
     def _enter(self, race: _Race, edge_id: str, group: asyncio.TaskGroup) -> None:
         """Begin a copy."""

@@ -49,6 +49,7 @@ class Model:
         self.asked, self.stopped = asyncio.Event(), asyncio.Event()
         self.commands: list[GenerateCommand] = []
         self.error: Exception | None = None
+        self.stubborn = False
 
     async def generate(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
@@ -60,6 +61,8 @@ class Model:
             on_step(Step(step=1, steps=2, stage="base", look_jpeg=b"look of " + self.mp4[:4]))
             await self.may_end.wait()
         except asyncio.CancelledError:
+            if self.stubborn:
+                await asyncio.sleep(0.5)
             self.stopped.set()
             raise
         if self.error is not None:
@@ -70,8 +73,10 @@ class Model:
 class Pair:
     """Edge `home` that asks, edge `peer` that lends, on one store."""
 
-    def __init__(self, jobs: JobStore, peer_address: str, home: Model, peer: Model) -> None:
-        self.jobs, self.home, self.peer = jobs, home, peer
+    def __init__(
+        self, jobs: JobStore, peer_address: str, home: Model, peer: Model, *, group: asyncio.TaskGroup
+    ) -> None:
+        self.jobs, self.home, self.peer, self.group = jobs, home, peer, group
         self.address = peer_address
         self.client = DraftClient(tls=None)
         self.attempts: list[Attempt] = []
@@ -101,7 +106,7 @@ class Pair:
         return (await self.jobs.submit(spec))[0]
 
     async def make(self, spec: JobSpec) -> tuple[bytes, str]:
-        made = await self.places.make(spec, None, self.looks.append)
+        made = await self.places.make(spec, None, self.looks.append, group=self.group)
         return made.generated.mp4, made.edge_id
 
     def order(self, spec: JobSpec, **changes: str) -> DraftOrder:
@@ -121,7 +126,7 @@ async def pair(*, accepting: Callable[[], bool] = lambda: True) -> AsyncIterator
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         running = group.create_task(lending.run())
         await asyncio.sleep(0)
-        made = Pair(jobs, f"127.0.0.1:{port}", home, peer)
+        made = Pair(jobs, f"127.0.0.1:{port}", home, peer, group=group)
         try:
             yield made
             assert not running.done()
@@ -255,6 +260,14 @@ async def test_a_second_copy_is_made_when_the_first_does_not_start_and_the_first
         await two.peer.stopped.wait()
 
 
+async def test_a_loser_that_does_not_stop_delays_nobody() -> None:
+    async with pair() as two:
+        two.home.may_begin.clear()
+        two.home.stubborn = True
+        assert await two.make(await two.spec(at="edge-1", backup="edge-2", after_s=0.05)) == (BIG, "edge-2")
+        await two.home.stopped.wait()
+
+
 async def test_of_two_copies_that_run_the_first_to_end_is_taken() -> None:
     async with pair() as two:
         two.peer.may_end.clear()
@@ -272,7 +285,7 @@ async def test_a_copy_that_waits_is_stopped_when_the_other_starts() -> None:
         await two.home.asked.wait()
         two.peer.may_begin.set()
         assert await making == (BIG, "edge-2")
-        assert two.home.stopped.is_set()
+        await two.home.stopped.wait()
 
 
 async def test_second_copies_end_with_their_budget() -> None:
