@@ -16,6 +16,7 @@ FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
 LINKS_TOLD = 64  # to other edges
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
@@ -40,8 +41,10 @@ class FinishedWork(BaseModel):
 class NodeReport(BaseModel):
     """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report.
 
-    failed_in_row: generations that failed here, by no fault of their requests, since the last that did not; links: by
-    other edges that drafted for this one, the seconds that handing a draft over takes beside the draft itself.
+    elapsed_s: seconds that the work at hand has had already, where `remaining_s` counts it whole, as edges do;
+    failed_in_row: generations that failed here, by no fault of their requests, since the last that did not; lends:
+    digest of the draft model with which it drafts for other edges, empty where it does not; links: by other edges that
+    drafted for this one, the seconds that handing a draft over takes beside the draft itself.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,10 +63,12 @@ class NodeReport(BaseModel):
     capacity: Annotated[int, Field(ge=0, le=4096)] = 1
     in_flight: Annotated[int, Field(ge=0)] = 0
     queued: Annotated[int, Field(ge=0)] = 0
-    remaining_s: Finite = 0.0
+    remaining_s: Seconds = 0.0
+    elapsed_s: Seconds = 0.0
     finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()
     failed_in_row: Annotated[int, Field(ge=0)] = 0
-    links: Annotated[dict[NodeId, Finite], Field(max_length=LINKS_TOLD)] = {}
+    lends: Annotated[str, Field(max_length=64)] = ""
+    links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

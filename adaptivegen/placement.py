@@ -39,7 +39,7 @@ class DraftPlace(BaseModel):
     """An edge that was looked at to make the draft. `address`: host:port of its gRPC door.
 
     draft_s: predicted seconds from submission until the draft is at the edge that asked; load_s: seconds of work ahead
-    there; weight: below 1 while it has just come into rotation.
+    there; weight: below 1 while it has just come into rotation; chance: with which it was to be drawn.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,6 +49,7 @@ class DraftPlace(BaseModel):
     draft_s: float
     load_s: float
     weight: float = 1.0
+    chance: float = 0.0
 
 
 class Decision(BaseModel):
@@ -56,8 +57,8 @@ class Decision(BaseModel):
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better. propensity: the chance with which this very choice was drawn, 1 where
-    nothing was left to chance.
+    which the best place would have been better. propensity: given the plan, the chance with which its very places were
+    drawn from those that were looked at; 1 where nothing was left to chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,7 +99,8 @@ class PlacementQuery(BaseModel):
     """What an edge tells the scheduler about one request. `final_steps` 0 means the plan's default.
 
     draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
-    at one edge as far as that is good, empty: this one belongs to none.
+    at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
+    empty: no other edge is to draft for it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,6 +120,7 @@ class PlacementQuery(BaseModel):
     draft_known: bool = False
     requested_plan: str | None = None
     session: str = ""
+    draft_digest: str = ""
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:

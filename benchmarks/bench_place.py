@@ -103,13 +103,15 @@ def beat(view: View, nodes: int, *, seq: int, now_ns: int) -> None:
             started_at_ns=1,
             pool="" if kind == "edge" else f"pool-{number % 8}",
             models=("draft",) if kind == "edge" else ("cloud",),
+            grpc_address=f"127.0.0.1:{number + 1}",
+            lends=view.cards["draft"].digest if kind == "edge" else "",
             in_flight=number % 2,
             remaining_s=float(number % 7),
         )
-        view.nodes.observe(report, now_ns=now_ns)
+        view.hear(report, now_ns=now_ns)
 
 
-def make_query(number: int) -> PlacementQuery:
+def make_query(view: View, number: int) -> PlacementQuery:
     """The render of one clip."""
     return PlacementQuery(
         job_id=f"vid_{number:026d}",
@@ -121,6 +123,7 @@ def make_query(number: int) -> PlacementQuery:
         width=256,
         height=256,
         frames=24,
+        draft_digest=view.cards["draft"].digest,
     )
 
 
@@ -131,7 +134,7 @@ def time_decide(nodes: int) -> list[float]:
         now_ns = CLOCK.now_ns()
         if number % 100 == 0:
             beat(view, nodes, seq=number + 1, now_ns=now_ns)
-        query = make_query(number)
+        query = make_query(view, number)
         begun = time.perf_counter()
         record(view, query, decide(view, query, now_ns=now_ns, rng=rng), now_ns=now_ns)
         times_ms.append((time.perf_counter() - begun) * 1e3)
@@ -161,7 +164,7 @@ async def time_place(nodes: int) -> list[float]:
         beating = group.create_task(keep_beating())
         for number in range(CALLS + WARM_UP):
             begun = time.perf_counter()
-            await client.place(make_query(number))
+            await client.place(make_query(view, number))
             times_ms.append((time.perf_counter() - begun) * 1e3)
             over = Outcome(
                 job_id=f"vid_{number:026d}", edge_id="edge-1", worker_id="", plan="refine", status="completed"

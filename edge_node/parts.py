@@ -108,7 +108,15 @@ async def build(
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
     places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
-    lending = Lending(jobs=jobs, runner=runner, card=card, clock=clock, accepting=lambda: not stop.is_set())
+    lending = Lending(
+        node_id=settings.node_id,
+        jobs=jobs,
+        runner=runner,
+        card=card,
+        clock=clock,
+        max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
+        accepting=lambda: not stop.is_set(),
+    )
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
@@ -136,6 +144,7 @@ async def build(
         clock=clock,
         rng=rng,
         max_waiting_drafts=settings.max_waiting_drafts,
+        borrows=settings.borrows,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
         on_accepted=accepted,
     )

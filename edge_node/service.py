@@ -183,8 +183,10 @@ def _reporter(
             in_flight=int(edge.runner.busy),
             queued=edge.runner.queued,
             remaining_s=(edge.runner.queued + edge.runner.busy) * draft_s,
+            elapsed_s=edge.runner.elapsed_s,
             finished=edge.runner.finished,
             failed_in_row=edge.runner.failed_in_row,
+            lends=edge.desk.card.digest,
             links=edge.places.links,
         )
 

@@ -80,6 +80,12 @@ class EdgeSettings(ServiceSettings, SigningMixin):
         hosts = [address.rpartition(":")[0] for address in self.schedulers()]
         return self.tls_client_ca is None and not (hosts and all(is_loopback(host) for host in hosts))
 
+    @property
+    def borrows(self) -> bool:
+        """Whether other edges may draft for this one: with TLS here they speak it as well, and cannot be called without
+        the CA of their certificates."""
+        return self.tls_cert is None or self.tls_client_ca is not None
+
     def schedulers(self) -> list[str]:
         """The scheduler addresses as a list."""
         return [address.strip() for address in self.scheduler_addresses.split(",") if address.strip()]

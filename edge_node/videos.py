@@ -72,6 +72,7 @@ class Videos:
         clock: Clock,
         rng: random.Random,
         max_waiting_drafts: int,
+        borrows: bool,
         upload_limits: UploadLimits,
         on_accepted: Callable[[JobRecord, Decision, bool], None],
     ) -> None:
@@ -85,6 +86,7 @@ class Videos:
         self._clock = clock
         self._rng = rng
         self._max_waiting_drafts = max_waiting_drafts
+        self._borrows = borrows
         self._upload_limits = upload_limits
         self._on_accepted = on_accepted
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
@@ -165,6 +167,7 @@ class Videos:
             has_reference=request.reference is not None,
             requested_plan=request.plan,
             session=request.session,
+            draft_digest=self._draft_card.digest if self._borrows else "",
         )
 
     async def _decide(self, query: PlacementQuery, cloud_card: ModelCard) -> Decision:

@@ -16,8 +16,10 @@ from adaptivegen.child.parent import ChildProcess
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
+    Cancelled,
     GenerationFailed,
     InternalError,
+    InvalidRequest,
     NodeUnavailable,
     ResourceExhausted,
 )
@@ -57,6 +59,7 @@ class ModelRunner:
         self._child: ChildProcess | None = None
         self._turn = asyncio.Lock()
         self._current = ""
+        self._begun_s = 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
         self._count = 0
         self._finished: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
@@ -74,6 +77,11 @@ class ModelRunner:
     def busy(self) -> bool:
         """Whether a generation runs now."""
         return self._turn.locked()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the generation at hand has begun; 0 where there is none."""
+        return self._clock.monotonic_s() - self._begun_s if self._current else 0.0
 
     @property
     def pid(self) -> int | None:
@@ -147,19 +155,19 @@ class ModelRunner:
             await self._stop_model()
             if not self.ready:
                 await self._load_again()
-            self._current = command.request_id
+            self._current, self._begun_s = command.request_id, self._clock.monotonic_s()
             generated = await self._converse(command, start_mp4, on_step)
             self._note(command, generated)
             self.failed_in_row = 0
             return generated
-        except NodeUnavailable:
-            self.failed_in_row += 1
-            raise
         except (GenerationFailed, TimeoutError) as exc:
             self.failed_in_row += 1
             await self._give_up()
             if isinstance(exc, TimeoutError):
                 raise GenerationFailed(f"the model said nothing for {self._step_timeout_s:g} s") from exc
+            raise
+        except AdaptiveGenError as exc:
+            self.failed_in_row += not isinstance(exc, (InvalidRequest, Cancelled))
             raise
         except asyncio.CancelledError:
             if self._current:
@@ -240,6 +248,7 @@ class ModelRunner:
                     if header.get("request_id") == request_id and header["type"] in ("done", "error"):
                         break
         except (TimeoutError, AdaptiveGenError) as exc:
+            self.failed_in_row += 1
             get_logger().warning("model_not_stopped", request_id=request_id, error=str(exc) or type(exc).__name__)
             await self._give_up()
         self._stopping = ""

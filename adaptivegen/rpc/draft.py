@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ from adaptivegen.rpc.server import RpcServer
 SERVICE = "adaptivegen.v1.DraftService"
 CHUNK_BYTES = 256 * 1024
 MAX_DRAFT_BYTES = 64 * 1024 * 1024
+MAX_LOOK_BYTES = 512 * 1024
 TAKEN_WITHIN_S = 1.0  # an edge that has not read the job by then is asked no longer
-MADE_WITHIN_S = 120.0
-MAX_CHANNELS = 64
+MAX_CHANNELS = 64  # idle ones that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +125,38 @@ class DraftClient:
     def __init__(self, *, tls: ClientTls | None) -> None:
         self._tls = tls
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+        self._open: Counter[str] = Counter()  # calls under way
 
-    async def borrow(self, address: str, order: DraftOrder, on_step: Callable[[Step], None]) -> Lent:
+    async def borrow(
+        self, address: str, order: DraftOrder, on_step: Callable[[Step], None], *, deadline_s: float
+    ) -> Lent:
         """The draft; looks are told as they come. If the calling task is cancelled, the other edge stops.
 
-        Raises what that edge raised, NodeUnavailable also where it has not taken the job in time, InternalError for an
-        answer that is no draft.
+        Raises what that edge raised, NodeUnavailable also where it has not taken the job in time, DeadlineExceeded,
+        InternalError for an answer that is no draft.
         """
-        stub = stubs.DraftServiceStub(await self._channel(address))
+        channel = await self._take(address)
+        try:
+            return await self._borrowed(channel, address, order, on_step, deadline_s=deadline_s)
+        finally:
+            self._open[address] -= 1
+
+    async def _borrowed(
+        self,
+        channel: grpc.aio.Channel,
+        address: str,
+        order: DraftOrder,
+        on_step: Callable[[Step], None],
+        *,
+        deadline_s: float,
+    ) -> Lent:
+        stub = stubs.DraftServiceStub(channel)
         request = pb.MakeDraftRequest(
             tenant=order.tenant, job_id=order.job_id, token=order.token, model_digest=order.model_digest
         )
         peer = f"edge {address}"
         receiving = _Receiving(peer)
-        async with aclosing(stream(stub.MakeDraft, request, deadline_s=MADE_WITHIN_S, peer=peer)) as updates:
+        async with aclosing(stream(stub.MakeDraft, request, deadline_s=deadline_s, peer=peer)) as updates:
             try:
                 async with asyncio.timeout(TAKEN_WITHIN_S):
                     await anext(updates)  # that it was taken
@@ -148,18 +167,25 @@ class DraftClient:
             async for update in updates:
                 if update.HasField("look"):
                     look = update.look
+                    if len(look.jpeg) > MAX_LOOK_BYTES:
+                        raise InternalError(f"{peer} sent a look of {len(look.jpeg)} bytes, over {MAX_LOOK_BYTES}")
                     on_step(Step(step=look.step, steps=look.steps, stage=look.stage, look_jpeg=look.jpeg))
                 else:
                     receiving.take(update)
         return receiving.lent()
 
-    async def _channel(self, address: str) -> grpc.aio.Channel:
+    async def _take(self, address: str) -> grpc.aio.Channel:
+        """A channel, counted as in use; of idle ones beyond the bound the one used last longest ago is closed."""
         if address not in self._channels:
             self._channels[address] = open_channel(address, tls=self._tls)
+        channel = self._channels[address]
         self._channels.move_to_end(address)
-        if len(self._channels) > MAX_CHANNELS:
-            await self._channels.popitem(last=False)[1].close()
-        return self._channels[address]
+        self._open[address] += 1
+        idle = [known for known in self._channels if not self._open[known]]
+        for known in idle[: max(0, len(idle) - MAX_CHANNELS)]:
+            del self._open[known]
+            await self._channels.pop(known).close()
+        return channel
 
     async def close(self) -> None:
         """Close all channels."""
@@ -192,6 +218,10 @@ class _Receiving:
         made, mp4 = self._made, bytes(self._mp4)
         if made is None or hashlib.sha256(mp4).hexdigest() != self._sha256:
             raise InternalError(f"{self._peer} sent a draft that is not whole")
+        if not all(
+            math.isfinite(told) and told >= 0 for told in (made.generate_ms, made.encode_ms, made.since_taken_s)
+        ):
+            raise InternalError(f"{self._peer} sent a draft with impossible times")
         generated = Generated(
             mp4=mp4,
             width=made.width,

@@ -81,7 +81,7 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     try:
         decision = _decision(message)
         check_name(decision.pool, field="pool")
-        _check_places(decision)
+        decision = _with_callable_places(decision)
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         where = ".".join(str(part) for part in error["loc"])
@@ -91,24 +91,38 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     numbers = [
         decision.refine_t0,
         decision.propensity,
-        decision.backup_after_s,
-        decision.draft_gain,
         *(getattr(one, name) for one in decision.candidates for name in _NUMBERS),
-        *(getattr(one, name) for one in decision.draft_places for name in ("draft_s", "load_s", "weight")),
     ]
     if not all(number is None or math.isfinite(number) for number in numbers):
         raise InternalError("not a decision: a time or a score is not finite")
     return decision
 
 
-def _check_places(decision: Decision) -> None:
-    """Raises InvalidRequest for an edge that is to draft and cannot be called."""
-    for edge_id in (decision.draft_edge_id, decision.backup_edge_id):
-        if edge_id in ("", decision.edge_id):
-            continue
-        place = decision.place(edge_id)
-        if place is None or not is_address(place.address):
-            raise InvalidRequest.field("draft_edge_id", edge_id, "an edge of draft_places with host:port")
+def _with_callable_places(decision: Decision) -> Decision:
+    """Without places that cannot be called or have impossible numbers: what one edge says of itself must not keep all
+    others from being served. A draft that was to be made there is made at home."""
+    places = tuple(place for place in decision.draft_places if _is_callable(place, home=decision.edge_id))
+    ids = {place.edge_id for place in places}
+    after_s = decision.backup_after_s
+    backup = decision.backup_edge_id if math.isfinite(after_s) and after_s > 0 else ""
+    return decision.model_copy(
+        update={
+            "draft_places": places,
+            "draft_edge_id": decision.draft_edge_id if decision.draft_edge_id in ids else "",
+            "backup_edge_id": backup if backup in ids else "",
+            "backup_after_s": after_s if backup in ids else 0.0,
+            "draft_gain": decision.draft_gain if math.isfinite(decision.draft_gain) else 0.0,
+        }
+    )
+
+
+def _is_callable(place: DraftPlace, *, home: str) -> bool:
+    try:
+        check_name(place.edge_id, field="edge_id")
+    except InvalidRequest:
+        return False
+    finite = all(map(math.isfinite, (place.draft_s, place.load_s, place.weight, place.chance)))
+    return finite and (place.edge_id == home or is_address(place.address))
 
 
 def _decision(message: pb.Decision) -> Decision:
@@ -135,6 +149,7 @@ def _decision(message: pb.Decision) -> Decision:
                 draft_s=place.draft_s,
                 load_s=place.load_s,
                 weight=place.weight,
+                chance=place.chance,
             )
             for place in message.draft_places
         ),
@@ -177,6 +192,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         draft_known=message.draft_known,
         requested_plan=message.requested_plan or None,
         session=message.session,
+        draft_digest=message.draft_digest,
     )
 
 

@@ -17,9 +17,11 @@ from adaptivegen.errors import (
     ModelDigestMismatch,
     NodeUnavailable,
     PermissionDenied,
+    ResourceExhausted,
 )
 from adaptivegen.generation.messages import Generated, Step
 from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
@@ -28,21 +30,37 @@ from adaptivegen.rpc.draft import DraftOrder, Lent
 from adaptivegen.telemetry import get_logger, span
 from edge_node.draft.command import draft_command
 
+MAX_READING = 16  # jobs whose spec is being read
 BUFFER = 64  # looks on their way to the caller; one that does not read them loses some, never the draft
 
 
 class Lending:
-    """The drafts in the making for others. `run` must be running. accepting: whether more is taken."""
+    """The drafts in the making for others. `run` must be running.
+
+    accepting: whether more is taken; max_waiting: for the model, with this edge's own, beyond which nothing is lent.
+    """
 
     def __init__(
-        self, *, jobs: JobStore, runner: ModelRunner, card: ModelCard, clock: Clock, accepting: Callable[[], bool]
+        self,
+        *,
+        node_id: str,
+        jobs: JobStore,
+        runner: ModelRunner,
+        card: ModelCard,
+        clock: Clock,
+        max_waiting: int,
+        accepting: Callable[[], bool],
     ) -> None:
+        self._node_id = node_id
+        self._max_waiting = max_waiting
         self._jobs = jobs
         self._runner = runner
         self._card = card
         self._clock = clock
         self._accepting = accepting
         self._group: asyncio.TaskGroup | None = None
+        self._reading = 0
+        self._lent: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Own the generations' tasks, until cancelled."""
@@ -56,16 +74,21 @@ class Lending:
     async def make(self, order: DraftOrder) -> AsyncGenerator[Step | Lent | None, None]:
         """None when the job was read, its looks, then the draft. Whoever leaves early stops the model.
 
-        Raises NotFound, PermissionDenied, ModelDigestMismatch, NodeUnavailable, and what the model raises.
+        Raises InvalidRequest, NotFound, PermissionDenied, ModelDigestMismatch, NodeUnavailable, ResourceExhausted, and
+        what the model raises.
         """
+        self._check(order)
         spec = await self._read(order)
-        begun_s = self._clock.monotonic_s()
-        yield None
+        begun_s, key = self._clock.monotonic_s(), (order.tenant, order.job_id)
+        if key in self._lent:
+            raise ResourceExhausted(f"the draft of {order.job_id} is being made here for another call")
         if self._group is None:
             raise NodeUnavailable("this edge drafts no more")
         told: asyncio.Queue[Step | Generated | AdaptiveGenError] = asyncio.Queue(BUFFER)
         making = self._group.create_task(guarded("lent draft", self._generate(spec, told)))
+        self._lent.add(key)
         try:
+            yield None
             while True:
                 item = await told.get()
                 if isinstance(item, AdaptiveGenError):
@@ -77,10 +100,13 @@ class Lending:
                     return
                 yield item
         finally:
+            self._lent.discard(key)
             await end(making)
 
-    async def _read(self, order: DraftOrder) -> JobSpec:
-        """The job that is asked for; raises what `make` does."""
+    def _check(self, order: DraftOrder) -> None:
+        """What costs nothing to check, before anything is read for a stranger; raises what `make` does."""
+        check_name(order.tenant, field="tenant")
+        check_video_id(order.job_id, field="job_id")
         if not self._accepting() or self._group is None:
             raise NodeUnavailable("this edge takes no more drafts")
         if order.model_digest != self._card.digest:
@@ -88,9 +114,20 @@ class Lending:
                 f"the draft model here is {self._card.name} {self._card.digest[:12]}, not {order.model_digest[:12]!r}",
                 param="model_digest",
             )
-        spec = await self._jobs.spec(order.tenant, order.job_id)
+        if self._runner.queued >= self._max_waiting or self._reading >= MAX_READING:
+            raise ResourceExhausted(f"{self._runner.queued} drafts wait here", retry_after_s=1.0)
+
+    async def _read(self, order: DraftOrder) -> JobSpec:
+        """The job that is asked for; raises what `make` does."""
+        self._reading += 1
+        try:
+            spec = await self._jobs.spec(order.tenant, order.job_id)
+        finally:
+            self._reading -= 1
         if not (spec.draft_token and hmac.compare_digest(spec.draft_token.encode(), order.token.encode())):
             raise PermissionDenied(f"not the draft token of {order.job_id!r}", param="token")
+        if self._node_id not in (spec.decision.draft_edge_id, spec.decision.backup_edge_id):
+            raise PermissionDenied(f"edge {self._node_id} was not to draft {order.job_id!r}", param="job_id")
         return spec
 
     async def _generate(self, spec: JobSpec, told: asyncio.Queue[Step | Generated | AdaptiveGenError]) -> None:

@@ -8,7 +8,6 @@ the next. Both within budgets. Owns these, and what handing drafts over takes by
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,24 +15,27 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
     Cancelled,
+    DeadlineExceeded,
+    GenerationFailed,
     InternalError,
     InvalidRequest,
     NodeUnavailable,
-    ResourceExhausted,
+    Unavailable,
 )
 from adaptivegen.generation.messages import Generated, Step
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
-from adaptivegen.nodes import LINKS_TOLD
 from adaptivegen.placement import Attempt
 from adaptivegen.process import guarded
-from adaptivegen.rpc.draft import DraftClient, DraftOrder
+from adaptivegen.rpc.draft import DraftClient, DraftOrder, Lent
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.budget import hedge_budget, retry_budget
 from edge_node.draft.command import draft_command
+from edge_node.draft.links import Links
 
-LINK_GAIN = 0.2  # share of a newly measured handing over in the mean
+LEAST_S, MOST_S = 10.0, 120.0  # that a draft at another edge is waited for, whatever was predicted
+PATIENCE = 5.0  # times what was predicted, between these
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class _Copy:
         """End it, if it has not ended; its model stops within a step."""
         if self.task is not None and not self.task.cancelling():  # once: a model that is stopping is let finish that
             self.task.cancel()
+
+    @property
+    def silent(self) -> bool:
+        """Whether it was begun and nothing at all was heard of it."""
+        return not self.started and self.generated is None and self.error is None
 
     @property
     def running(self) -> bool:
@@ -90,9 +97,10 @@ class _Race:
         tried = {copy.edge_id for copy in self.copies if not copy.dropped}
         return next((edge_id for edge_id in edge_ids if edge_id and edge_id not in tried), "")
 
-    def last_error(self) -> AdaptiveGenError:
-        """Of the copies, where all but dropped ones have failed."""
-        return [copy.error for copy in self.copies if copy.error is not None][-1]
+    def last_error(self, home: str) -> AdaptiveGenError:
+        """Of the copies, where all but dropped ones have failed: home's own, for it says why, else the last."""
+        errors = {copy.edge_id: copy.error for copy in self.copies if copy.error is not None}
+        return errors.get(home) or list(errors.values())[-1]
 
     def superfluous(self) -> list[_Copy]:
         """Copies that wait while another has started."""
@@ -121,12 +129,12 @@ class DraftPlaces:
         self._clock = clock
         self._attempted = attempted
         self._retries, self._hedges = retry_budget(), hedge_budget()
-        self._links: OrderedDict[str, float] = OrderedDict()
+        self._links = Links()
 
     @property
     def links(self) -> dict[str, float]:
         """Seconds that handing a draft over takes, by peer, for the heartbeat."""
-        return dict(self._links)
+        return self._links.told(now_s=self._clock.monotonic_s())
 
     async def make(
         self, spec: JobSpec, start_mp4: bytes | None, show: Callable[[Step], None], *, group: asyncio.TaskGroup
@@ -146,6 +154,9 @@ class DraftPlaces:
                 pass
         finally:
             for copy in race.copies:
+                if race.hedged and copy.silent and copy.edge_id != self._node_id:
+                    attempt = Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code="deadline_exceeded")
+                    self._attempted(attempt)
                 copy.stop()
         if won.edge_id != self._node_id or len(race.copies) > 1:
             get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
@@ -176,10 +187,15 @@ class DraftPlaces:
         return None
 
     def _try_next(self, race: _Race, group: asyncio.TaskGroup) -> None:
-        """All copies have failed: begin at the next place, while there is one and the budget lasts; else raise."""
-        error = race.last_error()
-        place = race.not_tried((race.spec.decision.backup_edge_id, self._node_id))
-        if not place or isinstance(error, (InvalidRequest, Cancelled)) or not self._retries.withdraw():
+        """All copies have failed: begin at home, or at the backup while the budget lasts; else raise.
+
+        Home needs no budget: its own queue bounds it, and it is what the client asked in the first place.
+        """
+        error = race.last_error(self._node_id)
+        place = race.not_tried((self._node_id, race.spec.decision.backup_edge_id))
+        if not place or isinstance(error, (InvalidRequest, Cancelled)):
+            raise error
+        if place != self._node_id and not self._retries.withdraw():
             raise error
         get_logger().warning("draft_tried_again", job_id=race.spec.id, edge=place, code=error.code, error=error.message)
         self._enter(race, place, group)
@@ -212,24 +228,25 @@ class DraftPlaces:
         place = spec.decision.place(copy.edge_id)
         order = DraftOrder(spec.tenant, spec.id, spec.draft_token, self._card.digest)
         begun_s = self._clock.monotonic_s()
-        code = ""
         try:
             if place is None:
                 raise NodeUnavailable(f"the address of edge {copy.edge_id} is not known")
-            lent = await self._peers.borrow(place.address, order, lambda step: race.step(copy, step))
-        except AdaptiveGenError as exc:
-            code = exc.code
-            if not isinstance(exc, (InvalidRequest, Cancelled, ResourceExhausted)):  # not that edge's fault
-                self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code=code))
+            deadline_s = min(MOST_S, max(LEAST_S, PATIENCE * place.draft_s))
+            lent = await self._peers.borrow(
+                place.address, order, lambda step: race.step(copy, step), deadline_s=deadline_s
+            )
+            self._check(lent, spec)
+        except (Unavailable, DeadlineExceeded, GenerationFailed, InternalError) as exc:  # that edge's fault, or its way
+            self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code=exc.code))
             raise
         self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=True))
-        self._note(copy.edge_id, self._clock.monotonic_s() - begun_s - lent.took_s)
+        now_s = self._clock.monotonic_s()
+        self._links.observe(copy.edge_id, now_s - begun_s - lent.took_s, now_s=now_s)
         return lent.generated
 
-    def _note(self, edge_id: str, handover_s: float) -> None:
-        """Learn what it takes to hand a draft over."""
-        before_s = self._links.get(edge_id, handover_s)
-        self._links[edge_id] = max(0.0, before_s + LINK_GAIN * (handover_s - before_s))
-        self._links.move_to_end(edge_id)
-        while len(self._links) > LINKS_TOLD:
-            self._links.popitem(last=False)
+    def _check(self, lent: Lent, spec: JobSpec) -> None:
+        """Raises InternalError for a clip of another shape than was asked for."""
+        wanted, made = draft_command(spec, self._card, has_start=False).request, lent.generated
+        if (made.width, made.height, made.frames) != (wanted.width, wanted.height, wanted.frames):
+            told = f"{made.width}x{made.height} with {made.frames} frames"
+            raise InternalError(f"a lent draft is {told}, not {wanted.width}x{wanted.height} with {wanted.frames}")

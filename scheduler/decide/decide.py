@@ -7,6 +7,7 @@ it before any heartbeat does. Service and simulator call both.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
@@ -24,6 +25,11 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
     situation = look_at(view, query, now_ns=now_ns, rng=rng)
     candidates = weigh(situation)
     plan, reasons = _choose(situation, candidates)
+    trial = situation.drafting.trial
+    if trial is not None and plan in ("draft", "refine"):
+        situation = replace(situation, drafting=trial)
+        candidates = weigh(situation)
+        reasons = [*reasons[:1], *_details(situation, next(c for c in candidates if c.plan == plan))]
     refine = situation.cloud.refine if plan == "refine" else None
     return Decision(
         job_id=query.job_id,
@@ -48,6 +54,7 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         drafter = decision.draft_edge_id or decision.edge_id
         work = draft_at(view, query, drafter)
         view.nodes.dispatch_draft(drafter, work.total_s if work else 0.0, now_ns=now_ns)
+        view.sent(decision.edge_id, drafter, now_s=now_ns / 1e9)
         view.sessions.note(query.tenant, query.session, edge_id=drafter, gain=decision.draft_gain, now_s=now_ns / 1e9)
     if decision.plan in ("refine", "cloud"):
         factor = pool_factor(view, decision.pool, query.cloud_model, now_ns=now_ns)
@@ -67,12 +74,10 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
     made, query = situation.drafting, situation.query
     if plan not in ("draft", "refine") or not made.places:
         return {}
-    late_s = situation.view.learned.upper_s(made.part, made.done_s)
-    backup = made.backup if late_s is not None else ""
     return {
         "draft_edge_id": made.edge_id if made.edge_id != query.edge_id else "",
-        "backup_edge_id": backup,
-        "backup_after_s": late_s if backup and late_s is not None else 0.0,
+        "backup_edge_id": made.backup,
+        "backup_after_s": made.late_s if made.backup else 0.0,
         "draft_gain": made.gain,
         "draft_places": made.places,
     }

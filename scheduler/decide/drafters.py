@@ -1,28 +1,29 @@
 """Which edge makes a draft: the one that asks where it can do so about as soon as any, else another. Pure.
 
-Every edge with the draft model is a place; what another one adds is the time of handing a draft over, which the asking
-edge has measured and told. A session stays where it is (`sessions`), and an edge that fails is left out (`health`).
+A session stays where it is (`sessions`). Now and then an edge is tried that the asking one has sent nothing to for a
+while: a decision carries that out (`Drafting.trial`) after its plan is settled, so that a trial never changes the plan.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
-from scheduler.decide.predict import draft_at, draft_wait_s
+from scheduler.decide.offers import Offer, Offers, offers
+from scheduler.decide.predict import draft_at
 from scheduler.decide.qoe import patience, quality_of
-from scheduler.decide.select import Place, draw, sampled
+from scheduler.decide.select import chances, drawn
 from scheduler.decide.sessions import stays
-from scheduler.decide.view import Node, View
+from scheduler.decide.view import View
 from scheduler.decide.work import Work, draft_size
 
-UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for this one yet
-UNTRIED_S = 60.0  # an edge that was sent nothing for so long may be tried
+UNTRIED_S = 60.0  # an edge to which the asking one has sent nothing for so long may be tried
 DEAREST_TRIAL = 0.1  # QoE that a trial may cost
+BACKUP_WITHIN = 2.0  # times what the first should take at most: a backup that takes longer is none
 MAX_TOLD = 9  # places in a decision
 Part = Literal["draft", "draft at a peer"]
 
@@ -31,8 +32,9 @@ Part = Literal["draft", "draft at a peer"]
 class Drafting:
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
-    places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; backup:
-    the next best, empty where there is none.
+    places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
+    what such a draft should not exceed; backup: the next best, empty where there is none; trial: another place to be
+    tried instead, if the decision drafts.
     """
 
     obstacle: str
@@ -44,7 +46,9 @@ class Drafting:
     places: tuple[DraftPlace, ...] = ()
     propensity: float = 1.0
     gain: float = 0.0
+    late_s: float = 0.0
     backup: str = ""
+    trial: Drafting | None = field(default=None, repr=False)
 
     @property
     def done_s(self) -> float | None:
@@ -57,29 +61,6 @@ class Drafting:
         return self.wait_s + self.work.first_look_s if self.work and not self.obstacle else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """One edge that can draft; wait_s: until it would begin, with the handing over."""
-
-    edge_id: str
-    address: str
-    wait_s: float
-    load_s: float
-    work: Work
-    weight: float
-    untried: bool
-    note: str = ""
-
-    @property
-    def done_s(self) -> float:
-        return self.wait_s + self.work.total_s
-
-    def told(self) -> DraftPlace:
-        return DraftPlace(
-            edge_id=self.edge_id, address=self.address, draft_s=self.done_s, load_s=self.load_s, weight=self.weight
-        )
-
-
 def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_ns: int, rng: random.Random) -> Drafting:
     """Choose the edge that would draft; changes nothing."""
     if query.draft_known:
@@ -88,27 +69,11 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
         return Drafting(f"no model card {query.draft_model} is known here")
     if draft_at(view, query, query.edge_id) is None:
         return Drafting(f"the card of {card.name} has no measured times")
-    edges = view.nodes.serving("edge", card.name, now_ns=now_ns)
-    fit = {
-        node.report.node_id: node
-        for node in view.healths.in_rotation(edges, lambda node: node.report.node_id, now_s=now_ns / 1e9)
-    }
-    at_home = _at_home(view, query, card, fit, now_ns=now_ns)
-    offers = [at_home] if isinstance(at_home, _Offer) else []
-    offers += _elsewhere(view, query, fit, now_ns=now_ns, rng=rng)
-    if not offers:
-        return Drafting(str(at_home))
-    quality = draft_quality(view, query, card)
-
-    def worth(offer: _Offer) -> float:
-        """What the draft adds to the QoE."""
-        settings = view.policy.qoe
-        seen = patience(offer.done_s, best_s=settings.draft_best_s, worst_s=settings.draft_worst_s)
-        return settings.draft_weight(query.intent) * (quality - 1.0) * seen
-
-    return _chosen(
-        view, query, {offer.edge_id: (offer, worth(offer)) for offer in offers}, at_home, now_ns=now_ns, rng=rng
-    )
+    found = offers(view, query, card, now_ns=now_ns, rng=rng)
+    if not found.by_edge:
+        return Drafting(found.obstacle)
+    choice = _Choice(view, query, found, worth=_worth(view, query, card, found.by_edge), now_s=now_ns / 1e9)
+    return choice.made(rng)
 
 
 def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> float:
@@ -120,114 +85,92 @@ def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> 
     return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
-def _chosen(
-    view: View,
-    query: PlacementQuery,
-    offers: dict[str, tuple[_Offer, float]],
-    at_home: _Offer | str,
-    *,
-    now_ns: int,
-    rng: random.Random,
-) -> Drafting:
-    """Draw one of the offers, of which the QoE by their drafts is told."""
-    best = max(worth for _, worth in offers.values())
-    session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
-    held = session.edge_id if session is not None and session.edge_id in offers else ""
-    stay = bool(held) and stays(session, gain=best - offers[held][1], now_s=now_ns / 1e9)
-    near_best = {name: offer for name, (offer, worth) in offers.items() if best - worth <= DEAREST_TRIAL}
-    drawn = draw(
-        [Place(offer.edge_id, offer.done_s, offer.load_s, offer.weight) for offer, _ in offers.values()],
-        view.select,
-        rng,
-        home=query.edge_id,
-        stay=held if stay else "",
-        explorable=[] if stay else [name for name, offer in near_best.items() if _may_be_tried(view, offer)],
-    )
-    chosen, worth = offers[drawn.place.name]
-    others = sorted((offer for offer, _ in offers.values() if offer is not chosen), key=lambda offer: offer.done_s)
-    return Drafting(
-        "",
-        chosen.edge_id,
-        chosen.wait_s,
-        chosen.work,
-        _note(query, chosen, at_home, stay=stay, explored=drawn.explored),
-        "draft" if chosen.edge_id == query.edge_id else "draft at a peer",
-        tuple(offer.told() for offer in (chosen, *others)[:MAX_TOLD]),
-        drawn.propensity,
-        best - worth,
-        others[0].edge_id if others else "",
-    )
+def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[str, Offer]) -> dict[str, float]:
+    """What the draft of each offer adds to the QoE."""
+    settings = view.policy.qoe
+    most = settings.draft_weight(query.intent) * (draft_quality(view, query, card) - 1.0)
+    best_s, worst_s = settings.draft_best_s, settings.draft_worst_s
+    return {name: most * patience(offer.done_s, best_s=best_s, worst_s=worst_s) for name, offer in found.items()}
 
 
-def _may_be_tried(view: View, offer: _Offer) -> bool:
-    """Nothing was sent there for long, and its draft would surely come while someone waits for it."""
-    upper_s = view.learned.upper_s("draft at a peer", offer.done_s)
-    return offer.untried and upper_s is not None and upper_s < view.policy.qoe.draft_worst_s
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One choice among offers, of which it is known what they add to the QoE."""
 
+    view: View
+    query: PlacementQuery
+    offers: Offers
+    worth: Mapping[str, float]
+    now_s: float
 
-def _at_home(
-    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], *, now_ns: int
-) -> _Offer | str:
-    """The asking edge, or why it cannot draft."""
-    edge, node = query.edge_id, view.nodes.get(query.edge_id)
-    work = draft_at(view, query, edge)
-    if work is None:
-        return f"the card of {card.name} has no measured times"
-    condition = node.condition(now_ns) if node is not None else "stale"
-    if node is None or condition == "stale":
-        # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
-        note = f"edge {edge} has sent no fresh report, so it is taken to be idle"
-        return _Offer(edge, "", 0.0, 0.0, work, 1.0, False, note)
-    if condition == "draining":
-        return f"edge {edge} is being drained"
-    if condition == "loading":
-        return f"edge {edge} is not ready to draft"
-    if card.name not in node.report.models:
-        return f"edge {edge} does not serve {card.name}"
-    if edge not in fit:
-        return f"drafts of edge {edge} have failed time and again"
-    return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns)
+    def made(self, rng: random.Random) -> Drafting:
+        """The choice, with the trial that chance may ask for."""
+        query, by_edge = self.query, self.offers.by_edge
+        session = self.view.sessions.get(query.tenant, query.session, now_s=self.now_s)
+        held = session.edge_id if session is not None and session.edge_id in by_edge else ""
+        stay = bool(held) and stays(session, gain=self._best - self.worth[held], now_s=self.now_s)
+        greedy = chances(
+            [offer.place() for offer in by_edge.values()],
+            self.view.select,
+            home=query.edge_id,
+            stay=held if stay else "",
+        )
+        others = [name for name in by_edge if name not in greedy and self._may_be_tried(name)]
+        share = self.view.select.explore if others else 0.0
+        all_chances = {name: (1.0 - share) * chance for name, chance in greedy.items()}
+        all_chances |= {name: share / len(others) for name in others}
+        name = drawn(greedy, rng)
+        note = f"edge {name} drafts, as it did for this session" if stay else self._why(name)
+        trial = None
+        if others and rng.random() < share:
+            tried = rng.choice(others)
+            trial = self._at(tried, all_chances, f"edge {tried} drafts, so that it is known how long that takes")
+        return self._at(name, all_chances, note, trial=trial)
 
+    @property
+    def _best(self) -> float:
+        return max(self.worth.values())
 
-def _elsewhere(
-    view: View, query: PlacementQuery, fit: Mapping[str, Node], *, now_ns: int, rng: random.Random
-) -> list[_Offer]:
-    """The other edges that can draft."""
-    others = [name for name, node in fit.items() if name != query.edge_id and node.report.grpc_address]
-    session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
-    asking = view.nodes.get(query.edge_id)
-    links = asking.report.links if asking is not None else {}
-    offers = []
-    for name in sampled(others, rng, keep=[session.edge_id] if session else []):
-        work = draft_at(view, query, name)
-        if work is not None:
-            handover_s = links.get(name, UNKNOWN_HANDOVER_S)
-            offers.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
-    return offers
+    def _may_be_tried(self, name: str) -> bool:
+        """Whether nothing was sent there for long, and its draft would surely come while someone waits for it.
 
+        Drafts of a session are not tried elsewhere: it would stay there.
+        """
+        if self.query.session or name == self.query.edge_id or self._best - self.worth[name] > DEAREST_TRIAL:
+            return False
+        upper_s = self.view.learned.upper_s("draft at a peer", self.offers.by_edge[name].done_s)
+        untried = self.now_s - self.view.sent_s(self.query.edge_id, name) >= UNTRIED_S
+        return untried and upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
 
-def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> _Offer:
-    load_s = draft_wait_s(view, node, query.draft_model, now_ns=now_ns)
-    return _Offer(
-        node.report.node_id,
-        node.report.grpc_address,
-        load_s + handover_s,
-        load_s,
-        work,
-        view.healths.weight(node.report.node_id, now_s=now_ns / 1e9),
-        untried=handover_s > 0.0 and now_ns - node.asked_at_ns >= UNTRIED_S * 1e9,
-        note=work.note,
-    )
+    def _at(self, name: str, by_name: Mapping[str, float], note: str, *, trial: Drafting | None = None) -> Drafting:
+        """The draft made at this edge."""
+        chosen = self.offers.by_edge[name]
+        others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
+        part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
+        late_s = self.view.learned.upper_s(part, chosen.done_s) or 0.0
+        backups = [offer.edge_id for offer in others if offer.done_s <= BACKUP_WITHIN * late_s]
+        told = [chosen, *others[: MAX_TOLD - 1]]
+        return Drafting(
+            obstacle="",
+            edge_id=name,
+            wait_s=chosen.wait_s,
+            work=chosen.work,
+            note=note,
+            part=part,
+            places=tuple(offer.told(by_name.get(offer.edge_id, 0.0)) for offer in told),
+            propensity=by_name[name],
+            gain=self._best - self.worth[name],
+            late_s=late_s,
+            backup=backups[0] if backups else "",
+            trial=trial,
+        )
 
-
-def _note(query: PlacementQuery, chosen: _Offer, at_home: _Offer | str, *, stay: bool, explored: bool) -> str:
-    """Why there; empty where it needs no saying."""
-    if chosen.edge_id == query.edge_id:
-        return chosen.note
-    if isinstance(at_home, str):
-        return f"edge {chosen.edge_id} drafts, since {at_home}"
-    if explored:
-        return f"edge {chosen.edge_id} drafts, so that it is known how long that takes"
-    if stay:
-        return f"edge {chosen.edge_id} drafts, as it did for this session"
-    return f"edge {chosen.edge_id} drafts, since edge {query.edge_id} has {at_home.load_s:.1f} s of work ahead"
+    def _why(self, name: str) -> str:
+        """Why there; empty where it needs no saying."""
+        home = self.query.edge_id
+        if name == home:
+            return self.offers.by_edge[home].note
+        if self.offers.obstacle:
+            return f"edge {name} drafts, since {self.offers.obstacle}"
+        ahead_s = self.offers.by_edge[home].load_s
+        return f"edge {name} drafts, since edge {home} has {ahead_s:.1f} s of work ahead"

@@ -1,34 +1,37 @@
 """Which nodes are kept out of rotation since what they did failed, and how gently nodes come into it. Pure.
 
 A node that fails at once looks idle and would be sent everything. After FAILURES_IN_A_ROW it is ejected, for longer
-each time it happens again (Envoy's outlier detection: 5 in a row, 30 s times their number). Failures are told by the
-node itself, in its heartbeats, and by those who asked it. Whoever comes (back) into rotation gets a growing share of
-the near-ties for a while (Envoy's slow start). When most of a group would be out, something else is wrong than they:
-then nobody is (the panic threshold).
+each time it happens again (Envoy's outlier detection: 5 in a row, 30 s times their number). A node's own word, in its
+heartbeats, counts for all. The word of an edge that asked it counts for that edge alone, since what failed may be the
+way between the two, unless WITNESSES say the same; and never for what a node does for itself. Whoever comes (back) into
+rotation gets a growing share of the near-ties for a while (Envoy's slow start). When most of a group would be out,
+something else is wrong than they: then nobody is (the panic threshold).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 FAILURES_IN_A_ROW = 5
+FORGIVEN_S = 60.0  # without a further failure
 EJECTED_S, LONGEST_EJECTED_S = 30.0, 300.0
 SLOW_START_S, LEAST_WEIGHT = 30.0, 0.1
 PANIC_BELOW = 0.5  # share of a group that must be left for ejections to be heeded
-MAX_NODES = 8192
+WITNESSES = 2
+MAX_NODES, MAX_WITNESSES = 8192, 64
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Health:
-    """What is known of one node. `since_s`: when it came into rotation last; `ejections` fall again in good times."""
+class Record:
+    """What one source says of one node. since_s: when it came into rotation last; ejections fall in good times."""
 
     since_s: float
-    failures: int = 0  # in a row, as those who asked it say
-    own_failures: int = 0  # in a row, as it says itself
+    failures: int = 0
+    failed_s: float = 0.0
     ejected_until_s: float = 0.0
     ejections: int = 0
 
@@ -36,9 +39,14 @@ class Health:
         """Whether it is out of rotation now."""
         return now_s < self.ejected_until_s
 
-    def weight(self, now_s: float) -> float:
-        """Its share of near-ties, up to 1."""
-        return min(1.0, max(LEAST_WEIGHT, (now_s - self.since_s) / SLOW_START_S))
+    def failed(self, now_s: float) -> None:
+        """One more failure; those of long ago are forgiven, and those that come while it is out change nothing."""
+        if self.ejected(now_s):
+            return
+        self.failures = self.failures + 1 if now_s - self.failed_s <= FORGIVEN_S else 1
+        self.failed_s = now_s
+        if self.failures >= FAILURES_IN_A_ROW:
+            self.eject(now_s)
 
     def eject(self, now_s: float) -> None:
         """Take it out of rotation, longer than the last time unless that is long ago."""
@@ -50,19 +58,31 @@ class Health:
         self.since_s, self.failures = self.ejected_until_s, 0
 
 
+@dataclass(slots=True)
+class Health:
+    """One node: by its own word, and by those who asked it, the last one at the end."""
+
+    own: Record
+    own_failures: int = 0
+    witnesses: OrderedDict[str, Record] = field(default_factory=OrderedDict)
+
+
 class Healths:
-    """The health of all nodes. `repr` shows who is out."""
+    """The health of all nodes. `revision` grows with every ejection."""
 
     def __init__(self) -> None:
         self._nodes: OrderedDict[str, Health] = OrderedDict()
+        self.revision = 0
 
     def __repr__(self) -> str:
-        out = {node_id: health.ejected_until_s for node_id, health in self._nodes.items() if health.ejections}
-        return f"Healths(nodes={len(self._nodes)}, ejected_until_s={out})"
+        return f"Healths(nodes={len(self._nodes)}, revision={self.revision})"
 
     def enter(self, node_id: str, *, now_s: float) -> None:
-        """A node was heard of for the first time, or has been started anew: what its earlier life did is forgotten."""
-        self._nodes[node_id] = Health(since_s=now_s)
+        """A node was heard of for the first time, or has been started anew: it may work again, but how often it was
+        ejected is not forgotten."""
+        known = self._nodes.get(node_id)
+        ejections = known.own.ejections if known is not None else 0
+        self._nodes[node_id] = Health(Record(since_s=now_s, ejected_until_s=now_s, ejections=ejections))
         self._nodes.move_to_end(node_id)
         while len(self._nodes) > MAX_NODES:
             self._nodes.popitem(last=False)
@@ -80,30 +100,47 @@ class Healths:
         if health is None:
             return
         grown, health.own_failures = failed_in_row > health.own_failures, failed_in_row
-        if grown and failed_in_row >= FAILURES_IN_A_ROW:
-            health.eject(now_s)
+        if grown and failed_in_row >= FAILURES_IN_A_ROW and not health.own.ejected(now_s):
+            health.own.eject(now_s)
+            self.revision += 1
 
-    def attempted(self, node_id: str, ok: bool, *, now_s: float) -> None:
-        """The word of one who asked it; of nodes that were never heard of nothing is kept."""
+    def attempted(self, node_id: str, reporter: str, ok: bool, *, now_s: float) -> None:
+        """The word of one who asked it; of nodes that were never heard of, and by a node of itself, nothing is kept."""
+        health = self._nodes.get(node_id)
+        if health is None or reporter == node_id:
+            return
+        record = health.witnesses.setdefault(reporter, Record(since_s=health.own.since_s))
+        health.witnesses.move_to_end(reporter)
+        while len(health.witnesses) > MAX_WITNESSES:
+            health.witnesses.popitem(last=False)
+        if ok:
+            record.failures = 0
+            return
+        before = record.ejections
+        record.failed(now_s)
+        self.revision += record.ejections != before
+
+    def ejected(self, node_id: str, *, now_s: float, asker: str = "") -> bool:
+        """Whether the node is out of rotation now; asker: the edge that would send it work, itself by default."""
         health = self._nodes.get(node_id)
         if health is None:
-            return
-        health.failures = 0 if ok else health.failures + 1
-        if health.failures >= FAILURES_IN_A_ROW:
-            health.eject(now_s)
+            return False
+        if health.own.ejected(now_s) or asker == node_id:
+            return health.own.ejected(now_s)
+        out = [reporter for reporter, record in health.witnesses.items() if record.ejected(now_s)]
+        return asker in out or len(out) >= WITNESSES
 
-    def ejected(self, node_id: str, *, now_s: float) -> bool:
-        """Whether the node is out of rotation now."""
+    def weight(self, node_id: str, *, now_s: float, asker: str = "") -> float:
+        """Its share of near-ties, up to 1: grows in its first SLOW_START_S."""
         health = self._nodes.get(node_id)
-        return health is not None and health.ejected(now_s)
+        if health is None:
+            return 1.0
+        record = health.witnesses.get(asker)
+        since_s = max(health.own.since_s, record.since_s if record is not None else 0.0)
+        return min(1.0, max(LEAST_WEIGHT, (now_s - since_s) / SLOW_START_S))
 
-    def weight(self, node_id: str, *, now_s: float) -> float:
-        """Its share of near-ties: grows to 1 in its first SLOW_START_S."""
-        health = self._nodes.get(node_id)
-        return health.weight(now_s) if health is not None else 1.0
-
-    def in_rotation(self, group: Iterable[T], name: Callable[[T], str], *, now_s: float) -> list[T]:
+    def in_rotation(self, group: Iterable[T], name: Callable[[T], str], *, now_s: float, asker: str = "") -> list[T]:
         """Those of a group that are not ejected; all of them where that would leave less than PANIC_BELOW."""
         every = list(group)
-        kept = [one for one in every if not self.ejected(name(one), now_s=now_s)]
+        kept = [one for one in every if not self.ejected(name(one), now_s=now_s, asker=asker)]
         return kept if len(kept) >= PANIC_BELOW * len(every) else every

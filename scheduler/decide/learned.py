@@ -135,16 +135,14 @@ class Learned:
     def outcome(self, outcome: Outcome, *, decider: str) -> dict[str, float]:
         """Learn from how a job went that this scheduler placed; returns ln(observed / predicted) by part.
 
-        A draft counts whatever became of its final, if the edge made it that was to; a final where it was made as it
-        was decided.
+        A draft counts whatever became of its final, a final where it was made as it was decided.
         """
         told = self._told.get(outcome.job_id)
         mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
         if told is None or not mine or outcome.edge_id != told.edge_id:
             return {}
         del self._told[outcome.job_id]
-        as_decided = outcome.drafted_by in ("", told.drafter)
-        observed = {part: outcome.draft_s for part in told.parts if part.startswith("draft") and as_decided}
+        observed = {part: _draft_s(outcome, told, part) for part in told.parts if part.startswith("draft")}
         if outcome.status == "completed":
             observed[f"final {outcome.plan}"] = outcome.final_s
         offs: dict[str, float] = {}
@@ -155,3 +153,16 @@ class Learned:
                 self.spreads.setdefault(part, Spread(self._settings)).observe(offs[part], upper=upper)
                 self.revision += 1
         return offs
+
+
+def _draft_s(outcome: Outcome, told: Told, part: str) -> float | None:
+    """How long the draft took at the edge that was to make it; where another was faster, at least as long as there.
+
+    That counts where it was late: of a draft that failed and was made elsewhere nothing is known.
+    """
+    at_home = told.drafter == told.edge_id
+    if outcome.drafted_by == told.drafter or (not outcome.drafted_by and at_home):
+        return outcome.draft_s
+    predicted_s, upper = told.parts[part]
+    late = outcome.draft_s is not None and outcome.draft_s >= predicted_s * math.exp(upper)
+    return outcome.draft_s if late and outcome.drafted_by else None

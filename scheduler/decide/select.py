@@ -3,14 +3,14 @@
 Places are `hot` when more work is ahead of them than of most others (Prequal, NSDI'24, by seconds of work in place of
 requests in flight) and are taken only where nothing else is there. Of the cold ones the soonest is meant, but those
 that are nearly as soon are drawn by chance, weighted by headroom: schedulers that see the same reports must not all
-choose the same place. Now and then another place is tried, so that what is known of it does not age (`explored`).
+choose the same place. With fewer than seven places none is hot: the quantile is that of the fullest.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
@@ -21,7 +21,7 @@ SAMPLE_BEYOND, SAMPLE = 32, 8  # of more places than this only so many are looke
 @dataclass(frozen=True, slots=True)
 class SelectSettings:
     """hot_quantile: share of places whose load is not hot; near_s, near_share: by how much later than the soonest a
-    place may be to be as good; explore: share of choices that try another place."""
+    place may be to be as good; explore: share of choices that try another place, so that what is known does not age."""
 
     hot_quantile: float = 0.84
     near_s: float = 0.05
@@ -51,15 +51,6 @@ class Place:
         return self.weight / (1.0 + self.load_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """The chosen place; propensity: the chance with which it was drawn, given the places that were looked at."""
-
-    place: Place
-    propensity: float
-    explored: bool = False
-
-
 def sampled(names: Sequence[str], rng: random.Random, *, keep: Collection[str]) -> Sequence[str]:
     """All names while they are few; else SAMPLE of them by chance, and those of `keep`."""
     if len(names) <= SAMPLE_BEYOND:
@@ -74,35 +65,12 @@ def hot_above(places: Sequence[Place], quantile: float) -> float:
     return loads[max(0, math.ceil(quantile * len(loads)) - 1)]
 
 
-def draw(
-    places: Sequence[Place],
-    settings: SelectSettings,
-    rng: random.Random,
-    *,
-    home: str = "",
-    stay: str = "",
-    explorable: Collection[str] = (),
-) -> Drawn:
-    """Choose one of `places`, of which there is at least one.
+def chances(places: Sequence[Place], settings: SelectSettings, *, home: str = "", stay: str = "") -> dict[str, float]:
+    """With which chance each of `places`, of which there is at least one, is to be taken; those with none are left out.
 
-    home: taken without chance where it is among the near-ties, since work that stays costs others nothing. stay: taken
-    whatever the others offer (a session's place). explorable: those that may be tried though they are not the soonest.
+    home: taken for sure where it is among the near-ties, since work that stays costs others nothing. stay: taken
+    whatever the others offer (a session's place).
     """
-    chances = _greedy(places, settings, home=home, stay=stay)
-    others = [place.name for place in places if place.name in explorable and place.name not in chances]
-    share = settings.explore if others else 0.0
-    chances = {name: (1.0 - share) * chance for name, chance in chances.items()}
-    chances |= dict.fromkeys(others, share / max(1, len(others)))
-    if len(chances) == 1:  # nothing is left to chance
-        (name,) = chances
-    else:
-        (name,) = rng.choices(list(chances), list(chances.values()))
-    place = next(place for place in places if place.name == name)
-    return Drawn(place, propensity=chances[name], explored=name in others)
-
-
-def _greedy(places: Sequence[Place], settings: SelectSettings, *, home: str, stay: str) -> dict[str, float]:
-    """The chances without exploration."""
     if any(place.name == stay for place in places):
         return {stay: 1.0}
     limit_s = hot_above(places, settings.hot_quantile)
@@ -113,3 +81,9 @@ def _greedy(places: Sequence[Place], settings: SelectSettings, *, home: str, sta
         return {home: 1.0}
     total = sum(place.headroom for place in near)
     return {place.name: place.headroom / total for place in near}
+
+
+def drawn(by_name: Mapping[str, float], rng: random.Random) -> str:
+    """One name, with its chance; nothing is drawn where only one is to be had."""
+    names = list(by_name)
+    return names[0] if len(names) == 1 else rng.choices(names, list(by_name.values()))[0]

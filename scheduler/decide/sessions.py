@@ -14,7 +14,7 @@ GAIN = 0.15
 PATIENCE = 3
 DWELL_S = 5.0
 FORGET_AFTER_S = 600.0
-MAX_SESSIONS = 16_384
+MAX_TENANTS, MAX_SESSIONS = 1024, 256  # that are remembered, and sessions of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,18 @@ class Session:
 
 
 class Sessions:
-    """The sessions of all tenants, by tenant and name; the one used last at the end."""
+    """The sessions of all tenants by name; what was used last is at the end."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], Session] = OrderedDict()
+        self._tenants: OrderedDict[str, OrderedDict[str, Session]] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"Sessions({len(self._known)})"
+        return f"Sessions({sum(map(len, self._tenants.values()))})"
 
     def get(self, tenant: str, name: str, *, now_s: float) -> Session | None:
         """The session, if it was used lately."""
-        session = self._known.get((tenant, name)) if name else None
+        sessions = self._tenants.get(tenant)
+        session = sessions.get(name) if sessions is not None and name else None
         return session if session is not None and now_s - session.used_s <= FORGET_AFTER_S else None
 
     def note(self, tenant: str, name: str, *, edge_id: str, gain: float, now_s: float) -> None:
@@ -48,11 +49,14 @@ class Sessions:
         known = self.get(tenant, name, now_s=now_s)
         if known is None or known.edge_id != edge_id:
             known = Session(edge_id, since_s=now_s, used_s=now_s)
-        better = known.better + 1 if gain >= GAIN else 0
-        self._known[tenant, name] = replace(known, used_s=now_s, better=better)
-        self._known.move_to_end((tenant, name))
-        while len(self._known) > MAX_SESSIONS:
-            self._known.popitem(last=False)
+        sessions = self._tenants.setdefault(tenant, OrderedDict())
+        sessions[name] = replace(known, used_s=now_s, better=known.better + 1 if gain >= GAIN else 0)
+        sessions.move_to_end(name)
+        self._tenants.move_to_end(tenant)
+        while len(sessions) > MAX_SESSIONS:
+            sessions.popitem(last=False)
+        while len(self._tenants) > MAX_TENANTS:
+            self._tenants.popitem(last=False)
 
 
 def stays(session: Session | None, *, gain: float, now_s: float) -> bool:

@@ -7,6 +7,8 @@ sender's clock. A node is `stale` after three missed heartbeats, and forgotten s
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +28,8 @@ FORGET_AFTER_S = 600.0
 MAX_NODES = 4096
 MAX_POOLS = 256
 MAX_SLOTS = 32  # of one worker, in predictions
+MAX_PAIRS = 16_384  # of edges between which drafts were placed lately
+ON_ITS_WAY_S = 0.1  # from its placement, a draft may not have reached its edge's report yet
 NodeCondition = Literal["healthy", "stale", "draining", "loading"]
 Verdict = Literal["accepted", "old", "full"]
 
@@ -36,10 +40,19 @@ class Node:
 
     report: NodeReport
     received_at_ns: int
-    dispatched_s: float = 0.0
-    asked_at_ns: int = 0  # when a draft was placed here last
+    dispatched: list[tuple[int, float]] = field(default_factory=list)  # when, and the seconds of its work
     drained: bool = False
     fingerprint: int = 0
+
+    @property
+    def dispatched_s(self) -> float:
+        """Draft work that was sent to it and that no report can have included."""
+        return sum(work_s for _, work_s in self.dispatched)
+
+    def hear(self, report: NodeReport, *, now_ns: int) -> None:
+        """Take a newer report. What was sent just before it is still on its way to the node."""
+        self.report, self.received_at_ns = report, now_ns
+        self.dispatched = [sent for sent in self.dispatched if now_ns - sent[0] < ON_ITS_WAY_S * 1e9]
 
     def age_s(self, now_ns: int) -> float:
         """Seconds since the report arrived; 0 when this machine's clock was set back."""
@@ -63,7 +76,8 @@ class Node:
 
         factor: by how much the times of the card, by which an edge reports, are to be multiplied.
         """
-        return max(0.0, self.report.remaining_s * factor - self.age_s(now_ns)) + self.dispatched_s
+        reported_s = self.report.remaining_s * factor - self.report.elapsed_s - self.age_s(now_ns)
+        return max(0.0, reported_s) + self.dispatched_s
 
     @property
     def slots(self) -> int:
@@ -126,7 +140,7 @@ class NodeTable:
             if not newer and report == known.report:
                 return "old"  # the very same message, however late: no sign of life
             before = (known.report.kind, known.report.models)
-            known.report, known.received_at_ns, known.dispatched_s = report, now_ns, 0.0
+            known.hear(report, now_ns=now_ns)
             if before != (report.kind, report.models):
                 self._serves(known)
         self._mark(known)
@@ -175,11 +189,10 @@ class NodeTable:
     # ---- work under way ---------------------------------------------------------------------------------------
 
     def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int) -> None:
-        """A draft was placed on this edge; its next report will include it."""
+        """A draft was placed on this edge; a report will include it soon."""
         node = self._nodes.get(edge_id)
         if node is not None:
-            node.dispatched_s += work_s
-            node.asked_at_ns = now_ns
+            node.dispatched.append((now_ns, work_s))
             self._mark(node)
 
     def dispatch_final(self, pool: str, job_id: str, work_s: float, *, now_ns: int) -> None:
@@ -234,6 +247,7 @@ class View:
     healths: Healths = field(default_factory=Healths)
     sessions: Sessions = field(default_factory=Sessions)
     select: SelectSettings = field(default_factory=SelectSettings)
+    _sent: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
         """Take a heartbeat that arrived now; see `NodeTable.observe`. What it says was finished is learned from, what
@@ -249,20 +263,35 @@ class View:
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
-        """An edge tells how it went when it asked another."""
-        self.healths.attempted(attempt.node_id, attempt.ok, now_s=now_ns / 1e9)
+        """An edge tells how it went when it asked another; of other nodes it has nothing to tell."""
+        node = self.nodes.get(attempt.node_id)
+        if node is not None and node.report.kind == "edge":
+            self.healths.attempted(attempt.node_id, attempt.reporter, attempt.ok, now_s=now_ns / 1e9)
+
+    def sent(self, asking: str, drafting: str, *, now_s: float) -> None:
+        """A draft that one edge asked for was placed at another."""
+        self._sent[asking, drafting] = now_s
+        self._sent.move_to_end((asking, drafting))
+        while len(self._sent) > MAX_PAIRS:
+            self._sent.popitem(last=False)
+
+    def sent_s(self, asking: str, drafting: str) -> float:
+        """When one was placed there last; long ago where none was."""
+        return self._sent.get((asking, drafting), -math.inf)
 
     def state(self, node: Node, now_ns: int) -> NodeCondition | Literal["ejected"]:
-        """The node's condition as operators see it: a healthy one may have been ejected."""
-        condition = node.condition(now_ns)
-        out = condition == "healthy" and self.healths.ejected(node.report.node_id, now_s=now_ns / 1e9)
-        return "ejected" if out else condition
+        """The node's condition as operators see it: a healthy one may have been ejected, unless most were."""
+        condition, report, now_s = node.condition(now_ns), node.report, now_ns / 1e9
+        if condition != "healthy" or not self.healths.ejected(report.node_id, now_s=now_s):
+            return condition
+        alike = self.nodes.serving(report.kind, report.models[0], now_ns=now_ns) if report.models else [node]
+        return condition if node in self.healths.in_rotation(alike, _node_id, now_s=now_s) else "ejected"
 
     def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
         """Healthy workers that serve `model` and are not ejected, by pool."""
         nodes = self.nodes.serving("worker", model, now_ns=now_ns)
         pools: dict[str, list[Node]] = {}
-        for node in self.healths.in_rotation(nodes, lambda node: node.report.node_id, now_s=now_ns / 1e9):
+        for node in self.healths.in_rotation(nodes, _node_id, now_s=now_ns / 1e9):
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 
@@ -280,5 +309,10 @@ class View:
         return self.learned.outcome(outcome, decider=self.decider)
 
     def digest(self) -> str:
-        """A name for this state: equal digests of one scheduler, equal nodes, backlogs, learning and policy."""
-        return f"{self.nodes.digest()}-{self.learned.revision:x}-{hash(self.policy) & 0xFFFF_FFFF:x}"
+        """A name for this state: equal digests of one scheduler, equal nodes, backlogs, learning, ejections, policy."""
+        learned = f"{self.learned.revision:x}.{self.healths.revision:x}"
+        return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"
+
+
+def _node_id(node: Node) -> str:
+    return node.report.node_id

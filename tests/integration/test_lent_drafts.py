@@ -25,7 +25,7 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Attempt, DraftPlace
-from adaptivegen.rpc.draft import DraftClient, DraftOrder, DraftServicer
+from adaptivegen.rpc.draft import DraftClient, DraftOrder, DraftServicer, Lent
 from adaptivegen.rpc.server import RpcServer
 from edge_node.draft.lend import Lending
 from edge_node.draft.places import DraftPlaces
@@ -50,6 +50,9 @@ class Model:
         self.commands: list[GenerateCommand] = []
         self.error: Exception | None = None
         self.stubborn = False
+        self.queued = 0
+        self.shape = {"width": 128, "height": 128, "frames": 24}
+        self.generate_ms = 5.0
 
     async def generate(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
@@ -67,7 +70,7 @@ class Model:
             raise
         if self.error is not None:
             raise self.error
-        return Generated(self.mp4, width=128, height=128, frames=24, generate_ms=5.0, encode_ms=1.0, familiarity=0.9)
+        return Generated(self.mp4, **self.shape, generate_ms=self.generate_ms, encode_ms=1.0, familiarity=0.9)
 
 
 class Pair:
@@ -109,16 +112,25 @@ class Pair:
         made = await self.places.make(spec, None, self.looks.append, group=self.group)
         return made.generated.mp4, made.edge_id
 
-    def order(self, spec: JobSpec, **changes: str) -> DraftOrder:
+    async def borrow(self, spec: JobSpec, **changes: str) -> Lent:
         values = {"tenant": spec.tenant, "job_id": spec.id, "token": spec.draft_token, "model_digest": CARD.digest}
-        return DraftOrder(**{**values, **changes})
+        order = DraftOrder(**{**values, **changes})
+        return await self.client.borrow(self.address, order, lambda step: None, deadline_s=20.0)
 
 
 @asynccontextmanager
 async def pair(*, accepting: Callable[[], bool] = lambda: True) -> AsyncIterator[Pair]:
     jobs = JobStore(blob=open_store("memory://"), bus=MemoryBus(CLOCK), clock=CLOCK)
     home, peer = Model(b"home's draft"), Model(BIG)
-    lending = Lending(jobs=jobs, runner=peer, card=CARD, clock=CLOCK, accepting=accepting)  # type: ignore[arg-type]
+    lending = Lending(
+        node_id="edge-2",
+        jobs=jobs,
+        runner=peer,  # type: ignore[arg-type]
+        card=CARD,
+        clock=CLOCK,
+        max_waiting=8,
+        accepting=accepting,
+    )
     server = RpcServer(rng=random.Random(1))
     DraftServicer(no_draft, lending.make).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
@@ -155,7 +167,7 @@ async def test_a_peer_makes_the_draft_and_shows_its_looks() -> None:
 
 async def test_what_a_peer_says_of_its_draft_arrives_whole() -> None:
     async with pair() as two:
-        lent = await two.client.borrow(two.address, two.order(await two.spec()), lambda step: None)
+        lent = await two.borrow(await two.spec())
         made = lent.generated
         assert (made.width, made.height, made.frames, made.familiarity) == (128, 128, 24, 0.9)
         assert (made.generate_ms, made.encode_ms) == (5.0, 1.0)
@@ -170,6 +182,8 @@ async def test_what_a_peer_says_of_its_draft_arrives_whole() -> None:
         ({"model_digest": "f" * 64}, ModelDigestMismatch),
         ({"job_id": "vid_01hzzzzzzzzzzzzzzzzzzzzzz9"}, NotFound),
         ({"tenant": "other"}, NotFound),
+        ({"tenant": "../other"}, InvalidRequest),
+        ({"job_id": "vid/../../pending"}, InvalidRequest),
     ],
 )
 async def test_a_draft_is_lent_only_for_the_jobs_own_token_and_model(
@@ -178,7 +192,7 @@ async def test_a_draft_is_lent_only_for_the_jobs_own_token_and_model(
     async with pair() as two:
         spec = await two.spec()
         with pytest.raises(error):
-            await two.client.borrow(two.address, two.order(spec, **changes), lambda step: None)
+            await two.borrow(spec, **changes)
         assert two.peer.commands == []
 
 
@@ -186,7 +200,7 @@ async def test_a_job_without_a_token_is_lent_to_nobody() -> None:
     async with pair() as two:
         spec = await two.spec(draft_token="")
         with pytest.raises(PermissionDenied):
-            await two.client.borrow(two.address, two.order(spec), lambda step: None)
+            await two.borrow(spec)
 
 
 async def test_a_peer_that_drains_lends_no_more_and_the_draft_is_made_at_home() -> None:
@@ -233,24 +247,81 @@ async def test_a_home_that_fails_is_helped_by_its_backup() -> None:
         assert await two.make(await two.spec(at="edge-1", backup="edge-2")) == (BIG, "edge-2")
 
 
-async def test_retries_end_with_their_budget() -> None:
+async def test_home_drafts_however_often_its_peer_fails() -> None:
     async with pair() as two:
         two.peer.error = GenerationFailed("always")
         spec = await two.spec()
+        assert [(await two.make(spec))[1] for _ in range(30)] == ["edge-1"] * 30
+
+
+async def test_retries_at_another_edge_end_with_their_budget() -> None:
+    async with pair() as two:
+        two.home.error = GenerationFailed("always")
+        spec = await two.spec(at="edge-1", backup="edge-2")
         made = 0
         for _ in range(50):
             try:
-                made += (await two.make(spec))[1] == "edge-1"
+                made += (await two.make(spec))[1] == "edge-2"
             except GenerationFailed:
                 continue
         assert 10 <= made <= 14  # three at the start, then a fifth
 
 
-async def test_when_every_place_fails_the_last_error_is_raised() -> None:
+@pytest.mark.parametrize("at", ["edge-1", "edge-2"])
+async def test_when_every_place_fails_homes_own_error_is_raised(at: str) -> None:
     async with pair() as two:
-        two.peer.error, two.home.error = GenerationFailed("at the peer"), GenerationFailed("at home")
+        two.peer.error, two.home.error = NotFound("at the peer"), GenerationFailed("at home")
         with pytest.raises(GenerationFailed, match="at home"):
-            await two.make(await two.spec())
+            await two.make(await two.spec(at=at, backup="edge-2" if at == "edge-1" else ""))
+
+
+async def test_a_job_is_lent_to_one_caller_at_a_time() -> None:
+    async with pair() as two:
+        two.peer.may_end.clear()
+        spec = await two.spec()
+        making = asyncio.ensure_future(two.borrow(spec))
+        await two.peer.asked.wait()
+        with pytest.raises(ResourceExhausted):
+            await two.borrow(spec)
+        two.peer.may_end.set()
+        assert (await making).generated.mp4 == BIG
+        assert (await two.borrow(spec)).generated.mp4 == BIG
+
+
+async def test_nothing_is_lent_while_too_much_waits() -> None:
+    async with pair() as two:
+        two.peer.queued = 8
+        assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
+        assert two.peer.commands == [] and two.attempts == []
+
+
+async def test_an_edge_that_was_not_to_draft_refuses() -> None:
+    async with pair() as two:
+        spec = await two.spec(at="edge-1")
+        with pytest.raises(PermissionDenied):
+            await two.borrow(spec)
+
+
+@pytest.mark.parametrize("changes", [{"width": 64}, {"frames": 1}])
+async def test_a_lent_clip_of_another_shape_is_not_taken(changes: dict[str, int]) -> None:
+    async with pair() as two:
+        two.peer.shape.update(changes)
+        assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
+        assert [(attempt.ok, attempt.code) for attempt in two.attempts] == [(False, "internal")]
+
+
+async def test_impossible_times_of_a_peer_are_refused() -> None:
+    async with pair() as two:
+        two.peer.generate_ms = float("nan")
+        assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
+        assert two.places.links == {}
+
+
+async def test_a_peer_that_says_nothing_until_another_drafts_is_told_of() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        assert await two.make(await two.spec(backup="edge-1", after_s=0.3)) == (b"home's draft", "edge-1")
+        assert [(attempt.ok, attempt.code) for attempt in two.attempts] == [(False, "deadline_exceeded")]
 
 
 async def test_a_second_copy_is_made_when_the_first_does_not_start_and_the_first_is_stopped() -> None:

@@ -61,8 +61,9 @@ class DraftServiceServicer:
     def MakeDraft(self, request, context):
         """Makes the draft of a job that another edge has accepted: what it is, this edge reads from the job's spec. Looks
         follow one another as they come, then the draft. A caller that leaves the stream stops the model within a step.
-        NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec. FAILED_PRECONDITION: another draft model here.
-        RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no more work.
+        NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec, or this edge was not to draft it. DATA_LOSS:
+        another draft model here. RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no
+        more work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

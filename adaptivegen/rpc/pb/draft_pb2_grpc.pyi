@@ -39,8 +39,9 @@ class DraftServiceStub:
     MakeDraft: _grpc.UnaryStreamMultiCallable[_draft_pb2.MakeDraftRequest, _draft_pb2.DraftUpdate]
     """Makes the draft of a job that another edge has accepted: what it is, this edge reads from the job's spec. Looks
     follow one another as they come, then the draft. A caller that leaves the stream stops the model within a step.
-    NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec. FAILED_PRECONDITION: another draft model here.
-    RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no more work.
+    NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec, or this edge was not to draft it. DATA_LOSS:
+    another draft model here. RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no
+    more work.
     """
 
 @_typing.type_check_only
@@ -54,8 +55,9 @@ class DraftServiceAsyncStub(DraftServiceStub):
     MakeDraft: _aio.UnaryStreamMultiCallable[_draft_pb2.MakeDraftRequest, _draft_pb2.DraftUpdate]  # type: ignore[assignment]
     """Makes the draft of a job that another edge has accepted: what it is, this edge reads from the job's spec. Looks
     follow one another as they come, then the draft. A caller that leaves the stream stops the model within a step.
-    NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec. FAILED_PRECONDITION: another draft model here.
-    RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no more work.
+    NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec, or this edge was not to draft it. DATA_LOSS:
+    another draft model here. RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no
+    more work.
     """
 
 class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -78,8 +80,9 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_draft_pb2.DraftUpdate], _abc.AsyncIterator[_draft_pb2.DraftUpdate]]:
         """Makes the draft of a job that another edge has accepted: what it is, this edge reads from the job's spec. Looks
         follow one another as they come, then the draft. A caller that leaves the stream stops the model within a step.
-        NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec. FAILED_PRECONDITION: another draft model here.
-        RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no more work.
+        NOT_FOUND: no such job. PERMISSION_DENIED: not the token in its spec, or this edge was not to draft it. DATA_LOSS:
+        another draft model here. RESOURCE_EXHAUSTED: too many drafts wait. UNAVAILABLE: this edge cannot draft, or takes no
+        more work.
         """
 
 def add_DraftServiceServicer_to_server(servicer: DraftServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

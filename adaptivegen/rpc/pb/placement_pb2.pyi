@@ -37,6 +37,7 @@ class PlaceRequest(_message.Message):
     REQUESTED_PLAN_FIELD_NUMBER: _builtins.int
     DRAFT_KNOWN_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    DRAFT_DIGEST_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -62,6 +63,8 @@ class PlaceRequest(_message.Message):
     """the draft is made already: only the final is asked for"""
     session: _builtins.str
     """requests of one name are drafted at one edge as far as that is good"""
+    draft_digest: _builtins.str
+    """of the asking edge's draft model; empty: no other edge is to draft for it"""
     def __init__(
         self,
         *,
@@ -80,10 +83,11 @@ class PlaceRequest(_message.Message):
         requested_plan: _builtins.str = ...,
         draft_known: _builtins.bool = ...,
         session: _builtins.str = ...,
+        draft_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +161,7 @@ class DraftPlace(_message.Message):
     DRAFT_S_FIELD_NUMBER: _builtins.int
     LOAD_S_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
     edge_id: _builtins.str
     address: _builtins.str
     """gRPC host:port"""
@@ -166,6 +171,8 @@ class DraftPlace(_message.Message):
     """seconds of work ahead there"""
     weight: _builtins.float
     """below 1 while it has just come into rotation"""
+    chance: _builtins.float
+    """with which it was to be drawn"""
     def __init__(
         self,
         *,
@@ -174,10 +181,11 @@ class DraftPlace(_message.Message):
         draft_s: _builtins.float = ...,
         load_s: _builtins.float = ...,
         weight: _builtins.float = ...,
+        chance: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "draft_s", b"draft_s", "edge_id", b"edge_id", "load_s", b"load_s", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "chance", b"chance", "draft_s", b"draft_s", "edge_id", b"edge_id", "load_s", b"load_s", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,7 +226,7 @@ class Decision(_message.Message):
     view_digest: _builtins.str
     """of the node table the decision saw"""
     propensity: _builtins.float
-    """chance with which this choice was drawn"""
+    """given the plan, chance with which its places were drawn"""
     draft_edge_id: _builtins.str
     """the edge that drafts; empty: the one that asked"""
     backup_edge_id: _builtins.str

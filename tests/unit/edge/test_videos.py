@@ -126,6 +126,7 @@ class Edge:
             clock=clock,
             rng=random.Random(1),
             max_waiting_drafts=8,
+            borrows=True,
             upload_limits=UploadLimits(max_bytes=1000),
             on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
         )

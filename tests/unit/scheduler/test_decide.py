@@ -314,10 +314,10 @@ def test_the_same_view_query_time_and_chance_give_the_same_decision() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    edge=st.fixed_dictionaries({"remaining_s": st.floats(0, 1e308), "ready": st.booleans(), "draining": st.booleans()}),
+    edge=st.fixed_dictionaries({"remaining_s": st.floats(0, 1e9), "ready": st.booleans(), "draining": st.booleans()}),
     worker=st.fixed_dictionaries(
         {
-            "remaining_s": st.floats(0, 1e308),
+            "remaining_s": st.floats(0, 1e9),
             "ready": st.booleans(),
             "capacity": st.integers(0, 4096),
             "in_flight": st.integers(0, 10**9),

@@ -6,20 +6,23 @@ from collections import Counter
 import pytest
 
 from adaptivegen.nodes import NodeReport
-from adaptivegen.placement import Attempt, Decision
+from adaptivegen.placement import Attempt, Decision, PlacementQuery
 from scheduler.decide.decide import decide, record
-from scheduler.decide.drafters import MAX_TOLD, UNKNOWN_HANDOVER_S, UNTRIED_S
+from scheduler.decide.drafters import MAX_TOLD, UNTRIED_S
 from scheduler.decide.health import FAILURES_IN_A_ROW, SLOW_START_S
+from scheduler.decide.offers import UNKNOWN_HANDOVER_S
 from scheduler.decide.select import SAMPLE, SelectSettings
 from scheduler.decide.view import View
-from tests.unit.scheduler.builders import NOW_NS, outcome, place, query, report, view
+from tests.unit.scheduler.builders import NOW_NS, draft_card, outcome, query, report, view
 
+DIGEST = draft_card().digest
 DRAFT_S = 0.37  # of the builders' draft card
 WARM_NS = NOW_NS + int(SLOW_START_S * 1e9)
 
 
 def edge(number: int, /, **changes: object) -> NodeReport:
-    return report(f"edge-{number}", grpc_address=f"127.0.0.1:{number}", **changes)
+    values = {"grpc_address": f"127.0.0.1:{number}", "lends": DIGEST, **changes}
+    return report(f"edge-{number}", **values)
 
 
 def seen(*edges: NodeReport, explore: float = 0.0) -> View:
@@ -31,8 +34,12 @@ def seen(*edges: NodeReport, explore: float = 0.0) -> View:
     return found
 
 
+def ask(**changes: object) -> PlacementQuery:
+    return query(**{"draft_digest": DIGEST, **changes})
+
+
 def asked(found: View, now_ns: int = WARM_NS, seed: int = 7, **changes: object) -> Decision:
-    return decide(found, query(**changes), now_ns=now_ns, rng=random.Random(seed))
+    return decide(found, ask(**changes), now_ns=now_ns, rng=random.Random(seed))
 
 
 def test_an_idle_home_drafts_and_another_edge_is_the_backup() -> None:
@@ -60,7 +67,7 @@ def test_a_full_home_has_its_draft_made_by_another() -> None:
     chosen = decision.chosen()
     assert chosen is not None
     assert chosen.draft_s == pytest.approx(DRAFT_S + UNKNOWN_HANDOVER_S)
-    assert decision.backup_edge_id == "edge-1"
+    assert decision.backup_edge_id == ""  # by the time that edge-2 is late, home would be later still
 
 
 def test_what_handing_over_takes_is_what_the_asking_edge_says() -> None:
@@ -88,10 +95,18 @@ def test_a_home_that_cannot_draft_is_helped_by_another(changes: dict[str, object
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ready": False}, {"draining": True}, {"models": ("other",)}, {"grpc_address": ""}]
+    "changes",
+    [
+        {"ready": False},
+        {"draining": True},
+        {"models": ("other",)},
+        {"grpc_address": ""},
+        {"lends": ""},
+        {"lends": "f" * 64},
+    ],
 )
 def test_an_edge_that_cannot_draft_is_not_asked_to(changes: dict[str, object]) -> None:
-    found = seen(edge(1, remaining_s=9.0, in_flight=1), report("edge-2", **{"grpc_address": "h:2", **changes}))
+    found = seen(edge(1, remaining_s=9.0, in_flight=1), edge(2, **changes))
     assert asked(found).draft_edge_id == ""
 
 
@@ -108,12 +123,22 @@ def test_an_edge_that_fails_others_is_left_out_and_comes_back() -> None:
     assert asked(found).draft_edge_id == "edge-2"
     for _ in range(FAILURES_IN_A_ROW):
         found.attempted(Attempt(node_id="edge-2", reporter="edge-1", ok=False), now_ns=WARM_NS)
+        found.attempted(Attempt(node_id="worker-1", reporter="edge-1", ok=False), now_ns=WARM_NS)
     assert asked(found).draft_edge_id == "edge-3"
-    assert found.state(next(n for n in found.nodes if n.report.node_id == "edge-2"), WARM_NS) == "ejected"
+    assert found.workers("pocket-cloud", now_ns=WARM_NS)  # edges have nothing to tell of workers
+    assert state_of(found, "edge-2") == "healthy"  # for all others
+    found.hear(edge(2, seq=9, failed_in_row=FAILURES_IN_A_ROW), now_ns=WARM_NS)
+    assert state_of(found, "edge-2") == "ejected"
     later = WARM_NS + 100 * 10**9
     for heard in (full, edge(2), edge(3, remaining_s=1.0, in_flight=1)):
-        found.hear(heard.model_copy(update={"seq": 9}), now_ns=later)
+        found.hear(heard.model_copy(update={"seq": 10}), now_ns=later)
     assert asked(found, later).draft_edge_id == "edge-2"
+
+
+def state_of(found: View, node_id: str) -> str:
+    node = found.nodes.get(node_id)
+    assert node is not None
+    return found.state(node, WARM_NS)
 
 
 def test_the_only_edge_drafts_whatever_it_has_failed_at() -> None:
@@ -126,7 +151,7 @@ def test_full_edges_share_what_is_too_much_for_them() -> None:
     taken: Counter[str] = Counter()
     rng = random.Random(3)
     for number in range(200):
-        asking = query(job_id=f"vid_{number}", intent="iterate", requested_plan="draft")
+        asking = ask(job_id=f"vid_{number}", intent="iterate", requested_plan="draft")
         decision = decide(found, asking, now_ns=WARM_NS, rng=rng)
         record(found, asking, decision, now_ns=WARM_NS)
         taken[decision.draft_edge_id or "edge-1"] += 1
@@ -136,7 +161,7 @@ def test_full_edges_share_what_is_too_much_for_them() -> None:
 def test_a_session_stays_at_its_edge_when_home_is_free_again() -> None:
     found = seen(edge(1, remaining_s=2.0, in_flight=1), edge(2), edge(3))
     first = asked(found, session="s")
-    record(found, query(session="s"), first, now_ns=WARM_NS)
+    record(found, ask(session="s"), first, now_ns=WARM_NS)
     assert first.drafted_elsewhere
     found.hear(edge(1, seq=9), now_ns=WARM_NS)
     found.hear(edge(first_number(first), seq=9), now_ns=WARM_NS)
@@ -152,21 +177,21 @@ def first_number(decision: Decision) -> int:
 
 def test_a_session_leaves_an_edge_that_fills_up_for_good() -> None:
     found = seen(edge(1), edge(2))
-    record(found, query(session="s"), asked(found, session="s"), now_ns=WARM_NS)
+    record(found, ask(session="s"), asked(found, session="s"), now_ns=WARM_NS)
     where = []
     for second in range(1, 10):
         now_ns = WARM_NS + second * 10**9
         for heard in (edge(1, seq=9 + second, remaining_s=5.0, in_flight=1), edge(2, seq=9 + second)):
             found.hear(heard, now_ns=now_ns)
         decision = asked(found, now_ns, session="s", intent="iterate")
-        record(found, query(session="s", intent="iterate"), decision, now_ns=now_ns)
+        record(found, ask(session="s", intent="iterate"), decision, now_ns=now_ns)
         where.append(decision.draft_edge_id or "edge-1")
     assert where == ["edge-1"] * 4 + ["edge-2"] * 5
 
 
 def test_a_session_leaves_an_edge_that_dies_at_once() -> None:
     found = seen(edge(1, remaining_s=2.0, in_flight=1), edge(2), edge(3, remaining_s=0.5, in_flight=1))
-    record(found, query(session="s"), asked(found, session="s"), now_ns=WARM_NS)
+    record(found, ask(session="s"), asked(found, session="s"), now_ns=WARM_NS)
     found.hear(edge(2, seq=9, ready=False), now_ns=WARM_NS)
     assert asked(found, session="s").draft_edge_id == "edge-3"
 
@@ -174,23 +199,26 @@ def test_a_session_leaves_an_edge_that_dies_at_once() -> None:
 def test_an_edge_nothing_was_sent_to_is_tried_now_and_then() -> None:
     found = seen(edge(1), edge(2), explore=0.02)
     rng = random.Random(5)
-    drawn = [decide(found, query(), now_ns=WARM_NS, rng=rng) for _ in range(2000)]
+    drawn = [decide(found, ask(), now_ns=WARM_NS, rng=rng) for _ in range(2000)]
     tried = [decision for decision in drawn if decision.drafted_elsewhere]
     assert 15 <= len(tried) <= 70
     assert {decision.propensity for decision in tried} == {0.02}
+    assert {decision.propensity for decision in drawn if not decision.drafted_elsewhere} == {0.98}
+    assert {p.edge_id: p.chance for p in tried[0].draft_places} == {"edge-1": 0.98, "edge-2": 0.02}
+    assert {decision.plan for decision in drawn} == {"refine"}
     assert "so that it is known how long that takes" in " ".join(tried[0].reasons)
-    record(found, query(), tried[0], now_ns=WARM_NS)
-    assert not any(decide(found, query(), now_ns=WARM_NS, rng=rng).drafted_elsewhere for _ in range(2000))
+    record(found, ask(), tried[0], now_ns=WARM_NS)
+    assert not any(decide(found, ask(), now_ns=WARM_NS, rng=rng).drafted_elsewhere for _ in range(2000))
     later = WARM_NS + int(UNTRIED_S * 1e9)
     for number in (1, 2):
         found.hear(edge(number, seq=9), now_ns=later)
-    assert any(decide(found, query(), now_ns=later, rng=rng).drafted_elsewhere for _ in range(2000))
+    assert any(decide(found, ask(), now_ns=later, rng=rng).drafted_elsewhere for _ in range(2000))
 
 
 def test_an_edge_that_would_be_late_is_not_tried() -> None:
     found = seen(edge(1, links={"edge-2": 8.0}), edge(2), explore=0.02)
     rng = random.Random(5)
-    assert not any(decide(found, query(), now_ns=WARM_NS, rng=rng).drafted_elsewhere for _ in range(2000))
+    assert not any(decide(found, ask(), now_ns=WARM_NS, rng=rng).drafted_elsewhere for _ in range(2000))
 
 
 def test_of_many_edges_some_are_looked_at() -> None:
@@ -209,7 +237,7 @@ def test_a_draft_that_is_there_is_made_nowhere() -> None:
 def test_the_drafting_edge_is_charged_and_not_the_asking_one() -> None:
     found = seen(edge(1, remaining_s=3.0, in_flight=1), edge(2))
     decision = asked(found)
-    record(found, query(), decision, now_ns=WARM_NS)
+    record(found, ask(), decision, now_ns=WARM_NS)
     assert {n.report.node_id: n.dispatched_s for n in found.nodes if n.report.kind == "edge"} == {
         "edge-1": 0.0,
         "edge-2": pytest.approx(DRAFT_S),
@@ -218,12 +246,30 @@ def test_the_drafting_edge_is_charged_and_not_the_asking_one() -> None:
 
 def test_a_draft_made_elsewhere_than_decided_teaches_nothing() -> None:
     found = seen(edge(1, remaining_s=3.0, in_flight=1), edge(2))
-    for by, parts in (("edge-1", {"final refine"}), ("edge-2", {"draft at a peer", "final refine"})):
+    peers = {"draft at a peer", "final refine"}
+    for by, draft_s, parts in (
+        ("edge-1", 0.5, {"final refine"}),
+        ("", 0.5, {"final refine"}),  # an edge that does not say it cannot have asked another
+        ("edge-2", 0.5, peers),
+        ("edge-1", 5.0, peers),  # the one that was to draft was late, and would have been later still
+    ):
         decision = asked(found)
-        record(found, query(), decision, now_ns=WARM_NS)
-        assert set(found.ended(outcome(decision, draft_s=0.5, final_s=7.0, drafted_by=by))) == parts
+        record(found, ask(), decision, now_ns=WARM_NS)
+        assert set(found.ended(outcome(decision, draft_s=draft_s, final_s=7.0, drafted_by=by))) == parts
+
+
+def test_an_edge_that_knows_nothing_of_others_drafts_for_itself() -> None:
+    found = seen(edge(1, remaining_s=9.0, in_flight=1), edge(2))
+    assert asked(found, draft_digest="").draft_edge_id == ""
+
+
+def test_a_session_is_not_tried_elsewhere() -> None:
+    found = seen(edge(1), edge(2), explore=0.02)
+    rng = random.Random(5)
+    drawn = [decide(found, ask(session="s"), now_ns=WARM_NS, rng=rng) for _ in range(1000)]
+    assert not any(decision.drafted_elsewhere for decision in drawn)
 
 
 def test_a_single_decision_is_the_same_for_the_same_chance() -> None:
     found = seen(edge(1, remaining_s=9.0, in_flight=1), *(edge(number) for number in range(2, 40)), explore=0.02)
-    assert place(found, now_ns=WARM_NS) == place(found, now_ns=WARM_NS)
+    assert asked(found) == asked(found)

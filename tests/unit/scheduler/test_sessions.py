@@ -1,6 +1,15 @@
 """Where sessions stay, and when they move."""
 
-from scheduler.decide.sessions import DWELL_S, FORGET_AFTER_S, GAIN, MAX_SESSIONS, PATIENCE, Sessions, stays
+from scheduler.decide.sessions import (
+    DWELL_S,
+    FORGET_AFTER_S,
+    GAIN,
+    MAX_SESSIONS,
+    MAX_TENANTS,
+    PATIENCE,
+    Sessions,
+    stays,
+)
 
 
 def test_a_session_stays_until_another_edge_is_better_time_after_time() -> None:
@@ -57,3 +66,14 @@ def test_no_more_sessions_are_kept_than_the_bound() -> None:
         found.note("t", f"s{index}", edge_id="a", gain=0.0, now_s=0.0)
     assert repr(found) == f"Sessions({MAX_SESSIONS})"
     assert found.get("t", "s0", now_s=0.0) is None
+
+
+def test_one_tenants_sessions_push_out_no_others() -> None:
+    found = Sessions()
+    found.note("quiet", "s", edge_id="a", gain=0.0, now_s=0.0)
+    for index in range(10 * MAX_SESSIONS):
+        found.note("busy", f"s{index}", edge_id="a", gain=0.0, now_s=0.0)
+    assert found.get("quiet", "s", now_s=0.0) is not None
+    for index in range(MAX_TENANTS):
+        found.note(f"t{index}", "s", edge_id="a", gain=0.0, now_s=0.0)
+    assert found.get("quiet", "s", now_s=0.0) is None

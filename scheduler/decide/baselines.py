@@ -1,0 +1,191 @@
+"""Known load balancers behind one port, to measure our placement of drafts against. Pure.
+
+Each picks one of the edges that can draft, by nothing but what its paper or its proxy uses; none knows model cards.
+They serve comparisons (`benchmarks.compare_drafters`, the simulator), not the running system.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from adaptivegen.nodes import NodeReport
+
+
+class Balancer(Protocol):
+    """Who gets the next draft. Told of every draft that it sent, of its end as its sender saw it, and of heartbeats."""
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """One of `edge_ids`; home: the edge that asks."""
+        ...
+
+    def sent(self, edge_id: str, *, now_s: float) -> None:
+        """A draft was sent there."""
+        ...
+
+    def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
+        """One that was sent there has ended, after so long."""
+        ...
+
+    def hear(self, report: NodeReport, *, now_s: float) -> None:
+        """A heartbeat."""
+        ...
+
+
+class Unaware:
+    """Base of those that need none of what they are told."""
+
+    def sent(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+
+    def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
+        """See Balancer."""
+
+    def hear(self, report: NodeReport, *, now_s: float) -> None:
+        """See Balancer."""
+
+
+class AlwaysHome(Unaware):
+    """The edge that asks drafts: no balancing at all."""
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        return home
+
+
+class RoundRobin(Unaware):
+    """One after another."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        self._next += 1
+        return edge_ids[self._next % len(edge_ids)]
+
+
+class Counting(Unaware):
+    """Base of those that count what is under way by what they sent themselves."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, int] = {}
+
+    def sent(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+        self.active[edge_id] = self.active.get(edge_id, 0) + 1
+
+    def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
+        """See Balancer."""
+        self.active[edge_id] = max(0, self.active.get(edge_id, 0) - 1)
+
+
+class LeastRequest(Counting):
+    """The fewest requests under way of all, ties by chance (Envoy's full scan)."""
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        least = min(self.active.get(edge_id, 0) for edge_id in edge_ids)
+        return rng.choice([edge_id for edge_id in edge_ids if self.active.get(edge_id, 0) == least])
+
+
+class TwoChoices(Counting):
+    """The one with fewer requests under way of two drawn by chance (Mitzenmacher 2001; Envoy's default)."""
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        drawn = rng.sample(edge_ids, min(2, len(edge_ids)))
+        return min(drawn, key=lambda edge_id: self.active.get(edge_id, 0))
+
+
+@dataclass(slots=True)
+class _Cost:
+    value_s: float = 0.0
+    at_s: float = 0.0
+
+
+class PeakEwma(Counting):
+    """Of two drawn by chance the one with less cost x (requests under way + 1); cost: a moving mean of the times that
+    jumps up to every peak at once (Finagle). tau_s should be several times what a request takes."""
+
+    def __init__(self, *, tau_s: float = 10.0) -> None:
+        super().__init__()
+        self._tau_s = tau_s
+        self._costs: dict[str, _Cost] = {}
+
+    def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
+        """See Balancer."""
+        super().done(edge_id, took_s=took_s, now_s=now_s)
+        cost = self._costs.setdefault(edge_id, _Cost(took_s, now_s))
+        kept = math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s)
+        cost.value_s = took_s if took_s > cost.value_s else cost.value_s * kept + took_s * (1.0 - kept)
+        cost.at_s = now_s
+
+    def _load(self, edge_id: str, now_s: float) -> float:
+        """Without news the cost decays, so that a node that was bad once is tried again."""
+        cost = self._costs.get(edge_id)
+        value_s = cost.value_s * math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s) if cost is not None else 0.0
+        return value_s * (self.active.get(edge_id, 0) + 1)
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        drawn = rng.sample(edge_ids, min(2, len(edge_ids)))
+        return min(drawn, key=lambda edge_id: self._load(edge_id, now_s))
+
+
+@dataclass(slots=True)
+class _Probe:
+    """What a node said last, counted on by what was sent there since."""
+
+    in_flight: int = 0
+    latencies: dict[int, deque[float]] = field(default_factory=dict)
+
+    def latency_s(self) -> float:
+        """Median of the times seen with about so many in flight; 0 before there are any."""
+        if not self.latencies:
+            return 0.0
+        nearest = min(self.latencies, key=lambda count: abs(count - self.in_flight))
+        return statistics.median(self.latencies[nearest])
+
+
+class Prequal(Unaware):
+    """The node with the least latency among those that are cold, which have no more requests in flight than a quantile
+    of all; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats stand for probes: with so few
+    nodes the last of every node is kept, and the sender counts on what it sends."""
+
+    def __init__(self, *, hot_quantile: float = 0.84, kept: int = 16) -> None:
+        self._hot_quantile = hot_quantile
+        self._kept = kept
+        self._probes: dict[str, _Probe] = {}
+        self._sent_with: dict[str, deque[int]] = {}
+
+    def hear(self, report: NodeReport, *, now_s: float) -> None:
+        """See Balancer."""
+        self._probes.setdefault(report.node_id, _Probe()).in_flight = report.in_flight + report.queued
+
+    def sent(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+        probe = self._probes.setdefault(edge_id, _Probe())
+        self._sent_with.setdefault(edge_id, deque()).append(probe.in_flight)
+        probe.in_flight += 1
+
+    def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
+        """See Balancer."""
+        waiting = self._sent_with.get(edge_id)
+        if waiting:
+            probe = self._probes.setdefault(edge_id, _Probe())
+            probe.latencies.setdefault(waiting.popleft(), deque(maxlen=self._kept)).append(took_s)
+
+    def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
+        """See Balancer."""
+        probes = {edge_id: self._probes.get(edge_id, _Probe()) for edge_id in edge_ids}
+        counts = sorted(probe.in_flight for probe in probes.values())
+        limit = counts[max(0, math.ceil(self._hot_quantile * len(counts)) - 1)]
+        cold = [edge_id for edge_id, probe in probes.items() if probe.in_flight <= limit]
+        rng.shuffle(cold)  # ties are broken by chance
+        return min(cold, key=lambda edge_id: probes[edge_id].latency_s())

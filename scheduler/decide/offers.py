@@ -1,0 +1,127 @@
+"""Which edges could make a draft, and when each would have it made. Pure.
+
+Every edge with the very same draft model is a place; what another one than the asking edge adds is the time of handing
+a draft over, which the asking edge has measured and told.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import DraftPlace, PlacementQuery
+from scheduler.decide.predict import draft_at, draft_wait_s
+from scheduler.decide.select import Place, sampled
+from scheduler.decide.view import Node, View
+from scheduler.decide.work import Work
+
+UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for the asking one yet
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One edge that can draft; wait_s: until it would begin, with the handing over."""
+
+    edge_id: str
+    address: str
+    wait_s: float
+    load_s: float
+    work: Work
+    weight: float = 1.0
+    note: str = ""
+
+    @property
+    def done_s(self) -> float:
+        """When the draft would be at the asking edge, in seconds from now."""
+        return self.wait_s + self.work.total_s
+
+    def place(self) -> Place:
+        """For the drawing of lots."""
+        return Place(self.edge_id, self.done_s, self.load_s, self.weight)
+
+    def told(self, chance: float) -> DraftPlace:
+        """For the decision."""
+        return DraftPlace(
+            edge_id=self.edge_id,
+            address=self.address,
+            draft_s=self.done_s,
+            load_s=self.load_s,
+            weight=self.weight,
+            chance=chance,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does."""
+
+    by_edge: Mapping[str, Offer]
+    obstacle: str = ""
+
+
+def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
+    """What the asking edge offers and what others do; the card must have a profile."""
+    edges = view.nodes.serving("edge", card.name, now_ns=now_ns)
+    in_rotation = view.healths.in_rotation(
+        edges, lambda node: node.report.node_id, now_s=now_ns / 1e9, asker=query.edge_id
+    )
+    fit = {node.report.node_id: node for node in in_rotation}
+    home = _at_home(view, query, card, fit, now_ns=now_ns)
+    found = {home.edge_id: home} if isinstance(home, Offer) else {}
+    found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, now_ns=now_ns, rng=rng)}
+    return Offers(found, home if isinstance(home, str) else "")
+
+
+def _at_home(
+    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], *, now_ns: int
+) -> Offer | str:
+    """The asking edge, or why it cannot draft."""
+    edge, node = query.edge_id, view.nodes.get(query.edge_id)
+    work = draft_at(view, query, edge)
+    if work is None:
+        return f"the card of {card.name} has no measured times"
+    condition = node.condition(now_ns) if node is not None else "stale"
+    if node is None or condition == "stale":
+        # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
+        return Offer(edge, "", 0.0, 0.0, work, note=f"edge {edge} has sent no fresh report, so it is taken to be idle")
+    if condition == "draining":
+        return f"edge {edge} is being drained"
+    if condition == "loading":
+        return f"edge {edge} is not ready to draft"
+    if card.name not in node.report.models:
+        return f"edge {edge} does not serve {card.name}"
+    if edge not in fit:
+        return f"drafts of edge {edge} have failed time and again"
+    return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns)
+
+
+def _elsewhere(
+    view: View, query: PlacementQuery, fit: Mapping[str, Node], *, now_ns: int, rng: random.Random
+) -> list[Offer]:
+    """The other edges that lend drafts of the asking edge's own model; an older edge asks for none and lends none."""
+    if not query.draft_digest:
+        return []
+    lending = [
+        name
+        for name, node in fit.items()
+        if name != query.edge_id and node.report.lends == query.draft_digest and node.report.grpc_address
+    ]
+    session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
+    asking = view.nodes.get(query.edge_id)
+    links = asking.report.links if asking is not None else {}
+    found = []
+    for name in sampled(lending, rng, keep=[session.edge_id] if session else []):
+        work = draft_at(view, query, name)
+        if work is not None:
+            handover_s = links.get(name, UNKNOWN_HANDOVER_S)
+            found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
+    return found
+
+
+def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
+    load_s = draft_wait_s(view, node, query.draft_model, now_ns=now_ns)
+    name = node.report.node_id
+    weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
+    return Offer(name, node.report.grpc_address, load_s + handover_s, load_s, work, weight, work.note)

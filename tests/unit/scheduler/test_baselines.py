@@ -1,0 +1,90 @@
+"""The balancers that ours is compared with do what their papers say."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from scheduler.decide.baselines import (
+    AlwaysHome,
+    Balancer,
+    LeastRequest,
+    PeakEwma,
+    Prequal,
+    RoundRobin,
+    TwoChoices,
+)
+from tests.unit.scheduler.builders import report
+
+NAMES = ["a", "b", "c", "d"]
+ALL: tuple[Callable[[], Balancer], ...] = (AlwaysHome, RoundRobin, LeastRequest, TwoChoices, PeakEwma, Prequal)
+
+
+def picks(balancer: Balancer, times: int = 400, now_s: float = 0.0) -> Counter[str]:
+    rng = random.Random(1)
+    return Counter(balancer.pick(NAMES, home="a", now_s=now_s, rng=rng) for _ in range(times))
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_one_edge_is_always_picked(make: Callable[[], Balancer]) -> None:
+    balancer = make()
+    assert balancer.pick(["a"], home="a", now_s=0.0, rng=random.Random(1)) == "a"
+
+
+@pytest.mark.parametrize("make", ALL[1:])
+def test_equal_edges_share(make: Callable[[], Balancer]) -> None:
+    assert all(60 <= count <= 140 for count in picks(make()).values())
+
+
+def test_always_home_never_leaves() -> None:
+    assert picks(AlwaysHome()) == {"a": 400}
+
+
+def test_least_request_goes_where_the_least_is_under_way() -> None:
+    balancer = LeastRequest()
+    for name in ("a", "a", "b", "c"):
+        balancer.sent(name, now_s=0.0)
+    assert picks(balancer) == {"d": 400}
+    balancer.done("b", took_s=1.0, now_s=1.0)
+    assert set(picks(balancer)) == {"b", "d"}
+
+
+def test_two_choices_never_picks_the_fullest() -> None:
+    balancer = TwoChoices()
+    balancer.sent("a", now_s=0.0)
+    found = picks(balancer, times=1200)
+    assert "a" not in found
+    assert all(count > 250 for count in found.values())
+
+
+def test_a_peak_is_believed_at_once_and_forgotten_slowly() -> None:
+    balancer = PeakEwma(tau_s=10.0)
+    for name in NAMES:
+        balancer.done(name, took_s=1.0, now_s=0.0)
+    balancer.done("a", took_s=9.0, now_s=1.0)
+    assert "a" not in picks(balancer, now_s=2.0)
+    for name in ("b", "c", "d"):
+        balancer.done(name, took_s=1.0, now_s=60.0)
+    assert picks(balancer, now_s=60.0)["a"] > 100  # without news its cost has decayed
+
+
+def test_prequal_leaves_hot_nodes_and_takes_the_fastest_of_the_cold() -> None:
+    balancer = Prequal(hot_quantile=0.75)
+    for name, in_flight in (("a", 9), ("b", 1), ("c", 1), ("d", 1)):
+        balancer.hear(report(f"edge-{name}", in_flight=0).model_copy(update={"node_id": name}), now_s=0.0)
+        for _ in range(in_flight):
+            balancer.sent(name, now_s=0.0)
+    for name, took_s in (("a", 0.1), ("b", 2.0), ("c", 1.0), ("d", 3.0)):
+        balancer.done(name, took_s=took_s, now_s=1.0)
+    assert picks(balancer) == {"c": 400}
+
+
+def test_prequal_counts_on_what_it_sends_until_the_next_report() -> None:
+    balancer = Prequal(hot_quantile=0.5)
+    for name in NAMES:
+        balancer.hear(report().model_copy(update={"node_id": name}), now_s=0.0)
+    balancer.sent("a", now_s=0.0)
+    assert "a" not in picks(balancer)
+    balancer.hear(report().model_copy(update={"node_id": "a"}), now_s=0.5)
+    assert picks(balancer)["a"] > 60
