@@ -73,6 +73,7 @@ async def serve(
         decider=settings.node_id,
         default_pool=settings.pool,
         policy=settings.policy(),
+        select=settings.select(),
     )
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)

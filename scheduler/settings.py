@@ -12,6 +12,7 @@ from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
+from scheduler.decide.select import SelectSettings
 
 MIB = 1024 * 1024
 
@@ -41,6 +42,8 @@ class SchedulerSettings(ServiceSettings):
         0.005, ge=0, le=DEAREST, description="QoE points a cloud second must bring when rendering."
     )
 
+    explore: float = Field(0.02, ge=0, le=0.02, description="Share of drafts that may try an edge not tried lately.")
+
     drain_target_s: float = Field(30.0, gt=0, le=LONGEST_S, description="What waits in a pool should be done in this.")
     utilisation: float = Field(0.7, gt=0, le=1, description="Share of the time that a worker should be busy.")
     scale_in_after_s: float = Field(300.0, ge=0, le=LONGEST_S, description="Fewer workers only after so long a calm.")
@@ -66,6 +69,10 @@ class SchedulerSettings(ServiceSettings):
         names = ("draft_weight_iterate", "draft_weight_render", "draft_best_s", "draft_worst_s", "final_best_s")
         values = {name: getattr(self, name) for name in (*names, "final_worst_s", "cost_iterate", "cost_render")}
         return Policy().but(values)
+
+    def select(self) -> SelectSettings:
+        """How places are drawn."""
+        return SelectSettings(explore=self.explore)
 
     def elastic(self) -> ElasticSettings:
         """How many workers are advised."""

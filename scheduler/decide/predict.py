@@ -9,10 +9,9 @@ import random
 from dataclasses import dataclass, replace
 
 from adaptivegen.placement import PlacementQuery
+from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
-
-TIE_S = 1e-3  # pools whose ends differ by less are the same to us
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +50,22 @@ def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int) -> f
 
 
 def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> PoolWait:
-    """The pool in which the final would end first; equals are drawn by chance, so that schedulers do not herd."""
+    """The pool in which the final would end soonest; near-ties are drawn by chance, so that schedulers do not herd."""
     model = query.cloud_model
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
-    offers: list[tuple[float, PoolWait]] = []
+    offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
         wait_s = view.nodes.backlog(pool).wait_s(slots)
         if wait_s is not None:
             factor = _factor(view, workers, model)
             done_s = wait_s + factor * work.total_s if work is not None else wait_s
-            offers.append((done_s, PoolWait(pool, wait_s, len(workers), factor)))
+            offers[pool] = Place(pool, done_s, load_s=wait_s), PoolWait(pool, wait_s, len(workers), factor)
     if not offers:
         return PoolWait(view.nodes.last_pool(model) or view.default_pool, None, 0, _factor(view, [], model))
-    best_s = min(done_s for done_s, _ in offers)
-    equals = [offer for done_s, offer in offers if done_s <= best_s + TIE_S]
-    return replace(rng.choice(equals), propensity=1.0 / len(equals))
+    by_pool = chances([place for place, _ in offers.values()], view.select)
+    pool = drawn(by_pool, rng)
+    return replace(offers[pool][1], propensity=by_pool[pool])
 
 
 def pool_factor(view: View, pool: str, model: str, *, now_ns: int) -> float:

@@ -303,7 +303,7 @@ def test_a_herd_of_requests_spreads_over_equal_pools() -> None:
         decision = decide(seen, asked, now_ns=NOW_NS, rng=rng)
         record(seen, asked, decision, now_ns=NOW_NS)
         pools.append(decision.pool)
-    assert pools.count("big") == 100
+    assert 80 <= pools.count("big") <= 120
 
 
 def test_the_same_view_query_time_and_chance_give_the_same_decision() -> None:
