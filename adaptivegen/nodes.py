@@ -41,10 +41,11 @@ class FinishedWork(BaseModel):
 class NodeReport(BaseModel):
     """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report.
 
-    elapsed_s: seconds that the work at hand has had already, where `remaining_s` counts it whole, as edges do;
-    failed_in_row: generations that failed here, by no fault of their requests, since the last that did not; lends:
-    digest of the draft model with which it drafts for other edges, empty where it does not; links: by other edges that
-    drafted for this one, the seconds that handing a draft over takes beside the draft itself.
+    ending: its process has been told to end, so that nothing puts it back into rotation; elapsed_s: seconds that the
+    work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
+    failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
+    it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds that
+    handing a draft over takes beside the draft itself.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,6 +61,7 @@ class NodeReport(BaseModel):
     models: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
     ready: bool = True
     draining: bool = False
+    ending: bool = False
     capacity: Annotated[int, Field(ge=0, le=4096)] = 1
     in_flight: Annotated[int, Field(ge=0)] = 0
     queued: Annotated[int, Field(ge=0)] = 0

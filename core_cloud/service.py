@@ -148,6 +148,7 @@ def _reporter(
             models=(settings.model,),
             ready=runner.ready,
             draining=stop.is_set(),
+            ending=stop.is_set(),
             capacity=1,
             in_flight=1 if worker.at_work else 0,
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,

@@ -179,6 +179,7 @@ def _reporter(
             models=(settings.draft_model,),
             ready=edge.runner.ready,
             draining=stop.is_set(),
+            ending=stop.is_set(),
             capacity=1,
             in_flight=int(edge.runner.busy),
             queued=edge.runner.queued,

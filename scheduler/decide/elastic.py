@@ -214,7 +214,7 @@ def scale_order(workers: Iterable[Node], wanted: int, *, scaled_in: frozenset[st
     """
     alive = [node for node in workers if node.condition(now_ns) != "stale"]
     inside = sorted((node for node in alive if _serves(node)), key=lambda node: _to_lose(node, now_ns))
-    outside = [node for node in alive if node.drained and node.report.node_id in scaled_in]
+    outside = [n for n in alive if n.drained and n.report.node_id in scaled_in and not n.report.ending]
     outside.sort(key=lambda node: _to_lose(node, now_ns), reverse=True)
     surplus = len(inside) - wanted
     if surplus >= 0:

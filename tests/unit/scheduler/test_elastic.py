@@ -256,6 +256,11 @@ def test_those_scaled_in_are_put_back_before_any_is_missing() -> None:
     assert (drain, set(put_back), missing) == ((), set(scaled_in), 2)
 
 
+def test_one_that_was_scaled_in_and_is_ending_is_missing() -> None:
+    pool = [report("worker-1"), report("worker-2", draining=True, ending=True)]
+    assert order(*pool, wanted=2, scaled_in=("worker-2",)) == ((), (), 1)
+
+
 def test_what_an_operator_drained_and_what_is_ending_or_silent_is_left_alone() -> None:
     pool = [report("worker-1"), report("worker-2"), report("worker-3", draining=True)]
     assert order(*pool, wanted=2, drained=("worker-2",)) == ((), (), 1)
