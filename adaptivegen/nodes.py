@@ -44,8 +44,8 @@ class NodeReport(BaseModel):
     ending: its process has been told to end, so that nothing puts it back into rotation; elapsed_s: seconds that the
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
-    it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds that
-    handing a draft over takes beside the draft itself.
+    it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
+    that handing a draft over takes beside the draft itself.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -16,6 +16,7 @@ from cli.admin_policy import app as policy_app
 from cli.admin_qoe import app as qoe_app
 from cli.admin_tables import (
     accuracies_table,
+    audit_table,
     dead_letters_table,
     jobs_table,
     nodes_table,
@@ -102,6 +103,21 @@ def explain_job(
         print_json({"job": asdict(found.job), "decision": decision, "notes": list(found.notes)})
     else:
         print_explanation(open_console(), found)
+
+
+@app.command("audit")
+def show_audit(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 50,
+    scheduler: SchedulerOption = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What operators ordered, who did, and what became of it, newest first."""
+    found = ask(scheduler, data, lambda client: client.audit(limit))
+    if as_json:
+        print_json({"audit": [asdict(entry) for entry in found]})
+    else:
+        open_console().print(audit_table(found))
 
 
 @app.command("drain")

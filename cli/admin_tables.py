@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adaptivegen.placement import Candidate, Decision
     from adaptivegen.rpc.admin_rows import (
         AccuracyInfo,
+        AuditInfo,
         DeadLetterInfo,
         Explanation,
         JobInfo,
@@ -160,6 +161,15 @@ def changes_table(changes: Iterable[PolicyChangeInfo]) -> Table:
     for change in changes:
         differing = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items()))
         _row(table, change.number, _moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
+    return table
+
+
+def audit_table(entries: Iterable[AuditInfo]) -> Table:
+    """One line for each change that was ordered."""
+    table = _table("ordered", "by", "action", "target", "with", "outcome")
+    for entry in entries:
+        details = ", ".join(f"{name}={value}" for name, value in sorted(entry.details.items()))
+        _row(table, _moment(entry.at_ns), entry.by, entry.action, entry.target, details or "-", entry.outcome)
     return table
 
 

@@ -18,6 +18,7 @@ from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
+    AuditInfo,
     DeadLetterInfo,
     Explanation,
     JobFilter,
@@ -31,7 +32,7 @@ from adaptivegen.rpc.admin_rows import (
     Ratings,
     Scaled,
 )
-from adaptivegen.telemetry import get_logger
+from scheduler.audit import Audit
 from scheduler.decide.elastic import Advice
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
@@ -59,8 +60,10 @@ class Admin:
         drains: Drains,
         scaling: Scaling,
         policies: Policies,
+        audit: Audit,
         time: SteadyTime,
     ) -> None:
+        self._audit = audit
         self._view = view
         self._nodes = view.nodes
         self._learned = view.learned
@@ -152,27 +155,28 @@ class Admin:
                 return tenant
         raise NotFound(f"no job {job_id} in the index; with its tenant the store can be asked", param="job_id")
 
-    async def drain(self, node_id: str, undo: bool) -> str:
+    async def drain(self, node_id: str, undo: bool, *, by: str) -> str:
         """Take a node out of rotation or put it back; returns its state. Raises NotFound, BrokerUnavailable."""
         check_name(node_id, field="node_id")
         node = self._nodes.get(node_id)
         if node is None and node_id not in self._nodes.drained:
             raise NotFound(f"no node {node_id!r} has been heard of", param="node_id")
         self._require_broker()
-        if undo:
-            await self._drains.put_back(node_id)
-        else:
-            await self._drains.drain(node_id)
-        get_logger().info("node_drain", node=node_id, undo=undo)
+        change = self._drains.put_back if undo else self._drains.drain
+        action = "put-back" if undo else "drain"
+        await self._audit.carry_out(action, node_id, lambda: change(node_id), by=by, details={})
         return node.condition(self._time.now_ns()) if node is not None else "stale"
 
     async def pools(self) -> list[PoolInfo]:
         """Every pool with its load and the workers it should have."""
         return [_pool_info(pool, advice) for pool, advice in sorted(self._scaling.advice.items())]
 
-    async def scale(self, pool: str, workers: int) -> Scaled:
+    async def scale(self, pool: str, workers: int, *, by: str) -> Scaled:
         """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
-        order = await self._scaling.order(pool, workers)
+        check_name(pool, field="pool")
+        order = await self._audit.carry_out(
+            "scale", pool, lambda: self._scaling.order(pool, workers), by=by, details={"workers": workers}
+        )
         return Scaled(order.drain, order.put_back, order.missing)
 
     async def policy(self) -> list[PolicyValueInfo]:
@@ -186,7 +190,13 @@ class Admin:
         self, values: Mapping[str, float], unset: Sequence[str], *, by: str, reason: str
     ) -> PolicyChangeInfo:
         """Change it for all schedulers. Raises InvalidRequest, Conflict, a storage error."""
-        made = await self._policies.change(values, unset, by=by, reason=reason)
+        made = await self._audit.carry_out(
+            "set-policy",
+            "policy",
+            lambda: self._policies.change(values, unset, by=by, reason=reason),
+            by=by,
+            details={**values, **dict.fromkeys(unset, "as started")},
+        )
         return PolicyChangeInfo(**made.model_dump())
 
     async def policy_changes(self, limit: int) -> list[PolicyChangeInfo]:
@@ -195,6 +205,12 @@ class Admin:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
         changes = await self._policies.history(limit or DEFAULT_LIMIT)
         return [PolicyChangeInfo(**change.model_dump()) for change in changes]
+
+    async def audit(self, limit: int) -> list[AuditInfo]:
+        """What operators ordered, newest first. Raises InvalidRequest, a storage error."""
+        if not 0 <= limit <= MAX_LIMIT:
+            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        return [AuditInfo(**entry.model_dump()) for entry in await self._audit.entries(limit or DEFAULT_LIMIT)]
 
     async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first. Raises InvalidRequest, a storage error."""

@@ -25,6 +25,7 @@ from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.process import end, retry_until
+from adaptivegen.roles import Roles, everybody_admin, read_roles
 from adaptivegen.rpc.admin import AdminServicer
 from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.server import RpcServer
@@ -33,6 +34,7 @@ from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
+from scheduler.audit import Audit
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
@@ -64,6 +66,7 @@ async def serve(
     """Run the scheduler until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or a storage error at start."""
     configure_logging("scheduler", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
+    roles = _roles(settings)
     tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
@@ -88,7 +91,9 @@ async def serve(
         scaling = Scaling(view.nodes, bus, drains, settings.elastic(), clock=clock, time=time)
         placement = Placement(view, time=time, rng=rng, log=log)
         policies = Policies(view, bus, blob, clock=clock, time=time)
-        rpc = _server(placement, Admin(view, jobs, drains=drains, scaling=scaling, policies=policies, time=time), rng)
+        audit = Audit(blob, node_id=settings.node_id, time=time)
+        admin = Admin(view, jobs, drains=drains, scaling=scaling, policies=policies, audit=audit, time=time)
+        rpc = _server(placement, admin, roles, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
@@ -148,10 +153,17 @@ def _web(
     )
 
 
-def _server(placement: Placement, admin: Admin, rng: random.Random) -> RpcServer:
+def _roles(settings: SchedulerSettings) -> Roles:
+    """Who may ask what; raises SettingsInvalid."""
+    if settings.auth == "loopback" and settings.roles_file is None:
+        return everybody_admin()
+    return read_roles(settings.roles_file)
+
+
+def _server(placement: Placement, admin: Admin, roles: Roles, rng: random.Random) -> RpcServer:
     server = RpcServer(rng=rng)
     PlacementServicer(placement.place, placement.observe, placement.attempted).add_to(server)
-    AdminServicer(admin).add_to(server)
+    AdminServicer(admin, roles).add_to(server)
     return server
 
 

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import LONGEST_S, ServiceSettings, refused
+from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
@@ -25,6 +25,7 @@ class SchedulerSettings(ServiceSettings):
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
     http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics and health; 0 takes a free one.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
+    roles_file: ReadableFile | None = Field(None, description="JSON file of who may look, operate and administer.")
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
     reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
     decision_log: Path | None = Field(None, description="Folder for the decision log (Parquet); none without it.")

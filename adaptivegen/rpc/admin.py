@@ -13,8 +13,10 @@ import grpc
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.experience import Rated
+from adaptivegen.roles import Role, Roles
 from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
+    AuditInfo,
     DeadLetterInfo,
     Explanation,
     JobFilter,
@@ -49,6 +51,7 @@ Row = TypeVar(
     Scaled,
     PolicyValueInfo,
     PolicyChangeInfo,
+    AuditInfo,
     Rated,
 )
 
@@ -109,7 +112,7 @@ class AdminBackend(Protocol):
         """What was learned."""
         ...
 
-    async def drain(self, node_id: str, undo: bool) -> str:
+    async def drain(self, node_id: str, undo: bool, *, by: str) -> str:
         """Take a node out of rotation, or put it back; returns its state."""
         ...
 
@@ -117,8 +120,12 @@ class AdminBackend(Protocol):
         """The pools of workers."""
         ...
 
-    async def scale(self, pool: str, workers: int) -> Scaled:
+    async def scale(self, pool: str, workers: int, *, by: str) -> Scaled:
         """Have so many workers of a pool in rotation."""
+        ...
+
+    async def audit(self, limit: int) -> list[AuditInfo]:
+        """What operators ordered, newest first."""
         ...
 
     async def policy(self) -> list[PolicyValueInfo]:
@@ -141,10 +148,11 @@ class AdminBackend(Protocol):
 
 
 class AdminServicer(stubs.AdminServiceServicer):
-    """Serves the admin service."""
+    """Serves the admin service to those who have the role for it."""
 
-    def __init__(self, backend: AdminBackend) -> None:
+    def __init__(self, backend: AdminBackend, roles: Roles) -> None:
         self._backend = backend
+        self._roles = roles
 
     def add_to(self, server: RpcServer) -> None:
         """Register with the process's server."""
@@ -153,17 +161,20 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListNodes(
         self, request: pb.ListNodesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListNodesResponse:
+        self._view(context)
         return pb.ListNodesResponse(nodes=[pb.Node(**asdict(node)) for node in await self._backend.nodes()])
 
     async def ListJobs(
         self, request: pb.ListJobsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListJobsResponse:
+        self._view(context)
         wanted = JobFilter(tenant=request.tenant, status=request.status, limit=request.limit)
         return pb.ListJobsResponse(jobs=[pb.Job(**asdict(job)) for job in await self._backend.jobs(wanted)])
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainJobResponse:
+        self._view(context)
         found = await self._backend.explain(request.job_id, request.tenant)
         return pb.ExplainJobResponse(
             job=pb.Job(**asdict(found.job)), decision=decision_to_pb(found.decision), notes=found.notes
@@ -172,55 +183,79 @@ class AdminServicer(stubs.AdminServiceServicer):
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListDeadLettersResponse:
+        self._view(context)
         found = await self._backend.dead_letters(request.limit)
         return pb.ListDeadLettersResponse(letters=[pb.DeadLetter(**asdict(letter)) for letter in found])
 
     async def ListPredictions(
         self, request: pb.ListPredictionsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListPredictionsResponse:
+        self._view(context)
         return predictions_to_pb(await self._backend.predictions())
 
     async def DrainNode(
         self, request: pb.DrainNodeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.DrainNodeResponse:
-        return pb.DrainNodeResponse(state=await self._backend.drain(request.node_id, request.undo))
+        by = self._operator(context)
+        return pb.DrainNodeResponse(state=await self._backend.drain(request.node_id, request.undo, by=by))
 
     async def ListPools(
         self, request: pb.ListPoolsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListPoolsResponse:
+        self._view(context)
         return pb.ListPoolsResponse(pools=[pb.Pool(**asdict(pool)) for pool in await self._backend.pools()])
 
     async def ScalePool(
         self, request: pb.ScalePoolRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ScalePoolResponse:
+        by = self._operator(context)
         if not request.HasField("workers"):
             raise InvalidRequest.field("workers", "nothing", "a number, also where it is 0")
-        return pb.ScalePoolResponse(**asdict(await self._backend.scale(request.pool, request.workers)))
+        return pb.ScalePoolResponse(**asdict(await self._backend.scale(request.pool, request.workers, by=by)))
 
     async def GetPolicy(
         self, request: pb.GetPolicyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetPolicyResponse:
+        self._view(context)
         return pb.GetPolicyResponse(values=[pb.PolicyValue(**asdict(value)) for value in await self._backend.policy()])
 
     async def SetPolicy(
         self, request: pb.SetPolicyRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SetPolicyResponse:
-        made = await self._backend.set_policy(
-            dict(request.values), tuple(request.unset), by=_caller(context), reason=request.reason
-        )
+        by = self._operator(context, role="admin")
+        made = await self._backend.set_policy(dict(request.values), tuple(request.unset), by=by, reason=request.reason)
         return pb.SetPolicyResponse(change=pb.PolicyChange(**asdict(made)))
 
     async def ListPolicyChanges(
         self, request: pb.ListPolicyChangesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListPolicyChangesResponse:
+        self._view(context)
         changes = await self._backend.policy_changes(request.limit)
         return pb.ListPolicyChangesResponse(changes=[pb.PolicyChange(**asdict(change)) for change in changes])
 
     async def ListRatings(
         self, request: pb.ListRatingsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListRatingsResponse:
+        self._view(context)
         found = await self._backend.ratings(request.limit)
         return pb.ListRatingsResponse(ratings=[_rating_to_pb(one) for one in found.ratings], left_out=found.left_out)
+
+    async def ListAudit(
+        self, request: pb.ListAuditRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListAuditResponse:
+        self._view(context)
+        found = await self._backend.audit(request.limit)
+        return pb.ListAuditResponse(entries=[pb.AuditEntry(**asdict(entry)) for entry in found])
+
+    def _view(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Raises PermissionDenied for somebody who may not even look."""
+        self._roles.require(_names(context), "viewer")
+
+    def _operator(self, context: grpc.aio.ServicerContext[Any, Any], role: Role = "operator") -> str:
+        """Who orders, where they may; raises PermissionDenied."""
+        names = _names(context)
+        self._roles.require(names, role)
+        return ", ".join(names) or "somebody without a certificate"
 
 
 def _rating_to_pb(rating: Rated) -> pb.Rating:
@@ -236,10 +271,9 @@ def _rating_to_pb(rating: Rated) -> pb.Rating:
     )
 
 
-def _caller(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Who asks, by the certificate that was shown."""
-    names = context.peer_identities() or ()
-    return ", ".join(name.decode(errors="replace") for name in names) or "somebody without a certificate"
+def _names(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, ...]:
+    """Who asks: the names in the certificate that was shown."""
+    return tuple(name.decode(errors="replace") for name in context.peer_identities() or ())
 
 
 class AdminClient:
@@ -309,6 +343,11 @@ class AdminClient:
         """Its changes, newest first."""
         reply = await self._call(self._stub.ListPolicyChanges, pb.ListPolicyChangesRequest(limit=limit))
         return [read_row(PolicyChangeInfo, change) for change in reply.changes]
+
+    async def audit(self, limit: int = 0) -> list[AuditInfo]:
+        """What operators ordered, newest first."""
+        reply = await self._call(self._stub.ListAudit, pb.ListAuditRequest(limit=limit))
+        return [read_row(AuditInfo, entry) for entry in reply.entries]
 
     async def ratings(self, limit: int = 0) -> Ratings:
         """What people said of videos, newest first. Each is an object of its own, so this may take a while."""

@@ -153,6 +153,20 @@ class PolicyChangeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditInfo:
+    """A change that an operator ordered. at_ns: wall nanoseconds; outcome: `done`, `ordered` where the scheduler died
+    meanwhile, or the error."""
+
+    at_ns: int
+    scheduler: str
+    by: str
+    action: str
+    target: str
+    details: dict[str, str]
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ratings:
     """Ratings that tell how long was waited, newest first, and how many do not and were left out."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,10 @@ def certificates(folder: Path) -> tuple[trustme.CA, dict[str, str]]:
     ca.cert_pem.write_to_path(folder / "ca.pem")
     node.private_key_pem.write_to_path(folder / "key.pem")
     node.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    for role in ("operator", "admin"):
+        person = ca.issue_cert(f"{role}.example")
+        person.private_key_pem.write_to_path(folder / f"{role}-key.pem")
+        person.cert_chain_pems[0].write_to_path(folder / f"{role}.pem")
     paths = {"TLS_CERT": "cert.pem", "TLS_KEY": "key.pem", "TLS_CLIENT_CA": "ca.pem"}
     return ca, {name: str(folder / path) for name, path in paths.items()}
 
@@ -66,6 +71,12 @@ def key_file(folder: Path) -> Path:
     return path
 
 
+def role_file(folder: Path) -> Path:
+    path = folder / "roles.json"
+    path.write_text(json.dumps({"roles": {"operator.example": "operator", "admin.example": "admin"}}))
+    return path
+
+
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("secure")
@@ -75,7 +86,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         common = {"HOST": "127.0.0.1", "NATS_URLS": broker.url, "STORE_URL": f"file://{folder / 'store'}", **tls}
         signing = {"SIGNING_KEYS": f"k1:{secrets.token_hex(32)}"}
         services: dict[tuple[str, str], dict[str, object]] = {
-            ("scheduler", "SCHEDULER"): {"GRPC_PORT": scheduler, "HTTP_PORT": scheduler_http},
+            ("scheduler", "SCHEDULER"): {
+                "GRPC_PORT": scheduler,
+                "HTTP_PORT": scheduler_http,
+                "ROLES_FILE": role_file(folder),
+            },
             ("cdn_cache", "CACHE"): {"HTTP_PORT": cache, "DIR": folder / "cache", **signing},
             ("core_cloud", "WORKER"): {"GRPC_PORT": worker},
             ("edge_node", "EDGE"): {
@@ -83,6 +98,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
                 "GRPC_PORT": edge_grpc,
                 "ADVERTISE_HOST": "localhost",
                 "CACHE_URL": f"https://localhost:{cache}",
+                "PLACE_BUDGET_S": 2,  # who decides is looked at, however busy this machine is
                 "API_KEYS_FILE": key_file(folder),
                 "API_KEY_PEPPER": PEPPER,
                 **signing,
@@ -186,7 +202,33 @@ def test_the_scheduler_answers_only_nodes_with_a_certificate(deployment: Deploym
     with grpc.secure_channel(deployment.scheduler, grpc.ssl_channel_credentials(ca, *own)) as channel:
         reply = stubs.AdminServiceStub(channel).ListNodes(pb.ListNodesRequest(), timeout=5)
         assert {node.kind for node in reply.nodes} == {"edge", "worker"}
-        request = pb.SetPolicyRequest(values={"cost_render": 0.005}, reason="as it was")
-        assert "localhost" in stubs.AdminServiceStub(channel).SetPolicy(request, timeout=5).change.by
+
+
+def test_a_nodes_certificate_changes_nothing_and_operators_do_what_their_role_allows(deployment: Deployment) -> None:
+    policy = pb.SetPolicyRequest(values={"cost_render": 0.005}, reason="as it was")
+    scale = pb.ScalePoolRequest(pool="default")
+    with as_operator(deployment, "key.pem", "cert.pem") as node:
+        with pytest.raises(grpc.RpcError, match="has the role viewer") as caught:
+            node.SetPolicy(policy, timeout=5)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.RpcError, match="has the role viewer"):
+            node.ScalePool(scale, timeout=5)
+    with as_operator(deployment, "operator-key.pem", "operator.pem") as operator:
+        with pytest.raises(grpc.RpcError, match="this needs admin"):
+            operator.SetPolicy(policy, timeout=5)
         with pytest.raises(grpc.RpcError, match="also where it is 0"):
-            stubs.AdminServiceStub(channel).ScalePool(pb.ScalePoolRequest(pool="default"), timeout=5)
+            operator.ScalePool(scale, timeout=5)
+        operator.DrainNode(pb.DrainNodeRequest(node_id="core-cloud-1", undo=True), timeout=5)
+    with as_operator(deployment, "admin-key.pem", "admin.pem") as admin:
+        assert "admin.example" in admin.SetPolicy(policy, timeout=5).change.by
+        (newest, before) = admin.ListAudit(pb.ListAuditRequest(), timeout=5).entries
+        assert (newest.action, newest.by, newest.outcome) == ("set-policy", "admin.example", "done")
+        assert (before.action, before.by, before.target) == ("put-back", "operator.example", "core-cloud-1")
+
+
+@contextmanager
+def as_operator(deployment: Deployment, key: str, cert: str) -> Iterator[stubs.AdminServiceStub]:
+    own = [(deployment.folder / name).read_bytes() for name in (key, cert)]
+    credentials = grpc.ssl_channel_credentials(deployment.ca.cert_pem.bytes(), *own)
+    with grpc.secure_channel(deployment.scheduler, credentials) as channel:
+        yield stubs.AdminServiceStub(channel)

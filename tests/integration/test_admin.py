@@ -53,6 +53,13 @@ async def test_the_admin_command(own_nats: NatsServer, tmp_path: Path) -> None:
         assert (await run("drain", "worker-1")).stdout == "worker-1 is draining\n"
         assert (await run("drain", "worker-1", "--undo")).exit_code == 0
         assert (await run("drain", "worker-9")).exit_code == 7
+        audited = json.loads((await run("audit", "--json")).stdout)["audit"]
+        assert [(entry["action"], entry["target"]) for entry in audited] == [
+            ("put-back", "worker-1"),
+            ("drain", "worker-1"),
+        ]
+        assert {entry["outcome"] for entry in audited} == {"done"}
+        assert "put-back" in (await run("audit")).stdout
         assert (await run("explain", "nonsense")).exit_code == 2
     result = await asyncio.to_thread(invoke, running, "nodes")
     assert result.exit_code == 3

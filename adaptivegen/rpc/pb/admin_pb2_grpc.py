@@ -94,6 +94,11 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.FromString,
                 _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListAudit',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -183,6 +188,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAudit(self, request, context):
+        """All that operators ordered, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +257,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListPolicyChanges,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -571,6 +588,33 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ListPolicyChanges',
             adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ListPolicyChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListAudit',
+            adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,
