@@ -24,6 +24,23 @@ Intent = Literal["iterate", "render"]
 REQUESTABLE_PLANS = ("draft", "refine", "cloud")
 VideoTask = Literal["restyle", "extend", "interpolate"]  # what is done with an uploaded video
 VIDEO_TASKS: tuple[VideoTask, ...] = get_args(VideoTask)
+FIELDS = frozenset(
+    (
+        "prompt",
+        "model",
+        "size",
+        "seconds",
+        "fps",
+        "steps",
+        "guidance",
+        "seed",
+        "intent",
+        "plan",
+        "strength",
+        "task",
+        "session",
+    )
+)
 
 
 class Reference(BaseModel):
@@ -159,24 +176,9 @@ def parse_request(
     Unknown fields are refused, so that a misspelt option is never silently ignored.
     """
     limits = card.limits
-    known = {
-        "prompt",
-        "model",
-        "size",
-        "seconds",
-        "fps",
-        "steps",
-        "guidance",
-        "seed",
-        "intent",
-        "plan",
-        "strength",
-        "task",
-        "session",
-    }
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - FIELDS)
     if unknown:
-        raise InvalidRequest.field(unknown[0], values[unknown[0]], f"a known field ({', '.join(sorted(known))})")
+        raise InvalidRequest.field(unknown[0], values[unknown[0]], f"a known field ({', '.join(sorted(FIELDS))})")
     width, height = _size(values, limits)
     seconds = _number(values, "seconds") or limits.seconds[0]
     if seconds not in limits.seconds:

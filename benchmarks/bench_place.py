@@ -18,12 +18,13 @@ import time
 import uvloop
 
 from adaptivegen.clock import SystemClock
-from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest
+from adaptivegen.models.card import Refine
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 from adaptivegen.placement import Outcome, PlacementQuery
 from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.telemetry import configure_logging
+from benchmarks.cards import make_card
 from benchmarks.machine import hardware
 from scheduler.decide.decide import decide, record
 from scheduler.decide.view import NodeTable, View
@@ -36,55 +37,11 @@ TARGET_MS = 5.0
 CLOCK = SystemClock()
 
 
-def make_card(name: str, size: int, step_ms: float, refine: Refine | None = None) -> ModelCard:
-    """A card with one profile of 24 frames."""
-    files = {"base": CardFile(path=f"{name}/base.onnx", sha256="0" * 64, bytes=1)}
-    limits = Limits(
-        sizes=(f"{size}x{size}",),
-        seconds=(2.0,),
-        fps=12,
-        steps_min=1,
-        steps_max=64,
-        steps_default=8,
-        guidance_min=1.0,
-        guidance_max=4.0,
-        guidance_default=1.0,
-    )
-    profile = Profile(
-        hardware="none",
-        threads=2,
-        backend="onnx",
-        width=size,
-        height=size,
-        frames=24,
-        load_ms=500,
-        text_ms=10,
-        step_ms=step_ms,
-        upsample_ms=100,
-        first_look_ms=10 + step_ms,
-        encode_ms=50,
-        memory_mib=100,
-    )
-    return ModelCard(
-        name=name,
-        version="1.0.0",
-        role="cloud" if refine else "draft",
-        description="for the benchmark",
-        latent_space="pixels",
-        files=files,
-        limits=limits,
-        refine=refine,
-        profile=(profile,),
-        quality={"mos": Quality(value=4.0, low=3.5, high=4.5, n=100)},
-        digest=card_digest(name, "1.0.0", files),
-    )
-
-
 def make_view(nodes: int) -> View:
     """Half edges, half workers in four pools."""
     cards = {
-        "draft": make_card("draft", 128, 40),
-        "cloud": make_card("cloud", 256, 400, Refine(sources=("draft",), t0=0.5, steps=12)),
+        "draft": make_card("draft", side=128, step_ms=40),
+        "cloud": make_card("cloud", side=256, step_ms=400, refine=Refine(sources=("draft",), t0=0.5, steps=12)),
     }
     view = View(nodes=NodeTable(), cards=cards, decider="scheduler-1")
     beat(view, nodes, seq=0, now_ns=CLOCK.now_ns())

@@ -24,9 +24,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from adaptivegen.models.card import CardFile, Limits, ModelCard, Profile, Quality, Refine, card_digest
+from adaptivegen.models.card import Refine
 from adaptivegen.nodes import FINISHED_TOLD, HEARTBEAT_S, FinishedWork, NodeReport
 from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery
+from benchmarks.cards import make_card
 from scheduler.decide.baselines import (
     AlwaysHome,
     Balancer,
@@ -72,53 +73,9 @@ LOADS = {
 }
 
 
-def card(name: str, *, steps: int, side: int, refine: Refine | None = None) -> ModelCard:
-    """A card by whose profile a draft takes DRAFT_S."""
-    files = {"base": CardFile(path=f"{name}/base.onnx", sha256="0" * 64, bytes=1)}
-    limits = Limits(
-        sizes=(f"{side}x{side}",),
-        seconds=(2.0,),
-        fps=12,
-        steps_min=1,
-        steps_max=64,
-        steps_default=steps,
-        guidance_min=1.0,
-        guidance_max=4.0,
-        guidance_default=1.0,
-    )
-    profile = Profile(
-        hardware="none",
-        threads=2,
-        backend="onnx",
-        width=side,
-        height=side,
-        frames=24,
-        load_ms=500,
-        text_ms=20,
-        step_ms=50,
-        upsample_ms=100,
-        first_look_ms=70,
-        encode_ms=50,
-        memory_mib=100,
-    )
-    return ModelCard(
-        name=name,
-        version="1.0.0",
-        role="cloud" if refine else "draft",
-        description="for the comparison",
-        latent_space="pixels",
-        files=files,
-        limits=limits,
-        refine=refine,
-        profile=(profile,),
-        quality={"mos": Quality(value=3.5, low=3.0, high=4.0, n=100)},
-        digest=card_digest(name, "1.0.0", files),
-    )
-
-
 CARDS = {
-    "draft": card("draft", steps=4, side=128),
-    "cloud": card("cloud", steps=24, side=256, refine=Refine(sources=("draft",), t0=0.5, steps=12)),
+    "draft": make_card("draft", side=128, steps=4, step_ms=50, text_ms=20),
+    "cloud": make_card("cloud", side=256, step_ms=500, refine=Refine(sources=("draft",), t0=0.5, steps=12)),
 }
 
 

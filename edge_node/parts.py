@@ -108,15 +108,7 @@ async def build(
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
     places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
-    lending = Lending(
-        node_id=settings.node_id,
-        jobs=jobs,
-        runner=runner,
-        card=card,
-        clock=clock,
-        max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
-        accepting=lambda: not stop.is_set(),
-    )
+    lending = _lending(settings, base, jobs, clock=clock, stop=stop)
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
@@ -150,6 +142,18 @@ async def build(
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
     return Edge(runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics)
+
+
+def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:
+    return Lending(
+        node_id=settings.node_id,
+        jobs=jobs,
+        runner=base.runner,
+        card=base.card,
+        clock=clock,
+        max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
+        accepting=lambda: not stop.is_set(),
+    )
 
 
 def _places(
