@@ -73,7 +73,7 @@ class Edge:
             jobs=self.jobs,
             desk=self.drafts,  # type: ignore[arg-type]
             clock=self.clock,
-            look_deadline_s=0.01,
+            look_deadline_s=0.5,  # enough for a memory store on a busy machine: a look that is late is given up
         )
 
     async def hint(self, job_id: str = JOB_ID) -> None:
