@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Mapping
 
 from adaptivegen.batches import AT_ONCE, read_all
@@ -17,14 +18,19 @@ from scheduler.decide.qoe import QoeSettings, quality_of
 
 async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Ratings:
     """Of the newest ratings those that can be fitted to. Left out is what this version cannot read, what a client rated
-    without having seen when its parts came, and finals that were asked for later. Raises a storage error."""
-    newest: list[tuple[int, str]] = []
+    without having seen when its parts came, and finals that were asked for later. Raises a storage error.
+
+    Of more than `limit` everybody's newest are taken, then everybody's second: who rates most does not speak for all.
+    """
+    by_tenant: dict[str, list[tuple[int, str]]] = {}
     async for meta in blob.list(PREFIX):
-        item = (meta.last_modified_ns, meta.key)
-        heapq.heappush(newest, item)
+        newest = by_tenant.setdefault(meta.key.removeprefix(PREFIX).partition("/")[0], [])
+        heapq.heappush(newest, (meta.last_modified_ns, meta.key))
         if len(newest) > limit:
             heapq.heappop(newest)
-    keys = [key for _, key in sorted(newest, reverse=True)]
+    turns = itertools.zip_longest(*(sorted(newest, reverse=True) for newest in by_tenant.values()))
+    in_turn = itertools.chain.from_iterable(sorted(filter(None, turn), reverse=True) for turn in turns)
+    keys = [key for _, key in sorted(itertools.islice(in_turn, limit), reverse=True)]
     rated: list[Rated] = []
     for start in range(0, len(keys), AT_ONCE):  # other calls get their turn between the pieces
         found = await read_all(keys[start : start + AT_ONCE], lambda key: _read(blob, key))

@@ -72,3 +72,15 @@ async def test_no_more_than_the_limit_are_read_and_the_newest_first(tmp_path: Pa
     found = await gather(blob, cards(), QoeSettings(), limit=35)
     assert [one.rater for one in found.ratings] == [f"t{number}" for number in range(39, 4, -1)]
     await blob.close()
+
+
+async def test_who_rates_most_does_not_speak_for_all(tmp_path: Path) -> None:
+    blob = open_store(f"file://{tmp_path}")
+    for number in range(40):
+        one = rating(number, tenant="quiet" if number < 3 else "loud", id=f"{number}")
+        await blob.put(one.key, one.encode())
+        path = tmp_path / one.key
+        os.utime(path, (1_000_000 + number, 1_000_000 + number))
+    found = await gather(blob, cards(), QoeSettings(), limit=10)
+    assert [one.rater for one in found.ratings] == ["loud"] * 7 + ["quiet"] * 3
+    await blob.close()
