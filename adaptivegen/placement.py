@@ -136,7 +136,7 @@ class Outcome(BaseModel):
     """What really happened to a placed job, in seconds from its acceptance; None where that was not seen.
 
     decided_by, decided_at_ns: the decision that was carried out, as it says itself; drafted_by: the edge whose draft
-    was taken.
+    was taken; draft_late: the one that was to make it was slower than that.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -152,6 +152,7 @@ class Outcome(BaseModel):
     draft_s: float | None = None
     final_s: float | None = None
     drafted_by: str = ""
+    draft_late: bool = False
 
 
 class Attempt(BaseModel):

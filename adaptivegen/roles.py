@@ -1,6 +1,6 @@
 """Who may ask what of a scheduler: roles by the names in the certificates that callers show.
 
-A viewer may look, an operator also drain and scale, an admin also change the policy. Pure but for reading the file.
+A viewer may look, an operator also drain and scale, an admin also change the policy. Who is denied is logged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from adaptivegen.errors import PermissionDenied, SettingsInvalid
+from adaptivegen.telemetry import get_logger
 
 Role = Literal["none", "viewer", "operator", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -26,8 +27,10 @@ class Roles:
         self._unnamed: Role = self._by_name.pop(ANYBODY, unnamed)
 
     def of(self, names: Iterable[str]) -> Role:
-        """The highest of the roles of these names, all of one certificate."""
+        """The highest of the roles of these names, all of one certificate; none where one of them is to have none."""
         found = [self._by_name[name] for name in names if name in self._by_name]
+        if "none" in found:
+            return "none"
         return max(found, key=ROLES.index, default=self._unnamed)
 
     def require(self, names: Iterable[str], role: Role) -> None:
@@ -36,6 +39,7 @@ class Roles:
         has = self.of(known)
         if ROLES.index(has) < ROLES.index(role):
             who = ", ".join(known)[:200] or "somebody without a certificate"
+            get_logger().warning("denied", by=who, role=has, needs=role)
             raise PermissionDenied(f"{who} has the role {has}; this needs {role}", param="role")
 
 

@@ -80,5 +80,6 @@ class Follower:
             draft_s=times.draft_s if times else None,
             final_s=took_s if record.final else None,
             drafted_by=times.made_by if times else "",
+            draft_late=times.late if times else False,
         )
         await self._scheduler.report(outcome)

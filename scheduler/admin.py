@@ -33,7 +33,7 @@ from adaptivegen.rpc.admin_rows import (
     Scaled,
 )
 from scheduler.audit import Audit
-from scheduler.decide.elastic import Advice
+from scheduler.decide.elastic import Advice, ScaleOrder
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
@@ -175,7 +175,12 @@ class Admin:
         """Have so many workers of a pool in rotation. Raises InvalidRequest, NotFound, BrokerUnavailable."""
         check_name(pool, field="pool")
         order = await self._audit.carry_out(
-            "scale", pool, lambda: self._scaling.order(pool, workers), by=by, details={"workers": workers}
+            "scale",
+            pool,
+            lambda: self._scaling.order(pool, workers),
+            by=by,
+            details={"workers": workers},
+            told=_scaled,
         )
         return Scaled(order.drain, order.put_back, order.missing)
 
@@ -218,6 +223,12 @@ class Admin:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_RATINGS}) to {MAX_RATINGS}")
         qoe = self._policies.in_force.qoe
         return await gather(self._jobs.blob, self._view.cards, qoe, limit=limit or DEFAULT_RATINGS)
+
+
+def _scaled(order: ScaleOrder) -> str:
+    """What an order to scale has done."""
+    parts = (("drained", order.drain), ("put back", order.put_back))
+    return "; ".join(["done", *(f"{what} {', '.join(ids)}" for what, ids in parts if ids)])
 
 
 def _pool_info(pool: str, advice: Advice) -> PoolInfo:

@@ -1,8 +1,8 @@
 """The audit log: every change that operators order, who ordered it and what became of it.
 
-One object for each, `audit/<time>-<scheduler>-<number>`, written before the change is carried out: a change that cannot
-be noted is not made. Afterwards the same object says how it ended; one that still says `ordered` is under way, or its
-scheduler died.
+One object for each, `audit/<year>-<month>/<time>-<scheduler>-<number>`, written before the change is carried out: a
+change that cannot be noted is not made. Afterwards the same object says how it ended; of one that still says `ordered`
+that is not known.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.batches import read_all
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound
 from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import parsed
 from scheduler.steady import SteadyTime
@@ -24,7 +25,8 @@ from scheduler.steady import SteadyTime
 PREFIX = "audit/"
 MAX_TEXT_CHARS = 500
 MAX_DETAILS = 64
-_NAME = re.compile(r"[0-9]{20}-[a-z0-9_-]+-[0-9]{6}")
+MONTHS_BACK = 36  # that are listed at most
+_NAME = re.compile(r"[0-9]{19}-[a-z0-9_-]+-[0-9]{6}")
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class AuditEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    at_ns: Annotated[int, Field(ge=0)]
+    at_ns: Annotated[int, Field(ge=0, lt=2**63)]
     scheduler: Text
     by: Text
     action: Text
@@ -57,9 +59,19 @@ class Audit:
         self._numbers = itertools.count()
 
     async def carry_out(
-        self, action: str, target: str, act: Callable[[], Awaitable[T]], *, by: str, details: Mapping[str, object]
+        self,
+        action: str,
+        target: str,
+        act: Callable[[], Awaitable[T]],
+        *,
+        by: str,
+        details: Mapping[str, object],
+        told: Callable[[T], str] = lambda done: "done",
     ) -> T:
-        """Note the change, make it, and note how that ended. Raises what `act` raises, and a storage error before."""
+        """Note the change, make it, and note how that ended; told: what was done.
+
+        Raises what `act` raises, and a storage error before.
+        """
         entry = AuditEntry(
             at_ns=self._time.now_ns(),
             scheduler=self._node_id,
@@ -68,14 +80,17 @@ class Audit:
             target=target[:MAX_TEXT_CHARS],
             details={name[:80]: str(value)[:MAX_TEXT_CHARS] for name, value in list(details.items())[:MAX_DETAILS]},
         )
-        key = f"{PREFIX}{entry.at_ns:020d}-{self._node_id}-{next(self._numbers) % 1_000_000:06d}"
+        key = f"{_month(entry.at_ns)}{entry.at_ns:019d}-{self._node_id}-{next(self._numbers) % 1_000_000:06d}"
         await self._blob.put(key, entry.encode())
         outcome = "cut off"
         try:
             done = await act()
-            outcome = "done"
+            outcome = told(done)[:MAX_TEXT_CHARS]
         except AdaptiveGenError as exc:
             outcome = f"{exc.code}: {exc.message}"[:MAX_TEXT_CHARS]
+            raise
+        except Exception as exc:
+            outcome = f"internal: {type(exc).__name__}"
             raise
         finally:
             await self._close(key, entry.model_copy(update={"outcome": outcome}))
@@ -90,14 +105,36 @@ class Audit:
 
     async def entries(self, limit: int) -> list[AuditEntry]:
         """The last changes, newest first; raises a storage error. One that cannot be read says so."""
-        names = [meta.key.removeprefix(PREFIX) async for meta in self._blob.list(PREFIX)]
-        kept = sorted((name for name in names if _NAME.fullmatch(name)), reverse=True)[:limit]
-        return await read_all(kept, self._entry)
+        keys: list[str] = []
+        at_ns = self._time.now_ns()
+        for _ in range(MONTHS_BACK):
+            month = _month(at_ns)
+            found = [meta.key async for meta in self._blob.list(month)]
+            keys += sorted((key for key in found if _NAME.fullmatch(key.removeprefix(month))), reverse=True)
+            if len(keys) >= limit:
+                break
+            at_ns = _before(at_ns)
+        read = await read_all(keys[:limit], self._entry)
+        return [entry for entry in read if entry is not None]
 
-    async def _entry(self, name: str) -> AuditEntry:
+    async def _entry(self, key: str) -> AuditEntry | None:
+        """One entry; None for one that was removed meanwhile."""
         try:
-            return parsed(AuditEntry, await self._blob.get(PREFIX + name), name="audit")
+            return parsed(AuditEntry, await self._blob.get(key), name="audit")
+        except NotFound:
+            return None
         except InvalidRequest as exc:
-            at_ns = int(name.partition("-")[0])
+            at_ns = min(int(key.rpartition("/")[2].partition("-")[0]), 2**63 - 1)
             outcome = f"unreadable: {exc.message}"[:MAX_TEXT_CHARS]
             return AuditEntry(at_ns=at_ns, scheduler="", by="", action="", target="", outcome=outcome)
+
+
+def _month(at_ns: int) -> str:
+    """The prefix of a month's entries."""
+    return f"{PREFIX}{datetime.fromtimestamp(at_ns // 10**9, tz=UTC):%Y-%m}/"
+
+
+def _before(at_ns: int) -> int:
+    """A moment of the month before."""
+    first = datetime.fromtimestamp(at_ns // 10**9, tz=UTC).replace(day=1, hour=0, minute=0, second=0)
+    return int((first - timedelta(days=1)).timestamp()) * 10**9

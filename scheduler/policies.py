@@ -115,6 +115,9 @@ class Policies:
         for name, given in (("values", len(values)), ("unset", len(unset))):
             if given > MAX_VALUES:
                 raise InvalidRequest.field(name, f"{given} names", f"at most {MAX_VALUES}")
+        for name in unset:
+            if name in values:
+                raise InvalidRequest.field("unset", name[:80], "names that are not set in the same change")
         if len(reason) > MAX_TEXT_CHARS:
             raise InvalidRequest.field("reason", f"{len(reason)} characters", f"at most {MAX_TEXT_CHARS}")
         numbers, known = await self._numbers(), self.newest

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from adaptivegen.child.framing import Message
@@ -59,7 +60,7 @@ class ModelRunner:
         self._child: ChildProcess | None = None
         self._turn = asyncio.Lock()
         self._current = ""
-        self._begun_s = 0.0
+        self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
         self._count = 0
         self._finished: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
@@ -155,8 +156,11 @@ class ModelRunner:
             await self._stop_model()
             if not self.ready:
                 await self._load_again()
-            self._current, self._begun_s = command.request_id, self._clock.monotonic_s()
-            generated = await self._converse(command, start_mp4, on_step)
+            # A name of its own: the child remembers cancelled ones, and the same job may be generated here again.
+            self._begun += 1
+            own = replace(command, request_id=f"{command.request_id}.{self._begun}")
+            self._current, self._begun_s = own.request_id, self._clock.monotonic_s()
+            generated = await self._converse(own, start_mp4, on_step)
             self._note(command, generated)
             self.failed_in_row = 0
             return generated
@@ -200,8 +204,8 @@ class ModelRunner:
 
     async def cancel(self, request_id: str) -> None:
         """Ask the model to stop `request_id` before its next step; its `generate` then raises Cancelled."""
-        if self._child is not None and self._current == request_id:
-            await self._child.send({"type": "cancel", "request_id": request_id})
+        if self._child is not None and self._current.rpartition(".")[0] == request_id:
+            await self._child.send({"type": "cancel", "request_id": self._current})
 
     async def close(self) -> None:
         """End the child."""

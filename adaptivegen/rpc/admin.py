@@ -272,8 +272,10 @@ def _rating_to_pb(rating: Rated) -> pb.Rating:
 
 
 def _names(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, ...]:
-    """Who asks: the names in the certificate that was shown."""
-    return tuple(name.decode(errors="replace") for name in context.peer_identities() or ())
+    """Who asks: all names in the certificate that was shown, the alternative ones and the common one."""
+    shown = context.auth_context()
+    names = [*shown.get("x509_subject_alternative_name", ()), *shown.get("x509_common_name", ())]
+    return tuple(dict.fromkeys(name.decode(errors="replace") for name in names))
 
 
 class AdminClient:

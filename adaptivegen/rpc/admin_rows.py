@@ -154,8 +154,8 @@ class PolicyChangeInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuditInfo:
-    """A change that an operator ordered. at_ns: wall nanoseconds; outcome: `done`, `ordered` where the scheduler died
-    meanwhile, or the error."""
+    """A change that an operator ordered. at_ns: wall nanoseconds; outcome: `done` and what, `ordered` where it is
+    not known how it ended, or the error."""
 
     at_ns: int
     scheduler: str

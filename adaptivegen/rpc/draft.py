@@ -135,8 +135,9 @@ class DraftClient:
         Raises what that edge raised, NodeUnavailable also where it has not taken the job in time, DeadlineExceeded,
         InternalError for an answer that is no draft.
         """
-        channel = await self._take(address)
+        channel = self._take(address)
         try:
+            await self._close_idle()
             return await self._borrowed(channel, address, order, on_step, deadline_s=deadline_s)
         finally:
             self._open[address] -= 1
@@ -174,18 +175,22 @@ class DraftClient:
                     receiving.take(update)
         return receiving.lent()
 
-    async def _take(self, address: str) -> grpc.aio.Channel:
-        """A channel, counted as in use; of idle ones beyond the bound the one used last longest ago is closed."""
+    def _take(self, address: str) -> grpc.aio.Channel:
+        """A channel, counted as in use."""
         if address not in self._channels:
             self._channels[address] = open_channel(address, tls=self._tls)
         channel = self._channels[address]
         self._channels.move_to_end(address)
         self._open[address] += 1
-        idle = [known for known in self._channels if not self._open[known]]
-        for known in idle[: max(0, len(idle) - MAX_CHANNELS)]:
-            del self._open[known]
-            await self._channels.pop(known).close()
         return channel
+
+    async def _close_idle(self) -> None:
+        """Of idle channels beyond the bound, those used last longest ago are closed."""
+        idle = [known for known in self._channels if not self._open[known]]
+        surplus = [(known, self._channels.pop(known)) for known in idle[: max(0, len(idle) - MAX_CHANNELS)]]
+        for known, channel in surplus:
+            self._open.pop(known, None)
+            await channel.close()
 
     async def close(self) -> None:
         """Close all channels."""

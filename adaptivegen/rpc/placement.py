@@ -232,6 +232,7 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 draft_s=_optional(request.draft_s),
                 final_s=_optional(request.final_s),
                 drafted_by=request.drafted_by,
+                draft_late=request.draft_late,
             )
         )
         return pb.ReportOutcomeResponse()

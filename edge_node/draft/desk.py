@@ -48,11 +48,12 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class DraftTimes:
     """Seconds from acceptance to the first look and to the complete draft, as this edge saw them; `made_by`: the edge
-    that drafted."""
+    that drafted; late: see `Made`."""
 
     first_look_s: float | None
     draft_s: float | None
     made_by: str = ""
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -220,7 +221,7 @@ class DraftDesk:
         manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=now_ns, made_by=made.edge_id)
         record = await self._jobs.store_draft(spec.tenant, spec.id, manifest)
         draft_s = self._clock.monotonic_s() - timing.began_s
-        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id)
+        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id, late=made.late)
         self.times[spec.id] = times
         while len(self.times) > 1024:
             self.times.popitem(last=False)

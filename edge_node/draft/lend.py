@@ -82,6 +82,8 @@ class Lending:
         begun_s, key = self._clock.monotonic_s(), (order.tenant, order.job_id)
         if key in self._lent:
             raise ResourceExhausted(f"the draft of {order.job_id} is being made here for another call")
+        if len(self._lent) >= self._max_waiting:
+            raise ResourceExhausted(f"{len(self._lent)} drafts are lent already", retry_after_s=1.0)
         if self._group is None:
             raise NodeUnavailable("this edge drafts no more")
         told: asyncio.Queue[Step | Generated | AdaptiveGenError] = asyncio.Queue(BUFFER)
@@ -100,8 +102,8 @@ class Lending:
                     return
                 yield item
         finally:
-            self._lent.discard(key)
             await end(making)
+            self._lent.discard(key)
 
     def _check(self, order: DraftOrder) -> None:
         """What costs nothing to check, before anything is read for a stranger; raises what `make` does."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
@@ -40,10 +40,12 @@ PATIENCE = 5.0  # times what was predicted, between these
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A draft, and the edge that made it."""
+    """A draft, and the edge that made it. late: the one that was to make it was still at it when a second copy was
+    begun, and when that was there."""
 
     generated: Generated
     edge_id: str
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -63,11 +65,6 @@ class _Copy:
             self.task.cancel()
 
     @property
-    def silent(self) -> bool:
-        """Whether it was begun and nothing at all was heard of it."""
-        return not self.started and self.generated is None and self.error is None
-
-    @property
     def running(self) -> bool:
         return self.generated is None and self.error is None and not self.dropped
 
@@ -80,6 +77,7 @@ class _Race:
     start_mp4: bytes | None
     show: Callable[[Step], None]
     hedged: bool = False
+    late: _Copy | None = None  # because of which a second copy was begun
     copies: list[_Copy] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -101,6 +99,10 @@ class _Race:
         """Of the copies, where all but dropped ones have failed: home's own, for it says why, else the last."""
         errors = {copy.edge_id: copy.error for copy in self.copies if copy.error is not None}
         return errors.get(home) or list(errors.values())[-1]
+
+    def failed_at(self, edge_id: str) -> AdaptiveGenError | None:
+        """How the copy at this edge failed, if it did."""
+        return next((copy.error for copy in self.copies if copy.edge_id == edge_id and copy.error), None)
 
     def superfluous(self) -> list[_Copy]:
         """Copies that wait while another has started."""
@@ -154,10 +156,12 @@ class DraftPlaces:
                 pass
         finally:
             for copy in race.copies:
-                if race.hedged and copy.silent and copy.edge_id != self._node_id:
-                    attempt = Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code="deadline_exceeded")
-                    self._attempted(attempt)
                 copy.stop()
+        late = race.late is not None and race.late.edge_id != won.edge_id
+        if late and race.late is not None and not race.late.started and race.late.edge_id != self._node_id:
+            silent = Attempt(node_id=race.late.edge_id, reporter=self._node_id, ok=False, code="deadline_exceeded")
+            self._attempted(silent)
+        won = replace(won, late=late)
         if won.edge_id != self._node_id or len(race.copies) > 1:
             get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
         return won
@@ -172,6 +176,7 @@ class DraftPlaces:
         except TimeoutError:
             race.hedged = True
             if self._hedges.withdraw():
+                race.late = next((copy for copy in race.copies if copy.running), None)
                 get_logger().info("draft_hedged", job_id=race.spec.id, edge=backup)
                 self._enter(race, backup, group)
             return None
@@ -192,8 +197,9 @@ class DraftPlaces:
         Home needs no budget: its own queue bounds it, and it is what the client asked in the first place.
         """
         error = race.last_error(self._node_id)
+        own = race.failed_at(self._node_id)
         place = race.not_tried((self._node_id, race.spec.decision.backup_edge_id))
-        if not place or isinstance(error, (InvalidRequest, Cancelled)):
+        if not place or isinstance(own, (InvalidRequest, Cancelled)):  # of a peer's that says nothing
             raise error
         if place != self._node_id and not self._retries.withdraw():
             raise error

@@ -29,7 +29,7 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
     if trial is not None and plan in ("draft", "refine"):
         situation = replace(situation, drafting=trial)
         candidates = weigh(situation)
-        reasons = [*reasons[:1], *_details(situation, next(c for c in candidates if c.plan == plan))]
+        reasons.append(f"For once {trial.note}: after {trial.done_s or 0.0:.2f} s as far as that is known.")
     refine = situation.cloud.refine if plan == "refine" else None
     return Decision(
         job_id=query.job_id,

@@ -109,13 +109,14 @@ class Healths:
         health = self._nodes.get(node_id)
         if health is None or reporter == node_id:
             return
+        if ok:
+            if reporter in health.witnesses:
+                health.witnesses[reporter].failures = 0
+            return
         record = health.witnesses.setdefault(reporter, Record(since_s=health.own.since_s))
         health.witnesses.move_to_end(reporter)
         while len(health.witnesses) > MAX_WITNESSES:
             health.witnesses.popitem(last=False)
-        if ok:
-            record.failures = 0
-            return
         before = record.ejections
         record.failed(now_s)
         self.revision += record.ejections != before

@@ -142,7 +142,7 @@ class Learned:
         if told is None or not mine or outcome.edge_id != told.edge_id:
             return {}
         del self._told[outcome.job_id]
-        observed = {part: _draft_s(outcome, told, part) for part in told.parts if part.startswith("draft")}
+        observed = {part: _draft_s(outcome, told) for part in told.parts if part.startswith("draft")}
         if outcome.status == "completed":
             observed[f"final {outcome.plan}"] = outcome.final_s
         offs: dict[str, float] = {}
@@ -155,14 +155,12 @@ class Learned:
         return offs
 
 
-def _draft_s(outcome: Outcome, told: Told, part: str) -> float | None:
+def _draft_s(outcome: Outcome, told: Told) -> float | None:
     """How long the draft took at the edge that was to make it; where another was faster, at least as long as there.
 
-    That counts where it was late: of a draft that failed and was made elsewhere nothing is known.
+    Of one that failed and was made elsewhere nothing is known.
     """
     at_home = told.drafter == told.edge_id
     if outcome.drafted_by == told.drafter or (not outcome.drafted_by and at_home):
         return outcome.draft_s
-    predicted_s, upper = told.parts[part]
-    late = outcome.draft_s is not None and outcome.draft_s >= predicted_s * math.exp(upper)
-    return outcome.draft_s if late and outcome.drafted_by else None
+    return outcome.draft_s if outcome.draft_late and outcome.drafted_by else None

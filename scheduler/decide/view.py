@@ -76,8 +76,10 @@ class Node:
 
         factor: by how much the times of the card, by which an edge reports, are to be multiplied.
         """
-        reported_s = self.report.remaining_s * factor - self.report.elapsed_s - self.age_s(now_ns)
-        return max(0.0, reported_s) + self.dispatched_s
+        report = self.report
+        whole_s = report.remaining_s * factor
+        at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
+        return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
     @property
     def slots(self) -> int:
@@ -192,6 +194,7 @@ class NodeTable:
         """A draft was placed on this edge; a report will include it soon."""
         node = self._nodes.get(edge_id)
         if node is not None:
+            node.dispatched = [sent for sent in node.dispatched if now_ns - sent[0] < FRESH_FOR_S * 1e9]
             node.dispatched.append((now_ns, work_s))
             self._mark(node)
 

@@ -13,6 +13,7 @@ from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import SystemClock
 from adaptivegen.errors import (
     AdaptiveGenError,
+    Cancelled,
     GenerationFailed,
     InvalidRequest,
     ModelDigestMismatch,
@@ -232,13 +233,52 @@ async def test_a_bug_at_the_peer_is_an_error_and_no_silence() -> None:
 async def test_being_busy_or_asked_wrongly_is_no_fault_of_the_peers(error: AdaptiveGenError) -> None:
     async with pair() as two:
         two.peer.error = error
-        if isinstance(error, InvalidRequest):
-            with pytest.raises(InvalidRequest):
-                await two.make(await two.spec())
-            assert two.home.commands == []  # another place would refuse it as well
-        else:
-            assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
+        assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
         assert two.attempts == []
+
+
+@pytest.mark.parametrize("error", [Cancelled("stopped"), InvalidRequest("no such size")])
+async def test_what_home_refuses_is_asked_of_nobody_else(error: AdaptiveGenError) -> None:
+    async with pair() as two:
+        two.home.error = error
+        with pytest.raises(type(error)):
+            await two.make(await two.spec(at="edge-1", backup="edge-2"))
+        assert two.peer.commands == []
+
+
+async def test_a_backup_that_loses_is_not_blamed() -> None:
+    async with pair() as two:
+        two.home.may_end.clear()
+        two.peer.may_begin.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(at="edge-1", backup="edge-2", after_s=0.05)))
+        await two.peer.asked.wait()
+        two.home.may_end.set()
+        assert await making == (b"home's draft", "edge-1")
+        assert two.attempts == []
+
+
+async def test_a_cancel_blames_nobody() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        two.home.may_begin.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.05)))
+        await two.home.asked.wait()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        assert two.attempts == []
+
+
+async def test_no_more_than_its_share_is_lent_at_once() -> None:
+    async with pair() as two:
+        two.peer.may_end.clear()
+        ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz0{letter}" for letter in "abcdefghj"]
+        specs = [await two.spec(id=job_id) for job_id in ids]
+        making = [asyncio.ensure_future(two.borrow(spec)) for spec in specs]
+        done, _ = await asyncio.wait(making, return_when=asyncio.FIRST_COMPLETED)
+        assert [type(task.exception()) for task in done] == [ResourceExhausted]
+        two.peer.may_end.set()
+        assert len([task for task in making if task not in done and (await task).generated.mp4 == BIG]) == 8
 
 
 async def test_a_home_that_fails_is_helped_by_its_backup() -> None:

@@ -918,7 +918,7 @@ class AuditEntry(_message.Message):
     """drain, put-back, scale, set-policy"""
     target: _builtins.str
     outcome: _builtins.str
-    """done, ordered (the scheduler died meanwhile), or the error"""
+    """done and what, ordered (it is not known how it ended), or the error"""
     @_builtins.property
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(

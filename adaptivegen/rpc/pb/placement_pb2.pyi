@@ -284,6 +284,7 @@ class ReportOutcomeRequest(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     DECIDED_AT_NS_FIELD_NUMBER: _builtins.int
     DRAFTED_BY_FIELD_NUMBER: _builtins.int
+    DRAFT_LATE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -301,6 +302,8 @@ class ReportOutcomeRequest(_message.Message):
     decided_at_ns: _builtins.int
     drafted_by: _builtins.str
     """the edge whose draft was taken"""
+    draft_late: _builtins.bool
+    """the one that was to make it was slower"""
     def __init__(
         self,
         *,
@@ -315,10 +318,11 @@ class ReportOutcomeRequest(_message.Message):
         decided_by: _builtins.str = ...,
         decided_at_ns: _builtins.int = ...,
         drafted_by: _builtins.str = ...,
+        draft_late: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

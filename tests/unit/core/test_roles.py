@@ -36,6 +36,11 @@ def test_of_a_certificates_names_the_highest_role_counts() -> None:
     roles.require(["a", "b", "c"], "admin")
 
 
+def test_a_name_that_is_to_have_none_outweighs_the_others() -> None:
+    with pytest.raises(PermissionDenied):
+        Roles({"laptop": "admin", "mallory": "none"}).require(["laptop", "mallory"], "viewer")
+
+
 def test_those_not_named_may_be_kept_out(tmp_path: Path) -> None:
     roles = read_roles(written(tmp_path, {"roles": {"*": "none", "ops": "viewer"}}))
     roles.require(["ops"], "viewer")

@@ -87,8 +87,30 @@ async def test_two_changes_of_one_moment_are_both_kept() -> None:
 async def test_an_entry_that_cannot_be_read_hides_no_other() -> None:
     audit, _ = made()
     await audit.carry_out("drain", "edge-1", change, by="ops", details={})
-    await audit._blob.put(f"{PREFIX}{7:020d}-scheduler-2-000000", b"{")
-    await audit._blob.put(f"{PREFIX}notes.txt", b"an operator's")
+    at_ns = 1_699_999_999_000_000_000
+    await audit._blob.put(f"{PREFIX}2023-11/{at_ns}-scheduler-2-000000", b"{")
+    await audit._blob.put(f"{PREFIX}2023-11/notes.txt", b"an operator's")
     good, bad = await audit.entries(10)
     assert good.target == "edge-1"
-    assert (bad.at_ns, bad.outcome[:10]) == (7, "unreadable")
+    assert (bad.at_ns, bad.outcome[:10]) == (at_ns, "unreadable")
+
+
+async def test_entries_of_months_ago_are_found_and_only_as_many_as_asked_for() -> None:
+    audit, clock = made()
+    for target in ("oldest", "older", "newest"):
+        await audit.carry_out("drain", target, change, by="ops", details={})
+        await clock.advance(75 * 86400.0)
+    assert [entry.target for entry in await audit.entries(2)] == ["newest", "older"]
+    assert [entry.target for entry in await audit.entries(10)] == ["newest", "older", "oldest"]
+
+
+async def test_a_bug_is_noted_as_one() -> None:
+    audit, _ = made()
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await audit.carry_out("drain", "edge-1", broken, by="ops", details={})
+    (entry,) = await audit.entries(1)
+    assert entry.outcome == "internal: ZeroDivisionError"

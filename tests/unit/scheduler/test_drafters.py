@@ -247,15 +247,15 @@ def test_the_drafting_edge_is_charged_and_not_the_asking_one() -> None:
 def test_a_draft_made_elsewhere_than_decided_teaches_nothing() -> None:
     found = seen(edge(1, remaining_s=3.0, in_flight=1), edge(2))
     peers = {"draft at a peer", "final refine"}
-    for by, draft_s, parts in (
-        ("edge-1", 0.5, {"final refine"}),
-        ("", 0.5, {"final refine"}),  # an edge that does not say it cannot have asked another
-        ("edge-2", 0.5, peers),
-        ("edge-1", 5.0, peers),  # the one that was to draft was late, and would have been later still
+    for by, late, parts in (
+        ("edge-1", False, {"final refine"}),  # it had failed
+        ("", False, {"final refine"}),  # an edge that does not say it cannot have asked another
+        ("edge-2", False, peers),
+        ("edge-1", True, peers),  # the one that was to draft would have taken longer still
     ):
         decision = asked(found)
         record(found, ask(), decision, now_ns=WARM_NS)
-        assert set(found.ended(outcome(decision, draft_s=draft_s, final_s=7.0, drafted_by=by))) == parts
+        assert set(found.ended(outcome(decision, draft_s=5.0, final_s=7.0, drafted_by=by, draft_late=late))) == parts
 
 
 def test_an_edge_that_knows_nothing_of_others_drafts_for_itself() -> None:

@@ -151,6 +151,22 @@ def test_work_passes_with_time_and_grows_with_what_was_sent() -> None:
     assert node.remaining_s(after(0.5)) == pytest.approx(0.7)
 
 
+def test_what_the_work_at_hand_has_had_hides_nothing_of_what_waits() -> None:
+    for elapsed_s, left_s in ((0.0, 2.0), (0.3, 1.7), (60.0, 1.5)):  # a model that hangs is at work on one of four
+        node = table(report(remaining_s=2.0, in_flight=1, queued=3, elapsed_s=elapsed_s)).get("edge-1")
+        assert node is not None
+        assert node.remaining_s(NOW_NS) == pytest.approx(left_s)
+
+
+def test_what_is_sent_while_nothing_is_heard_is_forgotten_again() -> None:
+    nodes = table(report())
+    for second in range(1000):
+        nodes.dispatch_draft("edge-1", 0.5, now_ns=after(second))
+    node = nodes.get("edge-1")
+    assert node is not None
+    assert len(node.dispatched) <= 2
+
+
 def test_slots_of_a_partly_busy_worker() -> None:
     node = table(report("worker-1", capacity=3, in_flight=2, remaining_s=8.0)).get("worker-1")
     assert node is not None
