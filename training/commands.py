@@ -1,6 +1,7 @@
 """The command line of the training: the whole run, or one of its stages.
 
-`python -m training --device cpu --hours 2` makes the family as shipped, `--device cuda --minutes 20` a larger one.
+`python -m training --device cpu --hours 2` makes the family in two hours, `--plan training/shipped-plan.json` the one
+that is shipped in half an hour more, `--device cuda --minutes 20` a larger one.
 Every stage is skipped when done and resumed when interrupted.
 """
 
