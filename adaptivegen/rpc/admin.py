@@ -275,7 +275,7 @@ def _names(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, ...]:
     """Who asks: all names in the certificate that was shown, the alternative ones and the common one."""
     shown = context.auth_context()
     names = [*shown.get("x509_subject_alternative_name", ()), *shown.get("x509_common_name", ())]
-    return tuple(dict.fromkeys(name.decode(errors="replace") for name in names))
+    return tuple(dict.fromkeys(name.decode(errors="replace") for name in names if name))
 
 
 class AdminClient:

@@ -157,14 +157,21 @@ class DraftPlaces:
         finally:
             for copy in race.copies:
                 copy.stop()
-        late = race.late is not None and race.late.edge_id != won.edge_id
-        if late and race.late is not None and not race.late.started and race.late.edge_id != self._node_id:
-            silent = Attempt(node_id=race.late.edge_id, reporter=self._node_id, ok=False, code="deadline_exceeded")
-            self._attempted(silent)
-        won = replace(won, late=late)
+        won = replace(won, late=self._was_late(race, won))
         if won.edge_id != self._node_id or len(race.copies) > 1:
             get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
         return won
+
+    def _was_late(self, race: _Race, won: Made) -> bool:
+        """Whether the copy because of which a second one was begun was still at it; one elsewhere that had not even
+        started is told of."""
+        late = race.late
+        if late is None or late.edge_id == won.edge_id or late.error is not None:
+            return False
+        if not late.started and late.edge_id != self._node_id:
+            code = DeadlineExceeded.code
+            self._attempted(Attempt(node_id=late.edge_id, reporter=self._node_id, ok=False, code=code))
+        return True
 
     async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | None:
         """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
