@@ -82,9 +82,14 @@ class Decision(BaseModel):
     draft_places: tuple[DraftPlace, ...] = ()
 
     @property
+    def drafter(self) -> str:
+        """The edge that drafts, where there is a draft."""
+        return self.draft_edge_id or self.edge_id
+
+    @property
     def drafted_elsewhere(self) -> bool:
         """Whether another edge than the one that accepted the job drafts."""
-        return self.draft_edge_id not in ("", self.edge_id)
+        return self.drafter != self.edge_id
 
     def place(self, edge_id: str) -> DraftPlace | None:
         """The edge of this name among those that were looked at."""

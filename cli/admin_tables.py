@@ -225,7 +225,7 @@ def _places_table(decision: Decision) -> Table:
     """The edges that could draft, the one that does first."""
     table = _table("", "edge", "draft", "work ahead", "")
     for place in decision.draft_places:
-        drafts = place.edge_id == (decision.draft_edge_id or decision.edge_id)
+        drafts = place.edge_id == decision.drafter
         backup = f"too, where there is no draft after {decision.backup_after_s:.2f} s"
         said = backup if place.edge_id == decision.backup_edge_id else ""
         _row(table, ">" if drafts else "", place.edge_id, _seconds(place.draft_s), f"{place.load_s:.1f} s", said)

@@ -300,9 +300,8 @@ def _job_info(record: JobRecord) -> JobInfo:
 def _notes(record: JobRecord, decision: Decision, *, drafted_by: str) -> tuple[str, ...]:
     """The job's own notes, and where the outcome differs from the decision without a note saying so."""
     notes = list(record.notes)
-    drafter = decision.draft_edge_id or decision.edge_id
-    if drafted_by not in ("", drafter):
-        notes.append(f"Edge {drafter} was to draft, and edge {drafted_by} did.")
+    if drafted_by not in ("", decision.drafter):
+        notes.append(f"Edge {decision.drafter} was to draft, and edge {drafted_by} did.")
     if record.plan != decision.plan:
         notes.append(f"Plan {decision.plan} was decided, and plan {record.plan} was done.")
     if record.status == "completed" and record.final is not None and record.final_steps != decision.final_steps:

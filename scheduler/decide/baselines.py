@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from adaptivegen.nodes import NodeReport
+from scheduler.decide.select import hot_above
 
 
 class Balancer(Protocol):
@@ -184,8 +185,7 @@ class Prequal(Unaware):
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""
         probes = {edge_id: self._probes.get(edge_id, _Probe()) for edge_id in edge_ids}
-        counts = sorted(probe.in_flight for probe in probes.values())
-        limit = counts[max(0, math.ceil(self._hot_quantile * len(counts)) - 1)]
+        limit = hot_above((probe.in_flight for probe in probes.values()), self._hot_quantile)
         cold = [edge_id for edge_id, probe in probes.items() if probe.in_flight <= limit]
         rng.shuffle(cold)  # ties are broken by chance
         return min(cold, key=lambda edge_id: probes[edge_id].latency_s())

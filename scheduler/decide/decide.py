@@ -51,11 +51,12 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
 def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
     """Note the work the decision sends to the edge and to the pool, and what was predicted of the job."""
     if decision.plan in ("draft", "refine") and not query.draft_known:
-        drafter = decision.draft_edge_id or decision.edge_id
-        work = draft_at(view, query, drafter)
-        view.nodes.dispatch_draft(drafter, work.total_s if work else 0.0, now_ns=now_ns)
-        view.sent(decision.edge_id, drafter, now_s=now_ns / 1e9)
-        view.sessions.note(query.tenant, query.session, edge_id=drafter, gain=decision.draft_gain, now_s=now_ns / 1e9)
+        work = draft_at(view, query, decision.drafter)
+        view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
+        view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
+        view.sessions.note(
+            query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
+        )
     if decision.plan in ("refine", "cloud"):
         factor = pool_factor(view, decision.pool, query.cloud_model, now_ns=now_ns)
         work = final_work(view, query, steps=decision.final_steps, factor=factor)

@@ -14,7 +14,6 @@ from typing import Literal
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
 from scheduler.decide.offers import Offer, Offers, offers
-from scheduler.decide.predict import draft_at
 from scheduler.decide.qoe import patience, quality_of
 from scheduler.decide.select import chances, drawn
 from scheduler.decide.sessions import stays
@@ -67,8 +66,6 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
         return Drafting("", query.edge_id, 0.0, Work(0.0, 0.0, 0.0), "the draft is there already")
     if card is None:
         return Drafting(f"no model card {query.draft_model} is known here")
-    if draft_at(view, query, query.edge_id) is None:
-        return Drafting(f"the card of {card.name} has no measured times")
     found = offers(view, query, card, now_ns=now_ns, rng=rng)
     if not found.by_edge:
         return Drafting(found.obstacle)

@@ -127,8 +127,7 @@ class Learned:
         parts = {part: (s, self._upper(part)) for part, s in times.items() if s is not None and s >= LEAST_S}
         self._told.pop(decision.job_id, None)
         if parts:
-            drafter = decision.draft_edge_id or decision.edge_id
-            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, drafter, parts)
+            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, decision.drafter, parts)
         while len(self._told) > MAX_EXPECTED:
             self._told.popitem(last=False)
 

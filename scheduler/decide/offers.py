@@ -62,11 +62,8 @@ class Offers:
 
 
 def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
-    """What the asking edge offers and what others do; the card must have a profile."""
-    edges = view.nodes.serving("edge", card.name, now_ns=now_ns)
-    in_rotation = view.healths.in_rotation(
-        edges, lambda node: node.report.node_id, now_s=now_ns / 1e9, asker=query.edge_id
-    )
+    """What the asking edge offers and what others do."""
+    in_rotation = view.in_rotation("edge", card.name, now_ns=now_ns, asker=query.edge_id)
     fit = {node.report.node_id: node for node in in_rotation}
     home = _at_home(view, query, card, fit, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
@@ -59,10 +59,10 @@ def sampled(names: Sequence[str], rng: random.Random, *, keep: Collection[str]) 
     return [name for index, name in enumerate(names) if index in chosen or name in keep]
 
 
-def hot_above(places: Sequence[Place], quantile: float) -> float:
-    """The load above which a place is hot: a quantile (nearest rank) of all loads."""
-    loads = sorted(place.load_s for place in places)
-    return loads[max(0, math.ceil(quantile * len(loads)) - 1)]
+def hot_above(loads: Iterable[float], quantile: float) -> float:
+    """The load above which a place is hot: a quantile (nearest rank) of all loads, of which there is one at least."""
+    ranked = sorted(loads)
+    return ranked[max(0, math.ceil(quantile * len(ranked)) - 1)]
 
 
 def chances(places: Sequence[Place], settings: SelectSettings, *, home: str = "", stay: str = "") -> dict[str, float]:
@@ -73,7 +73,7 @@ def chances(places: Sequence[Place], settings: SelectSettings, *, home: str = ""
     """
     if any(place.name == stay for place in places):
         return {stay: 1.0}
-    limit_s = hot_above(places, settings.hot_quantile)
+    limit_s = hot_above((place.load_s for place in places), settings.hot_quantile)
     cold = [place for place in places if place.load_s <= limit_s]
     soonest_s = min(place.done_s for place in cold)
     near = [p for p in cold if p.done_s <= soonest_s + max(settings.near_s, settings.near_share * soonest_s)]

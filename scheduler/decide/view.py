@@ -287,14 +287,18 @@ class View:
         condition, report, now_s = node.condition(now_ns), node.report, now_ns / 1e9
         if condition != "healthy" or not self.healths.ejected(report.node_id, now_s=now_s):
             return condition
-        alike = self.nodes.serving(report.kind, report.models[0], now_ns=now_ns) if report.models else [node]
-        return condition if node in self.healths.in_rotation(alike, _node_id, now_s=now_s) else "ejected"
+        alike = self.in_rotation(report.kind, report.models[0], now_ns=now_ns) if report.models else [node]
+        return condition if node in alike else "ejected"
+
+    def in_rotation(self, kind: NodeKind, model: str, *, now_ns: int, asker: str = "") -> list[Node]:
+        """Healthy nodes of a kind that serve `model` and are not ejected; asker: see `Healths.ejected`."""
+        nodes = self.nodes.serving(kind, model, now_ns=now_ns)
+        return self.healths.in_rotation(nodes, lambda node: node.report.node_id, now_s=now_ns / 1e9, asker=asker)
 
     def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
         """Healthy workers that serve `model` and are not ejected, by pool."""
-        nodes = self.nodes.serving("worker", model, now_ns=now_ns)
         pools: dict[str, list[Node]] = {}
-        for node in self.healths.in_rotation(nodes, _node_id, now_s=now_ns / 1e9):
+        for node in self.in_rotation("worker", model, now_ns=now_ns):
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 
@@ -315,7 +319,3 @@ class View:
         """A name for this state: equal digests of one scheduler, equal nodes, backlogs, learning, ejections, policy."""
         learned = f"{self.learned.revision:x}.{self.healths.revision:x}"
         return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"
-
-
-def _node_id(node: Node) -> str:
-    return node.report.node_id
