@@ -11,7 +11,9 @@
     |- Conflict                  the state forbids the step (idempotency key reused, job already terminal)
     |  |- PreconditionFailed     a compare-and-set lost: someone else wrote first
     |  `- AlreadyRunning         another process holds this data directory
-    |- ResourceExhausted         a bounded queue, a quota or a rate limit is full (carries retry_after_s)
+    |- ResourceExhausted         a bounded queue or a rate limit is full (carries retry_after_s)
+    |  |- QuotaExceeded          the tenant has used what it may (retry_after_s where waiting helps)
+    |  `- Overloaded             the cloud has more work than it can do in time
     |- Unavailable               a peer cannot be reached now; the same call may work later
     |  |- BrokerUnavailable      the NATS server
     |  `- NodeUnavailable        a scheduler, worker, edge or cache
@@ -128,6 +130,18 @@ class ResourceExhausted(AdaptiveGenError):
 
     code = "resource_exhausted"
     retryable = True
+
+
+class QuotaExceeded(ResourceExhausted):
+    """A tenant has used what it may; without `retry_after_s` waiting does not help."""
+
+    code = "quota_exceeded"
+
+
+class Overloaded(ResourceExhausted):
+    """More work waits than can be done in time; `retry_after_s` comes from what waits."""
+
+    code = "overloaded"
 
 
 class Unavailable(AdaptiveGenError):
@@ -258,6 +272,8 @@ STATUS: dict[type[AdaptiveGenError], Status] = {
     PreconditionFailed: Status("ABORTED", 412),
     AlreadyRunning: Status("FAILED_PRECONDITION", 409),
     ResourceExhausted: Status("RESOURCE_EXHAUSTED", 429),
+    QuotaExceeded: Status("RESOURCE_EXHAUSTED", 429),
+    Overloaded: Status("RESOURCE_EXHAUSTED", 429),
     Unavailable: Status("UNAVAILABLE", 503),
     BrokerUnavailable: Status("UNAVAILABLE", 503),
     NodeUnavailable: Status("UNAVAILABLE", 503),

@@ -14,6 +14,7 @@ from adaptivegen.untrusted import parsed
 HEARTBEAT_S = 0.5
 FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
 LINKS_TOLD = 64  # to other edges
+AT_HAND_TOLD = 64  # jobs
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -45,7 +46,7 @@ class NodeReport(BaseModel):
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
     it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
-    that handing a draft over takes beside the draft itself.
+    that handing a draft over takes beside the draft itself; at_hand: ids of the jobs it works on.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +72,7 @@ class NodeReport(BaseModel):
     failed_in_row: Annotated[int, Field(ge=0)] = 0
     lends: Annotated[str, Field(max_length=64)] = ""
     links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
+    at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

@@ -5,13 +5,19 @@ Pure data: plans, candidates with their predicted times and scores, and the deci
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptivegen.errors import InternalError
+from adaptivegen.errors import AdaptiveGenError, InternalError, Overloaded, PermissionDenied, QuotaExceeded
 
-Plan = Literal["hit", "near-hit", "draft", "refine", "split", "cloud", "reduced"]
+Plan = Literal["hit", "near-hit", "draft", "refine", "split", "cloud", "reduced", "refuse"]
+Tier = Literal["priority", "default", "flex"]  # of service, the first to be served first
+TIERS: tuple[Tier, ...] = get_args(Tier)
+REFUSALS: dict[str, type[AdaptiveGenError]] = {cls.code: cls for cls in (QuotaExceeded, Overloaded, PermissionDenied)}
+
+
+FINAL_PLANS: tuple[Plan, ...] = ("refine", "cloud", "reduced")
 
 
 class Candidate(BaseModel):
@@ -55,6 +61,9 @@ class DraftPlace(BaseModel):
 class Decision(BaseModel):
     """What was chosen for one job and why; stored with the job.
 
+    Plan `refuse` takes no job: `refused` is the code of the error that the client gets (`REFUSALS`), refused_param what
+    it is about, retry_after_s when it may ask again, None where waiting does not help.
+
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
     which the best place would have been better. propensity: given the plan, the chance with which its very places were
@@ -80,6 +89,19 @@ class Decision(BaseModel):
     backup_after_s: float = 0.0
     draft_gain: float = 0.0
     draft_places: tuple[DraftPlace, ...] = ()
+    refused: str = ""
+    refused_param: str = ""
+    retry_after_s: float | None = None
+
+    @property
+    def makes_draft(self) -> bool:
+        """Whether an edge drafts; a reduced plan does where its final starts from the draft."""
+        return self.plan in ("draft", "refine") or (self.plan == "reduced" and self.refine_t0 is not None)
+
+    @property
+    def makes_final(self) -> bool:
+        """Whether a worker is given work."""
+        return self.plan in FINAL_PLANS
 
     @property
     def drafter(self) -> str:
@@ -105,7 +127,8 @@ class PlacementQuery(BaseModel):
 
     draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
     at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
-    empty: no other edge is to draft for it.
+    empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
+    allow_reduced: a final of fewer steps is better than a late one or none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -126,6 +149,9 @@ class PlacementQuery(BaseModel):
     requested_plan: str | None = None
     session: str = ""
     draft_digest: str = ""
+    tier: Tier = "default"
+    deadline_s: float | None = None
+    allow_reduced: bool = False
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -134,14 +160,25 @@ def on_query(decision: Decision, query: PlacementQuery) -> Decision:
         raise InternalError(f"asked of {query.job_id}, the scheduler decided on {decision.job_id[:80]!r}")
     if decision.plan == "hit" and not query.content_known:
         raise InternalError("the scheduler decided on a hit of what is not known")
+    if decision.plan == "refuse" and decision.refused not in REFUSALS:
+        raise InternalError(f"the scheduler refuses with {decision.refused[:80]!r}, which is no reason")
     return decision
+
+
+def refusal_of(decision: Decision) -> AdaptiveGenError | None:
+    """The error with which a decision refuses the request, None where it does not."""
+    if decision.plan != "refuse":
+        return None
+    message, param = " ".join(decision.reasons), decision.refused_param or None
+    return REFUSALS[decision.refused](message, param=param, retry_after_s=decision.retry_after_s)
 
 
 class Outcome(BaseModel):
     """What really happened to a placed job, in seconds from its acceptance; None where that was not seen.
 
     decided_by, decided_at_ns: the decision that was carried out, as it says itself; drafted_by: the edge whose draft
-    was taken; draft_late: the one that was to make it was slower than that.
+    was taken; draft_late: the one that was to make it was slower than that; gpu_s: seconds of a worker that the final
+    took.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -158,6 +195,8 @@ class Outcome(BaseModel):
     final_s: float | None = None
     drafted_by: str = ""
     draft_late: bool = False
+    tenant: str = ""
+    gpu_s: float = 0.0
 
 
 class Attempt(BaseModel):
@@ -169,6 +208,28 @@ class Attempt(BaseModel):
     reporter: str
     ok: bool
     code: str = ""
+
+
+class Ticket(BaseModel):
+    """A job that a worker could begin now, since its message has come to it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    worker_id: str
+    pool: str
+    model: str
+    tenant: str
+    job_id: str
+
+
+class Turn(BaseModel):
+    """The job that the worker is to begin instead; or, with `rest_s`, none for so long."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant: str
+    job_id: str
+    rest_s: float = 0.0
 
 
 class Placer(Protocol):

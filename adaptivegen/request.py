@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from adaptivegen.errors import InvalidRequest, PayloadTooLarge
 from adaptivegen.ids import check_name
 from adaptivegen.models.card import Limits, ModelCard
+from adaptivegen.placement import TIERS, Tier
 
 Intent = Literal["iterate", "render"]
 REQUESTABLE_PLANS = ("draft", "refine", "cloud")
@@ -39,8 +40,13 @@ FIELDS = frozenset(
         "strength",
         "task",
         "session",
+        "service_tier",
+        "deadline_s",
+        "allow_reduced",
     )
 )
+WHERE_NOT_WHAT = frozenset(("intent", "session", "service_tier", "deadline_s", "allow_reduced"))  # see `content_key`
+DEADLINE_LIMITS_S = (0.1, 86400.0)
 
 
 class Reference(BaseModel):
@@ -74,6 +80,9 @@ class GenerationRequest(BaseModel):
     strength: float | None = None
     task: VideoTask | None = None
     session: str = ""
+    service_tier: Tier = "default"
+    deadline_s: float | None = None
+    allow_reduced: bool = False
 
     @property
     def reference_task(self) -> Literal["animate"] | VideoTask:
@@ -168,6 +177,30 @@ def _session(values: Mapping[str, object]) -> str:
     return check_name(value, field="session")
 
 
+def _deadline(values: Mapping[str, object]) -> float | None:
+    low, high = DEADLINE_LIMITS_S
+    deadline_s = _number(values, "deadline_s")
+    if deadline_s is not None and not low <= deadline_s <= high:
+        raise InvalidRequest.field("deadline_s", deadline_s, f"{low:g} to {high:g} seconds")
+    return deadline_s
+
+
+def _tier(values: Mapping[str, object]) -> Tier:
+    """`auto` is what clients of OpenAI's shape send who do not care."""
+    chosen = _choice(values, "service_tier", ("auto", *TIERS), "default")
+    return next((tier for tier in TIERS if tier == chosen), "default")
+
+
+def _flag(values: Mapping[str, object], field: str) -> bool:
+    """Off unless it is said; forms send text."""
+    value = values.get(field)
+    if value is None or value == "":
+        return False
+    if not isinstance(value, bool) and value not in ("true", "false"):
+        raise InvalidRequest.field(field, value, "true or false")
+    return value is True or value == "true"
+
+
 def parse_request(
     values: Mapping[str, object], card: ModelCard, *, reference: Reference | None = None
 ) -> GenerationRequest:
@@ -214,18 +247,22 @@ def parse_request(
         strength=strength,
         task=next((known for known in VIDEO_TASKS if known == task), None),
         session=_session(values),
+        service_tier=_tier(values),
+        deadline_s=_deadline(values),
+        allow_reduced=_flag(values, "allow_reduced"),
     )
 
 
 def content_key(request: GenerationRequest, *, cloud_digest: str, draft_digest: str) -> str:
     """SHA-256 over the model versions and what determines the frames; the seed must be drawn.
 
-    Intent and session are left out (they decide where, not what). The draft model is in, because a refined final starts
-    from its draft; so is the plan asked for, since a final from noise differs from a refined one.
+    What decides where and when, not what, is left out (a reduced final is not indexed by its key). The draft model is
+    in, because a refined final starts from its draft; so is the plan asked for, since a final from noise differs from a
+    refined one.
     """
     if request.seed is None:
         raise InvalidRequest.field("seed", None, "drawn before the content key is computed")
-    content = request.model_dump(mode="json", exclude={"intent", "reference", "session"})
+    content = request.model_dump(mode="json", exclude={"reference", *WHERE_NOT_WHAT})
     content["reference"] = request.reference.sha256 if request.reference else None
     content["models"] = [draft_digest, cloud_digest]
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

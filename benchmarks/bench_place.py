@@ -95,7 +95,7 @@ def time_decide(nodes: int) -> list[float]:
         begun = time.perf_counter()
         record(view, query, decide(view, query, now_ns=now_ns, rng=rng), now_ns=now_ns)
         times_ms.append((time.perf_counter() - begun) * 1e3)
-        view.nodes.settle(f"vid_{number - 16:026d}")
+        view.jobs.settle(f"vid_{number - 16:026d}", gpu_s=0.0, now_ns=now_ns)
     return times_ms[WARM_UP:]
 
 
@@ -104,7 +104,7 @@ async def time_place(nodes: int) -> list[float]:
     view = make_view(nodes)
     placement = Placement(view, time=SteadyTime(CLOCK), rng=random.Random(2))
     server = RpcServer(rng=random.Random(3))
-    PlacementServicer(placement.place, placement.observe, placement.attempted).add_to(server)
+    PlacementServicer(placement.place, placement.observe, placement.attempted, placement.next_job).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     client = PlacementClient([f"127.0.0.1:{port}"], clock=CLOCK, budget_s=5.0)

@@ -146,7 +146,7 @@ class Ours:
             draft_s=took_s,
             drafted_by=edge_id,
         )
-        self._view.ended(outcome)
+        self._view.ended(outcome, now_ns=int(now_s * 1e9))
 
     def attempted(self, edge_id: str, asking: str, ok: bool, now_s: float) -> None:
         """See Scheduler."""

@@ -63,6 +63,9 @@ def generate(
     strength: Annotated[float | None, typer.Option(help="How far to depart from --image or --video, 0 to 1.")] = None,
     task: Annotated[str | None, typer.Option(help="What --video is for: restyle, extend or interpolate.")] = None,
     session: Annotated[str | None, typer.Option(help="Drafts of one session come from one edge, where it can.")] = None,
+    service_tier: Annotated[str | None, typer.Option(help="priority, default or flex.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds within which the final is needed.")] = None,
+    allow_reduced: Annotated[bool, typer.Option(help="Rather fewer steps than a late final or none.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output at the end.")] = False,
     edge: Annotated[list[str] | None, typer.Option(help="Address of an edge; several: the nearest is used.")] = None,
     data: Annotated[Path, typer.Option(help="Find the edges of `adaptivegen up --data DIR`.")] = DEFAULT_DATA,
@@ -80,7 +83,8 @@ def generate(
         raise InvalidRequest.field("--timeout", timeout, "over 0 seconds")
     request: dict[str, Any] = {"prompt": prompt, "image": image, "video": video, "seed": seed, "seconds": seconds}
     request |= {"size": size, "intent": _intent(intent), "plan": plan, "steps": steps, "strength": strength}
-    request |= {"task": task, "session": session}
+    request |= {"task": task, "session": session, "service_tier": service_tier}
+    request |= {"deadline_s": deadline, "allow_reduced": allow_reduced}
     run = Run(files, timeout_s=timeout, as_json=as_json, clock=SystemClock())
     try:
         with _client(edge, data, api_key) as client:

@@ -6,16 +6,16 @@ count: the worker remembers them and takes them off when it meets the job again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
-from adaptivegen.errors import Conflict, NotFound
-from adaptivegen.jobs.record import JobRecord, claim, forgiven, judge_claim
+from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound
+from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.placement import Ticket
 from adaptivegen.telemetry import get_logger
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
+from core_cloud.turns import Claimed, OutOfOrder, Rest, Turns
 
 OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's model cannot do
 
@@ -34,7 +34,9 @@ class Claims:
         uncounted: Uncounted,
         clock: Clock,
         lease_s: float,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._node_id = node_id
         self._incarnation = incarnation
         self._model = model
@@ -44,8 +46,11 @@ class Claims:
         self._clock = clock
         self._lease_s = lease_s
 
-    async def take(self, delivery: Delivery, message: JobMessage) -> tuple[JobSpec, JobRecord] | None:
-        """The claimed job, or None when the delivery was settled otherwise."""
+    async def take(self, delivery: Delivery, message: JobMessage) -> Claimed | Rest | None:
+        """The claimed job, which may be another than the delivery's, or None when the delivery was settled otherwise.
+
+        A worker that is to rest has given the delivery back.
+        """
         try:
             spec = await self._jobs.spec(message.tenant, message.id)
         except NotFound:
@@ -55,17 +60,8 @@ class Claims:
         if manifest is not None:  # it has ended; the indexes may not know yet
             await self._outcomes.ended_before(delivery, spec, manifest)
             return None
-        epochs = self._uncounted.of(spec.id)
-
-        def eased(record: JobRecord) -> JobRecord:
-            return forgiven(record, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
-
-        record = eased(await self._jobs.find(spec.tenant, spec.id))
-        now_ns = self._clock.now_ns()
-        verdict = judge_claim(
-            record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
-        )
-        match verdict:
+        record, now_ns = await self._record(spec), self._clock.now_ns()
+        match self._verdict(record, now_ns):
             case "ended":
                 await delivery.ack()
             case "held":
@@ -77,23 +73,82 @@ class Claims:
                 get_logger().info("job_of_another_model", job_id=spec.id, model=spec.cloud_model)
                 await delivery.nak(OTHER_MODEL_PAUSE_S)
             case "claim":
-                return await self._claim(delivery, spec, record, lambda r: self._claimed(eased(r), now_ns))
+                return await self._in_turn(delivery, spec, record)
         return None
+
+    async def _in_turn(self, delivery: Delivery, spec: JobSpec, record: JobRecord) -> Claimed | Rest | None:
+        """Claim the job that is due: this one, unless a scheduler names another that can be had."""
+        turn = await self._turns.whose(
+            Ticket(
+                worker_id=self._node_id,
+                pool=spec.decision.pool,
+                model=self._model,
+                tenant=spec.tenant,
+                job_id=spec.id,
+            )
+        )
+        if turn is not None and turn.rest_s > 0:
+            await delivery.nak(0.0)
+            return Rest(turn.rest_s)
+        if turn is not None and (turn.tenant, turn.job_id) != (spec.tenant, spec.id):
+            other = await self._out_of_order(JobMessage(tenant=turn.tenant, id=turn.job_id))
+            if other is not None:
+                await delivery.nak(0.0)
+                return other
+        claimed = await self._claim(spec, record)
+        if claimed is None:
+            await delivery.nak(RETRY_DELAY_S)  # another worker was faster
+            return None
+        return Claimed(delivery, *claimed)
+
+    async def _out_of_order(self, message: JobMessage) -> Claimed | None:
+        """The claimed job of a message that has not come yet; None where it cannot be had."""
+        try:
+            spec = await self._jobs.spec(message.tenant, message.id)
+            if spec.cloud_model != self._model or await self._jobs.manifest(spec.tenant, spec.id) is not None:
+                return None
+            record = await self._record(spec)
+            if self._verdict(record, self._clock.now_ns()) != "claim":
+                return None
+            claimed = await self._claim(spec, record)
+        except AdaptiveGenError as exc:
+            get_logger().warning("turn_not_taken", job_id=message.id, code=exc.code, error=exc.message)
+            return None
+        return Claimed(OutOfOrder(message, spec.trace), *claimed) if claimed is not None else None
+
+    async def _record(self, spec: JobSpec) -> JobRecord:
+        return self._eased(await self._jobs.find(spec.tenant, spec.id))
+
+    def _eased(self, record: JobRecord) -> JobRecord:
+        """Without the attempts of this worker that do not count."""
+        epochs = self._uncounted.of(record.id)
+        return forgiven(record, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
+
+    def _verdict(self, record: JobRecord, now_ns: int) -> ClaimVerdict:
+        return judge_claim(
+            record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
+        )
 
     def _claimed(self, record: JobRecord, now_ns: int) -> JobRecord:
         return claim(
             record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
         )
 
-    async def _claim(
-        self, delivery: Delivery, spec: JobSpec, record: JobRecord, step: Callable[[JobRecord], JobRecord]
-    ) -> tuple[JobSpec, JobRecord] | None:
-        """Until the answer is there the claim counts for nothing: it may have been made and its answer lost."""
+    async def _claim(self, spec: JobSpec, record: JobRecord) -> tuple[JobSpec, JobRecord] | None:
+        """Claim the job, None where another worker was faster.
+
+        Until the answer is there the claim counts for nothing: it may have been made and its answer lost."""
+        now_ns = self._clock.now_ns()
+        epochs = self._uncounted.of(spec.id)
         self._uncounted.add(spec.id, record.epoch + 1)
+
+        def step(found: JobRecord) -> JobRecord:
+            eased = forgiven(found, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
+            return self._claimed(eased, now_ns)
+
         try:
             claimed = await self._jobs.change(spec.tenant, spec.id, step)
         except Conflict:
-            await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None
         self._uncounted.forget(spec.id)
         return spec, claimed

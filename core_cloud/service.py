@@ -14,6 +14,7 @@ from adaptivegen.broker import open_bus
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.follow import follow
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.errors import ModelNotFound
@@ -24,12 +25,14 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
+from adaptivegen.rpc.placement import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import check_files, client_tls, server_tls
 from core_cloud.drafts import DraftSource
 from core_cloud.settings import WorkerSettings
+from core_cloud.turns import AskedTurns, Turns
 from core_cloud.worker import Worker
 
 
@@ -52,11 +55,16 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
         resources.push_async_callback(bus.close)
         if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
             return
-        worker = _worker(settings, JobStore(blob=blob, bus=bus, clock=clock), bus, runner, card, clock=clock)
+        schedulers = PlacementClient(
+            settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
+        )
+        resources.push_async_callback(schedulers.close)
+        jobs = JobStore(blob=blob, bus=bus, clock=clock)
+        worker = _worker(settings, jobs, bus, runner, card, AskedTurns(schedulers), clock=clock)
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)
         report = _reporter(settings, worker, runner, endpoint, clock.now_ns(), stop)
-        await _run(settings, worker, runner, server, endpoint, report, bus=bus, clock=clock, stop=stop)
+        await _run(settings, worker, runner, server, endpoint, report, schedulers, bus=bus, clock=clock, stop=stop)
     get_logger().info("stopped")
 
 
@@ -67,6 +75,7 @@ async def _run(
     server: RpcServer,
     endpoint: Endpoint,
     report: Callable[[], NodeReport],
+    schedulers: PlacementClient,
     *,
     bus: Bus,
     clock: Clock,
@@ -77,7 +86,10 @@ async def _run(
     discovery = open_discovery(settings.discovery, bus, clock)
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
-        others = [group.create_task(part) for part in (heartbeat.run(), runner.keep(), discovery.register(endpoint))]
+        parts = [heartbeat.run(), runner.keep(), discovery.register(endpoint)]
+        if not settings.schedulers():
+            parts.append(follow("scheduler", discovery, clock, lambda node: node.grpc_address, schedulers.update))
+        others = [group.create_task(part) for part in parts]
         get_logger().info("ready", address=endpoint.grpc_address, model=settings.model, pool=settings.pool)
         await stop.wait()
         grace = Grace(clock, settings.drain_grace_s)
@@ -110,7 +122,14 @@ async def _model(settings: WorkerSettings, *, clock: Clock, resources: AsyncExit
 
 
 def _worker(
-    settings: WorkerSettings, jobs: JobStore, bus: Bus, runner: ModelRunner, card: ModelCard, *, clock: Clock
+    settings: WorkerSettings,
+    jobs: JobStore,
+    bus: Bus,
+    runner: ModelRunner,
+    card: ModelCard,
+    turns: Turns,
+    *,
+    clock: Clock,
 ) -> Worker:
     return Worker(
         node_id=settings.node_id,
@@ -123,6 +142,7 @@ def _worker(
         pool=settings.pool,
         lease_s=settings.ack_wait_s,
         incarnation=f"{clock.now_ns():x}",
+        turns=turns,
     )
 
 
@@ -150,7 +170,8 @@ def _reporter(
             draining=stop.is_set(),
             ending=stop.is_set(),
             capacity=1,
-            in_flight=1 if worker.at_work else 0,
+            in_flight=1 if worker.at_hand else 0,
+            at_hand=(worker.at_hand,) if worker.at_hand else (),
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
             finished=runner.finished,
             failed_in_row=runner.failed_in_row,

@@ -7,10 +7,11 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from adaptivegen.discovery.settings import SchedulersMixin
 from adaptivegen.settings import ServiceSettings
 
 
-class WorkerSettings(ServiceSettings):
+class WorkerSettings(ServiceSettings, SchedulersMixin):
     """A worker serves one model from one pool."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_WORKER_")
@@ -22,4 +23,7 @@ class WorkerSettings(ServiceSettings):
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the model.")
     ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job; renewed every third of it.")
     draft_wait_s: float = Field(20.0, gt=0, le=600, description="How long a refine waits for its draft.")
+    turn_budget_s: float = Field(
+        0.25, gt=0, le=5, description="Time to ask whose turn it is; then the queue's order holds."
+    )
     step_timeout_s: float = Field(120.0, gt=0, le=3600, description="A model silent for longer is killed.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from dataclasses import dataclass
 
 from adaptivegen.bus.base import Bus, Delivery, WorkQueue
@@ -35,6 +36,7 @@ from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.progress import Progress, expect
+from core_cloud.turns import Rest, Turns
 
 PULL_TIMEOUT_S = 5.0
 PAUSE_LOOK_S = 0.5
@@ -70,12 +72,13 @@ class Worker:
         pool: str,
         lease_s: float,
         incarnation: str,
+        turns: Turns,
     ) -> None:
         self.node_id = node_id
         self.jobs = jobs
         self.card = card
         self.progress: Progress | None = None
-        self.at_work = False  # from a claim to its outcome: also while a draft is waited for, or a final is uploaded
+        self.at_hand = ""  # the job, from its claim to its outcome: also while its draft is waited for
         self._bus = bus
         self._runner = runner
         self._drafts = drafts
@@ -87,6 +90,7 @@ class Worker:
         self._current: asyncio.Task[None] | None = None
         self._claiming = asyncio.Lock()
         self._failures = 0  # of the model, in a row
+        self._rest_s = 0.0  # as a scheduler has told
         uncounted = Uncounted()
         self._outcomes = Outcomes(
             node_id=node_id, jobs=jobs, bus=bus, clock=clock, pool=pool, lease_s=lease_s, uncounted=uncounted
@@ -100,6 +104,7 @@ class Worker:
             uncounted=uncounted,
             clock=clock,
             lease_s=lease_s,
+            turns=turns,
         )
 
     # ---- loop -------------------------------------------------------------------------------------------------
@@ -127,6 +132,7 @@ class Worker:
                     await delivery.nak(0.0)
                     continue
                 await self._handle_in_task(delivery)
+                await self._rest_as_told()
             except AdaptiveGenError as exc:
                 get_logger().warning("pull_failed", code=exc.code, error=exc.message)
                 await self._clock.sleep(RETRY_DELAY_S)
@@ -156,6 +162,13 @@ class Worker:
         get_logger().warning("worker_unwell", failures=self._failures, pause_s=pause_s)
         await self._clock.sleep(pause_s)
 
+    async def _rest_as_told(self) -> None:
+        """A scheduler has put this worker out of rotation for a while."""
+        rest_s, self._rest_s = self._rest_s, 0.0
+        if rest_s:
+            get_logger().warning("worker_rests", pause_s=rest_s)
+            await self._clock.sleep(rest_s)
+
     async def _handle_in_task(self, delivery: Delivery) -> None:
         async with asyncio.TaskGroup() as group:
             self._current = group.create_task(self._handle(delivery))
@@ -171,7 +184,7 @@ class Worker:
                 message = JobMessage.decode(delivery.data)
                 take_request_id(delivery.headers)
                 async with self._claiming:
-                    claimed = await self._claims.take(delivery, message)
+                    taken = await self._claims.take(delivery, message)
             except AdaptiveGenError as exc:
                 await self._outcomes.unclaimed(delivery, message, exc)
                 return
@@ -182,9 +195,12 @@ class Worker:
             except asyncio.CancelledError:  # drained before the claim
                 await delivery.nak(0.0)
                 return
-            if claimed is not None:
-                with span("worker.job", carrier=delivery.headers, job_id=message.id):
-                    await self._attempt(delivery, *claimed)
+            if isinstance(taken, Rest):
+                self._rest_s = taken.seconds
+            elif taken is not None:
+                take_request_id(taken.delivery.headers)
+                with span("worker.job", carrier=taken.delivery.headers, job_id=taken.spec.id):
+                    await self._attempt(taken.delivery, taken.spec, taken.record)
         except PreconditionFailed as exc:
             get_logger().warning("fenced_off", job_id=message.id if message else "", error=exc.message)
         except AdaptiveGenError as exc:
@@ -218,14 +234,14 @@ class Worker:
         because the manifest settles by itself who was first."""
         get_logger().info("job_claimed", job_id=spec.id, epoch=record.epoch, plan=spec.decision.plan)
         lease = Lease(self.jobs, delivery, record, clock=self._clock, lease_s=self._lease_s)
-        self.at_work = True
+        self.at_hand = spec.id
         try:
             await self._outcomes.announce("started", record)
             async with lease.kept() as kept:
                 manifest = await kept.run(self._produce(kept, spec, record))
                 await self._outcomes.commit(delivery, spec, manifest)
         finally:
-            self.at_work = False
+            self.at_hand = ""
 
     async def _produce(self, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
         """The uploaded final, and the manifest that would make it the outcome."""
@@ -241,23 +257,23 @@ class Worker:
             )
         finally:
             self.progress = None
-        return await self._upload(spec, record, plan, generated)
+        gpu_s = self._clock.monotonic_s() - began_s
+        return await self._upload(spec, record, plan, generated, gpu_s=gpu_s)
 
     async def _plan(self, spec: JobSpec, record: JobRecord) -> Plan:
-        """Fetch what the plan starts from and choose the steps; a refine without its draft becomes a cloud plan."""
+        """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""
         request, decision = spec.request, spec.decision
-        start, name, strength = Start(), "cloud", None
-        if record.plan == "refine":
+        start, strength = Start(), None
+        if record.plan in ("refine", "reduced") and decision.refine_t0 is not None:
             start = await self._drafts.draft(spec)
-            if start.mp4 is not None:
-                name, strength = "refine", decision.refine_t0
-        note = start.note
-        if start.mp4 is None and request.reference is not None:
+        drafted, note = start.mp4 is not None, start.note
+        if drafted:
+            strength = decision.refine_t0
+        elif request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-        # A plan that was not decided on has the steps asked for, else the card's: the decision's are for its own plan.
-        planned = decision.final_steps if name == decision.plan else request.steps
-        steps = planned or self.card.limits.steps_default
+        name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
+        steps = self._steps(spec, name, drafted=drafted)
         command = GenerateCommand(
             request_id=f"{spec.id}.{record.epoch}",
             request=GenerationInput(
@@ -271,13 +287,25 @@ class Worker:
             ),
             fps=request.fps,
             strength=strength,
-            task=_task(name, start, request),
+            task=_task(start, request, drafted=drafted),
         )
         return Plan(command=command, start=start, name=name, notes=(note,) if note else ())
 
+    def _steps(self, spec: JobSpec, name: str, *, drafted: bool) -> int:
+        """As decided, where what was decided on is what is done; else as asked for or the card's, of these half where
+        the final is to be reduced."""
+        request, decision, limits = spec.request, spec.decision, self.card.limits
+        as_decided = name != "reduced" or drafted == (decision.refine_t0 is not None)
+        if name == decision.plan and as_decided and decision.final_steps:
+            return decision.final_steps
+        whole = request.steps or limits.steps_default
+        return max(limits.steps_min, math.ceil(whole / 2)) if name == "reduced" else whole
+
     # ---- outcome ----------------------------------------------------------------------------------------------
 
-    async def _upload(self, spec: JobSpec, record: JobRecord, plan: Plan, generated: Generated) -> Manifest:
+    async def _upload(
+        self, spec: JobSpec, record: JobRecord, plan: Plan, generated: Generated, *, gpu_s: float
+    ) -> Manifest:
         sha256 = hashlib.sha256(generated.mp4).hexdigest()
         key = media_key(spec.tenant, spec.id, record.epoch, sha256)
         await self._put(key, generated.mp4)
@@ -300,6 +328,7 @@ class Worker:
             worker_id=self.node_id,
             final=final,
             final_steps=plan.command.request.steps,
+            gpu_s=round(gpu_s, 3),
             plan=plan.name,
             notes=(*plan.notes, *filter(None, (doubt(generated.familiarity),))),
         )
@@ -324,11 +353,11 @@ _AS_DRAFT: dict[Task, Task] = {
 }
 
 
-def _task(plan: str, start: Start, request: GenerationRequest) -> Task:
+def _task(start: Start, request: GenerationRequest, *, drafted: bool) -> Task:
     """What the clip that generation starts from is for; a draft of an image or a video holds what was given to it."""
     if start.mp4 is None:
         return "restyle"
-    if plan != "refine":
+    if not drafted:
         return request.reference_task
     if request.reference is None:
         return "refine"

@@ -81,5 +81,7 @@ class Follower:
             final_s=took_s if record.final else None,
             drafted_by=times.made_by if times else "",
             draft_late=times.late if times else False,
+            tenant=record.tenant,
+            gpu_s=record.gpu_s,
         )
         await self._scheduler.report(outcome)

@@ -7,22 +7,20 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.discovery.base import is_address, is_url
+from adaptivegen.discovery.base import is_url
+from adaptivegen.discovery.settings import SchedulersMixin
 from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, SigningMixin, is_loopback, refused
 
 MIN_PEPPER_CHARS = 16
 
 
-class EdgeSettings(ServiceSettings, SigningMixin):
+class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin):
     """An edge drafts with one model and submits to one default cloud model."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_EDGE_")
 
     http_port: int = Field(0, ge=0, le=65535, description="Port of the HTTP API; 0 takes a free one.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
-    scheduler_addresses: str = Field(
-        "", description="Comma-separated host:port of schedulers; empty: those that registered with the broker."
-    )
     insecure_peers: bool = Field(False, description="Call schedulers without TLS although this edge speaks it.")
     place_budget_s: float = Field(0.05, gt=0, le=5, description="Time for `Place`; then the edge decides alone.")
     cache_url: str = Field("", description="Base URL of the media cache; empty: one that registered, or none.")
@@ -38,13 +36,6 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     media_url_ttl_s: float = Field(3600.0, gt=0, le=LONGEST_S, description="Validity of signed media URLs.")
     api_keys_file: ReadableFile | None = Field(None, description="JSON file of API keys (see edge_node.auth).")
     api_key_pepper: SecretStr = Field(SecretStr(""), description="Secret the stored key digests are keyed with.")
-
-    @field_validator("scheduler_addresses")
-    @classmethod
-    def _legal_addresses(cls, value: str) -> str:
-        if not all(is_address(part.strip()) for part in value.split(",") if part.strip()):
-            raise ValueError("host:port, comma-separated")
-        return value
 
     @field_validator("cache_url")
     @classmethod
@@ -85,7 +76,3 @@ class EdgeSettings(ServiceSettings, SigningMixin):
         """Whether other edges may draft for this one: with TLS here they speak it as well, and cannot be called without
         the CA of their certificates."""
         return self.tls_cert is None or self.tls_client_ca is not None
-
-    def schedulers(self) -> list[str]:
-        """The scheduler addresses as a list."""
-        return [address.strip() for address in self.scheduler_addresses.split(",") if address.strip()]

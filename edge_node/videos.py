@@ -34,7 +34,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import load_card
-from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query
+from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query, refusal_of
 from adaptivegen.request import GenerationRequest, Reference, content_key, parse_request
 from adaptivegen.rpc.video import Variant
 from adaptivegen.telemetry import carry, get_logger
@@ -168,27 +168,34 @@ class Videos:
             requested_plan=request.plan,
             session=request.session,
             draft_digest=self._draft_card.digest if self._borrows else "",
+            tier=request.service_tier,
+            deadline_s=request.deadline_s,
+            allow_reduced=request.allow_reduced,
         )
 
     async def _decide(self, query: PlacementQuery, cloud_card: ModelCard) -> Decision:
         """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
-        Only what the client did wrong is the client's to hear."""
+
+        Only what the client did wrong is the client's to hear, and a refusal: raises its error."""
         try:
-            return on_query(await self._placer.place(query), query)
+            decision = on_query(await self._placer.place(query), query)
         except (InvalidRequest, ModelNotFound):
             raise
         except AdaptiveGenError as exc:
-            why = f"no scheduler answered ({exc.message})"
             get_logger().warning("deciding_alone", job_id=query.job_id, code=exc.code, error=exc.message)
-        return decide_alone(
-            query,
-            draft_card=self._draft_card,
-            cloud_card=cloud_card,
-            can_draft=self._can_draft(),
-            pool=self._identity.pool,
-            why=why,
-            now_ns=self._clock.now_ns(),
-        )
+            return decide_alone(
+                query,
+                draft_card=self._draft_card,
+                cloud_card=cloud_card,
+                can_draft=self._can_draft(),
+                pool=self._identity.pool,
+                why=f"no scheduler answered ({exc.message})",
+                now_ns=self._clock.now_ns(),
+            )
+        if (refusal := refusal_of(decision)) is not None:
+            get_logger().info("refused", job_id=query.job_id, tenant=query.tenant, code=refusal.code)
+            raise refusal
+        return decision
 
     def _spec(self, tenant: str, request: GenerationRequest, key: str, decision: Decision) -> JobSpec:
         return JobSpec(
@@ -219,7 +226,7 @@ class Videos:
 
         fresh: it was submitted just now, and not met again.
         """
-        mine = spec.decision.edge_id == self._identity.node_id and spec.decision.plan in ("draft", "refine")
+        mine = spec.decision.edge_id == self._identity.node_id and spec.decision.makes_draft
         if mine and record.draft is None and not record.ended:
             if start_mp4 is None and spec.request.reference is not None:
                 start_mp4 = await self._jobs.blob.get(spec.request.reference.key)

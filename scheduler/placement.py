@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from adaptivegen.errors import InvalidRequest
-from adaptivegen.ids import check_name
-from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery
+from adaptivegen.ids import check_name, check_video_id
+from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.decide import decide, record
+from scheduler.decide.jobs import OpenJob
 from scheduler.decide.view import View
 from scheduler.decision_log import DecisionLog
 from scheduler.steady import SteadyTime
 
 MAX_JOB_ID_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 64
+EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
 
 
 class Placement:
-    """Answers `Place` and `ReportOutcome` from one view."""
+    """Answers the placement service from one view. placed: told of every job that is placed here."""
 
-    def __init__(self, view: View, *, time: SteadyTime, rng: random.Random, log: DecisionLog | None = None) -> None:
+    def __init__(
+        self,
+        view: View,
+        *,
+        time: SteadyTime,
+        rng: random.Random,
+        log: DecisionLog | None = None,
+        placed: Callable[[OpenJob], None] = lambda job: None,
+    ) -> None:
         self._view = view
         self._log = log
         self._time = time
         self._rng = rng
+        self._placed = placed
 
     async def place(self, query: PlacementQuery) -> Decision:
         """Decide; raises InvalidRequest or ModelNotFound."""
@@ -36,27 +48,52 @@ class Placement:
             check_name(query.session, field="session")
         now_ns = self._time.now_ns()
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
-        record(self._view, query, decision, now_ns=now_ns)
+        job = record(self._view, query, decision, now_ns=now_ns)
+        if job is not None:
+            self._placed(job)
         if self._log is not None:
             self._log.decided(query, decision)
         chosen = decision.chosen()
         get_logger().info(
             "placed",
             job_id=query.job_id,
+            tenant=query.tenant,
             plan=decision.plan,
             edge=query.edge_id,
             pool=decision.pool,
             final_s=chosen.final_s if chosen else None,
+            refused=decision.refused or None,
         )
         return decision
+
+    async def next_job(self, ticket: Ticket) -> Turn:
+        """Whose turn it is, now that a worker could begin a job; a worker that only fails is to rest.
+
+        Raises InvalidRequest.
+        """
+        for name in ("worker_id", "pool", "model", "tenant"):
+            check_name(getattr(ticket, name), field=name)
+        check_video_id(ticket.job_id, field="job_id")
+        now_ns, same = self._time.now_ns(), Turn(tenant=ticket.tenant, job_id=ticket.job_id)
+        node = self._view.nodes.get(ticket.worker_id)
+        if node is not None and self._view.state(node, now_ns) == "ejected":
+            return same.model_copy(update={"rest_s": EJECTED_REST_S})
+        job = self._view.jobs.next(ticket, now_ns=now_ns)
+        if job is None:
+            return same
+        if job.job_id != ticket.job_id:
+            get_logger().info("turn", job_id=job.job_id, before=ticket.job_id, worker=ticket.worker_id)
+        return Turn(tenant=job.tenant, job_id=job.job_id)
 
     async def observe(self, outcome: Outcome) -> None:
         """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""
         _check_job_id(outcome.job_id)
-        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by"):
+        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by", "tenant"):
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
-        off = self._view.ended(outcome)
+        if not outcome.gpu_s >= 0.0:  # nor if it is no number
+            raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
+        off = self._view.ended(outcome, now_ns=self._time.now_ns())
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)
         get_logger().info("outcome", **outcome.model_dump(), off={part: round(value, 3) for part, value in off.items()})

@@ -24,7 +24,8 @@ from scheduler.decide.elastic import (
     pool_load,
     scale_order,
 )
-from scheduler.decide.view import MAX_POOLS, Node, NodeTable
+from scheduler.decide.ledger import MAX_POOLS
+from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.steady import SteadyTime
 
@@ -36,9 +37,9 @@ class Scaling:
     """Advises all pools and carries out orders. `advice` is the latest, by pool."""
 
     def __init__(
-        self, nodes: NodeTable, bus: Bus, drains: Drains, settings: ElasticSettings, *, clock: Clock, time: SteadyTime
+        self, view: View, bus: Bus, drains: Drains, settings: ElasticSettings, *, clock: Clock, time: SteadyTime
     ) -> None:
-        self._nodes = nodes
+        self._view = view
         self._bus = bus
         self._drains = drains
         self._settings = settings
@@ -72,12 +73,12 @@ class Scaling:
     def _look(self) -> None:
         """Take the load of every pool as it is now; of pools that are gone nothing is kept."""
         now_ns = self._time.now_ns()
-        pools = by_pool(self._nodes)
+        pools = by_pool(self._view)
         chosen = sorted(pools, key=lambda pool: (-len(pools[pool]), pool))[:MAX_POOLS]
         self._scalers = {pool: self._scalers.get(pool) or Scaler(self._settings) for pool in sorted(chosen)}
         before, self.advice = self.advice, {}
         for pool, scaler in self._scalers.items():
-            advice = scaler.observe(pool_load(pools[pool], self._nodes.backlog(pool), now_ns=now_ns))
+            advice = scaler.observe(pool_load(pools[pool], self._view.jobs.line(pool), now_ns=now_ns))
             self.advice[pool] = advice
             if pool not in before or before[pool].workers != advice.workers:
                 get_logger().info("workers_advised", pool=pool, workers=advice.workers, reason=advice.reason)
@@ -96,7 +97,7 @@ class Scaling:
             raise Unavailable("not all nodes can have been heard yet; ask again", retry_after_s=LISTEN_S)
         async with self._ordering:  # two orders at once would both count what the first has drained
             await self._drains.read()
-            pools = by_pool(self._nodes)
+            pools = by_pool(self._view)
             if pool not in pools:
                 known = ", ".join(pools) or "none"
                 raise NotFound(f"no pool {pool[:63]!r} has been heard of; known: {known[:400]}", param="pool")

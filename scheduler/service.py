@@ -19,7 +19,7 @@ from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
-from adaptivegen.jobs.reconcile import keep_reconciling
+from adaptivegen.jobs.reconcile import Listener, keep_reconciling
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
@@ -38,13 +38,16 @@ from scheduler.audit import Audit
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
+from scheduler.herald import Herald
 from scheduler.http import HttpApi
 from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
 from scheduler.policies import Policies
+from scheduler.quotas import TenantQuotas
 from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
 from scheduler.steady import SteadyTime
+from scheduler.surveys import OpenJobSurvey, StorageSurvey
 from scheduler.watch import Watch
 
 MAX_CONNECTIONS = 64  # over HTTP, to read metrics and health
@@ -77,6 +80,7 @@ async def serve(
         default_pool=settings.pool,
         policy=settings.policy(),
         select=settings.select(),
+        admission=settings.admission(),
     )
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
@@ -88,9 +92,11 @@ async def serve(
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         log = _decision_log(settings, clock, resources)
         drains = Drains(bus, view.nodes)
-        scaling = Scaling(view.nodes, bus, drains, settings.elastic(), clock=clock, time=time)
-        placement = Placement(view, time=time, rng=rng, log=log)
+        herald = Herald(view, bus, clock=clock, time=time)
+        scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
+        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed)
         policies = Policies(view, bus, blob, clock=clock, time=time)
+        quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
         audit = Audit(blob, node_id=settings.node_id, time=time)
         admin = Admin(view, jobs, drains=drains, scaling=scaling, policies=policies, audit=audit, time=time)
         rpc = _server(placement, admin, roles, rng)
@@ -104,8 +110,11 @@ async def serve(
             Watch(view, bus, drains, clock=clock, time=time).run(),
             scaling.run(),
             policies.run(),
+            quotas.run(),
+            herald.run(),
+            StorageSurvey(view, blob, clock=clock).run(),
             open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),
-            _reconcile(jobs, bus, settings, clock=clock, stop=stop),
+            _reconcile(jobs, bus, settings, OpenJobSurvey(view, time=time), clock=clock, stop=stop),
             *([log.run()] if log is not None else []),
         ]
         await _run(parts, rpc, web, grace_s=settings.drain_grace_s, stop=stop)
@@ -162,7 +171,7 @@ def _roles(settings: SchedulerSettings) -> Roles:
 
 def _server(placement: Placement, admin: Admin, roles: Roles, rng: random.Random) -> RpcServer:
     server = RpcServer(rng=rng)
-    PlacementServicer(placement.place, placement.observe, placement.attempted).add_to(server)
+    PlacementServicer(placement.place, placement.observe, placement.attempted, placement.next_job).add_to(server)
     AdminServicer(admin, roles).add_to(server)
     return server
 
@@ -179,10 +188,14 @@ def _decision_log(settings: SchedulerSettings, clock: Clock, resources: AsyncExi
 
 
 async def _reconcile(
-    jobs: JobStore, bus: Bus, settings: SchedulerSettings, *, clock: Clock, stop: asyncio.Event
+    jobs: JobStore, bus: Bus, settings: SchedulerSettings, listener: Listener, *, clock: Clock, stop: asyncio.Event
 ) -> None:
     """A pass at once when the broker is there, then one every interval."""
     await retry_until(bus.start, stop=stop, clock=clock, what="broker")
     await keep_reconciling(
-        jobs, patience_s=settings.reconcile_patience_s, interval_s=settings.reconcile_interval_s, clock=clock
+        jobs,
+        patience_s=settings.reconcile_patience_s,
+        interval_s=settings.reconcile_interval_s,
+        clock=clock,
+        listener=listener,
     )

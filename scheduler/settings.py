@@ -12,6 +12,7 @@ from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, refus
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
+from scheduler.decide.quota import LONGEST_WAIT_S, AdmissionSettings
 from scheduler.decide.select import SelectSettings
 
 MIB = 1024 * 1024
@@ -45,6 +46,9 @@ class SchedulerSettings(ServiceSettings):
 
     explore: float = Field(0.02, ge=0, le=0.02, description="Share of drafts that may try an edge not tried lately.")
 
+    max_wait_s: float = Field(
+        600.0, gt=0, le=LONGEST_WAIT_S, description="Nobody joins a line that is longer; flex half, default 4/5 of it."
+    )
     drain_target_s: float = Field(30.0, gt=0, le=LONGEST_S, description="What waits in a pool should be done in this.")
     utilisation: float = Field(0.7, gt=0, le=1, description="Share of the time that a worker should be busy.")
     scale_in_after_s: float = Field(300.0, ge=0, le=LONGEST_S, description="Fewer workers only after so long a calm.")
@@ -74,6 +78,10 @@ class SchedulerSettings(ServiceSettings):
     def select(self) -> SelectSettings:
         """How places are drawn."""
         return SelectSettings(explore=self.explore)
+
+    def admission(self) -> AdmissionSettings:
+        """When requests are refused."""
+        return AdmissionSettings(max_wait_s=self.max_wait_s)
 
     def elastic(self) -> ElasticSettings:
         """How many workers are advised."""

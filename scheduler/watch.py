@@ -1,13 +1,13 @@
-"""What keeps the view true: heartbeats, the operators' drains, the depth of each pool's queue.
+"""What keeps the view true: heartbeats, and the operators' drains.
 
-Three loops over the broker. Each survives its absence: what was last known stays, and ages. Decides nothing.
+Two loops over the broker. Each survives its absence: what was last known stays, and ages. Decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from adaptivegen.bus.base import Bus, Message, WorkQueue
+from adaptivegen.bus.base import Bus, Message
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
 from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
@@ -20,7 +20,6 @@ HEARTBEAT_BUFFER = 4096
 MAX_REPORT_BYTES = 16 * 1024
 RETRY_S = 0.5
 DRAIN_POLL_S = 2.0
-DEPTH_POLL_S = 1.0
 LISTEN_S = 10.0  # heartbeats come twice a second: whoever lives was heard by then
 LOG_EVERY_S = 10.0
 
@@ -35,18 +34,16 @@ class Watch:
         self._bus = bus
         self._clock = clock
         self._time = time
-        self._queues: dict[str, WorkQueue] = {}
         self._logged_at_s = -LOG_EVERY_S
         self._listening_since_s: float | None = None
         self.malformed = 0
         self.refused = 0
 
     async def run(self) -> None:
-        """All three loops, until cancelled."""
+        """Both loops, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._hear())
             group.create_task(self._follow_drains())
-            group.create_task(self._follow_queues())
 
     # ---- heartbeats -------------------------------------------------------------------------------------------
 
@@ -123,21 +120,3 @@ class Watch:
             for node_id in self._view.expire(now_ns=self._time.now_ns()):
                 get_logger().info("node_forgotten", node=node_id)
         await self._drains.sweep(unheard=now_s - self._listening_since_s >= FORGET_AFTER_S)
-
-    # ---- queues -----------------------------------------------------------------------------------------------
-
-    async def _follow_queues(self) -> None:
-        while True:
-            for pool in self._nodes.pools():
-                try:
-                    await self._read_depth(pool)
-                except AdaptiveGenError as exc:
-                    self._queues.pop(pool, None)
-                    get_logger().debug("depth_not_read", pool=pool, error=exc.message)
-            await self._clock.sleep(DEPTH_POLL_S)
-
-    async def _read_depth(self, pool: str) -> None:
-        if pool not in self._queues:
-            self._queues[pool] = await self._bus.work_queue(pool)
-        depth = await self._queues[pool].depth()
-        self._nodes.observe_queue(pool, depth.pending, now_ns=self._time.now_ns())

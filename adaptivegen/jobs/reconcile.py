@@ -8,7 +8,7 @@ is what this process has seen by its own clock: the stamps in records are other 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
@@ -49,6 +49,35 @@ def remedy(
     if quiet_s < patience_s + lease_s:
         return "wait"
     return "check-queue" if record.want_final else "finish-draft-in-cloud"
+
+
+class Listener(Protocol):
+    """Hears which jobs are open, as a pass finds them."""
+
+    def begin(self) -> None:
+        """A pass begins."""
+        ...
+
+    def listed(self, job_id: str) -> None:
+        """A job that may be open."""
+        ...
+
+    def found(self, spec: JobSpec, record: JobRecord) -> None:
+        """One that is."""
+        ...
+
+    def end(self) -> None:
+        """The pass is over, and all were listed."""
+        ...
+
+
+class Nobody:
+    """Listens to nothing."""
+
+    def begin(self) -> None: ...
+    def listed(self, job_id: str) -> None: ...
+    def found(self, spec: JobSpec, record: JobRecord) -> None: ...
+    def end(self) -> None: ...
 
 
 class Sightings:
@@ -96,23 +125,29 @@ class _Pass:
     jobs: JobStore
     patience_s: float
     sightings: Sightings
+    listener: Listener
     tally: Tally = field(default_factory=Tally)
     pools: dict[str, _Pool] = field(default_factory=dict)
 
 
-async def reconcile(jobs: JobStore, *, patience_s: float, sightings: Sightings) -> Tally:
+async def reconcile(
+    jobs: JobStore, *, patience_s: float, sightings: Sightings, listener: Listener | None = None
+) -> Tally:
     """One pass over all pending jobs; `sightings` are kept over passes. A job that cannot be handled is logged and left
     for the next."""
-    run = _Pass(jobs, patience_s, sightings)
+    run = _Pass(jobs, patience_s, sightings, listener or Nobody())
     sightings.begin()
+    run.listener.begin()
     async for tenant, job_id, marked_at_ns in jobs.pending():
         run.tally.seen += 1
+        run.listener.listed(job_id)
         try:
             await _reconcile_one(run, tenant, job_id, marked_at_ns)
         except AdaptiveGenError as exc:
             _left(run.tally, exc.code, exc.message, job_id=job_id, tenant=tenant)
         except Exception as exc:  # a bug met by one job must not keep the others from being put right
             _left(run.tally, "internal", repr(exc), job_id=job_id, tenant=tenant)
+    run.listener.end()
     for name, pool in run.pools.items():
         try:
             await _requeue_lost(run, name, pool)
@@ -146,13 +181,15 @@ async def reindex(jobs: JobStore) -> int:
     return found
 
 
-async def keep_reconciling(jobs: JobStore, *, patience_s: float, interval_s: float, clock: Clock) -> None:
+async def keep_reconciling(
+    jobs: JobStore, *, patience_s: float, interval_s: float, clock: Clock, listener: Listener | None = None
+) -> None:
     """A pass every `interval_s`, until cancelled; one that fails is tried again in the next."""
     sightings = Sightings(clock)
     while True:
         try:
             indexed = await reindex(jobs)
-            tally = await reconcile(jobs, patience_s=patience_s, sightings=sightings)
+            tally = await reconcile(jobs, patience_s=patience_s, sightings=sightings, listener=listener)
             tally.indexed += indexed
             if tally.indexed or tally.cleared or tally.requeued or tally.failed:
                 get_logger().info("reconciled", **asdict(tally))
@@ -193,6 +230,8 @@ async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int
         quiet_s=quiet_s,
         patience_s=run.patience_s,
     )
+    if manifest is None and not record.ended:
+        run.listener.found(spec, record)
     if manifest is None and record.want_final and not record.ended:
         run.pools.setdefault(spec.decision.pool, _Pool()).open += 1
     match needed:

@@ -28,7 +28,8 @@ ClaimVerdict = Literal["claim", "held", "ended", "poison"]
 
 
 class JobRecord(BaseModel):
-    """The state of one video as every edge and scheduler reads it. Times are wall nanoseconds, `eta_s` seconds."""
+    """The state of one video as every edge and scheduler reads it. Times are wall nanoseconds, `eta_s` and `gpu_s` (of
+    a worker, for the final) seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,6 +56,7 @@ class JobRecord(BaseModel):
     final: Media | None = None
     draft_steps: int = 0
     final_steps: int = 0
+    gpu_s: float = 0.0
     cached: bool = False
     error: Failure | None = None
     last_error: Failure | None = None  # why the latest attempt ended without an outcome
@@ -269,6 +271,7 @@ def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
             "plan": manifest.plan or record.plan,
             "final": manifest.final,
             "final_steps": manifest.final_steps,
+            "gpu_s": manifest.gpu_s,
             "cached": manifest.cached,
             "error": manifest.error,
             "notes": tuple(dict.fromkeys((*record.notes, *manifest.notes))),

@@ -91,7 +91,7 @@ class Failure(_Stored):
 
 
 class Manifest(_Stored):
-    """The one outcome of a job."""
+    """The one outcome of a job. gpu_s: seconds of the worker that its final took."""
 
     id: str
     tenant: str
@@ -101,6 +101,7 @@ class Manifest(_Stored):
     worker_id: str = ""
     final: Media | None = None
     final_steps: int = 0
+    gpu_s: float = 0.0
     plan: str = ""
     error: Failure | None = None
     cached: bool = False

@@ -16,8 +16,20 @@ from pydantic import ValidationError
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import is_address
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
-from adaptivegen.ids import check_name
-from adaptivegen.placement import Attempt, Candidate, Decision, DraftPlace, Outcome, PlacementQuery, Plan, on_query
+from adaptivegen.ids import check_name, check_video_id
+from adaptivegen.placement import (
+    TIERS,
+    Attempt,
+    Candidate,
+    Decision,
+    DraftPlace,
+    Outcome,
+    PlacementQuery,
+    Plan,
+    Ticket,
+    Turn,
+    on_query,
+)
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
@@ -25,6 +37,7 @@ from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
 REPORT_DEADLINE_S = 2.0
+LONGEST_REST_S = 60.0
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
 _NUMBERS = (*_TIMES, "qoe", "gpu_s", "score")
 
@@ -56,6 +69,9 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         backup_after_s=decision.backup_after_s,
         draft_gain=decision.draft_gain,
         draft_places=[pb.DraftPlace(**place.model_dump()) for place in decision.draft_places],
+        refused=decision.refused,
+        refused_param=decision.refused_param,
+        retry_after_s=decision.retry_after_s,
         candidates=[
             pb.Candidate(
                 plan=candidate.plan,
@@ -91,6 +107,7 @@ def decision_from_pb(message: pb.Decision) -> Decision:
     numbers = [
         decision.refine_t0,
         decision.propensity,
+        decision.retry_after_s,
         *(getattr(one, name) for one in decision.candidates for name in _NUMBERS),
     ]
     if not all(number is None or math.isfinite(number) for number in numbers):
@@ -142,6 +159,9 @@ def _decision(message: pb.Decision) -> Decision:
         backup_edge_id=message.backup_edge_id,
         backup_after_s=message.backup_after_s,
         draft_gain=message.draft_gain,
+        refused=message.refused,
+        refused_param=message.refused_param,
+        retry_after_s=message.retry_after_s if message.HasField("retry_after_s") else None,
         draft_places=tuple(
             DraftPlace(
                 edge_id=place.edge_id,
@@ -173,7 +193,10 @@ def _decision(message: pb.Decision) -> Decision:
 
 
 def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
-    """A query from the wire; raises InvalidRequest for an unknown intent."""
+    """A query from the wire; raises InvalidRequest for an unknown intent or tier."""
+    tier = next((tier for tier in TIERS if tier == (message.tier or "default")), None)
+    if tier is None:
+        raise InvalidRequest.field("tier", message.tier, ", ".join(TIERS))
     if message.intent not in ("iterate", "render"):
         raise InvalidRequest.field("intent", message.intent, "iterate, render")
     return PlacementQuery(
@@ -193,19 +216,24 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         requested_plan=message.requested_plan or None,
         session=message.session,
         draft_digest=message.draft_digest,
+        tier=tier,
+        deadline_s=message.deadline_s if message.HasField("deadline_s") else None,
+        allow_reduced=message.allow_reduced,
     )
 
 
 class PlacementServicer(stubs.PlacementServiceServicer):
-    """Serves `Place`, `ReportOutcome` and `ReportAttempt` by plain callables."""
+    """Serves the placement service by plain callables."""
 
     def __init__(
         self,
         place: Callable[[PlacementQuery], Awaitable[Decision]],
         observe: Callable[[Outcome], Awaitable[None]],
         attempted: Callable[[Attempt], Awaitable[None]],
+        next_job: Callable[[Ticket], Awaitable[Turn]],
     ) -> None:
         self._place = place
+        self._next_job = next_job
         self._observe = observe
         self._attempted = attempted
 
@@ -233,6 +261,8 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 final_s=_optional(request.final_s),
                 drafted_by=request.drafted_by,
                 draft_late=request.draft_late,
+                tenant=request.tenant,
+                gpu_s=request.gpu_s,
             )
         )
         return pb.ReportOutcomeResponse()
@@ -244,6 +274,18 @@ class PlacementServicer(stubs.PlacementServiceServicer):
             Attempt(node_id=request.node_id, reporter=request.reporter, ok=request.ok, code=request.code)
         )
         return pb.ReportAttemptResponse()
+
+    async def NextJob(
+        self, request: pb.NextJobRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.NextJobResponse:
+        ticket = Ticket(
+            worker_id=request.worker_id,
+            pool=request.pool,
+            model=request.model,
+            tenant=request.tenant,
+            job_id=request.job_id,
+        )
+        return pb.NextJobResponse(**(await self._next_job(ticket)).model_dump())
 
 
 class PlacementClient:
@@ -279,10 +321,31 @@ class PlacementClient:
                 raise
             except AdaptiveGenError as exc:
                 last = exc
-                if address in self._order:
-                    self._order.remove(address)
-                    self._order.append(address)
+                self._put_last(address)
         raise last
+
+    async def next_job(self, ticket: Ticket) -> Turn:
+        """Whose turn it is, of the first scheduler that says so within the budget; raises the last failure."""
+        request = pb.NextJobRequest(**ticket.model_dump())
+        until_s = self._clock.monotonic_s() + self._budget_s
+        last: AdaptiveGenError = NodeUnavailable("no scheduler is configured")
+        for address, channel in [(address, self._channels[address]) for address in self._order]:
+            left_s = until_s - self._clock.monotonic_s()
+            if left_s <= 0:
+                break
+            stub = stubs.PlacementServiceStub(channel)
+            try:
+                reply = await call(stub.NextJob, request, deadline_s=left_s, peer=f"scheduler {address}")
+                return _turn(reply)
+            except AdaptiveGenError as exc:
+                last = exc
+                self._put_last(address)
+        raise last
+
+    def _put_last(self, address: str) -> None:
+        if address in self._order:
+            self._order.remove(address)
+            self._order.append(address)
 
     async def report(self, outcome: Outcome) -> None:
         """Tell every scheduler what happened: only the one that decided knows what it had predicted, and any may have.
@@ -327,6 +390,18 @@ class PlacementClient:
         """Close the channels."""
         for channel in self._channels.values():
             await channel.close()
+
+
+def _turn(message: pb.NextJobResponse) -> Turn:
+    """A turn from the wire; raises InternalError for one that could not be taken."""
+    try:
+        check_name(message.tenant, field="tenant")
+        check_video_id(message.job_id, field="job_id")
+    except InvalidRequest as exc:
+        raise InternalError(f"not a turn: {exc.message}") from exc
+    if not 0.0 <= message.rest_s <= LONGEST_REST_S:  # nor if it is no number
+        raise InternalError(f"not a turn: rest_s is {message.rest_s}; allowed: 0 to {LONGEST_REST_S:g}")
+    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s)
 
 
 async def _tell(address: str, channel: grpc.aio.Channel, method: str, request: object) -> AdaptiveGenError | None:

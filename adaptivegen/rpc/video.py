@@ -124,10 +124,13 @@ def video_to_pb(record: JobRecord) -> pb.Video:
     )
 
 
+_WHERE = ("service_tier", "allow_reduced")
+
+
 def values_from_pb(request: pb.CreateVideoRequest) -> dict[str, object]:
     """The request's fields as `parse_request` takes them; proto3 zeros mean absent."""
     values: dict[str, object] = {"prompt": request.prompt}
-    for name in ("model", "size", "seconds", "fps", "steps", "plan", "task", "session"):
+    for name in ("model", "size", "seconds", "fps", "steps", "plan", "task", "session", *_WHERE):
         if value := getattr(request, name):
             values[name] = value
     if request.HasField("guidance"):
@@ -136,6 +139,8 @@ def values_from_pb(request: pb.CreateVideoRequest) -> dict[str, object]:
         values["seed"] = request.seed
     if request.HasField("strength"):
         values["strength"] = request.strength
+    if request.HasField("deadline_s"):
+        values["deadline_s"] = request.deadline_s
     if request.intent == pb.INTENT_ITERATE:
         values["intent"] = "iterate"
     return values

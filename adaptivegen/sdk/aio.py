@@ -92,12 +92,16 @@ class AsyncClient:
         strength: float | None = None,
         task: Literal["restyle", "extend", "interpolate"] | None = None,
         session: str | None = None,
+        service_tier: Literal["priority", "default", "flex"] | None = None,
+        deadline_s: float | None = None,
+        allow_reduced: bool = False,
         idempotency_key: str | None = None,
     ) -> AsyncHandle:
         """As `Client.submit`."""
         fields: dict[str, object] = {"prompt": prompt, "model": model, "size": size, "seconds": seconds, "seed": seed}
         fields |= {"intent": intent, "plan": plan, "steps": steps, "guidance": guidance, "strength": strength}
-        fields |= {"task": task, "session": session}
+        fields |= {"task": task, "session": session, "service_tier": service_tier, "deadline_s": deadline_s}
+        fields |= {"allow_reduced": True} if allow_reduced else {}
         reference = choose_reference(image, video)
         part = await self._off_loop(lambda: read_reference(reference)) if reference is not None else None
         key = idempotency_key or new_token(prefix="sdk", rng=self._rng, bits=120)

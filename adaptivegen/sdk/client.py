@@ -96,15 +96,21 @@ class Client:
         strength: float | None = None,
         task: Literal["restyle", "extend", "interpolate"] | None = None,
         session: str | None = None,
+        service_tier: Literal["priority", "default", "flex"] | None = None,
+        deadline_s: float | None = None,
+        allow_reduced: bool = False,
         idempotency_key: str | None = None,
     ) -> Handle:
         """Ask for a video; returns once an edge has stored the job. `image` or `video` (path or bytes) is what it
         starts from; `task` says whether a video is redrawn, gone on with, or filled in between its ends. Drafts of one
-        `session` are made at one edge as far as that is good. Repeating a call with the same `idempotency_key` gives
-        the same video; without one, one is made, so that a retry inside never makes two."""
+        `session` are made at one edge as far as that is good. `deadline_s`: within which the final is needed;
+        `allow_reduced`: rather of fewer steps than late; the video's plan says `reduced` then. Repeating a call with
+        the same `idempotency_key` gives the same video; without one, one is made, so that a retry inside never makes
+        two."""
         fields: dict[str, object] = {"prompt": prompt, "model": model, "size": size, "seconds": seconds, "seed": seed}
         fields |= {"intent": intent, "plan": plan, "steps": steps, "guidance": guidance, "strength": strength}
-        fields |= {"task": task, "session": session}
+        fields |= {"task": task, "session": session, "service_tier": service_tier, "deadline_s": deadline_s}
+        fields |= {"allow_reduced": True} if allow_reduced else {}
         reference = choose_reference(image, video)
         part = read_reference(reference) if reference is not None else None
         key = idempotency_key or new_token(prefix="sdk", rng=self._rng, bits=120)

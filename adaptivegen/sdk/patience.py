@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, ResourceExhausted, Unavailable
+from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, QuotaExceeded, ResourceExhausted, Unavailable
 from adaptivegen.sdk.models import Video
 
 STEADY_S = 5.0  # a stream that has lived so long counts as a success, even if nothing new came
@@ -34,7 +34,7 @@ class Backoff:
 
     def pause_s(self, error: AdaptiveGenError, *, now_s: float) -> float:
         """Seconds to wait before the next attempt. Raises `error` when it will not pass or the budget is spent."""
-        if not isinstance(error, _TRY_AGAIN):
+        if not isinstance(error, _TRY_AGAIN) or (isinstance(error, QuotaExceeded) and error.retry_after_s is None):
             raise error
         if self._failures == 0:
             self._since_s = now_s

@@ -129,7 +129,7 @@ def plan_system(options: SystemOptions, ports: Ports, secrets: Secrets, broker_a
     services = [
         _scheduler(options, ports),
         _cache(options, ports, secrets),
-        *(_worker(options, number, port) for number, port in enumerate(ports.workers, start=1)),
+        *(_worker(options, ports, number, port) for number, port in enumerate(ports.workers, start=1)),
         *(_edge(options, ports, secrets, number) for number in range(1, options.edges + 1)),
     ]
     return [
@@ -171,8 +171,9 @@ def _cache(options: SystemOptions, ports: Ports, secrets: Secrets) -> _Service:
     return _Service("cache", "cdn_cache", "cache-1", 1, settings, http_port=ports.cache)
 
 
-def _worker(options: SystemOptions, number: int, port: int) -> _Service:
+def _worker(options: SystemOptions, ports: Ports, number: int, port: int) -> _Service:
     settings = {
+        "SCHEDULER_ADDRESSES": f"{HOST}:{ports.scheduler}",
         "MODEL": options.cloud_model,
         "THREADS": str(options.threads),
         "ACK_WAIT_S": f"{options.ack_wait_s:g}",

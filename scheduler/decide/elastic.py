@@ -19,8 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
-from scheduler.decide.backlog import Backlog
-from scheduler.decide.view import Node, NodeTable
+from scheduler.decide.line import Line
+from scheduler.decide.view import Node, View
 
 MOST_WORKERS = 4096
 MAX_SAMPLES = 4096  # of one pool's load, kept for a window
@@ -94,7 +94,7 @@ class Advice:
     reason: str
 
 
-def pool_load(workers: Iterable[Node], backlog: Backlog, *, now_ns: int) -> Load:
+def pool_load(workers: Iterable[Node], line: Line, *, now_ns: int) -> Load:
     """The load of a pool of these workers; those that are leaving or silent do not count."""
     healthy = [node for node in workers if node.condition(now_ns) == "healthy"]
     return Load(
@@ -103,15 +103,15 @@ def pool_load(workers: Iterable[Node], backlog: Backlog, *, now_ns: int) -> Load
         slots=sum(node.slots for node in healthy),
         busy_slots=sum(node.busy_slots(now_ns) for node in healthy),
         at_hand_s=sum(at_s for node in healthy for at_s in node.slots_free_at_s(now_ns)),
-        waiting=backlog.waiting,
-        waiting_s=backlog.work_s,
+        waiting=line.waiting,
+        waiting_s=line.work_s,
     )
 
 
-def by_pool(nodes: NodeTable) -> dict[str, list[Node]]:
-    """The workers of every pool, in whatever condition; a pool that has none but a backlog has an empty list."""
-    pools: dict[str, list[Node]] = {pool: [] for pool in nodes.pools()}
-    for node in nodes:
+def by_pool(view: View) -> dict[str, list[Node]]:
+    """The workers of every pool, in whatever condition; a pool that has none but jobs has an empty list."""
+    pools: dict[str, list[Node]] = {pool: [] for pool in view.pools()}
+    for node in view.nodes:
         if node.report.kind == "worker":
             pools[node.report.pool].append(node)
     return pools

@@ -1,15 +1,16 @@
 """The plans a request could take, each with its predicted times, QoE, cost, and why it is possible or not. Pure.
 
-Seams for later plans (near-hit, split, reduced): each is one more function here that returns a candidate.
+Seams for later plans (near-hit, split): each is one more function here that returns a candidate.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
-from adaptivegen.placement import Candidate, PlacementQuery, Plan
+from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.predict import PoolWait, final_work, pool_wait
 from scheduler.decide.qoe import qoe, quality_of
@@ -65,12 +66,26 @@ class Situation:
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
         )
 
+    @property
+    def refines(self) -> bool:
+        """Whether a final can go on from the draft."""
+        refine = self.cloud.refine
+        return not self.drafting.obstacle and refine is not None and self.query.draft_model in refine.sources
+
+    def starts_from_draft(self, plan: Plan) -> bool:
+        """Whether the final of a plan does; a reduced one does where it can."""
+        return plan == "refine" or (plan == "reduced" and self.refines)
+
+    def drafts(self, plan: Plan) -> bool:
+        """Whether an edge drafts under a plan."""
+        return plan == "draft" or self.starts_from_draft(plan)
+
     def final_quality(self, plan: Plan) -> float:
         """Of a final under a plan; a hit is taken to have been made from noise."""
         query = self.query
         return quality_of(
             self.cloud,
-            "refine" if plan == "refine" else "cloud",
+            "refine" if self.starts_from_draft(plan) else "cloud",
             steps=final_steps(self, plan) or self.cloud.limits.steps_default,
             width=query.width,
             height=query.height,
@@ -93,15 +108,18 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
 
 def weigh(situation: Situation) -> tuple[Candidate, ...]:
     """All candidates, feasible or not, in a fixed order."""
-    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation))
+    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
 
 
 def final_steps(situation: Situation, plan: Plan) -> int:
-    """Steps of the final under a plan: as asked, else the plan's default; 0 for a plan without one."""
-    if plan in ("hit", "draft"):
+    """Steps of the final under a plan: as asked, else the plan's default, of a reduced one half of them; 0 for a plan
+    without one."""
+    if plan not in FINAL_PLANS:
         return 0
-    refine = situation.cloud.refine if plan == "refine" else None
-    return situation.query.final_steps or (refine.steps if refine else situation.cloud.limits.steps_default)
+    cloud = situation.cloud
+    refine = cloud.refine if situation.starts_from_draft(plan) else None
+    whole = situation.query.final_steps or (refine.steps if refine else cloud.limits.steps_default)
+    return max(cloud.limits.steps_min, math.ceil(whole / 2)) if plan == "reduced" else whole
 
 
 def _impossible(plan: Plan, reason: str) -> Candidate:
@@ -134,26 +152,47 @@ def _refine(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "refine"))
     if work is None:
         return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
-    final_s: float | None = None
-    if situation.pool.wait_s is not None:
-        final_s = max(situation.pool.wait_s, made.done_s or 0.0) + work.total_s
+    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {_who(situation)}")
+
+
+def _from_draft(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
+    made, wait_s = situation.drafting, situation.pool.wait_s
     return situation.candidate(
-        "refine",
-        f"edge {made.edge_id} drafts, and {_who(situation)}",
+        plan,
+        reason,
         draft_s=made.done_s,
         look_s=made.look_s,
-        final_s=final_s,
+        final_s=None if wait_s is None else max(wait_s, made.done_s or 0.0) + work.total_s,
         gpu_s=work.generate_s,
     )
+
+
+def _from_noise(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
+    wait_s = situation.pool.wait_s
+    final_s = None if wait_s is None else wait_s + work.total_s
+    return situation.candidate(plan, reason, final_s=final_s, gpu_s=work.generate_s)
+
+
+def _reduced(situation: Situation) -> Candidate:
+    """Of half the steps; whether it is needed is for `choose` to see."""
+    if not situation.query.allow_reduced:
+        return _impossible("reduced", "the request does not allow fewer steps")
+    steps, refines = final_steps(situation, "reduced"), situation.refines
+    whole = final_steps(situation, "refine" if refines else "cloud")
+    if steps >= whole:
+        return _impossible("reduced", f"{whole} steps are the fewest that {situation.cloud.name} can do with")
+    work = _final_work(situation, steps)
+    if work is None:
+        return _impossible("reduced", f"the card of {situation.cloud.name} has no measured times")
+    made = _from_draft if refines else _from_noise
+    return made(situation, "reduced", work, f"{steps} steps in place of {whole}, and {_who(situation)}")
 
 
 def _cloud(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "cloud"))
     if work is None:
         return _impossible("cloud", f"the card of {situation.cloud.name} has no measured times")
-    wait_s = situation.pool.wait_s
-    final_s = None if wait_s is None else wait_s + work.total_s
-    return situation.candidate("cloud", f"without a draft, {_who(situation)}", final_s=final_s, gpu_s=work.generate_s)
+    return _from_noise(situation, "cloud", work, f"without a draft, {_who(situation)}")
 
 
 def _final_work(situation: Situation, steps: int) -> Work | None:

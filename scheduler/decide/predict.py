@@ -18,7 +18,8 @@ from scheduler.decide.work import Work, draft_work, work_of
 class PoolWait:
     """The chosen pool; `wait_s` is None when no healthy worker serves the model.
 
-    factor: of its workers' times; propensity: the chance with which it was drawn among equals.
+    wait_s: until this tenant's job would be begun; factor: of its workers' times; propensity: the chance with which it
+    was drawn among equals.
     """
 
     pool: str
@@ -56,7 +57,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
-        wait_s = view.nodes.backlog(pool).wait_s(slots)
+        wait_s = view.jobs.line(pool).wait_s(slots, query.tenant, query.tier)
         if wait_s is not None:
             factor = _factor(view, workers, model)
             done_s = wait_s + factor * work.total_s if work is not None else wait_s

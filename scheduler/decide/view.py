@@ -1,4 +1,4 @@
-"""What a decision can see: the nodes by their heartbeats, the pools' backlogs, the model cards, the weights. Pure.
+"""What a decision can see: the nodes by their heartbeats, the open jobs, the model cards, the weights. Pure.
 
 The table is one live object, updated in place. How fresh a report is, is judged by when it arrived here, never by its
 sender's clock. A node is `stale` after three missed heartbeats, and forgotten some minutes later.
@@ -15,18 +15,18 @@ from typing import Literal
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import HEARTBEAT_S, NodeKind, NodeReport
-from adaptivegen.placement import Attempt, Outcome
-from scheduler.decide.backlog import Backlog
+from adaptivegen.placement import FINAL_PLANS, Attempt, Outcome
 from scheduler.decide.health import Healths
 from scheduler.decide.learned import Learned
+from scheduler.decide.ledger import OpenJobs
 from scheduler.decide.policy import Policy
+from scheduler.decide.quota import AdmissionSettings, Quotas
 from scheduler.decide.select import SelectSettings
 from scheduler.decide.sessions import Sessions
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
 FORGET_AFTER_S = 600.0
 MAX_NODES = 4096
-MAX_POOLS = 256
 MAX_SLOTS = 32  # of one worker, in predictions
 MAX_PAIRS = 16_384  # of edges between which drafts were placed lately
 ON_ITS_WAY_S = 0.1  # from its placement, a draft may not have reached its edge's report yet
@@ -107,11 +107,10 @@ class NodeTable:
         self._nodes: dict[str, Node] = {}
         self._serving: dict[tuple[NodeKind, str], dict[str, Node]] = {}
         self._drained: frozenset[str] = frozenset()
-        self._backlogs: dict[str, Backlog] = {}
         self._digest = 0
 
     def __repr__(self) -> str:
-        return f"NodeTable(nodes={sorted(self._nodes)}, drained={sorted(self._drained)}, backlogs={self._backlogs})"
+        return f"NodeTable(nodes={sorted(self._nodes)}, drained={sorted(self._drained)})"
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self._nodes.values())
@@ -198,35 +197,11 @@ class NodeTable:
             node.dispatched.append((now_ns, work_s))
             self._mark(node)
 
-    def dispatch_final(self, pool: str, job_id: str, work_s: float, *, now_ns: int) -> None:
-        """A final was placed in this pool."""
-        if pool in self._backlogs or len(self._backlogs) < MAX_POOLS:
-            self._backlogs.setdefault(pool, Backlog()).dispatch(job_id, work_s, now_ns=now_ns)
-
-    def observe_queue(self, pool: str, pending: int, *, now_ns: int) -> None:
-        """The broker holds `pending` undelivered messages of this pool now."""
-        if pool in self._backlogs or len(self._backlogs) < MAX_POOLS:
-            self._backlogs.setdefault(pool, Backlog()).observe(pending, now_ns=now_ns)
-
-    def backlog(self, pool: str) -> Backlog:
-        """The pool's backlog, to read; an empty one for a pool nothing is known of."""
-        return self._backlogs.get(pool) or Backlog()
-
-    def pools(self) -> tuple[str, ...]:
-        """Pools of all known workers and backlogs, sorted."""
-        return tuple(sorted({*self._backlogs, *(n.report.pool for n in self if n.report.kind == "worker")}))
-
-    def settle(self, job_id: str) -> None:
-        """The job is over, in whichever pool it was."""
-        for backlog in self._backlogs.values():
-            backlog.settle(job_id)
-
     # ---- identity ---------------------------------------------------------------------------------------------
 
     def digest(self) -> str:
-        """A name for this state: equal digests, equal reports, drains and backlogs. 16 hex digits."""
-        backlogs = "".join(f"|{pool}:{self._backlogs[pool]!r}" for pool in sorted(self._backlogs))
-        return hashlib.blake2b(f"{self._digest:x}{backlogs}".encode(), digest_size=8).hexdigest()
+        """A name for this state: equal digests, equal reports and drains. 16 hex digits."""
+        return hashlib.blake2b(f"{self._digest:x}".encode(), digest_size=8).hexdigest()
 
     def _mark(self, node: Node) -> None:
         """Keep the digest in step with one changed node: the exclusive or of all nodes' fingerprints."""
@@ -239,7 +214,10 @@ class NodeTable:
 
 @dataclass(slots=True)
 class View:
-    """Everything a decision depends on besides the query, the time and chance; nodes, policy and learning change."""
+    """Everything a decision depends on besides the query, the time and chance; nodes, jobs, policy and learning change.
+
+    stored_bytes: of tenants' videos, where they are limited.
+    """
 
     nodes: NodeTable
     cards: Mapping[str, ModelCard]
@@ -250,7 +228,14 @@ class View:
     healths: Healths = field(default_factory=Healths)
     sessions: Sessions = field(default_factory=Sessions)
     select: SelectSettings = field(default_factory=SelectSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    quotas: Quotas = field(default_factory=Quotas)
+    stored_bytes: dict[str, int] = field(default_factory=dict)
+    jobs: OpenJobs = field(init=False)
     _sent: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.jobs = OpenJobs(self.quotas)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
         """Take a heartbeat that arrived now; see `NodeTable.observe`. What it says was finished is learned from, what
@@ -263,6 +248,8 @@ class View:
                 self.healths.enter(report.node_id, now_s=now_ns / 1e9)
             self.healths.hear(report.node_id, report.failed_in_row, now_s=now_ns / 1e9)
             self.learned.hear(report, self.cards, now_ns=now_ns)
+            if report.kind == "worker":
+                self.jobs.started(report.at_hand, now_ns=now_ns)
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
@@ -302,6 +289,10 @@ class View:
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 
+    def pools(self) -> tuple[str, ...]:
+        """Pools of all known workers and open jobs, sorted."""
+        return tuple(sorted({*self.jobs.pools(), *(n.report.pool for n in self.nodes if n.report.kind == "worker")}))
+
     def expire(self, *, now_ns: int) -> list[str]:
         """Forget nodes that were silent for long, and what was learned of them; returns their ids."""
         gone = self.nodes.expire(now_ns)
@@ -310,12 +301,18 @@ class View:
             self.healths.leave(node_id)
         return gone
 
-    def ended(self, outcome: Outcome) -> dict[str, float]:
-        """A job is over: its work no longer waits, and predictions learn from it; see `Learned.outcome`."""
-        self.nodes.settle(outcome.job_id)
+    def ended(self, outcome: Outcome, *, now_ns: int) -> dict[str, float]:
+        """A job is over: its work no longer waits, its tenant is charged, and predictions learn from it; see
+        `Learned.outcome`. What failed costs its tenant nothing."""
+        told = outcome.status == "completed" and (outcome.gpu_s > 0 or outcome.plan not in FINAL_PLANS)
+        gpu_s = 0.0 if outcome.status == "failed" else outcome.gpu_s if told else None
+        if outcome.job_id in self.jobs:
+            self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns)
+        elif gpu_s:
+            self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider)
 
     def digest(self) -> str:
-        """A name for this state: equal digests of one scheduler, equal nodes, backlogs, learning, ejections, policy."""
-        learned = f"{self.learned.revision:x}.{self.healths.revision:x}"
+        """A name for this state: equal digests of one scheduler, equal nodes, jobs, learning, ejections, policy."""
+        learned = f"{self.learned.revision:x}.{self.healths.revision:x}.{self.jobs.revision:x}"
         return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"

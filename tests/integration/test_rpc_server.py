@@ -24,7 +24,7 @@ from adaptivegen.errors import (
     Unavailable,
 )
 from adaptivegen.generation.messages import Step
-from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery
+from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.rpc.channel import call, open_channel, stream
 from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, Lent, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
@@ -73,6 +73,10 @@ async def ignore_attempt(attempt: Attempt) -> None:
     return None
 
 
+async def same(ticket: Ticket) -> Turn:
+    return Turn(tenant=ticket.tenant, job_id=ticket.job_id)
+
+
 async def none_made(order: DraftOrder) -> AsyncGenerator[Step | Lent | None, None]:
     raise NotFound("no such job")
     yield None
@@ -87,7 +91,7 @@ async def serving(
     *, place: Place = no_place, drafts: Drafts = no_draft, make: Make = none_made
 ) -> AsyncIterator[tuple[RpcServer, str]]:
     server = RpcServer(rng=random.Random(1))
-    PlacementServicer(place, ignore, ignore_attempt).add_to(server)
+    PlacementServicer(place, ignore, ignore_attempt, same).add_to(server)
     DraftServicer(drafts, make).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()

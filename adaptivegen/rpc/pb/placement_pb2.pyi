@@ -38,6 +38,9 @@ class PlaceRequest(_message.Message):
     DRAFT_KNOWN_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     DRAFT_DIGEST_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    ALLOW_REDUCED_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -65,6 +68,12 @@ class PlaceRequest(_message.Message):
     """requests of one name are drafted at one edge as far as that is good"""
     draft_digest: _builtins.str
     """of the asking edge's draft model; empty: no other edge is to draft for it"""
+    tier: _builtins.str
+    """priority, default or flex; empty: default"""
+    deadline_s: _builtins.float
+    """within which the final is needed; absent: no deadline"""
+    allow_reduced: _builtins.bool
+    """fewer steps are better than late or never"""
     def __init__(
         self,
         *,
@@ -84,12 +93,17 @@ class PlaceRequest(_message.Message):
         draft_known: _builtins.bool = ...,
         session: _builtins.str = ...,
         draft_digest: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        deadline_s: _builtins.float | None = ...,
+        allow_reduced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "content_known", b"content_known", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_s) -> _WhichOneofReturnType__deadline_s | None: ...
 
 Global___PlaceRequest: _TypeAlias = PlaceRequest  # noqa: Y015
 
@@ -212,6 +226,9 @@ class Decision(_message.Message):
     BACKUP_AFTER_S_FIELD_NUMBER: _builtins.int
     DRAFT_PLACES_FIELD_NUMBER: _builtins.int
     DRAFT_GAIN_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAM_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -234,6 +251,12 @@ class Decision(_message.Message):
     backup_after_s: _builtins.float
     draft_gain: _builtins.float
     """QoE by which the best of these would have been better"""
+    refused: _builtins.str
+    """plan refuse: the code of the error that the client gets"""
+    refused_param: _builtins.str
+    """what it is about"""
+    retry_after_s: _builtins.float
+    """when the client may ask again; absent: waiting does not help"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -260,12 +283,17 @@ class Decision(_message.Message):
         backup_after_s: _builtins.float = ...,
         draft_places: _abc.Iterable[Global___DraftPlace] | None = ...,
         draft_gain: _builtins.float = ...,
+        refused: _builtins.str = ...,
+        refused_param: _builtins.str = ...,
+        retry_after_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_s) -> _WhichOneofReturnType__retry_after_s | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
@@ -285,6 +313,8 @@ class ReportOutcomeRequest(_message.Message):
     DECIDED_AT_NS_FIELD_NUMBER: _builtins.int
     DRAFTED_BY_FIELD_NUMBER: _builtins.int
     DRAFT_LATE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    GPU_S_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -304,6 +334,9 @@ class ReportOutcomeRequest(_message.Message):
     """the edge whose draft was taken"""
     draft_late: _builtins.bool
     """the one that was to make it was slower"""
+    tenant: _builtins.str
+    gpu_s: _builtins.float
+    """seconds of a worker that the final took"""
     def __init__(
         self,
         *,
@@ -319,10 +352,12 @@ class ReportOutcomeRequest(_message.Message):
         decided_at_ns: _builtins.int = ...,
         drafted_by: _builtins.str = ...,
         draft_late: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        gpu_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,3 +423,63 @@ class ReportAttemptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportAttemptResponse: _TypeAlias = ReportAttemptResponse  # noqa: Y015
+
+@_typing.final
+class NextJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    pool: _builtins.str
+    model: _builtins.str
+    """that the worker serves"""
+    tenant: _builtins.str
+    """of the job whose message came"""
+    job_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        model: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "model", b"model", "pool", b"pool", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextJobRequest: _TypeAlias = NextJobRequest  # noqa: Y015
+
+@_typing.final
+class NextJobResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    REST_S_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """of the job to begin; the same as asked: that one"""
+    job_id: _builtins.str
+    rest_s: _builtins.float
+    """above 0: begin none for so long"""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        rest_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "rest_s", b"rest_s", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextJobResponse: _TypeAlias = NextJobResponse  # noqa: Y015

@@ -49,6 +49,11 @@ class PlacementServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.FromString,
                 _registered_method=True)
+        self.NextJob = channel.unary_unary(
+                '/adaptivegen.v1.PlacementService/NextJob',
+                request_serializer=adaptivegen_dot_v1_dot_placement__pb2.NextJobRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_placement__pb2.NextJobResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer:
@@ -75,6 +80,13 @@ class PlacementServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NextJob(self, request, context):
+        """Whose turn it is in a pool's line: a worker whose message has come asks before it begins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlacementServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.ReportAttempt,
                     request_deserializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.SerializeToString,
+            ),
+            'NextJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.NextJob,
+                    request_deserializer=adaptivegen_dot_v1_dot_placement__pb2.NextJobRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_placement__pb2.NextJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class PlacementService:
             '/adaptivegen.v1.PlacementService/ReportAttempt',
             adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptRequest.SerializeToString,
             adaptivegen_dot_v1_dot_placement__pb2.ReportAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NextJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.PlacementService/NextJob',
+            adaptivegen_dot_v1_dot_placement__pb2.NextJobRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_placement__pb2.NextJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

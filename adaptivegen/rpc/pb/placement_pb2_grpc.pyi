@@ -37,6 +37,8 @@ class PlacementServiceStub:
     """Tells what really happened, so that predictions can be corrected."""
     ReportAttempt: _grpc.UnaryUnaryMultiCallable[_placement_pb2.ReportAttemptRequest, _placement_pb2.ReportAttemptResponse]
     """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
+    NextJob: _grpc.UnaryUnaryMultiCallable[_placement_pb2.NextJobRequest, _placement_pb2.NextJobResponse]
+    """Whose turn it is in a pool's line: a worker whose message has come asks before it begins."""
 
 @_typing.type_check_only
 class PlacementServiceAsyncStub(PlacementServiceStub):
@@ -47,6 +49,8 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     """Tells what really happened, so that predictions can be corrected."""
     ReportAttempt: _aio.UnaryUnaryMultiCallable[_placement_pb2.ReportAttemptRequest, _placement_pb2.ReportAttemptResponse]  # type: ignore[assignment]
     """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
+    NextJob: _aio.UnaryUnaryMultiCallable[_placement_pb2.NextJobRequest, _placement_pb2.NextJobResponse]  # type: ignore[assignment]
+    """Whose turn it is in a pool's line: a worker whose message has come asks before it begins."""
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +76,13 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_placement_pb2.ReportAttemptResponse, _abc.Awaitable[_placement_pb2.ReportAttemptResponse]]:
         """Tells how it went when one node asked another, so that one that fails is asked no more for a while."""
+
+    @_abc_1.abstractmethod
+    def NextJob(
+        self,
+        request: _placement_pb2.NextJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.NextJobResponse, _abc.Awaitable[_placement_pb2.NextJobResponse]]:
+        """Whose turn it is in a pool's line: a worker whose message has come asks before it begins."""
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

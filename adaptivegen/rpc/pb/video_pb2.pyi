@@ -103,6 +103,9 @@ class CreateVideoRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    ALLOW_REDUCED_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """UTF-8, 1 to 4096 bytes, no control characters"""
     model: _builtins.str
@@ -132,6 +135,12 @@ class CreateVideoRequest(_message.Message):
     """what a video to start from is for: restyle, extend, interpolate; empty: restyle"""
     session: _builtins.str
     """drafts of one session are made at one edge as far as that is good; empty: none"""
+    service_tier: _builtins.str
+    """priority, default or flex, the first to be served first; empty: default"""
+    deadline_s: _builtins.float
+    """seconds within which the final is needed, 0.1 to 86400; absent: no deadline"""
+    allow_reduced: _builtins.bool
+    """a final of fewer steps is better than a late one or none; the video says so"""
     def __init__(
         self,
         *,
@@ -150,17 +159,24 @@ class CreateVideoRequest(_message.Message):
         plan: _builtins.str = ...,
         task: _builtins.str = ...,
         session: _builtins.str = ...,
+        service_tier: _builtins.str = ...,
+        deadline_s: _builtins.float | None = ...,
+        allow_reduced: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "guidance", b"guidance", "seed", b"seed", "strength", b"strength"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "deadline_s", b"deadline_s", "guidance", b"guidance", "seed", b"seed", "strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "fps", b"fps", "guidance", b"guidance", "idempotency_key", b"idempotency_key", "intent", b"intent", "model", b"model", "plan", b"plan", "prompt", b"prompt", "reference", b"reference", "seconds", b"seconds", "seed", b"seed", "session", b"session", "size", b"size", "steps", b"steps", "strength", b"strength", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "_guidance", b"_guidance", "_seed", b"_seed", "_strength", b"_strength", "allow_reduced", b"allow_reduced", "deadline_s", b"deadline_s", "fps", b"fps", "guidance", b"guidance", "idempotency_key", b"idempotency_key", "intent", b"intent", "model", b"model", "plan", b"plan", "prompt", b"prompt", "reference", b"reference", "seconds", b"seconds", "seed", b"seed", "service_tier", b"service_tier", "session", b"session", "size", b"size", "steps", b"steps", "strength", b"strength", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
     _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_s) -> _WhichOneofReturnType__deadline_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guidance) -> _WhichOneofReturnType__guidance | None: ...
     @_typing.overload

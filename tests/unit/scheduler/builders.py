@@ -19,6 +19,7 @@ from adaptivegen.models.card import (
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery
 from scheduler.decide.decide import decide
+from scheduler.decide.jobs import OpenJob
 from scheduler.decide.view import NodeTable, View
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -143,6 +144,20 @@ def view(*reports: NodeReport, models: Mapping[str, ModelCard] | None = None) ->
     for one in heard:
         seen.healths.enter(one.node_id, now_s=NOW_NS / 1e9)
     return seen
+
+
+def open_job(job_id: str = JOB, /, **changes: object) -> OpenJob:
+    """A final of 12 seconds that was placed just now."""
+    values: dict[str, object] = {
+        "job_id": job_id,
+        "tenant": "local",
+        "pool": "default",
+        "model": "pocket-cloud",
+        "work_s": 12.0,
+        "gpu_s": 12.0,
+        "placed_at_ns": NOW_NS,
+    }
+    return OpenJob.model_validate({**values, **changes})
 
 
 def query(**changes: object) -> PlacementQuery:

@@ -255,7 +255,8 @@ def test_a_draft_made_elsewhere_than_decided_teaches_nothing() -> None:
     ):
         decision = asked(found)
         record(found, ask(), decision, now_ns=WARM_NS)
-        assert set(found.ended(outcome(decision, draft_s=5.0, final_s=7.0, drafted_by=by, draft_late=late))) == parts
+        told = outcome(decision, draft_s=5.0, final_s=7.0, drafted_by=by, draft_late=late)
+        assert set(found.ended(told, now_ns=NOW_NS)) == parts
 
 
 def test_an_edge_that_knows_nothing_of_others_drafts_for_itself() -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.nodes import NodeReport
 from scheduler.decide.elastic import Advice, ElasticSettings, Load, Scaler, by_pool, pool_load, scale_order
-from tests.unit.scheduler.builders import NOW_NS, report, table
+from tests.unit.scheduler.builders import NOW_NS, open_job, report, table, view
 
 
 @dataclass
@@ -209,7 +209,7 @@ def test_settings_out_of_range_are_refused_by_name(name: str, value: float) -> N
 
 
 def test_the_load_is_that_of_the_pools_healthy_workers() -> None:
-    nodes = table(
+    seen = view(
         report("edge-1", in_flight=3, remaining_s=9.0),
         report("worker-1", in_flight=1, remaining_s=4.0),
         report("worker-2", capacity=2, in_flight=1),  # with a job that has outlasted its prediction
@@ -217,20 +217,20 @@ def test_the_load_is_that_of_the_pools_healthy_workers() -> None:
         report("worker-4", ready=False),
         report("worker-5", pool="other", in_flight=1, remaining_s=5.0),
     )
-    nodes.dispatch_final("default", "a", 12.0, now_ns=NOW_NS)
-    load = pool_load(by_pool(nodes)["default"], nodes.backlog("default"), now_ns=NOW_NS)
+    seen.jobs.place(open_job(work_s=12.0))
+    load = pool_load(by_pool(seen)["default"], seen.jobs.line("default"), now_ns=NOW_NS)
     assert (load.workers, load.slots, load.busy_slots) == (2, 3, 2)
     assert (load.waiting, load.waiting_s, load.at_hand_s, load.outstanding_s) == (1, 12.0, 4.0, 16.0)
-    silent = pool_load(by_pool(nodes)["default"], nodes.backlog("default"), now_ns=NOW_NS + 60 * 10**9)
+    silent = pool_load(by_pool(seen)["default"], seen.jobs.line("default"), now_ns=NOW_NS + 60 * 10**9)
     assert silent.workers == 0
 
 
 def order(
     *reports: NodeReport, wanted: int, scaled_in: tuple[str, ...] = (), drained: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    nodes = table(*reports)
-    nodes.set_drained([*scaled_in, *drained])
-    found = scale_order(by_pool(nodes)["default"], wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
+    seen = view(*reports)
+    seen.nodes.set_drained([*scaled_in, *drained])
+    found = scale_order(by_pool(seen)["default"], wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
     return found.drain, found.put_back, found.missing
 
 
@@ -264,6 +264,6 @@ def test_one_that_was_scaled_in_and_is_ending_is_missing() -> None:
 def test_what_an_operator_drained_and_what_is_ending_or_silent_is_left_alone() -> None:
     pool = [report("worker-1"), report("worker-2"), report("worker-3", draining=True)]
     assert order(*pool, wanted=2, drained=("worker-2",)) == ((), (), 1)
-    nodes = table(report("worker-1"), now_ns=NOW_NS - 60 * 10**9)
-    silent = scale_order(by_pool(nodes)["default"], 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
+    seen = replace(view(), nodes=table(report("worker-1"), now_ns=NOW_NS - 60 * 10**9))
+    silent = scale_order(by_pool(seen)["default"], 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
     assert (silent.put_back, silent.missing) == ((), 1)

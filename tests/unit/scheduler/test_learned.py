@@ -85,7 +85,7 @@ def test_work_that_is_sent_out_counts_as_what_it_will_take() -> None:
     edge = seen.nodes.get("edge-1")
     assert edge is not None
     assert edge.dispatched_s == pytest.approx(2 * 0.37, rel=0.03)
-    assert seen.nodes.backlog("default").work_s == pytest.approx(2 * 6.17, rel=0.03)
+    assert seen.jobs.line("default").work_s == pytest.approx(2 * 6.17, rel=0.03)
 
 
 def test_an_edge_reports_by_its_card_and_is_read_by_its_speed() -> None:
@@ -103,7 +103,7 @@ def test_outcomes_widen_and_narrow_what_predictions_are_told_with() -> None:
             chosen = decision.chosen()
             assert chosen is not None and chosen.final_s is not None
             noise = 1.0 + late * math.sin(number)
-            seen.ended(outcome(decision, final_s=chosen.final_s * noise, draft_s=chosen.draft_s))
+            seen.ended(outcome(decision, final_s=chosen.final_s * noise, draft_s=chosen.draft_s), now_ns=NOW_NS)
             seen = replace(view(), learned=seen.learned)  # idle again
         told = of_plan(place(seen), "refine")
         assert told.final_s is not None and told.final_upper_s is not None
@@ -117,7 +117,7 @@ def test_outcomes_widen_and_narrow_what_predictions_are_told_with() -> None:
 def test_no_outcome_makes_predictions_that_are_none(seconds: float) -> None:
     seen = view()
     for _ in range(150):
-        seen.ended(outcome(placed(seen), final_s=seconds, draft_s=seconds))
+        seen.ended(outcome(placed(seen), final_s=seconds, draft_s=seconds), now_ns=NOW_NS)
         seen = replace(view(), learned=seen.learned)
     for candidate in place(seen).candidates:
         for middle, upper in (
@@ -155,18 +155,18 @@ def test_every_candidate_tells_an_upper_time_for_what_it_has() -> None:
 def test_only_what_was_done_as_it_was_decided_teaches_of_finals(changes: dict[str, object]) -> None:
     seen = view()
     decision = placed(seen)
-    assert "final refine" not in seen.ended(outcome(decision, **{"final_s": 6.6, **changes}))
+    assert "final refine" not in seen.ended(outcome(decision, **{"final_s": 6.6, **changes}), now_ns=NOW_NS)
 
 
 def test_an_outcome_teaches_once_and_a_draft_whatever_became_of_its_final() -> None:
     seen = view()
     decision = placed(seen)
-    off = seen.ended(outcome(decision, final_s=6.6, draft_s=0.4))
+    off = seen.ended(outcome(decision, final_s=6.6, draft_s=0.4), now_ns=NOW_NS)
     assert off == pytest.approx({"draft": math.log(0.4 / 0.37), "final refine": math.log(6.6 / 6.54)}, abs=1e-3)
-    assert seen.ended(outcome(decision, final_s=6.6)) == {}
+    assert seen.ended(outcome(decision, final_s=6.6), now_ns=NOW_NS) == {}
     assert seen.learned.spreads["final refine"].seen == 1
     seen = view()
-    assert seen.ended(outcome(placed(seen), status="cancelled", draft_s=0.4)).keys() == {"draft"}
+    assert seen.ended(outcome(placed(seen), status="cancelled", draft_s=0.4), now_ns=NOW_NS).keys() == {"draft"}
 
 
 def test_an_upgrade_waits_for_no_draft_and_teaches_nothing_of_one() -> None:
@@ -178,7 +178,7 @@ def test_an_upgrade_waits_for_no_draft_and_teaches_nothing_of_one() -> None:
     assert refine.final_s == pytest.approx(6.17)
     edge = seen.nodes.get("edge-1")
     assert edge is not None and edge.dispatched_s == 0.0
-    assert seen.ended(outcome(decision, final_s=6.17, draft_s=0.4)).keys() == {"final refine"}
+    assert seen.ended(outcome(decision, final_s=6.17, draft_s=0.4), now_ns=NOW_NS).keys() == {"final refine"}
 
 
 def test_of_two_idle_pools_the_faster_is_taken() -> None:

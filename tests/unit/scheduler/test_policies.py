@@ -18,7 +18,8 @@ from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, Conflict, In
 from adaptivegen.heartbeat import POLICY_BUCKET
 from scheduler.decide.policy import Policy
 from scheduler.decide.view import View
-from scheduler.policies import KEY, MAX_TEXT_CHARS, READ_EVERY_S, STORE_EVERY_S, Policies, PolicyChange
+from scheduler.numbered import MAX_TEXT_CHARS, READ_EVERY_S, STORE_EVERY_S
+from scheduler.policies import KEY, Policies, PolicyChange
 from scheduler.steady import SteadyTime
 from tests.unit.scheduler.away import AwayBus
 from tests.unit.scheduler.builders import place, query, view

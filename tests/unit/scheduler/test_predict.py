@@ -6,7 +6,7 @@ import pytest
 
 from scheduler.decide.predict import pool_wait
 from scheduler.decide.work import draft_work, work_of
-from tests.unit.scheduler.builders import NOW_NS, card, cloud_card, draft_card, profile, query, report, view
+from tests.unit.scheduler.builders import NOW_NS, card, cloud_card, draft_card, open_job, profile, query, report, view
 
 
 def test_work_of_a_measured_shape() -> None:
@@ -70,7 +70,7 @@ def test_busy_workers_are_waited_for() -> None:
 
 def test_what_was_dispatched_since_is_waited_for() -> None:
     seen = view(report("worker-1", in_flight=1, remaining_s=5.0))
-    seen.nodes.dispatch_final("default", "job", 7.0, now_ns=NOW_NS)
+    seen.jobs.place(open_job(work_s=7.0))
     found = pool_wait(seen, query(), now_ns=NOW_NS, rng=random.Random(1))
     assert found.wait_s == pytest.approx(12.0)
 

@@ -13,7 +13,8 @@ from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound, Unav
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.nodes import NodeReport, drain_key
 from scheduler.decide.elastic import ElasticSettings
-from scheduler.decide.view import FORGET_AFTER_S, MAX_POOLS, NodeTable, View
+from scheduler.decide.ledger import MAX_POOLS
+from scheduler.decide.view import FORGET_AFTER_S, NodeTable, View
 from scheduler.drains import BY_OPERATOR, Drains
 from scheduler.metrics import SchedulerMetrics
 from scheduler.scaling import LISTEN_S as SCALING_LISTENS_S
@@ -21,7 +22,7 @@ from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 from scheduler.watch import LISTEN_S, Watch
 from tests.unit.scheduler.away import AwayBus
-from tests.unit.scheduler.builders import cards, report
+from tests.unit.scheduler.builders import cards, open_job, report
 
 
 class Scheduler:
@@ -35,7 +36,7 @@ class Scheduler:
         self.nodes = self.view.nodes
         bus = cast(Bus, self.bus)
         self.drains = Drains(bus, self.nodes)
-        self.scaling = Scaling(self.nodes, bus, self.drains, ElasticSettings(), clock=self.clock, time=self.time)
+        self.scaling = Scaling(self.view, bus, self.drains, ElasticSettings(), clock=self.clock, time=self.time)
         self.watch = Watch(self.view, bus, self.drains, clock=self.clock, time=self.time)
         self.beats = 0
         self.hear(*reports)
@@ -130,7 +131,7 @@ async def test_nothing_is_ordered_or_advised_before_everybody_can_have_been_hear
 
 async def test_advice_follows_the_pools_and_stands_while_the_broker_is_away() -> None:
     parts = Scheduler()
-    parts.nodes.dispatch_final("default", "a", 600.0, now_ns=parts.time.now_ns())
+    parts.view.jobs.place(open_job(work_s=600.0, placed_at_ns=parts.time.now_ns()))
     await parts.listen(*WORKERS, report("worker-9", pool="other"))
     assert set(parts.scaling.advice) == {"default", "other"}
     assert parts.scaling.advice["default"].load.waiting_s == 600.0
@@ -210,7 +211,7 @@ async def test_nobody_is_forgotten_for_not_being_heard_while_the_broker_was_away
 
 async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
     parts = Scheduler()
-    parts.nodes.dispatch_final("default", "a", 600.0, now_ns=parts.time.now_ns())
+    parts.view.jobs.place(open_job(work_s=600.0, placed_at_ns=parts.time.now_ns()))
     await parts.listen(*WORKERS, report("edge-1"))
     text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
     for line in (

@@ -17,6 +17,7 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from core_cloud.drafts import DraftSource
+from core_cloud.turns import InOrder, Turns
 from core_cloud.worker import Worker
 from tests.cards import cloud_card
 from tests.jobs import JOB_ID, draft_manifest, make_spec
@@ -119,6 +120,7 @@ def make_worker(
     *,
     node_id: str = "w1",
     card: ModelCard | None = None,
+    turns: Turns | None = None,
 ) -> Worker:
     return Worker(
         node_id=node_id,
@@ -131,6 +133,7 @@ def make_worker(
         pool="default",
         lease_s=LEASE_S,
         incarnation=incarnation,
+        turns=turns or InOrder(),
     )
 
 
@@ -141,7 +144,8 @@ async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
     bus, blob, runner = MemoryBus(clock), open_store("memory://"), ScriptedRunner()
     jobs = JobStore(blob=blob, bus=bus, clock=clock)
     served = replaced.get("bus", lambda broker: broker)(bus)
-    worker = make_worker("1", replaced.get("jobs", lambda store: store)(jobs), served, runner, clock)
+    store = replaced.get("jobs", lambda store: store)(jobs)
+    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"))
     parts = Cloud(clock, bus, blob, jobs, runner, worker)
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())

@@ -13,6 +13,7 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.record import JobRecord, claim
 from adaptivegen.jobs.store import JobStore
 from core_cloud.drafts import DraftSource
+from core_cloud.turns import InOrder
 from core_cloud.worker import Worker
 from tests.cards import cloud_card
 from tests.jobs import JOB_ID, make_spec
@@ -78,6 +79,7 @@ class Bench:
             pool="default",
             lease_s=LEASE_S,
             incarnation="1",
+            turns=InOrder(),
         )
 
     async def record(self) -> JobRecord:

@@ -1,0 +1,147 @@
+"""Which of the weighed plans is taken, and in which words. Pure.
+
+What may not be taken (`admission`) is said of its candidate; the order in which overload degrades is written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
+from scheduler.decide.admission import Bar, bar_of_final, bar_of_tenant, worst
+from scheduler.decide.plans import Situation
+
+WHOLE: tuple[Plan, ...] = ("refine", "cloud")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job."""
+
+    candidates: tuple[Candidate, ...]
+    bars: Mapping[Plan, Bar]
+    tenant: Bar | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The plan and why; refusal: set where the plan is `refuse`."""
+
+    plan: Plan
+    reasons: tuple[str, ...]
+    refusal: Bar | None = None
+
+
+def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int) -> Admitted:
+    """Bar what the tenant may not have or the cloud cannot do in time; a reduced final is one where no whole one is."""
+    view, query, pool = situation.view, situation.query, situation.pool
+    bars: dict[Plan, Bar] = {}
+    for made in candidates:
+        if made.feasible and made.plan in FINAL_PLANS:
+            bar = bar_of_final(view, query, made, pool=pool.pool, wait_s=pool.wait_s, now_ns=now_ns)
+            if bar is not None:
+                bars[made.plan] = bar
+    whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
+    admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
+    return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns))
+
+
+def _barred(made: Candidate, bar: Bar | None, *, whole: bool) -> Candidate:
+    reason = bar.reason if bar is not None else ""
+    if made.plan == "reduced" and made.feasible and whole:
+        reason = "a final of all its steps is possible"
+    return made.model_copy(update={"feasible": False, "reason": reason}) if reason else made
+
+
+def choose(situation: Situation, admitted: Admitted) -> Choice:
+    """The plan that is asked for where it can be, else the best of those that can."""
+    query, candidates = situation.query, admitted.candidates
+    by_plan = {candidate.plan: candidate for candidate in candidates}
+    if by_plan["hit"].feasible:
+        return Choice("hit", ("Plan hit: the same video is already stored, so it is served at once.",))
+    if admitted.tenant is not None:
+        return _refused(admitted.tenant, [])
+    reasons: list[str] = []
+    if query.requested_plan:
+        asked = by_plan.get(query.requested_plan)  # type: ignore[call-overload]
+        if asked is not None and asked.feasible:
+            said = f"Plan {asked.plan} was asked for and is possible."
+            return Choice(asked.plan, (said, *_details(situation, asked)))
+        why = asked.reason if asked is not None else "this scheduler knows no such plan"
+        reasons.append(f"Plan {query.requested_plan[:40]} was asked for and is not possible: {why}.")
+    feasible = [candidate for candidate in candidates if candidate.feasible]
+    if not feasible:
+        return _without_feasible(situation, admitted, reasons)
+    best = max(feasible, key=lambda candidate: candidate.score)  # the first listed wins a tie
+    reasons.append(_comparison(best, feasible))
+    reasons.extend(_details(situation, best))
+    reasons.extend(_obstacles(candidates, but=("hit", query.requested_plan or "")))
+    return Choice(best.plan, tuple(reasons))
+
+
+def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[str]) -> Choice:
+    """Late where only the deadline is in the way, else refused; where nothing is barred, nothing can be predicted."""
+    by_plan = {candidate.plan: candidate for candidate in admitted.candidates}
+    late = [by_plan[plan] for plan in WHOLE if plan in admitted.bars and admitted.bars[plan].soft]
+    if late:
+        best = max(late, key=lambda candidate: candidate.score)
+        said = f"Plan {best.plan} is taken although it will be late: {best.reason}."
+        return Choice(best.plan, (*reasons, said, *_details(situation, best)))
+    if admitted.bars:
+        return _refused(worst(admitted.bars.values()), _obstacles(admitted.candidates, but=("hit", *admitted.bars)))
+    plan: Plan = "refine" if situation.refines else "cloud"
+    said = f"Plan {plan} is taken although nothing can be predicted: {by_plan[plan].reason}."
+    return Choice(plan, (*reasons, said))
+
+
+def _refused(bar: Bar, others: Sequence[str]) -> Choice:
+    when = f" Ask again in {bar.retry_after_s:.0f} s." if bar.retry_after_s is not None else ""
+    return Choice("refuse", (f"{bar.reason[0].upper()}{bar.reason[1:]}.{when}", *others), bar)
+
+
+def _obstacles(candidates: Sequence[Candidate], *, but: Sequence[str]) -> list[str]:
+    """Why plans are not possible; of one that the request does not allow there is nothing to tell."""
+    told = [made for made in candidates if not made.feasible and made.plan not in (*but, "reduced")]
+    return [f"Plan {made.plan} is not possible: {made.reason}." for made in told]
+
+
+def _comparison(best: Candidate, feasible: list[Candidate]) -> str:
+    others = [f"{other.plan} {other.score:.2f}" for other in feasible if other is not best]
+    against = f", against {' and '.join(others)}" if others else ", and nothing else is possible"
+    return f"Plan {best.plan} has the best score, {best.score:.2f} (QoE less cost){against}."
+
+
+def _at_most(upper_s: float | None) -> str:
+    return f" (mostly within {upper_s:.2f} s)" if upper_s else ""
+
+
+def _details(situation: Situation, chosen: Candidate) -> list[str]:
+    """What is expected of the chosen plan, and what had to be assumed."""
+    reasons: list[str] = []
+    if chosen.plan == "reduced":
+        reasons.append(f"The final is reduced: {chosen.reason}.")
+    if chosen.draft_s is not None:
+        reasons.append(
+            f"The draft is expected after {chosen.draft_s:.2f} s{_at_most(chosen.draft_upper_s)}, its first look after"
+            f" {chosen.first_look_s:.2f} s."
+        )
+    if chosen.plan in FINAL_PLANS:
+        if chosen.final_s is not None:
+            reasons.append(
+                f"The final is expected after {chosen.final_s:.1f} s{_at_most(chosen.final_upper_s)}, with"
+                f" {chosen.gpu_s:.1f} cloud seconds."
+            )
+        else:
+            reasons.append(
+                f"No healthy worker serves {situation.cloud.name}: the final is queued and its time is not known."
+            )
+    if chosen.plan == "cloud" and situation.drafting.obstacle:
+        reasons.append(f"There is no draft: {situation.drafting.obstacle}.")
+    if situation.drafts(chosen.plan) and situation.drafting.note:
+        note = situation.drafting.note
+        reasons.append(f"{note[0].upper()}{note[1:]}.")
+    for card in (situation.draft, situation.cloud):
+        if card is not None and "mos" not in card.quality and not card.scores:
+            reasons.append(f"The quality of {card.name} was not measured, so it is assumed.")
+    return reasons

@@ -1,0 +1,39 @@
+"""One job that has not ended, as placement sees it. Pure data, also from scheduler to scheduler."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from adaptivegen.nodes import Seconds
+from adaptivegen.placement import Tier
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class OpenJob(BaseModel):
+    """A placed job. Times are wall nanoseconds of the scheduler that tells of it.
+
+    pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
+    which gpu_s to generate; ends_at_ns: when it is predicted to end.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: Annotated[str, Field(min_length=1, max_length=64)]
+    tenant: Name
+    tier: Tier = "default"
+    pool: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    model: Annotated[str, Field(max_length=63)] = ""
+    work_s: Seconds = 0.0
+    gpu_s: Seconds = 0.0
+    placed_at_ns: Nanoseconds
+    ends_at_ns: Nanoseconds = 0
+    decided_by: Annotated[str, Field(max_length=63)] = ""
+
+    @property
+    def wants_final(self) -> bool:
+        """Whether a worker has to do something for it."""
+        return bool(self.pool)

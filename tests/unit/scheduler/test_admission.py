@@ -1,0 +1,211 @@
+"""What a tenant may have, what the cloud can do in time, and the order in which overload degrades."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from adaptivegen.errors import InvalidRequest, Overloaded, PermissionDenied, QuotaExceeded
+from adaptivegen.placement import Decision, refusal_of
+from scheduler.decide.decide import record
+from scheduler.decide.quota import AdmissionSettings
+from scheduler.decide.view import View
+from tests.unit.scheduler.builders import (
+    NOW_NS,
+    cards,
+    cloud_card,
+    draft_card,
+    of_plan,
+    open_job,
+    place,
+    query,
+    report,
+    view,
+)
+
+HOUR_S = 3600.0
+
+
+def limited(seen: View | None = None, **values: float) -> View:
+    """A view in which tenant `local` has this quota."""
+    seen = seen or view()
+    seen.quotas.set({"local": values})
+    return seen
+
+
+def busy(seen: View, work_s: float, **changes: object) -> View:
+    """With so much work in the pool's line."""
+    seen.jobs.place(open_job("vid_" + "9" * 26, tenant="other", work_s=work_s, gpu_s=work_s, **changes))
+    return seen
+
+
+def refused(decision: Decision, error: type[Exception], *, param: str) -> float | None:
+    """The time after which to ask again, of a decision that refuses so."""
+    refusal = refusal_of(decision)
+    assert isinstance(refusal, error), decision.reasons
+    assert refusal.param == param
+    assert refusal.message == " ".join(decision.reasons)
+    assert (decision.final_steps, decision.refine_t0, decision.chosen()) == (0, None, None)
+    return refusal.retry_after_s
+
+
+# ---- quotas -----------------------------------------------------------------------------------------------------
+
+
+def test_who_has_as_many_jobs_as_allowed_is_told_when_the_first_ends() -> None:
+    seen = limited(concurrent_jobs=1)
+    first = place(seen)
+    record(seen, query(), first, now_ns=NOW_NS)
+    chosen = first.chosen()
+    assert chosen is not None
+    second = query(job_id="vid_" + "1" * 26)
+    assert refused(place(seen, second), QuotaExceeded, param="concurrent_jobs") == pytest.approx(chosen.final_s)
+    assert place(seen, second.model_copy(update={"tenant": "other"})).plan == "refine"
+    assert place(seen).plan == "refine"  # the first again, as after a lost answer
+    seen.jobs.settle(first.job_id, gpu_s=0.0, now_ns=NOW_NS)
+    assert place(seen, second).plan == "refine"
+
+
+def test_a_hit_needs_no_quota() -> None:
+    assert place(limited(concurrent_jobs=0), query(content_known=True)).plan == "hit"
+
+
+def test_a_tenant_may_have_no_jobs_at_all() -> None:
+    assert refused(place(limited(concurrent_jobs=0)), QuotaExceeded, param="concurrent_jobs") == 1.0
+
+
+def test_the_hours_seconds_count_what_was_used_and_what_is_under_way() -> None:
+    seen = limited(gpu_seconds_per_hour=20.0)
+    seen.jobs.usage.add("local", 10.0, placed_at_s=NOW_NS / 1e9 - 1800.0, now_s=NOW_NS / 1e9)
+    assert place(seen).plan == "refine"  # of 6.12 s
+    record(seen, query(), place(seen), now_ns=NOW_NS)
+    again = place(seen, query(job_id="vid_" + "1" * 26))
+    retry_s = refused(again, QuotaExceeded, param="gpu_seconds_per_hour")
+    assert retry_s is not None and 1500.0 <= retry_s <= 2100.0  # when what was used half an hour ago is over
+    assert "used 10.0 seconds" in again.reasons[0] and "allowed: 20 per hour" in again.reasons[0]
+
+
+def test_who_iterates_without_seconds_left_still_gets_drafts() -> None:
+    decision = place(limited(gpu_seconds_per_hour=0.0), query(intent="iterate"))
+    assert (decision.plan, decision.refused) == ("draft", "")
+    assert "in the last hour" in of_plan(decision, "refine").reason
+
+
+def test_a_job_that_no_hour_has_room_for_is_refused_without_a_time() -> None:
+    assert refused(place(limited(gpu_seconds_per_hour=1.0)), QuotaExceeded, param="gpu_seconds_per_hour") is None
+
+
+def test_a_reduced_final_may_fit_where_a_whole_one_does_not() -> None:
+    decision = place(limited(gpu_seconds_per_hour=4.0), query(allow_reduced=True))
+    assert (decision.plan, decision.final_steps, decision.refine_t0) == ("reduced", 6, 0.5)
+    assert any("6 steps in place of 12" in reason for reason in decision.reasons)
+
+
+def test_who_has_stored_as_much_as_allowed_is_refused_without_a_time() -> None:
+    seen = limited(stored_bytes=1000)
+    seen.stored_bytes = {"local": 999, "other": 10**12}
+    assert place(seen).plan == "refine"
+    seen.stored_bytes["local"] = 1000
+    assert refused(place(seen), QuotaExceeded, param="stored_bytes") is None
+
+
+def test_the_tier_priority_is_for_those_who_may_have_it() -> None:
+    asked = query(tier="priority")
+    assert refused(place(view(), asked), PermissionDenied, param="service_tier") is None
+    assert place(limited(priority=1), asked).plan == "refine"
+
+
+# ---- overload ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tier", "admitted_s", "refused_s"), [("flex", 290.0, 310.0), ("default", 470.0, 490.0), ("priority", 590.0, 610.0)]
+)
+def test_the_longer_the_line_the_fewer_tiers_may_join_it(tier: str, admitted_s: float, refused_s: float) -> None:
+    ahead = {"tier": "priority", "work_s": admitted_s}
+    assert place(busy(limited(priority=1), **ahead), query(tier=tier)).plan == "refine"  # type: ignore[arg-type]
+    full = place(busy(limited(priority=1), **{**ahead, "work_s": refused_s}), query(tier=tier))  # type: ignore[arg-type]
+    assert refused(full, Overloaded, param="pool") == pytest.approx(10.0)
+
+
+def test_a_line_is_as_long_as_it_is_for_the_tenant_that_asks() -> None:
+    seen = view()
+    for number in range(50):
+        seen.jobs.place(open_job(f"job-{number}", tenant="heavy", work_s=20.0))
+    assert refused(place(seen, query(tenant="heavy")), Overloaded, param="pool")
+    assert place(seen, query(tenant="light")).plan == "refine"
+
+
+def test_without_any_worker_a_line_is_full_as_with_one() -> None:
+    none = view(report("edge-1"))
+    assert place(none).plan == "refine"
+    assert refused(place(busy(none, 1000.0)), Overloaded, param="pool") == 30.0
+
+
+def test_how_long_a_line_may_be_is_a_setting() -> None:
+    seen = busy(replace(view(), admission=AdmissionSettings(max_wait_s=10.0)), 9.0)
+    assert refused(place(seen), Overloaded, param="pool") == pytest.approx(1.0)
+
+
+# ---- deadlines --------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_meets_the_deadline_goes_before_a_better_one_that_does_not() -> None:
+    models = cards(draft_card(mos=1.0), cloud_card())
+    seen = view(models=models)
+    plain = place(seen, query(requested_plan="cloud"))
+    assert plain.plan == "cloud"
+    pressed = place(seen, query(requested_plan="cloud", deadline_s=of_plan(plain, "refine").final_upper_s))
+    assert pressed.plan == "refine"
+    assert "its deadline is" in of_plan(pressed, "cloud").reason
+
+
+def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> None:
+    whole, reduced = (of_plan(place(view(), query(allow_reduced=True)), plan) for plan in ("refine", "reduced"))
+    assert whole.final_upper_s and reduced.final_upper_s
+    assert "of all its steps is possible" in reduced.reason
+    between_s, too_short_s = (whole.final_upper_s + reduced.final_upper_s) / 2, reduced.final_upper_s / 2
+    first = place(view(), query(deadline_s=between_s, allow_reduced=True))
+    assert (first.plan, first.final_steps) == ("reduced", 6)
+    assert any(reason.startswith("The final is reduced:") for reason in first.reasons)
+    for asked in (query(deadline_s=between_s), query(deadline_s=too_short_s, allow_reduced=True)):
+        late = place(view(), asked)
+        assert (late.plan, late.final_steps) == ("refine", 12)
+        assert "will be late: its deadline is" in " ".join(late.reasons)
+        assert late.candidates and of_plan(late, "refine").final_s
+
+
+def test_a_full_line_is_refused_even_where_the_request_would_be_late_too() -> None:
+    assert refused(place(busy(view(), 1000.0), query(deadline_s=1.0)), Overloaded, param="pool")
+
+
+def test_a_deadline_is_not_met_by_a_final_whose_time_is_not_known() -> None:
+    late = place(view(report("edge-1")), query(deadline_s=1000.0))
+    assert late.plan == "refine"
+    assert "the time of the final is not known" in " ".join(late.reasons)
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf"), 1e9])
+def test_an_absurd_deadline_is_refused_by_name(deadline_s: float) -> None:
+    with pytest.raises(InvalidRequest, match="deadline_s"):
+        place(view(), query().model_copy(update={"deadline_s": deadline_s}))
+
+
+def test_fewer_steps_than_a_model_can_do_with_are_no_plan() -> None:
+    decision = place(view(), query(final_steps=1, allow_reduced=True))
+    assert "the fewest that pocket-cloud can do with" in of_plan(decision, "reduced").reason
+
+
+def test_a_reduced_final_without_a_draft_is_half_of_one_from_noise() -> None:
+    seen = limited(view(report("worker-1")), gpu_seconds_per_hour=9.0)
+    decision = place(seen, query(edge_id="edge-9", allow_reduced=True, draft_model="unknown"))
+    assert (decision.plan, decision.final_steps, decision.refine_t0) == ("reduced", 12, None)
+    assert decision.makes_final and not decision.makes_draft
+
+
+def test_a_refusal_sends_nothing_out() -> None:
+    seen = limited(concurrent_jobs=0)
+    before = seen.digest()
+    assert record(seen, query(), place(seen), now_ns=NOW_NS) is None
+    assert seen.digest() == before

@@ -1,0 +1,226 @@
+"""What schedulers tell one another, and what the store tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+
+from adaptivegen.blob.store import open_store
+from adaptivegen.bus.base import Bus, Message
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import InvalidRequest
+from adaptivegen.jobs.reconcile import Sightings, reconcile
+from adaptivegen.jobs.record import claim
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.placement import Outcome, Ticket, Turn
+from scheduler.decide.view import View
+from scheduler.herald import MAX_WAITING, SUBJECT, USAGE_BUCKET, USAGE_EVERY_S, Herald, JobsTold
+from scheduler.placement import EJECTED_REST_S, Placement
+from scheduler.steady import SteadyTime
+from scheduler.surveys import LOOK_EVERY_S, OpenJobSurvey, StorageSurvey
+from tests.jobs import make_spec
+from tests.unit.scheduler.away import AwayBus
+from tests.unit.scheduler.builders import JOB, NOW_NS, open_job, query, report, view
+
+
+class Shared:
+    """A broker and several schedulers on it."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.bus = AwayBus(self.clock)
+
+    def scheduler(self, name: str) -> tuple[View, Herald]:
+        seen = view()
+        seen.decider = name
+        return seen, Herald(seen, cast(Bus, self.bus), clock=self.clock, time=SteadyTime(self.clock))
+
+
+@asynccontextmanager
+async def running(*heralds: Herald) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(herald.run()) for herald in heralds]
+        await settle()
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_job_that_one_scheduler_places_is_known_to_the_others() -> None:
+    shared = Shared()
+    (one, herald), (other, listening) = shared.scheduler("s-1"), shared.scheduler("s-2")
+    placement = Placement(one, time=SteadyTime(shared.clock), rng=random.Random(1), placed=herald.placed)
+    async with running(herald, listening):
+        await placement.place(query())
+        await settle()
+        assert other.jobs.line("default").waiting == one.jobs.line("default").waiting == 1
+        assert other.jobs.reserved_s("local") == one.jobs.reserved_s("local")
+
+
+async def test_what_was_used_is_known_to_the_others_and_to_one_that_starts_anew() -> None:
+    shared = Shared()
+    (one, herald), (other, listening) = shared.scheduler("s-1"), shared.scheduler("s-2")
+    async with running(herald, listening):
+        one.jobs.settle_unknown("a", "t", 5.0, NOW_NS - 10**10, now_ns=NOW_NS)
+        for _ in range(3):
+            await shared.clock.advance(USAGE_EVERY_S)
+            await settle()
+        now_s = shared.clock.now_ns() / 1e9
+        assert other.jobs.usage.used_s("t", now_s=now_s) == 5.0
+    again, waking = shared.scheduler("s-1")
+    await waking.share_usage()
+    assert again.jobs.usage.used_s("t", now_s=now_s) == 5.0
+
+
+async def test_nonsense_of_others_is_counted_and_passed_over() -> None:
+    shared = Shared()
+    seen, herald = shared.scheduler("s-1")
+    for data in (b"", b"{}", b'{"placed": [{"job_id": ""}]}', b'{"placed": [{"work_s": NaN}]}', b"[" * 10_000):
+        herald.take(Message(f"{SUBJECT}s-2", data))
+    assert (herald.malformed, len(seen.jobs)) == (5, 0)
+    bucket = await shared.bus.kv(USAGE_BUCKET)
+    await bucket.put("s-2", b'{"cells": {"t": {"1": -5}}}')
+    await herald.share_usage()
+    assert seen.jobs.usage.revision == 0
+
+
+async def test_jobs_of_the_future_are_of_now_and_its_own_are_no_news() -> None:
+    shared = Shared()
+    seen, herald = shared.scheduler("s-1")
+    told = JobsTold(placed=(open_job("a", placed_at_ns=2**62),)).model_dump_json().encode()
+    herald.take(Message(f"{SUBJECT}s-1", told))
+    assert len(seen.jobs) == 0
+    herald.take(Message(f"{SUBJECT}s-2", told))
+    seen.jobs.forget_missing(lambda job_id: False, since_ns=NOW_NS + 10**12, now_ns=NOW_NS + 10**12)
+    assert len(seen.jobs) == 0  # it was as old as any
+
+
+async def test_a_broker_that_is_away_makes_nobody_wait() -> None:
+    shared = Shared()
+    seen, herald = shared.scheduler("s-1")
+    shared.bus.away = True
+    async with running(herald):
+        for number in range(MAX_WAITING + 10):
+            herald.placed(open_job(f"job-{number}"))
+        await shared.clock.advance(3 * USAGE_EVERY_S)
+    assert seen.jobs.count("local") == 0
+
+
+# ---- the store --------------------------------------------------------------------------------------------------
+
+
+async def test_open_jobs_of_the_store_are_known_after_one_pass_and_forgotten_when_they_have_ended() -> None:
+    clock = ManualClock()
+    jobs = JobStore(blob=open_store("memory://"), bus=AwayBus(clock), clock=clock)
+    seen, time = view(), SteadyTime(clock)
+    survey, sightings = OpenJobSurvey(seen, time=time), Sightings(clock)
+    specs = [make_spec(job_id=f"vid_{number:026d}") for number in range(3)]
+    for spec in specs:
+        await jobs.submit(spec)
+    await jobs.change("t", specs[0].id, lambda r: claim(r, worker_id="w", now_ns=clock.now_ns(), lease_s=30.0))
+    await reconcile(jobs, patience_s=60.0, sightings=sightings, listener=survey)
+    assert (seen.jobs.count("t"), seen.jobs.line("default").waiting) == (3, 2)
+    await jobs.cancel("t", specs[1].id)
+    await clock.advance(120.0)
+    await reconcile(jobs, patience_s=600.0, sightings=sightings, listener=survey)
+    assert (seen.jobs.count("t"), seen.jobs.line("default").waiting) == (2, 1)
+
+
+async def test_stored_bytes_are_counted_by_tenant_while_somebodys_are_limited() -> None:
+    clock, blob, seen = ManualClock(), open_store("memory://"), view()
+    await blob.put("out/a/vid_1/1/x.mp4", b"12345")
+    await blob.put("out/a/vid_2/1/x.mp4", b"123")
+    await blob.put("out/b/vid_3/1/x.mp4", b"1")
+    async with asyncio.TaskGroup() as group:
+        counting = group.create_task(StorageSurvey(seen, blob, clock=clock).run())
+        await settle()
+        assert seen.stored_bytes == {}
+        seen.quotas.set({"a": {"stored_bytes": 10}})
+        async with asyncio.timeout(20):
+            while not seen.stored_bytes:
+                await clock.advance(LOOK_EVERY_S)
+        counting.cancel()
+    assert seen.stored_bytes == {"a": 8, "b": 1}
+
+
+# ---- turns and outcomes -----------------------------------------------------------------------------------------
+
+
+def placement_of(seen: View) -> Placement:
+    return Placement(seen, time=SteadyTime(ManualClock()), rng=random.Random(1))
+
+
+def ticket(**changes: object) -> Ticket:
+    values = {"worker_id": "worker-1", "pool": "default", "model": "pocket-cloud", "tenant": "local", "job_id": JOB}
+    return Ticket.model_validate({**values, **changes})
+
+
+async def test_a_worker_is_told_whose_turn_it_is() -> None:
+    seen = view()
+    placement, light = placement_of(seen), "vid_" + "5" * 26
+    for number in range(3):
+        await placement.place(query(job_id=f"vid_{number:026d}", tenant="heavy"))
+    await placement.place(query(job_id=light, tenant="light"))
+    first = await placement.next_job(ticket(tenant="heavy", job_id=f"vid_{0:026d}"))
+    assert first == Turn(tenant="heavy", job_id=f"vid_{0:026d}")
+    second = await placement.next_job(ticket(tenant="heavy", job_id=f"vid_{1:026d}"))
+    assert second == Turn(tenant="light", job_id=light)
+
+
+async def test_a_worker_that_only_fails_is_to_rest_unless_it_is_the_only_one() -> None:
+    for others, rest_s in (((report("worker-2"), report("worker-3")), EJECTED_REST_S), ((), 0.0)):
+        seen = view(report("edge-1"), report("worker-1"), *others)
+        seen.hear(report("worker-1", seq=2, failed_in_row=9), now_ns=NOW_NS)
+        turn = await placement_of(seen).next_job(ticket())
+        assert (turn.job_id, turn.rest_s) == (JOB, rest_s)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"worker_id": "../x"}, {"pool": ""}, {"model": "A"}, {"tenant": "*"}, {"job_id": "x"}]
+)
+async def test_a_ticket_that_is_none_is_refused_by_name(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(changes))):
+        await placement_of(view()).next_job(ticket(**changes))
+
+
+@pytest.mark.parametrize("gpu_s", [-1.0, float("nan")])
+async def test_an_outcome_with_impossible_seconds_is_refused(gpu_s: float) -> None:
+    told = Outcome(job_id=JOB, edge_id="e", worker_id="w", plan="refine", status="completed").model_copy(
+        update={"gpu_s": gpu_s}
+    )
+    with pytest.raises(InvalidRequest, match="gpu_s"):
+        await placement_of(view()).observe(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "plan", "gpu_s", "charged_s"),
+    [
+        ("completed", "refine", 4.0, 4.0),
+        ("completed", "refine", 0.0, 6.12),  # by a worker that does not tell
+        ("failed", "refine", 4.0, 0.0),
+        ("cancelled", "refine", 0.0, 6.12),
+        ("completed", "draft", 0.0, 0.0),
+    ],
+)
+async def test_what_a_tenant_is_charged_follows_what_became_of_its_job(
+    status: str, plan: str, gpu_s: float, charged_s: float
+) -> None:
+    seen, clock = view(), ManualClock()
+    placement = Placement(seen, time=SteadyTime(clock), rng=random.Random(1))
+    decision = await placement.place(query(requested_plan=plan))
+    await placement.next_job(ticket())
+    await clock.advance(100.0)
+    told = Outcome(job_id=JOB, edge_id="edge-1", worker_id="w", plan=plan, status=status, tenant="local", gpu_s=gpu_s)
+    await placement.observe(told.model_copy(update={"decided_at_ns": decision.decided_at_ns}))
+    assert seen.jobs.usage.used_s("local", now_s=clock.now_ns() / 1e9) == pytest.approx(charged_s, abs=0.01)
+    assert seen.jobs.count("local") == 0

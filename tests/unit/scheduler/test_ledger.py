@@ -1,0 +1,160 @@
+"""Open jobs: who has how many, what they will use, and what is known of them from where."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptivegen.placement import Ticket
+from scheduler.decide.ledger import FIRST_GUESS_S, MAX_ENDED, MAX_OPEN, MAX_POOLS, UNCLAIMED_S, UNSEEN_S, OpenJobs
+from scheduler.decide.quota import Quotas
+from tests.unit.scheduler.builders import NOW_NS, open_job
+
+
+def after(seconds: float) -> int:
+    return NOW_NS + round(seconds * 1e9)
+
+
+def ticket(job_id: str, tenant: str = "local", pool: str = "default") -> Ticket:
+    return Ticket(worker_id="worker-1", pool=pool, model="pocket-cloud", tenant=tenant, job_id=job_id)
+
+
+def ledger(*job_ids: str, **changes: object) -> OpenJobs:
+    jobs = OpenJobs(Quotas())
+    for job_id in job_ids:
+        jobs.place(open_job(job_id, **changes))
+    return jobs
+
+
+def turn(jobs: OpenJobs, job_id: str, tenant: str = "local", *, now_ns: int = NOW_NS) -> str | None:
+    due = jobs.next(ticket(job_id, tenant), now_ns=now_ns)
+    return due.job_id if due is not None else None
+
+
+def test_a_tenants_jobs_are_counted_and_their_work_is_reserved_until_they_end() -> None:
+    jobs = ledger("a", "b")
+    jobs.place(open_job("c", tenant="other", gpu_s=3.0))
+    assert (jobs.count("local"), jobs.reserved_s("local"), jobs.tenants()) == (2, 24.0, ["local", "other"])
+    jobs.settle("a", gpu_s=0.0, now_ns=NOW_NS)
+    jobs.settle("never heard of", gpu_s=0.0, now_ns=NOW_NS)
+    assert (jobs.count("local"), jobs.reserved_s("local"), len(jobs)) == (1, 12.0, 2)
+
+
+def test_a_job_that_is_placed_again_is_one_job() -> None:
+    jobs = ledger("a")
+    jobs.place(open_job("a", work_s=5.0, gpu_s=5.0, pool="big"))
+    assert (jobs.count("local"), jobs.reserved_s("local")) == (1, 5.0)
+    assert (jobs.line("default").waiting, jobs.line("big").work_s) == (0, 5.0)
+
+
+def test_the_job_whose_turn_it_is_goes_before_the_one_whose_message_came() -> None:
+    jobs = ledger(*(f"heavy-{n}" for n in range(5)), tenant="heavy")
+    jobs.place(open_job("light", tenant="light"))
+    assert turn(jobs, "heavy-0", "heavy") == "heavy-0"
+    assert turn(jobs, "heavy-1", "heavy") == "light"
+    assert turn(jobs, "heavy-1", "heavy") == "heavy-1"
+    assert jobs.line("default").waiting == 3
+
+
+def test_a_message_is_proof_that_its_job_waits() -> None:
+    jobs = ledger()
+    assert turn(jobs, "stranger", "t") == "stranger"
+    assert (jobs.count("t"), jobs.reserved_s("t")) == (1, FIRST_GUESS_S)
+    assert turn(jobs, "stranger", "t") == "stranger"  # it was given back
+    moved = ledger("a", pool="other")
+    assert turn(moved, "a") == "a"
+    assert moved.count("local") == 1
+
+
+def test_a_message_of_a_job_that_has_ended_is_no_proof() -> None:
+    jobs = ledger("a")
+    jobs.settle("a", gpu_s=1.0, now_ns=NOW_NS)
+    assert turn(jobs, "a") is None
+    jobs.place(open_job("b"))
+    assert turn(jobs, "a") == "b"
+
+
+def test_what_workers_tell_of_no_longer_waits() -> None:
+    jobs = ledger("a", "b")
+    jobs.started(("a", "unknown"), now_ns=NOW_NS)
+    assert jobs.line("default").waiting == 1
+    assert turn(jobs, "b") == "b"
+
+
+def test_what_a_job_took_is_charged_to_the_hour_it_was_placed_in() -> None:
+    jobs = ledger("a")
+    turn(jobs, "a")
+    jobs.settle("a", gpu_s=9.0, now_ns=after(20.0))
+    assert jobs.usage.used_s("local", now_s=after(20.0) / 1e9) == 9.0
+
+
+@pytest.mark.parametrize(("gpu_s", "later_s", "charged_s"), [(1e9, 20.0, 20.0), (None, 5.0, 5.0), (None, 60.0, 12.0)])
+def test_no_job_is_charged_more_than_the_time_it_had(gpu_s: float | None, later_s: float, charged_s: float) -> None:
+    jobs = ledger("a")
+    turn(jobs, "a")
+    jobs.settle("a", gpu_s=gpu_s, now_ns=after(later_s))
+    assert jobs.usage.used_s("local", now_s=after(later_s) / 1e9) == pytest.approx(charged_s)
+
+
+def test_a_job_that_no_worker_took_is_charged_nothing() -> None:
+    jobs = ledger("a")
+    jobs.settle("a", gpu_s=None, now_ns=after(60.0))
+    assert jobs.usage.used_s("local", now_s=after(60.0) / 1e9) == 0.0
+
+
+def test_an_outcome_of_an_unknown_job_is_charged_once() -> None:
+    jobs = ledger()
+    for _ in range(2):
+        jobs.settle_unknown("a", "t", 4.0, NOW_NS, now_ns=after(10.0))
+    assert jobs.usage.used_s("t", now_s=after(10.0) / 1e9) == 4.0
+
+
+def test_the_store_tells_of_jobs_and_who_holds_them() -> None:
+    jobs = ledger("mine")
+    jobs.recover(open_job("waits"), queued=True, now_ns=NOW_NS)
+    jobs.recover(open_job("held"), queued=False, now_ns=NOW_NS)
+    jobs.recover(open_job("draft", pool="", model="", gpu_s=0.0), queued=True, now_ns=NOW_NS)
+    assert (jobs.count("local"), jobs.line("default").waiting) == (4, 2)
+
+
+def test_a_job_handed_out_that_nobody_took_waits_again() -> None:
+    jobs = ledger("a")
+    turn(jobs, "a")
+    jobs.recover(open_job("a"), queued=True, now_ns=after(UNCLAIMED_S - 1))
+    assert jobs.line("default").waiting == 0
+    jobs.recover(open_job("a"), queued=True, now_ns=after(UNCLAIMED_S))
+    assert jobs.line("default").waiting == 1
+
+
+def test_a_job_that_the_store_has_no_longer_is_forgotten_and_a_young_one_is_not() -> None:
+    jobs = ledger("gone", "there")
+    jobs.place(open_job("young", placed_at_ns=after(UNSEEN_S - 1)))
+    assert jobs.forget_missing({"there"}.__contains__, since_ns=after(UNSEEN_S), now_ns=after(UNSEEN_S)) == 1
+    assert ["gone" in jobs, "there" in jobs, "young" in jobs] == [False, True, True]
+
+
+def test_what_another_scheduler_tells_is_news_once() -> None:
+    jobs = ledger("a")
+    jobs.hear_of(open_job("a", work_s=99.0))
+    jobs.hear_of(open_job("b"))
+    jobs.settle("b", gpu_s=1.0, now_ns=NOW_NS)
+    jobs.hear_of(open_job("b"))
+    assert (jobs.count("local"), jobs.line("default").work_s) == (1, 12.0)
+
+
+def test_the_first_end_is_told_and_is_not_known_without_any() -> None:
+    jobs = ledger("a", ends_at_ns=after(9.0))
+    jobs.place(open_job("b", ends_at_ns=after(4.0)))
+    assert jobs.next_end_s("local", now_ns=NOW_NS) == pytest.approx(4.0)
+    assert jobs.next_end_s("nobody", now_ns=NOW_NS) is None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    jobs = ledger(*(f"job-{n}" for n in range(MAX_OPEN + 5)))
+    assert len(jobs) == MAX_OPEN
+    for number in range(MAX_ENDED + 5):
+        jobs.settle(f"job-{number}", gpu_s=0.0, now_ns=NOW_NS)
+    assert len(jobs._ended) == MAX_ENDED
+    pools = OpenJobs(Quotas())
+    for number in range(MAX_POOLS + 5):
+        pools.place(open_job(f"job-{number}", pool=f"pool-{number}"))
+    assert (len(pools), len(pools.pools())) == (MAX_POOLS, MAX_POOLS)

@@ -1,0 +1,187 @@
+"""Whose turn it is in a pool, and how long a new job would wait."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptivegen.placement import TIERS, Tier
+from scheduler.decide.jobs import OpenJob
+from scheduler.decide.line import HEAD_START_S, MAX_IDLE, MAX_SIMULATED, Line, start_s
+from tests.unit.scheduler.builders import NOW_NS, open_job
+
+MODELS = ("pocket-cloud",)
+
+
+def line_of(*jobs: OpenJob, weights: dict[str, float] | None = None) -> Line:
+    line = Line()
+    for job in jobs:
+        line.add(job, weight=(weights or {}).get(job.tenant, 1.0))
+    return line
+
+
+def many(tenant: str, count: int, work_s: float = 1.0, **changes: object) -> list[OpenJob]:
+    return [open_job(f"{tenant}-{n}", tenant=tenant, work_s=work_s, **changes) for n in range(count)]
+
+
+def served(line: Line, count: int | None = None) -> list[str]:
+    """The jobs as workers would take them, one after another."""
+    order: list[str] = []
+    while (count is None or len(order) < count) and (job := line.next(MODELS)) is not None:
+        line.start(job)
+        order.append(job.job_id)
+    return order
+
+
+def test_one_tenants_jobs_go_in_the_order_they_came() -> None:
+    assert served(line_of(*many("a", 4))) == ["a-0", "a-1", "a-2", "a-3"]
+
+
+def test_a_tenant_with_one_job_is_not_behind_another_ones_hundred() -> None:
+    line = line_of(*many("heavy", 100), *many("light", 1))
+    assert "light-0" in served(line, 2)
+
+
+def test_two_tenants_take_turns_by_work_and_not_by_jobs() -> None:
+    line = line_of(*many("short", 40, work_s=1.0), *many("long", 40, work_s=4.0))
+    work_s = {"short": 0.0, "long": 0.0}
+    for name in served(line, 25):
+        tenant = name.partition("-")[0]
+        work_s[tenant] += 1.0 if tenant == "short" else 4.0
+    assert abs(work_s["short"] - work_s["long"]) <= 4.0
+
+
+def test_a_weight_of_three_is_three_times_the_work() -> None:
+    line = line_of(*many("a", 80), *many("b", 80), weights={"b": 3.0})
+    order = [name.partition("-")[0] for name in served(line, 40)]
+    assert order.count("b") == pytest.approx(30, abs=2)
+
+
+def test_who_was_idle_has_saved_nothing_up() -> None:
+    line = line_of(*many("a", 60))
+    served(line, 30)
+    for job in many("b", 60):
+        line.add(job)
+    order = [name.partition("-")[0] for name in served(line, 20)]
+    assert order.count("b") == pytest.approx(10, abs=1)
+
+
+def test_work_that_took_longer_than_predicted_is_charged() -> None:
+    line = line_of(*many("a", 30), *many("b", 30))
+    first = line.next(MODELS)
+    assert first is not None and first.tenant == "a"
+    line.start(first)
+    line.correct(first, took_s=11.0)
+    for job in many("a", 30, placed_at_ns=NOW_NS + 1):
+        line.add(job.model_copy(update={"job_id": f"a-later-{job.job_id}"}))
+    assert [name.partition("-")[0] for name in served(line, 60)].count("b") == 30
+    assert served(line_of(*many("c", 1))) == ["c-0"]
+
+
+def test_a_job_that_is_dropped_costs_its_tenant_nothing() -> None:
+    line = line_of(*many("a", 20, work_s=10.0), *many("b", 1))
+    for job in many("a", 20, work_s=10.0)[1:]:
+        line.drop(job)
+    line.add(open_job("a-new", tenant="a", work_s=1.0))
+    assert line.waiting == 3
+    assert served(line) == ["a-0", "b-0", "a-new"]
+
+
+def test_a_better_tier_goes_first() -> None:
+    line = line_of(*many("a", 3, tier="flex"), *many("b", 3), *many("c", 3, tier="priority"))
+    assert [name.partition("-")[0] for name in served(line)] == ["c"] * 3 + ["b"] * 3 + ["a"] * 3
+
+
+def test_no_tier_waits_for_ever() -> None:
+    older = round((HEAD_START_S["default"] - HEAD_START_S["flex"] + 1.0) * 1e9)
+    line = line_of(*many("a", 1, tier="flex", placed_at_ns=NOW_NS - older), *many("b", 5))
+    assert served(line, 1) == ["a-0"]
+
+
+def test_a_worker_is_given_only_what_it_can_do() -> None:
+    line = line_of(open_job("other", model="wan"), *many("a", 1))
+    assert served(line) == ["a-0"]
+    assert (line.waiting, line.next(["wan"])) == (1, open_job("other", model="wan"))
+
+
+def test_adding_starting_and_dropping_twice_is_once() -> None:
+    job = open_job("a")
+    line = line_of(job, job)
+    assert (line.waiting, line.work_s) == (1, 12.0)
+    line.start(job)
+    line.start(job)
+    line.drop(job)
+    assert (line.waiting, line.work_s, line.next(MODELS)) == (0, 0.0, None)
+
+
+def test_a_new_job_waits_for_what_its_tenants_share_puts_before_it() -> None:
+    line = line_of(*many("heavy", 10, work_s=5.0))
+    assert line.wait_s([0.0], "heavy", "default") == pytest.approx(50.0)
+    assert line.wait_s([0.0], "light", "default") == pytest.approx(5.0)  # the one whose turn it is already
+    assert line.wait_s([0.0, 0.0], "heavy", "default") == pytest.approx(25.0)
+    assert line.wait_s([], "light", "default") is None
+
+
+def test_better_tiers_are_waited_for_and_worse_ones_are_not() -> None:
+    line = line_of(*many("a", 2, tier="priority"), *many("b", 3), *many("c", 4, tier="flex"))
+    assert [line.wait_s([0.0], "d", tier) for tier in TIERS] == [1.0, 3.0, 6.0]
+
+
+def test_a_long_line_is_predicted_as_a_short_one() -> None:
+    works_s = [2.0] * (3 * MAX_SIMULATED)
+    assert start_s([0.0, 0.0], works_s) == pytest.approx(3.0 * MAX_SIMULATED)
+    assert start_s([4.0], []) == 4.0
+
+
+def test_tenants_that_have_gone_are_forgotten() -> None:
+    line = Line()
+    for number in range(3 * MAX_IDLE):
+        line.add(open_job(f"job-{number}", tenant=f"t{number}"))
+        served(line)
+    assert len(line._lanes["default"]._ends) <= MAX_IDLE + 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(TIERS), st.floats(0.01, 100.0), st.sampled_from("ants")),
+        max_size=60,
+    )
+)
+def test_whatever_comes_and_goes_the_line_holds_what_waits(steps: list[tuple[str, Tier, float, str]]) -> None:
+    line, waiting = Line(), dict[str, OpenJob]()
+    for number, (tenant, tier, work_s, step) in enumerate(steps):
+        if step == "a" or not waiting:
+            job = open_job(f"job-{number}", tenant=tenant, tier=tier, work_s=work_s)
+            line.add(job)
+            waiting[job.job_id] = job
+        elif step == "n" and (due := line.next(MODELS)) is not None:
+            line.start(due)
+            line.correct(due, took_s=work_s)
+            del waiting[due.job_id]
+        else:
+            gone = waiting.pop(next(iter(waiting)))
+            (line.drop if step == "t" else line.start)(gone)
+        assert line.waiting == len(waiting)
+        assert line.work_s == pytest.approx(sum(job.work_s for job in waiting.values()))
+    assert sorted(served(line)) == sorted(waiting)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 5))
+def test_backlogged_tenants_never_differ_by_more_than_two_of_their_longest_jobs(seed: int, tenants: int) -> None:
+    rng = random.Random(seed)
+    jobs = [
+        open_job(f"{t}-{n}", tenant=f"t{t}", work_s=rng.uniform(0.5, 8.0)) for n in range(30) for t in range(tenants)
+    ]
+    line, done, left = line_of(*jobs), dict.fromkeys((f"t{t}" for t in range(tenants)), 0.0), dict[str, int]()
+    for job in jobs:
+        left[job.tenant] = left.get(job.tenant, 0) + 1
+    while min(left.values()) > 1:  # all of them have something waiting
+        due = line.next(MODELS)
+        assert due is not None
+        line.start(due)
+        done[due.tenant] += due.work_s
+        left[due.tenant] -= 1
+        assert max(done.values()) - min(done.values()) <= 2 * 8.0

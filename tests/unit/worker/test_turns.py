@@ -1,0 +1,132 @@
+"""Whose turn it is: workers that ask before they begin, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from adaptivegen.errors import GenerationFailed
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.placement import Ticket, Turn
+from tests.jobs import JOB_ID, make_spec
+from tests.unit.worker.bench import Cloud, ScriptedRunner, cloud, make_worker
+
+FIRST, SECOND, THIRD = (JOB_ID[:-1] + letter for letter in "123")
+
+
+class Scheduler:
+    """Names whose turn it is by a list; beyond it the job whose message came."""
+
+    def __init__(self, *job_ids: str, rest_s: float = 0.0) -> None:
+        self.due = list(job_ids)
+        self.rest_s = rest_s
+        self.asked: list[str] = []
+
+    async def whose(self, ticket: Ticket) -> Turn | None:
+        self.asked.append(ticket.job_id)
+        rest_s, self.rest_s = self.rest_s, 0.0
+        return Turn(tenant="t", job_id=self.due.pop(0) if self.due else ticket.job_id, rest_s=rest_s)
+
+
+async def submit(parts: Cloud, *job_ids: str) -> None:
+    for job_id in job_ids:
+        await parts.jobs.submit(make_spec(job_id=job_id, plan="cloud"))
+
+
+async def until_all_ended(parts: Cloud, *job_ids: str) -> list[JobRecord]:
+    async def ended() -> bool:
+        return all([(await parts.jobs.find("t", job_id)).ended for job_id in job_ids]) and await parts.settled()
+
+    await parts.until(ended, tick_s=0.2)
+    return [await parts.jobs.find("t", job_id) for job_id in job_ids]
+
+
+def begun(parts: Cloud) -> list[str]:
+    """The jobs in the order they were begun."""
+    return [command.request_id.partition(".")[0] for command, _ in parts.runner.commands]
+
+
+async def test_the_job_whose_turn_it_is_is_begun_before_the_one_whose_message_came() -> None:
+    scheduler = Scheduler(THIRD)
+    async with cloud(turns=scheduler) as parts:
+        await submit(parts, FIRST, SECOND, THIRD)
+        records = await until_all_ended(parts, FIRST, SECOND, THIRD)
+        assert [(record.status, record.epoch, record.attempts) for record in records] == [("completed", 1, 1)] * 3
+        assert begun(parts)[0] == THIRD
+        assert sorted(begun(parts)) == [FIRST, SECOND, THIRD]
+        assert THIRD not in scheduler.asked  # its message found it done
+
+
+async def test_a_job_that_cannot_be_had_is_left_and_the_messages_own_is_begun() -> None:
+    gone, ended = JOB_ID[:-1] + "8", JOB_ID[:-1] + "9"
+    async with cloud(turns=Scheduler(gone, ended)) as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST)
+        await parts.until(lambda: started(parts, 1), tick_s=0.2)
+        await submit(parts, SECOND, ended)
+        await parts.jobs.cancel("t", ended)
+        parts.runner.go.set()
+        records = await until_all_ended(parts, FIRST, SECOND)
+        assert [record.status for record in records] == ["completed"] * 2
+        assert begun(parts) == [FIRST, SECOND]
+
+
+async def started(parts: Cloud, count: int) -> bool:
+    return len(parts.runner.commands) >= count
+
+
+async def test_a_job_of_another_model_is_not_begun_out_of_turn() -> None:
+    other = make_spec(job_id=THIRD, plan="cloud").model_copy(update={"cloud_model": "other-model"})
+    async with cloud(turns=Scheduler(THIRD)) as parts:
+        await submit(parts, FIRST)
+        await parts.jobs.submit(other)
+        await parts.until(lambda: started(parts, 1), tick_s=0.2)
+        assert begun(parts) == [FIRST]
+
+
+async def test_an_attempt_out_of_turn_that_fails_is_made_again_by_its_own_message() -> None:
+    async with cloud(turns=Scheduler(SECOND)) as parts:
+        parts.runner.errors.append(GenerationFailed("once"))
+        await submit(parts, FIRST, SECOND)
+        records = await until_all_ended(parts, FIRST, SECOND)
+        assert [record.status for record in records] == ["completed"] * 2
+        assert (begun(parts).count(SECOND), records[1].epoch) == (2, 2)
+
+
+async def test_two_workers_that_are_told_the_same_turn_do_not_do_it_twice() -> None:
+    async with cloud(turns=Scheduler(THIRD)) as parts:
+        model = ScriptedRunner()
+        twin = make_worker("1", parts.jobs, parts.bus, model, parts.clock, node_id="w2", turns=Scheduler(THIRD))
+        loop = asyncio.get_running_loop().create_task(twin.run())
+        await submit(parts, FIRST, SECOND, THIRD)
+        records = await until_all_ended(parts, FIRST, SECOND, THIRD)
+        loop.cancel()
+        assert [(record.status, record.epoch) for record in records] == [("completed", 1)] * 3
+        assert len(parts.runner.commands) + len(model.commands) == 3
+
+
+async def test_a_worker_that_is_told_to_rest_gives_the_job_back_and_asks_again_later() -> None:
+    scheduler = Scheduler(rest_s=30.0)
+    async with cloud(turns=scheduler) as parts:
+        await submit(parts, FIRST)
+        began_s = parts.clock.monotonic_s()
+        (record,) = await until_all_ended(parts, FIRST)
+        assert (record.status, record.attempts) == ("completed", 1)
+        assert parts.clock.monotonic_s() - began_s >= 30.0
+        assert scheduler.asked == [FIRST, FIRST]
+
+
+async def test_a_drain_gives_a_job_back_that_was_begun_out_of_turn() -> None:
+    async with cloud(turns=Scheduler(SECOND)) as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST, SECOND)
+        await parts.until(lambda: started(parts, 1), tick_s=0.2)
+        draining = asyncio.get_running_loop().create_task(parts.worker.drain(grace_s=4.0))
+        await parts.until(lambda: done(draining), tick_s=0.5)
+        record = await parts.jobs.find("t", SECOND)
+        assert (record.status, record.attempts, record.worker_id) == ("queued", 0, "")
+        depth = await (await parts.queue()).depth()
+        assert depth.pending + depth.in_flight == 2  # both messages are still there
+
+
+async def done(task: asyncio.Task[None]) -> bool:
+    return task.done()
