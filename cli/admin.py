@@ -14,6 +14,7 @@ from rich.console import Console
 from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask
 from cli.admin_policy import app as policy_app
 from cli.admin_qoe import app as qoe_app
+from cli.admin_quota import app as quota_app
 from cli.admin_tables import (
     accuracies_table,
     audit_table,
@@ -30,6 +31,7 @@ from cli.admin_tables import (
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(qoe_app, name="qoe")
+app.add_typer(quota_app, name="quota")
 
 
 @app.command("nodes")

@@ -20,7 +20,7 @@ from cli.exits import exit_code
 from cli.places import DEFAULT_DATA, ENDPOINTS_FILE, data_dir
 
 if TYPE_CHECKING:
-    from adaptivegen.rpc.admin import AdminClient
+    from adaptivegen.rpc.admin_client import AdminClient
     from adaptivegen.rpc.channel import ClientTls
 
 Answer = TypeVar("Answer")
@@ -52,7 +52,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def ask(scheduler: str, data: Path | None, question: Callable[[AdminClient], Awaitable[Answer]]) -> Answer:
     """Put one question to the scheduler; ends the program with a sentence and an exit code when it fails."""
-    from adaptivegen.rpc.admin import AdminClient
+    from adaptivegen.rpc.admin_client import AdminClient
 
     with failing():
         settings = load(AdminSettings)
@@ -77,6 +77,23 @@ def failing() -> Iterator[None]:
     except AdaptiveGenError as exc:
         sys.stderr.write(f"error: {exc.message}\n")
         raise typer.Exit(exit_code(exc)) from exc
+
+
+def changes_of(values: list[str] | None, unset: list[str] | None) -> dict[str, float]:
+    """The changes in NAME=VALUE texts; ends the program where there are none."""
+    with failing():
+        changes = dict(_change(text) for text in values or ())
+        if not changes and not unset:
+            raise InvalidRequest("nothing to change; give NAME=VALUE or --unset NAME", param="values")
+        return changes
+
+
+def _change(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError as exc:
+        raise InvalidRequest.field("values", text[:120], "NAME=VALUE, with a number") from exc
 
 
 def find_scheduler(given: str, data: Path | None, configured: str, *, usual: Path) -> str:

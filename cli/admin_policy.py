@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptivegen.errors import InvalidRequest
-from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask, failing
+from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask, changes_of
 from cli.admin_tables import changes_table, open_console, policy_table, print_json
 
 if TYPE_CHECKING:
@@ -49,10 +48,7 @@ def set_policy(
     as_json: JsonOption = False,
 ) -> None:
     """Change the policy of all schedulers, for requests from now on."""
-    with failing():
-        changes = dict(_parsed(text) for text in values or ())
-        if not changes and not unset:
-            raise InvalidRequest("nothing to change; give NAME=VALUE or --unset NAME", param="values")
+    changes = changes_of(values, unset)
     made = ask(scheduler, data, lambda client: client.set_policy(changes, unset=unset or (), reason=reason))
     if as_json:
         print_json(asdict(made))
@@ -77,11 +73,3 @@ def show_history(
 
 def _differs(value: PolicyValueInfo) -> bool:
     return value.in_force != value.configured
-
-
-def _parsed(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError as exc:
-        raise InvalidRequest.field("values", text[:120], "NAME=VALUE, with a number") from exc

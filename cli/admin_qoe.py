@@ -13,7 +13,7 @@ from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask, failing
 from cli.admin_tables import changes_table, fit_table, open_console, print_json
 
 if TYPE_CHECKING:
-    from adaptivegen.rpc.admin import AdminClient
+    from adaptivegen.rpc.admin_client import AdminClient
     from adaptivegen.rpc.admin_rows import PolicyValueInfo, Ratings
     from scheduler.decide.fit import Fit
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         PolicyChangeInfo,
         PolicyValueInfo,
         PoolInfo,
+        QuotaChangeInfo,
+        TenantInfo,
     )
     from scheduler.decide.fit import Fit
 
@@ -161,6 +163,41 @@ def changes_table(changes: Iterable[PolicyChangeInfo]) -> Table:
     for change in changes:
         differing = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items()))
         _row(table, change.number, _moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
+    return table
+
+
+def tenants_table(tenants: Iterable[TenantInfo]) -> Table:
+    """One line for each tenant: what it uses of what it may."""
+    table = _table(
+        "tenant", "jobs", "worker time in the last hour", "open jobs need", "stored", "weight", "priority", "own values"
+    )
+    for one in tenants:
+        _row(
+            table,
+            one.tenant,
+            _of(f"{one.open_jobs}", one.concurrent_jobs),
+            _of(f"{one.used_gpu_s:.1f} s", one.gpu_seconds_per_hour),
+            f"{one.reserved_gpu_s:.1f} s",
+            "not counted"
+            if one.stored is None
+            else _of(f"{one.stored / MIB:.1f}", one.stored_bytes, unit=MIB) + " MiB",
+            f"{one.weight:g}",
+            "yes" if one.priority else "no",
+            ", ".join(one.own),
+        )
+    return table
+
+
+def _of(used: str, limit: float | None, *, unit: float = 1.0) -> str:
+    return used if limit is None else f"{used} of {limit / unit:.6g}"
+
+
+def quota_changes_table(changes: Iterable[QuotaChangeInfo]) -> Table:
+    """One line for each change of a tenant's quota."""
+    table = _table("number", "when", "by", "tenant", "own values after it", "because")
+    for change in changes:
+        values = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items())) or "none"
+        _row(table, change.number, _moment(change.at_ns), change.by, change.tenant, values, change.reason)
     return table
 
 

@@ -29,17 +29,21 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    QuotaChangeInfo,
     Ratings,
     Scaled,
+    TenantInfo,
 )
 from scheduler.audit import Audit
 from scheduler.decide.elastic import Advice, ScaleOrder
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
+from scheduler.quotas import TenantQuotas
 from scheduler.ratings import gather
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
+from scheduler.tenants import change_info, tenants
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
@@ -60,6 +64,7 @@ class Admin:
         drains: Drains,
         scaling: Scaling,
         policies: Policies,
+        quotas: TenantQuotas,
         audit: Audit,
         time: SteadyTime,
     ) -> None:
@@ -70,6 +75,7 @@ class Admin:
         self._jobs = jobs
         self._scaling = scaling
         self._policies = policies
+        self._quotas = quotas
         self._drains = drains
         self._time = time
 
@@ -102,10 +108,8 @@ class Admin:
             check_name(wanted.tenant, field="tenant")
         if wanted.status and wanted.status not in STATUSES:
             raise InvalidRequest.field("status", wanted.status, ", ".join(STATUSES))
-        if not 0 <= wanted.limit <= MAX_LIMIT:
-            raise InvalidRequest.field("limit", wanted.limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+        limit = _limited(wanted.limit)
         self._require_broker()
-        limit = wanted.limit or DEFAULT_LIMIT
         newest = [pair for pair in reversed(await self._jobs.index.tenants_and_ids()) if wanted.tenant in ("", pair[0])]
         found: list[JobInfo] = []
         for start in range(0, min(len(newest), MAX_EXAMINED), AT_ONCE):
@@ -206,16 +210,34 @@ class Admin:
 
     async def policy_changes(self, limit: int) -> list[PolicyChangeInfo]:
         """Its changes, newest first. Raises InvalidRequest, a storage error."""
-        if not 0 <= limit <= MAX_LIMIT:
-            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
-        changes = await self._policies.history(limit or DEFAULT_LIMIT)
+        changes = await self._policies.history(_limited(limit))
         return [PolicyChangeInfo(**change.model_dump()) for change in changes]
+
+    async def tenants(self) -> list[TenantInfo]:
+        """Tenants with their quotas and what they use, by name."""
+        return tenants(self._view, now_ns=self._time.now_ns())
+
+    async def set_quota(
+        self, tenant: str, values: Mapping[str, float], unset: Sequence[str], *, by: str, reason: str
+    ) -> QuotaChangeInfo:
+        """Change a tenant's for all schedulers. Raises InvalidRequest, Conflict, a storage error."""
+        made = await self._audit.carry_out(
+            "set-quota",
+            tenant,
+            lambda: self._quotas.change(tenant, values, unset, by=by, reason=reason),
+            by=by,
+            details={**values, **dict.fromkeys(unset, "everybody's")},
+        )
+        return change_info(made)
+
+    async def quota_changes(self, limit: int) -> list[QuotaChangeInfo]:
+        """Their changes, newest first. Raises InvalidRequest, a storage error."""
+        changes = await self._quotas.history(_limited(limit))
+        return [change_info(change) for change in changes]
 
     async def audit(self, limit: int) -> list[AuditInfo]:
         """What operators ordered, newest first. Raises InvalidRequest, a storage error."""
-        if not 0 <= limit <= MAX_LIMIT:
-            raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
-        return [AuditInfo(**entry.model_dump()) for entry in await self._audit.entries(limit or DEFAULT_LIMIT)]
+        return [AuditInfo(**entry.model_dump()) for entry in await self._audit.entries(_limited(limit))]
 
     async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first. Raises InvalidRequest, a storage error."""
@@ -223,6 +245,13 @@ class Admin:
             raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_RATINGS}) to {MAX_RATINGS}")
         qoe = self._policies.in_force.qoe
         return await gather(self._jobs.blob, self._view.cards, qoe, limit=limit or DEFAULT_RATINGS)
+
+
+def _limited(limit: int) -> int:
+    """How many are asked for; raises InvalidRequest."""
+    if not 0 <= limit <= MAX_LIMIT:
+        raise InvalidRequest.field("limit", limit, f"0 (the default, {DEFAULT_LIMIT}) to {MAX_LIMIT}")
+    return limit or DEFAULT_LIMIT
 
 
 def _scaled(order: ScaleOrder) -> str:

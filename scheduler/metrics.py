@@ -6,7 +6,7 @@ An autoscaler scales a pool by `adaptivegen_scheduler_workers_desired`; of sever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,9 +19,13 @@ from scheduler.steady import SteadyTime
 
 
 class SchedulerMetrics(Collector):
-    """Nodes by state, pools with their load and the workers they should have, and how good predictions were."""
+    """Nodes by state, pools with their load and the workers they should have, how good predictions were, and what was
+    decided. plans: how often each plan was, with what it was about where it was a refusal."""
 
-    def __init__(self, view: View, scaling: Scaling, *, time: SteadyTime) -> None:
+    def __init__(
+        self, view: View, scaling: Scaling, *, time: SteadyTime, plans: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
+        self._plans = plans if plans is not None else {}
         self._view = view
         self._scaling = scaling
         self._time = time
@@ -33,6 +37,7 @@ class SchedulerMetrics(Collector):
         yield self._nodes()
         yield from self._pools()
         yield from self._predictions()
+        yield from self._placements()
 
     def _nodes(self) -> Metric:
         now_ns = self._time.now_ns()
@@ -48,6 +53,20 @@ class SchedulerMetrics(Collector):
             for pool, advice in self._scaling.advice.items():
                 family.add_metric((pool,), read(advice))
             yield family
+
+    def _placements(self) -> Iterator[Metric]:
+        placed = CounterMetricFamily("adaptivegen_scheduler_placements", "Requests placed, by plan", labels=("plan",))
+        refused = CounterMetricFamily(
+            "adaptivegen_scheduler_refusals", "Requests refused, by what it was about", labels=("param",)
+        )
+        for (plan, param), count in sorted(self._plans.items()):
+            if plan == "refuse":
+                refused.add_metric((param,), count)
+            else:
+                placed.add_metric((plan,), count)
+        open_jobs = GaugeMetricFamily("adaptivegen_scheduler_open_jobs", "Jobs that have not ended")
+        open_jobs.add_metric((), len(self._view.jobs))
+        yield from (placed, refused, open_jobs)
 
     def _predictions(self) -> Iterator[Metric]:
         spreads = sorted(self._view.learned.spreads.items())

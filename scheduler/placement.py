@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from adaptivegen.errors import InvalidRequest
@@ -37,6 +38,7 @@ class Placement:
         self._time = time
         self._rng = rng
         self._placed = placed
+        self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
 
     async def place(self, query: PlacementQuery) -> Decision:
         """Decide; raises InvalidRequest or ModelNotFound."""
@@ -49,6 +51,7 @@ class Placement:
         now_ns = self._time.now_ns()
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
         job = record(self._view, query, decision, now_ns=now_ns)
+        self.plans[decision.plan, decision.refused_param] += 1
         if job is not None:
             self._placed(job)
         if self._log is not None:

@@ -98,12 +98,14 @@ async def serve(
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
         audit = Audit(blob, node_id=settings.node_id, time=time)
-        admin = Admin(view, jobs, drains=drains, scaling=scaling, policies=policies, audit=audit, time=time)
+        admin = Admin(
+            view, jobs, drains=drains, scaling=scaling, policies=policies, quotas=quotas, audit=audit, time=time
+        )
         rpc = _server(placement, admin, roles, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
-        web = _web(settings, SchedulerMetrics(view, scaling, time=time), listener, stop=stop)
+        web = _web(settings, SchedulerMetrics(view, scaling, time=time, plans=placement.plans), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         parts = [

@@ -21,7 +21,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Decision, PlacementQuery
 from adaptivegen.request import GenerationRequest
-from adaptivegen.rpc.admin import AdminClient
+from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.placement import PlacementClient
 from scheduler.service import serve
 from scheduler.settings import SchedulerSettings

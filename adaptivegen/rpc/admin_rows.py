@@ -153,6 +153,39 @@ class PolicyChangeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantInfo:
+    """What holds for a tenant, None where it is not limited, and what it uses. own: names of the values set for it.
+
+    used_gpu_s: seconds of workers in the last hour; reserved_gpu_s: that its open jobs are predicted to need; stored:
+    bytes of its videos, None where they are not counted.
+    """
+
+    tenant: str
+    own: tuple[str, ...]
+    gpu_seconds_per_hour: float | None
+    concurrent_jobs: float | None
+    stored_bytes: float | None
+    weight: float
+    priority: bool
+    used_gpu_s: float
+    reserved_gpu_s: float
+    open_jobs: int
+    stored: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaChangeInfo:
+    """A change of a tenant's quota. values: its own after it; at_ns: wall nanoseconds."""
+
+    number: int
+    tenant: str
+    values: dict[str, float]
+    by: str
+    reason: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditInfo:
     """A change that an operator ordered. at_ns: wall nanoseconds; outcome: `done` and what, `ordered` where it is
     not known how it ended, or the error."""

@@ -134,7 +134,7 @@ async def scheduler(nats_url: str, folder: Path, **changes: Any) -> AsyncIterato
     settings = SchedulerSettings(**on_loopback(nats_url, folder, "scheduler-1", changes))
     async with service(
         lambda stop: serve_scheduler(settings, cards=load_cards(), clock=CLOCK, rng=random.Random(6), stop=stop),
-        lambda: registered(nats_url, "scheduler", "scheduler-1"),
+        lambda: registered(nats_url, "scheduler", settings.node_id),
     ) as node:
         yield node
 
@@ -145,7 +145,7 @@ async def worker(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[N
     settings = WorkerSettings(**on_loopback(nats_url, folder, "worker-1", changes))
     async with service(
         lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(7), stop=stop),
-        lambda: registered(nats_url, "worker", "worker-1"),
+        lambda: registered(nats_url, "worker", settings.node_id),
     ) as node:
         yield node
 

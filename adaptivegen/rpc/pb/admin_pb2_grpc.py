@@ -99,6 +99,21 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
                 _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListTenants',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.SetQuota = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/SetQuota',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetQuotaRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetQuotaResponse.FromString,
+                _registered_method=True)
+        self.ListQuotaChanges = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListQuotaChanges',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -195,6 +210,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenants(self, request, context):
+        """Tenants with their quotas and what they use of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetQuota(self, request, context):
+        """Changes a tenant's quota, or everybody's (tenant *), for all schedulers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListQuotaChanges(self, request, context):
+        """The quotas' changes, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +298,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListAudit,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListTenantsRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'SetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetQuota,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SetQuotaRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.SetQuotaResponse.SerializeToString,
+            ),
+            'ListQuotaChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListQuotaChanges,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -615,6 +666,87 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ListAudit',
             adaptivegen_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListTenants',
+            adaptivegen_dot_v1_dot_admin__pb2.ListTenantsRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/SetQuota',
+            adaptivegen_dot_v1_dot_admin__pb2.SetQuotaRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.SetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListQuotaChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListQuotaChanges',
+            adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

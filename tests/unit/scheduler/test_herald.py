@@ -149,6 +149,7 @@ async def test_stored_bytes_are_counted_by_tenant_while_somebodys_are_limited() 
         async with asyncio.timeout(20):
             while not seen.stored_bytes:
                 await clock.advance(LOOK_EVERY_S)
+                await asyncio.sleep(0.001)
         counting.cancel()
     assert seen.stored_bytes == {"a": 8, "b": 1}
 

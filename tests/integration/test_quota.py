@@ -1,0 +1,73 @@
+"""Quotas from an operator's command to a client's answer: real broker, scheduler, edge and draft model."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import Result
+
+from adaptivegen.errors import QuotaExceeded
+from adaptivegen.sdk.client import Client
+from tests.integration import real_nodes
+from tests.integration.real_nodes import until
+from tests.integration.test_admin import invoke
+from tests.schedulers import Running
+from tests.servers import NatsServer
+
+BODY = {"prompt": "a red circle moves left", "intent": "iterate"}
+
+
+async def test_a_quota_that_an_operator_sets_is_what_clients_hear(own_nats: NatsServer, tmp_path: Path) -> None:
+    async with (
+        real_nodes.scheduler(own_nats.url, tmp_path) as placing,
+        real_nodes.edge(own_nats.url, tmp_path, threads=1) as edge,
+        httpx.AsyncClient(base_url=edge.http, timeout=30) as http,
+    ):
+        running = Running(placing.grpc)
+
+        async def quota(*arguments: str) -> Result:
+            return await asyncio.to_thread(invoke, running, "quota", *arguments)
+
+        for bad in (
+            ("set", "local"),
+            ("set", "local", "weight=0"),
+            ("set", "A", "weight=1"),
+            ("set", "local", "gpu=1"),
+        ):
+            assert (await quota(*bad)).exit_code == 2
+        made = await quota("set", "local", "concurrent_jobs=0", "--reason", "not paid")
+        assert made.exit_code == 0 and "not paid" in made.stdout
+
+        async def refused() -> httpx.Response | None:
+            answer = await http.post("/v1/videos", json=BODY)
+            return answer if answer.status_code == 429 else None
+
+        answer = await until("being refused", refused)  # an edge that has not found the scheduler yet decides alone
+        error = answer.json()["error"]
+        assert (error["code"], error["param"], error["retryable"]) == ("quota_exceeded", "concurrent_jobs", True)
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "allowed: 0" in error["message"]
+        for field, value in (("service_tier", "gold"), ("deadline_s", 0), ("deadline_s", "soon"), ("allow_reduced", 1)):
+            wrong = await http.post("/v1/videos", json={**BODY, field: value})
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, field)
+        with pytest.raises(QuotaExceeded, match="have not ended"):
+            await asyncio.to_thread(submit, edge.http)
+
+        shown = {one["tenant"]: one for one in json.loads((await quota("show", "--json")).stdout)["tenants"]}
+        assert (shown["local"]["concurrent_jobs"], shown["*"]["concurrent_jobs"]) == (0.0, None)
+        assert "local" in (await quota("show")).stdout
+        assert (await quota("set", "local", "--unset", "concurrent_jobs")).exit_code == 0
+        accepted = await http.post("/v1/videos", json=BODY)
+        assert accepted.status_code in (200, 201, 202), accepted.text
+        denied = await http.post("/v1/videos", json={**BODY, "service_tier": "priority"})
+        assert (denied.status_code, denied.json()["error"]["code"]) == (403, "permission_denied")
+        history = json.loads((await quota("history", "--json")).stdout)["changes"]
+        assert [(change["number"], change["values"]) for change in history] == [(2, {}), (1, {"concurrent_jobs": 0.0})]
+        await running.close()
+
+
+def submit(url: str) -> None:
+    with Client(url, retry_budget_s=0.5) as client:
+        client.submit("a red circle", intent="iterate", deadline_s=5.0, allow_reduced=True, service_tier="default")
