@@ -85,8 +85,8 @@ async def _run(
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),
-                find_schedulers(edge.scheduler, discovery, clock=clock, fixed=bool(settings.schedulers())),
-                find_caches(edge.delivery, discovery, clock=clock, fixed=bool(settings.cache_url)),
+                find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
+                find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
             )
         ]

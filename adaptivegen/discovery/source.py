@@ -26,4 +26,4 @@ def open_discovery(setting: str, bus: Bus, clock: Clock) -> Discovery:
     check_source(setting)
     if setting == "nats":
         return NatsDiscovery(bus, clock)
-    return StaticFile(Path(setting.removeprefix(_STATIC)))
+    return StaticFile(Path(setting.removeprefix(_STATIC)), clock)

@@ -36,7 +36,7 @@ async def publish(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         async def write(endpoints: Sequence[Endpoint]) -> Discovery:
             path = tmp_path / "endpoints.json"
             path.write_text(json.dumps({"endpoints": [endpoint.fields() for endpoint in endpoints]}))
-            return StaticFile(path)
+            return StaticFile(path, SystemClock())
 
         yield write
         return
