@@ -74,7 +74,7 @@ async def _run(
 ) -> None:
     """Take jobs until `stop`; the one at hand may then finish within the grace, or is given back."""
     heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
-    discovery = open_discovery(settings.discovery, bus, clock)
+    discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
         others = [group.create_task(part) for part in (heartbeat.run(), runner.keep(), discovery.register(endpoint))]

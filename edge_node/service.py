@@ -71,7 +71,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Serve HTTP and gRPC until `stop`. The parts run before the doors open, and after they have closed."""
-    discovery = open_discovery(settings.discovery, bus, clock)
+    discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     heartbeat = Heartbeat(bus, clock, _reporter(edge, settings, endpoint, clock.now_ns(), stop))
     async with asyncio.TaskGroup() as group:
         parts = [

@@ -21,7 +21,7 @@ class EdgeSettings(ServiceSettings, SigningMixin):
     http_port: int = Field(0, ge=0, le=65535, description="Port of the HTTP API; 0 takes a free one.")
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
     scheduler_addresses: str = Field(
-        "", description="Comma-separated host:port of schedulers; empty: those that registered with the broker."
+        "", description="Comma-separated host:port of schedulers; empty: those that are discovered."
     )
     insecure_peers: bool = Field(False, description="Call schedulers without TLS although this edge speaks it.")
     place_budget_s: float = Field(0.05, gt=0, le=5, description="Time for `Place`; then the edge decides alone.")

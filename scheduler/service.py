@@ -100,11 +100,12 @@ async def serve(
         web = _web(settings, SchedulerMetrics(view, scaling, time=time), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
+        discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
         parts = [
             Watch(view, bus, drains, clock=clock, time=time).run(),
             scaling.run(),
             policies.run(),
-            open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),
+            discovery.register(_endpoint(settings, listener, port)),
             _reconcile(jobs, bus, settings, clock=clock, stop=stop),
             *([log.run()] if log is not None else []),
         ]
