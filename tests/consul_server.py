@@ -254,10 +254,6 @@ class ConsulServer:
                 self._set(held, status)
                 await self.clock.sleep(seconds(held.check["interval"]))
 
-    def tick(self) -> None:
-        """Let checks see what time it is; without it they see it at the next call."""
-        self._age()
-
     def _age(self) -> None:
         """Checks that nobody passed turn critical, and what was critical for long is taken out."""
         now_s = self.clock.monotonic_s()

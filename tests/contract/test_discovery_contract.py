@@ -42,9 +42,7 @@ LOOK_EVERY_S = 0.01
 
 
 @pytest.fixture(params=["file", "memory", "nats", CONSUL])
-async def publish(
-    request: pytest.FixtureRequest, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> AsyncIterator[Publish]:
+async def publish(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Publish]:
     """Make endpoints known, and get the source that knows them."""
     if request.param == "file":
 
@@ -56,7 +54,8 @@ async def publish(
         yield write
         return
     if request.param == CONSUL:
-        record_property("consul", f"agent at {AGENT}" if AGENT else "test server of tests/consul_server.py")
+        said = f"agent at {AGENT}" if AGENT else "test server of tests/consul_server.py"
+        request.node.user_properties.append(("consul", said))  # `record_property` warns wherever a report is written
         opened = consul()
     else:
         server: NatsServer | None = request.getfixturevalue("own_nats") if request.param == "nats" else None
