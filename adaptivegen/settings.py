@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from adaptivegen.discovery.base import is_address
-from adaptivegen.discovery.source import check_source
+from adaptivegen.discovery.consul_service import ConsulOptions
+from adaptivegen.discovery.source import agent_url, check_source
 from adaptivegen.drain import DEFAULT_GRACE_S, LONGEST_GRACE_S
 from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
 from adaptivegen.ids import check_name
@@ -83,7 +84,17 @@ class ServiceSettings(BaseSettings):
     nats_ca: ReadableFile | None = Field(None, description="CA of the broker's certificate (PEM); TLS to the broker.")
     nats_credentials: ReadableFile | None = Field(None, description="NATS credentials file of this node.")
     discovery: Annotated[str, checked(check_source)] = Field(
-        "nats", description="Where nodes find one another: `nats`, or `static:<path>` of a JSON file of endpoints."
+        "nats",
+        description="Where nodes find one another: `nats`, `static:<path>` of a JSON file of endpoints, `consul` (its "
+        "agent on this machine) or `consul:<URL of an agent>`.",
+    )
+    consul_token: SecretStr = Field(SecretStr(""), description="ACL token of this node; may read and write services.")
+    consul_ca: ReadableFile | None = Field(None, description="CA of the agent's certificate (PEM), with an https URL.")
+    consul_check: Literal["ttl", "grpc"] = Field(
+        "ttl", description="`ttl`: this node tells its agent that it lives; `grpc`: the agent asks it."
+    )
+    consul_prefix: Annotated[str, checked(lambda value: check_name(value, field="consul_prefix"))] = Field(
+        "adaptivegen", description="Begins the names of services in Consul; one deployment, one prefix."
     )
     store_url: str = Field("file:///var/lib/adaptivegen/store", description="file://, s3://, gs:// or az:// URL.")
     auth: Literal["required", "loopback"] = Field(
@@ -113,6 +124,13 @@ class ServiceSettings(BaseSettings):
             raise ValueError(_NATS_LIMIT)
         return value
 
+    @field_validator("consul_token")
+    @classmethod
+    def _legal_consul_token(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch("[!-~]*", value.get_secret_value()):
+            raise ValueError("ASCII characters without blanks")  # it is sent as a header
+        return value
+
     @field_validator("store_url")
     @classmethod
     def _legal_store_url(cls, value: str) -> str:
@@ -133,6 +151,12 @@ class ServiceSettings(BaseSettings):
             raise refused(missing, "", "tls_cert and tls_key come together")
         return self
 
+    @model_validator(mode="after")
+    def _consul_by_tls(self) -> Self:
+        if self.consul_ca is not None and not (agent_url(self.discovery) or "").startswith("https:"):
+            raise refused("consul_ca", self.consul_ca, "only with discovery=consul:https://host[:port]")
+        return self
+
     @classmethod
     def variable(cls, field: str) -> str:
         """The environment variable of a setting."""
@@ -151,6 +175,16 @@ class ServiceSettings(BaseSettings):
     def advertised(self, port: int) -> str:
         """host:port as other nodes reach it."""
         return f"{_bracketed(self.advertise_host or self.host)}:{port}"
+
+    def consul(self) -> ConsulOptions:
+        """How Consul is used, where it is."""
+        return ConsulOptions(
+            token=self.consul_token.get_secret_value(),
+            ca=self.consul_ca,
+            check=self.consul_check,
+            grpc_tls=self.tls_cert is not None,
+            prefix=self.consul_prefix,
+        )
 
     def nats_servers(self) -> list[str]:
         """The NATS URLs as a list."""

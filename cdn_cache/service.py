@@ -12,7 +12,7 @@ from adaptivegen.blob.store import open_store
 from adaptivegen.broker import open_bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
-from adaptivegen.discovery.source import open_discovery
+from adaptivegen.discovery.source import BROKER, open_discovery
 from adaptivegen.local_only import own_names
 from adaptivegen.process import end, retry_until
 from adaptivegen.serving import bind
@@ -75,12 +75,13 @@ async def serve(
 
 async def _register(settings: CacheSettings, url: str, *, clock: Clock, stop: asyncio.Event) -> None:
     """Stay listed for edges that are told of no cache; the cache serves whether the broker is there or not."""
-    if not settings.nats_servers():
+    by_broker = settings.discovery == BROKER
+    if by_broker and not settings.nats_servers():
         return
     bus = open_bus(settings)
     try:
-        if await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
-            discovery = open_discovery(settings.discovery, bus, clock)
+        if not by_broker or await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
+            discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
             await discovery.register(Endpoint("cache", settings.node_id, http_url=url))
     finally:
         await bus.close()

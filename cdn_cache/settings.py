@@ -16,7 +16,9 @@ class CacheSettings(ServiceSettings, SigningMixin):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_CACHE_")
 
-    nats_urls: str = Field("", description="Comma-separated NATS URLs to register at; empty: it does not register.")
+    nats_urls: str = Field(
+        "", description="Comma-separated NATS URLs, for discovery by the broker; empty: it does not register there."
+    )
     http_port: int = Field(0, ge=0, le=65535, description="Port to serve on; 0 takes a free one.")
     dir: Path = Field(Path("/var/cache/adaptivegen"), description="Folder of the cached objects.")
     capacity_bytes: int = Field(10 * 1024**3, gt=0, description="Most bytes kept in the folder.")

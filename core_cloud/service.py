@@ -83,12 +83,12 @@ async def _run(
 ) -> None:
     """Take jobs until `stop`; the one at hand may then finish within the grace, or is given back."""
     heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
-    discovery = open_discovery(settings.discovery, bus, clock)
+    discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
         parts = [heartbeat.run(), runner.keep(), discovery.register(endpoint)]
         if not settings.schedulers():
-            parts.append(follow("scheduler", discovery, clock, lambda node: node.grpc_address, schedulers.update))
+            parts.append(follow("scheduler", discovery, lambda node: node.grpc_address, schedulers.update))
         others = [group.create_task(part) for part in parts]
         get_logger().info("ready", address=endpoint.grpc_address, model=settings.model, pool=settings.pool)
         await stop.wait()

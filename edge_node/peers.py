@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Discovery
 from adaptivegen.discovery.follow import follow
 from adaptivegen.rpc.placement import PlacementClient
 from edge_node.delivery import Delivery
 
 
-async def find_schedulers(client: PlacementClient, discovery: Discovery, *, clock: Clock, fixed: bool) -> None:
+async def find_schedulers(client: PlacementClient, discovery: Discovery, *, fixed: bool) -> None:
     """Keep the client's addresses those of the registered schedulers, until cancelled; nothing to do when `fixed`."""
     if not fixed:
-        await follow("scheduler", discovery, clock, lambda node: node.grpc_address, client.update)
+        await follow("scheduler", discovery, lambda node: node.grpc_address, client.update)
 
 
-async def find_caches(delivery: Delivery, discovery: Discovery, *, clock: Clock, fixed: bool) -> None:
+async def find_caches(delivery: Delivery, discovery: Discovery, *, fixed: bool) -> None:
     """Offer the registered media caches to delivery, until cancelled; nothing to do when `fixed`."""
 
     async def offer(urls: list[str]) -> None:
         delivery.offer(urls)
 
     if not fixed:
-        await follow("cache", discovery, clock, lambda node: node.http_url, offer)
+        await follow("cache", discovery, lambda node: node.http_url, offer)

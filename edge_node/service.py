@@ -71,7 +71,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Serve HTTP and gRPC until `stop`. The parts run before the doors open, and after they have closed."""
-    discovery = open_discovery(settings.discovery, bus, clock)
+    discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     heartbeat = Heartbeat(bus, clock, _reporter(edge, settings, endpoint, clock.now_ns(), stop))
     async with asyncio.TaskGroup() as group:
         parts = [
@@ -85,8 +85,8 @@ async def _run(
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),
-                find_schedulers(edge.scheduler, discovery, clock=clock, fixed=bool(settings.schedulers())),
-                find_caches(edge.delivery, discovery, clock=clock, fixed=bool(settings.cache_url)),
+                find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
+                find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
             )
         ]

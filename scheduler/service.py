@@ -108,6 +108,7 @@ async def serve(
         web = _web(settings, SchedulerMetrics(view, scaling, time=time, plans=placement.plans), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
+        discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
         parts = [
             Watch(view, bus, drains, clock=clock, time=time).run(),
             scaling.run(),
@@ -115,7 +116,7 @@ async def serve(
             quotas.run(),
             herald.run(),
             StorageSurvey(view, blob, clock=clock).run(),
-            open_discovery(settings.discovery, bus, clock).register(_endpoint(settings, listener, port)),
+            discovery.register(_endpoint(settings, listener, port)),
             _reconcile(jobs, bus, settings, OpenJobSurvey(view, time=time), clock=clock, stop=stop),
             *([log.run()] if log is not None else []),
         ]

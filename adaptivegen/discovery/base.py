@@ -7,7 +7,7 @@ and in the broker alike. Knows no source.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -50,12 +50,21 @@ class Endpoint:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+Tell = Callable[[list[Endpoint]], Awaitable[None]]
+
+
 class Discovery(Protocol):
     """A source of endpoints."""
 
     async def endpoints(self, kind: str) -> list[Endpoint]:
         """All known endpoints of a kind, by node id; none is an empty list. Raises InvalidRequest for what cannot be
         a kind, NodeUnavailable or BrokerUnavailable when the source cannot be read."""
+        ...
+
+    async def follow(self, kind: str, tell: Tell) -> None:
+        """Call `tell` with the endpoints of a kind, and again whenever they are others than those told last, until
+        cancelled. While the source cannot be read nothing is told: the last list stands. Raises InvalidRequest for what
+        cannot be a kind."""
         ...
 
     async def register(self, endpoint: Endpoint) -> None:

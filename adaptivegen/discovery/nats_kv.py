@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from adaptivegen.bus.base import Bus, Entry, KeyValue
 from adaptivegen.clock import Clock
-from adaptivegen.discovery.base import Endpoint, parse_endpoint
+from adaptivegen.discovery.base import Endpoint, Tell, parse_endpoint
+from adaptivegen.discovery.polling import LOOK_EVERY_S, poll
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest, first_error
 from adaptivegen.ids import check_name
 from adaptivegen.telemetry import get_logger
@@ -26,10 +27,11 @@ MAX_CONCURRENT_READS = 16
 class NatsDiscovery:
     """The bucket keeps the `ttl_s` it was made with: all nodes of a deployment use the same."""
 
-    def __init__(self, bus: Bus, clock: Clock, *, ttl_s: float = TTL_S) -> None:
+    def __init__(self, bus: Bus, clock: Clock, *, ttl_s: float = TTL_S, look_every_s: float = LOOK_EVERY_S) -> None:
         self._bus = bus
         self._clock = clock
         self._ttl_s = ttl_s
+        self._look_every_s = look_every_s
 
     async def endpoints(self, kind: str) -> list[Endpoint]:
         """Those alive, by node id; an entry that cannot be read is logged and left out. Raises InvalidRequest,
@@ -49,6 +51,10 @@ class NatsDiscovery:
             raise first_error(errors) from errors
         found = [_decode(entry) for task in reads if (entry := task.result()) is not None]
         return sorted((endpoint for endpoint in found if endpoint is not None), key=lambda e: e.node_id)
+
+    async def follow(self, kind: str, tell: Tell) -> None:
+        """By reading the bucket every `look_every_s`."""
+        await poll(self, kind, tell, clock=self._clock, every_s=self._look_every_s)
 
     async def register(self, endpoint: Endpoint) -> None:
         """Keep `endpoint` listed until cancelled, then take it out. A broker that is away is waited for."""

@@ -12,7 +12,7 @@ class SchedulersMixin(BaseSettings):
     """Addresses of schedulers, shared by edges and workers."""
 
     scheduler_addresses: str = Field(
-        "", description="Comma-separated host:port of schedulers; empty: those that registered with the broker."
+        "", description="Comma-separated host:port of schedulers; empty: those that are discovered."
     )
 
     @field_validator("scheduler_addresses")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from adaptivegen.discovery.base import Endpoint, parse_endpoint
+from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Endpoint, Tell, parse_endpoint
+from adaptivegen.discovery.polling import LOOK_EVERY_S, poll
 from adaptivegen.errors import InvalidRequest, NodeUnavailable
 from adaptivegen.ids import check_name
 
@@ -19,14 +21,20 @@ class StaticFile:
     """Raises NodeUnavailable without the file (no system runs from there), InvalidRequest naming the field when the
     file is not such a list."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock, *, look_every_s: float = LOOK_EVERY_S) -> None:
         self._path = path
+        self._clock = clock
+        self._look_every_s = look_every_s
 
     async def endpoints(self, kind: str) -> list[Endpoint]:
         check_name(kind, field="kind")
         return sorted(
             (endpoint for endpoint in self._read() if endpoint.kind == kind), key=lambda endpoint: endpoint.node_id
         )
+
+    async def follow(self, kind: str, tell: Tell) -> None:
+        """By reading the file every `look_every_s`."""
+        await poll(self, kind, tell, clock=self._clock, every_s=self._look_every_s)
 
     async def register(self, endpoint: Endpoint) -> None:
         """Nothing: whoever wrote the file lists the nodes."""

@@ -1,6 +1,8 @@
-"""How real nodes find one another: by the broker, where each registers and takes itself out, or by a file."""
+"""How real nodes find one another: by the broker or Consul, where each registers and takes itself out, or by a file."""
 
+import asyncio
 import json
+import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -9,9 +11,28 @@ import httpx
 import pytest
 
 from adaptivegen.discovery.base import Endpoint
+from adaptivegen.discovery.consul import ConsulDiscovery
 from adaptivegen.discovery.nats_kv import NatsDiscovery
+from core_cloud.service import serve as serve_worker
+from core_cloud.settings import WorkerSettings
+from scheduler.service import load_cards
+from scheduler.service import serve as serve_scheduler
+from scheduler.settings import SchedulerSettings
+from tests.consul_server import ConsulServer, consul_server
 from tests.integration import real_nodes
-from tests.integration.real_nodes import CLOCK, Node, broker, cache, listed_edge, registered, scheduler, until, worker
+from tests.integration.real_nodes import (
+    CLOCK,
+    Node,
+    broker,
+    cache,
+    listed_edge,
+    on_loopback,
+    registered,
+    scheduler,
+    service,
+    until,
+    worker,
+)
 from tests.servers import NatsServer
 
 Running = Callable[[str, Path], AbstractAsyncContextManager[Node]]
@@ -20,6 +41,17 @@ Running = Callable[[str, Path], AbstractAsyncContextManager[Node]]
 async def known(nats_url: str, kind: str) -> list[Endpoint]:
     async with broker(nats_url) as bus:
         return await NatsDiscovery(bus, CLOCK).endpoints(kind)
+
+
+async def known_to(consul: ConsulServer, kind: str) -> list[Endpoint]:
+    return await ConsulDiscovery(CLOCK, url=consul.url).endpoints(kind)
+
+
+async def found_in(consul: ConsulServer, kind: str) -> Endpoint:
+    async def look() -> Endpoint | None:
+        return next(iter(await known_to(consul, kind)), None)
+
+    return await until(f"a {kind} in Consul", look)
 
 
 async def decider(node: Node, folder: Path, seed: int) -> str:
@@ -57,6 +89,52 @@ async def test_a_node_is_listed_at_the_address_it_serves_and_taken_out_at_its_en
         assert node.endpoint.kind == kind
         assert await known(own_nats.url, kind) == [node.endpoint]
     assert await known(own_nats.url, kind) == []
+
+
+async def test_a_cache_needs_no_broker_to_be_found_by_consul(tmp_path: Path) -> None:
+    async with consul_server() as consul:
+        async with cache("", tmp_path, discovery=f"consul:{consul.url}") as node:
+            assert await found_in(consul, "cache") == node.endpoint
+        assert await known_to(consul, "cache") == []
+
+
+@pytest.mark.parametrize("check", ["ttl", "grpc"])
+async def test_an_edge_takes_its_scheduler_from_consul_and_both_take_themselves_out(
+    own_nats: NatsServer, tmp_path: Path, check: str
+) -> None:
+    async with consul_server() as consul:
+        source = {"discovery": f"consul:{consul.url}", "consul_check": check}
+        settings = SchedulerSettings(**on_loopback(own_nats.url, tmp_path, "scheduler-1", source))
+
+        async def serve(stop: asyncio.Event) -> None:
+            await serve_scheduler(settings, cards=load_cards(), clock=CLOCK, rng=random.Random(6), stop=stop)
+
+        async with (
+            service(serve, lambda: found_in(consul, "scheduler")),
+            listed_edge(own_nats.url, tmp_path, tmp_path / "none", place_budget_s=5.0, **source) as edge,
+        ):
+            assert await found_in(consul, "edge") == edge.endpoint
+            seeds = iter(range(1, 1000))
+
+            async def decided_elsewhere() -> bool | None:
+                return True if await decider(edge, tmp_path, next(seeds)) == "scheduler-1" else None
+
+            await until("the scheduler in Consul deciding", decided_elsewhere)
+            assert await known(own_nats.url, "edge") == await known(own_nats.url, "scheduler") == []
+        assert consul.registered == {}
+
+
+async def test_a_worker_is_found_by_consul_and_takes_itself_out(own_nats: NatsServer, tmp_path: Path) -> None:
+    async with consul_server() as consul:
+        changes = {"discovery": f"consul:{consul.url}"}
+        settings = WorkerSettings(**on_loopback(own_nats.url, tmp_path, "worker-1", changes))
+
+        async def serve(stop: asyncio.Event) -> None:
+            await serve_worker(settings, clock=CLOCK, rng=random.Random(7), stop=stop)
+
+        async with service(serve, lambda: found_in(consul, "worker")) as node:
+            assert node.endpoint.node_id == "worker-1"
+        assert consul.registered == {}
 
 
 async def test_a_cache_registers_where_it_is_told_of_a_broker(own_nats: NatsServer, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What processes refuse to be started with."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from adaptivegen.discovery.consul_service import ConsulOptions
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.settings import ServiceSettings, describe, load
 from cdn_cache.settings import CacheSettings
@@ -69,6 +71,11 @@ KINDS: dict[str, type[ServiceSettings]] = {
         ("EDGE", "THREADS", "0"),
         ("EDGE", "POOL", "a.b"),
         ("EDGE", "DISCOVERY", "consul://127.0.0.1"),
+        ("EDGE", "DISCOVERY", "consul:127.0.0.1:8500"),
+        ("CACHE", "CONSUL_CHECK", "http"),
+        ("WORKER", "CONSUL_PREFIX", "a.b"),
+        ("SCHEDULER", "CONSUL_CA", "/nowhere/ca.pem"),
+        ("SCHEDULER", "CONSUL_CA", __file__),
         ("EDGE", "API_KEYS_FILE", "/nowhere/keys.json"),
         ("EDGE", "INSECURE_PEERS", "perhaps"),
         ("WORKER", "HOST", "not a host"),
@@ -164,3 +171,51 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     assert "hunter2" not in shown
     assert "abab" not in shown
     assert "127.0.0.1:2" in shown
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("discovery", ["nats", "static:/nodes.json", "consul", "consul:http://127.0.0.1:8500"])
+def test_every_service_takes_every_source_of_nodes(monkeypatch: pytest.MonkeyPatch, kind: str, discovery: str) -> None:
+    monkeypatch.setenv(f"ADAPTIVEGEN_{kind}_NODE_ID", "n")
+    monkeypatch.setenv(f"ADAPTIVEGEN_{kind}_AUTH", "loopback")
+    monkeypatch.setenv(f"ADAPTIVEGEN_{kind}_DISCOVERY", discovery)
+    assert load(KINDS[kind]).discovery == discovery
+
+
+def test_consul_without_its_library_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "consul", None)
+    monkeypatch.setenv("ADAPTIVEGEN_WORKER_NODE_ID", "w")
+    monkeypatch.setenv("ADAPTIVEGEN_WORKER_DISCOVERY", "consul")
+    with pytest.raises(SettingsInvalid, match=r"WORKER_DISCOVERY is 'consul'; .*pip install 'adaptivegen\[consul\]'"):
+        load(WorkerSettings)
+
+
+def test_what_is_set_for_consul_is_handed_on_and_its_token_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pem = tmp_path / "ca.pem"
+    pem.write_text("PEM")
+    values = {
+        "NODE_ID": "w",
+        "DISCOVERY": "consul:https://consul.example:8501",
+        "CONSUL_TOKEN": "s3cr3t",
+        "CONSUL_CA": str(pem),
+        "CONSUL_CHECK": "grpc",
+        "CONSUL_PREFIX": "staging",
+        "TLS_CERT": str(pem),
+        "TLS_KEY": str(pem),
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"ADAPTIVEGEN_WORKER_{name}", value)
+    settings = load(WorkerSettings)
+    assert settings.consul() == ConsulOptions(token="s3cr3t", ca=pem, check="grpc", grpc_tls=True, prefix="staging")
+    assert "s3cr3t" not in str(describe(settings)) and "s3cr3t" not in repr(settings.consul())
+
+
+@pytest.mark.parametrize("token", ["two words", "line\n", "tökén"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("ADAPTIVEGEN_WORKER_NODE_ID", "w")
+    monkeypatch.setenv("ADAPTIVEGEN_WORKER_CONSUL_TOKEN", token)
+    with pytest.raises(SettingsInvalid, match="ADAPTIVEGEN_WORKER_CONSUL_TOKEN is '\\(secret\\)'") as caught:
+        load(WorkerSettings)
+    assert token not in caught.value.message
