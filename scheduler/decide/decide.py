@@ -15,7 +15,7 @@ from adaptivegen.placement import Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_at, final_work, pool_factor
+from scheduler.decide.predict import draft_at, final_work
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -82,8 +82,9 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         "decided_by": decision.decided_by,
     }
     if decision.makes_final:
-        factor = pool_factor(view, decision.pool, query.cloud_model, now_ns=now_ns)
-        work = final_work(view, query, steps=decision.final_steps, factor=factor)
+        work = final_work(view, query, steps=decision.final_steps, factor=1.0)
+        if work is not None and chosen is not None and chosen.gpu_s and work.generate_s:
+            work = work.times(chosen.gpu_s / work.generate_s)  # of the pool, as it was weighed
         known |= {"pool": decision.pool, "model": query.cloud_model}
         known |= {"work_s": work.total_s, "gpu_s": work.generate_s} if work is not None else {}
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)

@@ -69,10 +69,5 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     return replace(offers[pool][1], propensity=by_pool[pool])
 
 
-def pool_factor(view: View, pool: str, model: str, *, now_ns: int) -> float:
-    """By how much the card's times are to be multiplied for this model in this pool."""
-    return _factor(view, view.workers(model, now_ns=now_ns).get(pool, []), model)
-
-
 def _factor(view: View, workers: list[Node], model: str) -> float:
     return view.learned.pool_factor((node.report.node_id for node in workers), model)
