@@ -118,10 +118,12 @@ def _trace_headers(carrier: Mapping[str, str]) -> dict[str, str]:
 
 
 def take_request_id(carrier: Mapping[str, str]) -> None:
-    """Log what follows in this task under the request id a peer sent, if it sent a legal one."""
+    """Log what follows in this task under the request id a peer sent, if it sent a legal one, and under no other."""
     request_id = given_request_id(carrier)
     if request_id:
         structlog.contextvars.bind_contextvars(request_id=request_id)
+    else:
+        structlog.contextvars.unbind_contextvars("request_id")
 
 
 def given_request_id(carrier: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound
+from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -17,6 +17,7 @@ from adaptivegen.telemetry import get_logger
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.turns import Claimed, OutOfOrder, Rest, Turns
 
+MOST_REST_S = 60.0  # in a row: then a job is begun, whatever a scheduler says
 OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's model cannot do
 
 
@@ -37,6 +38,7 @@ class Claims:
         turns: Turns,
     ) -> None:
         self._turns = turns
+        self._rested_s = 0.0  # in a row, as schedulers have told
         self._node_id = node_id
         self._incarnation = incarnation
         self._model = model
@@ -87,34 +89,39 @@ class Claims:
                 job_id=spec.id,
             )
         )
-        if turn is not None and turn.rest_s > 0:
+        if turn is not None and 0 < turn.rest_s <= MOST_REST_S - self._rested_s:
+            self._rested_s += turn.rest_s
             await delivery.nak(0.0)
             return Rest(turn.rest_s)
+        self._rested_s = 0.0
         if turn is not None and (turn.tenant, turn.job_id) != (spec.tenant, spec.id):
-            other = await self._out_of_order(JobMessage(tenant=turn.tenant, id=turn.job_id))
-            if other is not None:
+            message = JobMessage(tenant=turn.tenant, id=turn.job_id)
+            found = await self._claimable(message, pool=spec.decision.pool)
+            if found is not None:
+                # Before the claim: after it nothing may fail or be cancelled until the job is worked on.
                 await delivery.nak(0.0)
-                return other
+                claimed = await self._claim(*found)
+                return Claimed(OutOfOrder(message, found[0].trace), *claimed) if claimed is not None else None
         claimed = await self._claim(spec, record)
         if claimed is None:
             await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None
         return Claimed(delivery, *claimed)
 
-    async def _out_of_order(self, message: JobMessage) -> Claimed | None:
-        """The claimed job of a message that has not come yet; None where it cannot be had."""
+    async def _claimable(self, message: JobMessage, *, pool: str) -> tuple[JobSpec, JobRecord] | None:
+        """The job of a message that has not come yet; None where it is not this worker's to do now."""
         try:
             spec = await self._jobs.spec(message.tenant, message.id)
-            if spec.cloud_model != self._model or await self._jobs.manifest(spec.tenant, spec.id) is not None:
+            if (spec.cloud_model, spec.decision.pool) != (self._model, pool):
+                return None
+            if await self._jobs.manifest(spec.tenant, spec.id) is not None:
                 return None
             record = await self._record(spec)
-            if self._verdict(record, self._clock.now_ns()) != "claim":
-                return None
-            claimed = await self._claim(spec, record)
-        except AdaptiveGenError as exc:
-            get_logger().warning("turn_not_taken", job_id=message.id, code=exc.code, error=exc.message)
+        except Exception as exc:  # whatever is wrong with that job is no fault of the one whose message came
+            get_logger().warning("turn_not_taken", job_id=message.id, error=repr(exc)[:500])
             return None
-        return Claimed(OutOfOrder(message, spec.trace), *claimed) if claimed is not None else None
+        wanted = record.want_final and self._verdict(record, self._clock.now_ns()) == "claim"
+        return (spec, record) if wanted else None
 
     async def _record(self, spec: JobSpec) -> JobRecord:
         return self._eased(await self._jobs.find(spec.tenant, spec.id))

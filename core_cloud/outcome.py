@@ -78,6 +78,7 @@ class Outcomes:
         self._pool = pool
         self._lease_s = lease_s
         self._uncounted = uncounted
+        self._unclaimed: OrderedDict[str, int] = OrderedDict()
 
     async def commit(self, delivery: Delivery, spec: JobSpec, manifest: Manifest) -> None:
         """One outcome wins. The loser deletes its upload; either way the message is done."""
@@ -127,10 +128,11 @@ class Outcomes:
 
     async def unclaimed(self, delivery: Delivery, message: JobMessage | None, error: AdaptiveGenError) -> None:
         """An error before the claim. The platform's is waited out; a job that stays unreadable is put aside, failed."""
-        get_logger().warning("delivery_left", code=error.code, error=error.message, delivered=delivery.delivered)
+        times = self._left(delivery, message)
+        get_logger().warning("delivery_left", code=error.code, error=error.message, times=times)
         hopeless = not error.retryable and not platform_fault(error)
-        if not hopeless or (message is not None and delivery.delivered < MAX_UNCLAIMED):
-            await delivery.nak(backoff_s(delivery.delivered))
+        if not hopeless or (message is not None and times < MAX_UNCLAIMED):
+            await delivery.nak(backoff_s(times))
             return
         digest = hashlib.sha256(delivery.data).hexdigest()
         await self._dead_letter(delivery, error.message, msg_id=f"{digest}.dead")
@@ -141,6 +143,17 @@ class Outcomes:
             except InternalError as exc:  # its manifest or spec is what cannot be read; there is nothing to tell it in
                 get_logger().error("failure_not_indexed", job_id=message.id, error=exc.message)
         await delivery.term(error.message)
+
+    def _left(self, delivery: Delivery, message: JobMessage | None) -> int:
+        """How often this worker has left the message. Its deliveries do not tell: a message also comes again because it
+        was put off for another's turn."""
+        if message is None:
+            return delivery.delivered
+        times = self._unclaimed.pop(message.id, 0) + 1
+        self._unclaimed[message.id] = times
+        while len(self._unclaimed) > MAX_REMEMBERED:
+            self._unclaimed.popitem(last=False)
+        return times
 
     async def drained(self, delivery: Delivery, record: JobRecord) -> None:
         """Stopped in mid-job: the next worker may start at once, and the attempt does not count."""

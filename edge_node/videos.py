@@ -123,6 +123,7 @@ class Videos:
         key = content_key(request, cloud_digest=card.digest, draft_digest=self._draft_card.digest)
         known = await self._jobs.content(tenant, key)
         query = self._query(tenant, job_id, request, content_known=known is not None)
+        query = query.model_copy(update={"keeps_id": idempotency_key is not None})
         spec = self._spec(tenant, request, key, await self._decide(query, card))
         if spec.decision.plan == "hit" and known is not None:
             return await self._hit(spec, known)
@@ -296,6 +297,7 @@ class Videos:
         if record.want_final:  # asked for before; that attempt may have died before its message was queued
             upgrade(record, plan=record.plan, eta_s=0.0, now_ns=0)  # refuses a failed or cancelled one
             return record if record.ended else await self._jobs.resume(spec)
+        upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses what has no draft to upgrade, before any place
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
         wanted = {"requested_plan": "refine", "intent": "render", "draft_known": record.draft is not None}

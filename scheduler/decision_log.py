@@ -183,7 +183,8 @@ def _schema(kind: Kind) -> pa.Schema:
     """Columns by the fields of the logged objects; times in seconds, `*_ns` in nanoseconds."""
     import pyarrow as pa
 
-    logged = {"outcome": Outcome} if kind == "outcomes" else {"query": PlacementQuery, "decision": Decision}
+    decisions: dict[str, type[BaseModel]] = {"query": PlacementQuery, "decision": Decision}
+    logged: dict[str, type[BaseModel]] = {"outcome": Outcome} if kind == "outcomes" else decisions
     return pa.schema([("job_id", pa.string()), *((name, _column(model)) for name, model in logged.items())])
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.bus.base import Bus, Message
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, Unavailable
 from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import parsed
 from scheduler.decide.jobs import OpenJob
@@ -72,11 +72,12 @@ class Herald:
             while self._waiting:
                 jobs = tuple(self._waiting.popleft() for _ in range(min(MAX_TOLD_AT_ONCE, len(self._waiting))))
                 try:
-                    await self._bus.publish(
-                        SUBJECT + self._view.decider, JobsTold(placed=jobs).model_dump_json().encode()
-                    )
-                except AdaptiveGenError as exc:
+                    told = JobsTold(placed=jobs).model_dump_json().encode()
+                    await self._bus.publish(SUBJECT + self._view.decider, told)
+                except Unavailable as exc:
                     get_logger().debug("jobs_not_told", jobs=len(jobs), error=exc.message)
+                except Exception as exc:
+                    get_logger().warning("jobs_not_told", jobs=len(jobs), error=repr(exc)[:500])
 
     async def _hear(self) -> None:
         while True:
@@ -103,30 +104,38 @@ class Herald:
             return
         now_ns = self._time.now_ns()
         for job in told.placed:
-            self._view.jobs.hear_of(job.model_copy(update={"placed_at_ns": min(job.placed_at_ns, now_ns)}))
+            self._view.jobs.hear_of(job, now_ns=now_ns)
 
     async def _share_usage(self) -> None:
         while True:
             try:
                 await self.share_usage()
-            except AdaptiveGenError as exc:
+            except Unavailable as exc:
                 get_logger().debug("usage_not_shared", error=exc.message)
+            except Exception as exc:  # what is told is a help to others, and no reason to end
+                get_logger().warning("usage_not_shared", error=repr(exc)[:500])
             await self._clock.sleep(USAGE_EVERY_S)
 
     async def share_usage(self) -> None:
-        """Take over what the others know, then tell what is known here, if that is news. Raises BrokerUnavailable."""
+        """Take over what the others have counted, then tell what was counted here, if that is news.
+
+        Raises BrokerUnavailable, PayloadTooLarge."""
         bucket = await self._bus.kv(USAGE_BUCKET, ttl_s=2 * WINDOW_S)
         usage, now_s = self._view.jobs.usage, self._time.now_ns() / 1e9
-        first = self._told_revision < 0
         for key in await bucket.keys():
-            if key == self._view.decider and not first:
+            own = key == self._view.decider
+            if own and self._told_revision >= 0:
                 continue
             entry = await bucket.get(key)
             try:
-                if entry is not None:
-                    usage.merge(parsed(UsageTold, entry.value, name="usage"), now_s=now_s)
+                told = parsed(UsageTold, entry.value, name="usage") if entry is not None else UsageTold()
             except InvalidRequest as exc:
                 get_logger().warning("usage_malformed", scheduler=key, error=exc.message)
+                continue
+            if own:
+                usage.resume(told)
+            else:
+                usage.hear(key, told)
         if usage.revision != self._told_revision:
             revision = usage.revision
             await bucket.put(self._view.decider, usage.told(now_s=now_s).model_dump_json().encode())

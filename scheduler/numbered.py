@@ -80,6 +80,7 @@ class Numbered(Generic[C]):
         self._take_over = follow
         self.newest: C | None = None
         self._looked_at_s: float | None = None  # into the store
+        self._seen_revision: int | None = None  # of the broker's copy
 
     async def run(self) -> None:
         """Read the newest every few seconds, until cancelled; while it cannot be read the last one stands."""
@@ -106,8 +107,12 @@ class Numbered(Generic[C]):
         if not self._bus.connected:
             raise BrokerUnavailable(f"the broker cannot be reached; the last {self._name} stands")
         bucket = await self._bucket()
-        copied = self._copied(await bucket.get(self._key))
+        entry = await bucket.get(self._key)
+        if entry is not None and entry.revision == self._seen_revision:
+            return
+        copied = self._copied(entry)
         self._follow(copied)
+        self._seen_revision = entry.revision if entry is not None and copied is not None else None
         if self.newest is not None and (copied is None or copied.number < self.newest.number):
             await bucket.put(self._key, self.newest.encode())
 

@@ -79,7 +79,11 @@ class Placement:
         check_video_id(ticket.job_id, field="job_id")
         now_ns, same = self._time.now_ns(), Turn(tenant=ticket.tenant, job_id=ticket.job_id)
         node = self._view.nodes.get(ticket.worker_id)
-        if node is not None and self._view.state(node, now_ns) == "ejected":
+        report = node.report if node is not None else None
+        if node is None or report is None or report.kind != "worker" or report.pool != ticket.pool:
+            return same  # one that was not heard of yet, or is none
+        others = self._view.workers(ticket.model, now_ns=now_ns).get(ticket.pool, [])
+        if self._view.state(node, now_ns) == "ejected" and any(other is not node for other in others):
             return same.model_copy(update={"rest_s": EJECTED_REST_S})
         job = self._view.jobs.next(ticket, now_ns=now_ns)
         if job is None:
@@ -91,7 +95,9 @@ class Placement:
     async def observe(self, outcome: Outcome) -> None:
         """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""
         _check_job_id(outcome.job_id)
-        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by", "tenant"):
+        if outcome.tenant:
+            check_name(outcome.tenant, field="tenant")
+        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by"):
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
         if not outcome.gpu_s >= 0.0:  # nor if it is no number

@@ -7,18 +7,22 @@ minutes, and only while somebody's are limited.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.view import View
+from scheduler.decide.work import work_of
 from scheduler.steady import SteadyTime
 
 COUNT_EVERY_S = 300.0
+LONGEST_S = 86400.0  # of one job
 LOOK_EVERY_S = 5.0  # whether anybody's bytes are limited by now
 
 
@@ -41,10 +45,9 @@ class OpenJobSurvey:
 
     def found(self, spec: JobSpec, record: JobRecord) -> None:
         """A job that is open, as store and index have it."""
-        job = open_job(spec, record)
         now_ns = self._time.now_ns()
-        job = job.model_copy(update={"placed_at_ns": min(job.placed_at_ns, now_ns)})
-        self._view.jobs.recover(job, queued=record.status == "queued", now_ns=now_ns)
+        job = open_job(spec, record, self._view.cards, now_ns=now_ns)
+        self._view.jobs.recover(job, queued=record.status == "queued", now_ns=now_ns, since_ns=self._began_ns)
 
     def end(self) -> None:
         """The pass has seen every one."""
@@ -54,21 +57,46 @@ class OpenJobSurvey:
             get_logger().info("open_jobs_gone", jobs=gone)
 
 
-def open_job(spec: JobSpec, record: JobRecord) -> OpenJob:
-    """A job as placement sees it, from what is stored of it."""
-    decision, chosen = spec.decision, spec.decision.chosen()
-    gpu_s = min(chosen.gpu_s, 1e9) if chosen is not None else 0.0
-    wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": gpu_s, "gpu_s": gpu_s}
-    final_s = min(chosen.final_s or 0.0, 1e9) if chosen is not None else 0.0
-    return OpenJob(
-        job_id=spec.id,
-        tenant=spec.tenant,
-        tier=spec.request.service_tier,
-        placed_at_ns=max(0, decision.decided_at_ns),
-        ends_at_ns=max(0, decision.decided_at_ns + round(final_s * 1e9)) if final_s else 0,
-        decided_by=decision.decided_by,
-        **(wanted if record.want_final else {}),
+def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *, now_ns: int) -> OpenJob:
+    """A job as placement sees it, from what is stored of it. Whoever decided may be of another version or mistaken, so
+    what it says is taken within bounds; where it does not say how much work there is, the card does."""
+    decision, request, chosen = spec.decision, spec.request, spec.decision.chosen()
+    decided_at_ns = min(max(0, decision.decided_at_ns), now_ns)
+    final_s = _bounded(chosen.final_s) if chosen is not None else 0.0
+    wanted: dict[str, object] = {}
+    if record.want_final:
+        work_s = _work_s(spec, cards)
+        gpu_s = (_bounded(chosen.gpu_s) if chosen is not None else 0.0) or work_s
+        wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
+    if request.deadline_s:
+        wanted |= {"deadline_at_ns": decided_at_ns + round(request.deadline_s * 1e9)}
+    return OpenJob.model_validate(
+        {
+            "job_id": spec.id,
+            "tenant": spec.tenant,
+            "tier": request.service_tier,
+            "placed_at_ns": decided_at_ns,
+            "decided_at_ns": decided_at_ns,
+            "ends_at_ns": decided_at_ns + round(final_s * 1e9) if final_s else 0,
+            "decided_by": decision.decided_by[:63],
+            **wanted,
+        }
     )
+
+
+def _work_s(spec: JobSpec, cards: Mapping[str, ModelCard]) -> float:
+    """Seconds of a worker that the final needs by its card; 0 where that does not say."""
+    request, card = spec.request, cards.get(spec.cloud_model)
+    steps = spec.decision.final_steps or (card.limits.steps_default if card is not None else 0)
+    if card is None:
+        return 0.0
+    work = work_of(card, width=request.width, height=request.height, frames=request.frames, steps=steps)
+    return work.total_s if work is not None else 0.0
+
+
+def _bounded(seconds: float | None) -> float:
+    """Within what a prediction can be, and 0 for none."""
+    return min(seconds, LONGEST_S) if seconds is not None and seconds > 0 else 0.0
 
 
 class StorageSurvey:
@@ -99,3 +127,4 @@ class StorageSurvey:
         async for meta in self._blob.list("out/"):
             found[meta.key.split("/", 2)[1]] += meta.size_bytes
         self._view.stored_bytes = dict(found)
+        self._view.stored_revision += 1

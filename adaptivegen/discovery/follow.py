@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from adaptivegen.discovery.base import Discovery, Endpoint
+from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.telemetry import get_logger
 
 
@@ -23,7 +24,10 @@ async def follow(
         found = [where for node in nodes if (where := address(node))]
         if found and found != known:
             get_logger().info("nodes_found", kind=kind, addresses=found)
-            await use(found)
-            known = found
+            try:
+                await use(found)
+                known = found
+            except AdaptiveGenError as exc:  # certificates that are being replaced, say: the known ones stay
+                get_logger().warning("nodes_not_used", kind=kind, code=exc.code, error=exc.message)
 
     await discovery.follow(kind, told)

@@ -7,9 +7,11 @@ is what this process has seen by its own clock: the stamps in records are other 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Protocol
 
+from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
 from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, hand_to_cloud, touched
@@ -129,6 +131,18 @@ class _Pass:
     tally: Tally = field(default_factory=Tally)
     pools: dict[str, _Pool] = field(default_factory=dict)
 
+    async def one(self, marked: tuple[str, str, int]) -> None:
+        """Put one job right, or leave it for the next pass."""
+        tenant, job_id, marked_at_ns = marked
+        self.tally.seen += 1
+        _tell(lambda: self.listener.listed(job_id))
+        try:
+            await _reconcile_one(self, tenant, job_id, marked_at_ns)
+        except AdaptiveGenError as exc:
+            _left(self.tally, exc.code, exc.message, job_id=job_id, tenant=tenant)
+        except Exception as exc:  # a bug met by one job must not keep the others from being put right
+            _left(self.tally, "internal", repr(exc), job_id=job_id, tenant=tenant)
+
 
 async def reconcile(
     jobs: JobStore, *, patience_s: float, sightings: Sightings, listener: Listener | None = None
@@ -137,17 +151,15 @@ async def reconcile(
     for the next."""
     run = _Pass(jobs, patience_s, sightings, listener or Nobody())
     sightings.begin()
-    run.listener.begin()
-    async for tenant, job_id, marked_at_ns in jobs.pending():
-        run.tally.seen += 1
-        run.listener.listed(job_id)
-        try:
-            await _reconcile_one(run, tenant, job_id, marked_at_ns)
-        except AdaptiveGenError as exc:
-            _left(run.tally, exc.code, exc.message, job_id=job_id, tenant=tenant)
-        except Exception as exc:  # a bug met by one job must not keep the others from being put right
-            _left(run.tally, "internal", repr(exc), job_id=job_id, tenant=tenant)
-    run.listener.end()
+    _tell(run.listener.begin)
+    batch: list[tuple[str, str, int]] = []
+    async for marked in jobs.pending():
+        batch.append(marked)
+        if len(batch) == AT_ONCE:
+            await read_all(batch, run.one)
+            batch.clear()
+    await read_all(batch, run.one)
+    _tell(run.listener.end)
     for name, pool in run.pools.items():
         try:
             await _requeue_lost(run, name, pool)
@@ -200,6 +212,14 @@ async def keep_reconciling(
         await clock.sleep(interval_s)
 
 
+def _tell(what: Callable[[], None]) -> None:
+    """Whoever listens must not keep jobs from being put right."""
+    try:
+        what()
+    except Exception as exc:
+        get_logger().error("listener_failed", exc_info=exc)
+
+
 def _left(tally: Tally, code: str, message: str, **what: str) -> None:
     tally.failed += 1
     get_logger().warning("reconcile_failed", code=code, error=message, **what)
@@ -231,7 +251,7 @@ async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int
         patience_s=run.patience_s,
     )
     if manifest is None and not record.ended:
-        run.listener.found(spec, record)
+        _tell(lambda: run.listener.found(spec, record))
     if manifest is None and record.want_final and not record.ended:
         run.pools.setdefault(spec.decision.pool, _Pool()).open += 1
     match needed:

@@ -35,12 +35,15 @@ class ClientTls:
     key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files."""
-        return grpc.ssl_channel_credentials(
-            root_certificates=self.ca.read_bytes(),
-            private_key=self.key.read_bytes() if self.key else None,
-            certificate_chain=self.cert.read_bytes() if self.cert else None,
-        )
+        """Read the files. Raises NodeUnavailable where one is not there: it may be being replaced."""
+        try:
+            return grpc.ssl_channel_credentials(
+                root_certificates=self.ca.read_bytes(),
+                private_key=self.key.read_bytes() if self.key else None,
+                certificate_chain=self.cert.read_bytes() if self.cert else None,
+            )
+        except OSError as exc:
+            raise NodeUnavailable(f"a certificate cannot be read: {exc}") from exc
 
 
 def open_channel(address: str, *, tls: ClientTls | None = None) -> grpc.aio.Channel:

@@ -219,6 +219,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         tier=tier,
         deadline_s=message.deadline_s if message.HasField("deadline_s") else None,
         allow_reduced=message.allow_reduced,
+        keeps_id=message.keeps_id,
     )
 
 

@@ -3,7 +3,8 @@
 A *bar* is why a plan cannot be taken although it could be carried out. Overload degrades in one order, and each step is
 said in the decision's reasons:
 
-    1. a final of fewer steps, where the request allows it (plan `reduced`)
+    1. a final of fewer steps, where the request allows it (plan `reduced`): from three quarters of the longest wait on,
+       and where its deadline or its tenant's quota has room for that and no more
     2. the draft now and the final late, with the time at which it is expected: where only its deadline is in the way
     3. a refusal, with the time after which to ask again
 
@@ -20,10 +21,14 @@ from dataclasses import dataclass
 from adaptivegen.errors import Overloaded, PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Candidate, PlacementQuery, Tier
 from scheduler.decide.ledger import MAX_OPEN
+from scheduler.decide.predict import newcomer
 from scheduler.decide.view import View
 
 LEAST_RETRY_S = 1.0
 SHARE_OF_WAIT: dict[Tier, float] = {"priority": 1.0, "default": 0.8, "flex": 0.5}
+LONGEST_RETRY_S = 3600.0
+LONG_LINE = 0.75  # share of what a tier may wait, from which on those get fewer steps who allow it
+KEPT_SLACK = 1.25  # by so much a line may be longer than predicted for who asks again at the time it was told
 UNSERVED_RETRY_S = 30.0  # while no worker serves a model it is not known when one will
 
 
@@ -49,7 +54,8 @@ def bar_of_tenant(view: View, query: PlacementQuery, *, now_ns: int) -> Bar | No
         if count >= quota.concurrent_jobs:
             retry_s = jobs.next_end_s(query.tenant, now_ns=now_ns)
             reason = f"tenant {query.tenant} has {count} jobs that have not ended; allowed: {quota.concurrent_jobs:g}"
-            return Bar(QuotaExceeded.code, reason, "concurrent_jobs", max(LEAST_RETRY_S, retry_s or LEAST_RETRY_S))
+            again_s = max(LEAST_RETRY_S, retry_s or 0.0) if quota.concurrent_jobs else None
+            return Bar(QuotaExceeded.code, reason, "concurrent_jobs", again_s)
         if len(jobs) >= MAX_OPEN:
             reason = f"{MAX_OPEN} jobs have not ended, which is all that are kept at a time"
             return Bar(Overloaded.code, reason, "jobs", UNSERVED_RETRY_S)
@@ -66,7 +72,7 @@ def bar_of_final(
     """Why this final may not be made, or not in time; None where it may. wait_s: its time in line."""
     return (
         _over_hourly(view, query, made.gpu_s, now_ns=now_ns)
-        or _line_is_full(view, query, pool, wait_s)
+        or _longer_than(1.0, view, query, pool, wait_s, now_ns=now_ns)
         or _too_late(query, made, wait_s)
     )
 
@@ -75,7 +81,8 @@ def _over_hourly(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int
     allowed_s, jobs, now_s = view.quotas.of(query.tenant).gpu_seconds_per_hour, view.jobs, now_ns / 1e9
     if math.isinf(allowed_s):
         return None
-    used_s, reserved_s = jobs.usage.used_s(query.tenant, now_s=now_s), jobs.reserved_s(query.tenant)
+    used_s = jobs.usage.used_s(query.tenant, now_s=now_s)
+    reserved_s = jobs.reserved_s(query.tenant, but=query.job_id)
     over_s = used_s + reserved_s + gpu_s - allowed_s
     if over_s <= 0:
         return None
@@ -87,17 +94,49 @@ def _over_hourly(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int
     return Bar(QuotaExceeded.code, reason, "gpu_seconds_per_hour", retry_s)
 
 
-def _line_is_full(view: View, query: PlacementQuery, pool: str, wait_s: float | None) -> Bar | None:
-    most_s, tier = view.admission.max_wait_s * SHARE_OF_WAIT[query.tier], query.tier
-    if wait_s is None:  # nobody serves it now: as if one worker came
-        waiting_s, retry_s = view.jobs.line(pool).work_s, UNSERVED_RETRY_S
-        state = f"no worker of pool {pool} is there, and {waiting_s:.0f} s of work wait for one"
+def bar_of_long_line(view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int) -> Bar | None:
+    """Why a request that allows fewer steps gets fewer: its line is not full, but long."""
+    return _longer_than(LONG_LINE, view, query, pool, wait_s, now_ns=now_ns)
+
+
+def _longer_than(
+    share: float, view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int
+) -> Bar | None:
+    """The bar of a line that is longer than this share of what the tier may wait."""
+    most_s = share * view.admission.max_wait_s * SHARE_OF_WAIT[query.tier]
+    if wait_s is None:
+        waiting_s, again_s = _without_workers_s(view, query, pool, now_ns=now_ns), UNSERVED_RETRY_S
+        state = f"no worker of pool {pool} is there, and with those known one would be free in {waiting_s:.0f} s"
     else:
-        waiting_s, retry_s = wait_s, max(LEAST_RETRY_S, wait_s - most_s)
+        waiting_s = _with_promises_s(view, query, pool, wait_s, most_s, now_s=now_ns / 1e9)
+        again_s = min(LONGEST_RETRY_S, max(LEAST_RETRY_S, waiting_s - most_s))
         state = f"a worker of pool {pool} is expected to be free in {waiting_s:.0f} s"
     if waiting_s <= most_s:
         return None
-    return Bar(Overloaded.code, f"{state}; allowed for tier {tier}: {most_s:.0f} s", "pool", retry_s)
+    return Bar(Overloaded.code, f"{state}; allowed for tier {query.tier}: {most_s:.0f} s", "pool", again_s)
+
+
+def _with_promises_s(
+    view: View, query: PlacementQuery, pool: str, wait_s: float, most_s: float, *, now_s: float
+) -> float:
+    """The wait, with those of the same tenant that were told to ask again before; for whoever was told so and comes in
+    time it may be somewhat longer than was predicted then. A line that is short waits for nobody."""
+    promises = view.jobs.promises
+    if promises.holds(query.job_id, now_s=now_s):
+        return wait_s / KEPT_SLACK
+    own_s = view.jobs.line(pool).own_s(query.tenant, query.tier)
+    if wait_s <= most_s / 2 or not own_s:
+        return wait_s
+    return wait_s + promises.work_s(query.tenant, pool) * wait_s / own_s
+
+
+def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: int) -> float:
+    """The wait if the pool's workers that were heard of lately, or one, came back now."""
+    known = [node.report for node in view.nodes if node.report.kind == "worker" and node.report.pool == pool]
+    served = frozenset((query.cloud_model, *(name for report in known for name in report.models)))
+    slots = [0.0] * max(1, len(known))
+    line = view.jobs.line(pool)
+    return line.wait_s(slots, newcomer(view, query, now_ns=now_ns), served, now_ns=now_ns) or 0.0
 
 
 def _too_late(query: PlacementQuery, made: Candidate, wait_s: float | None) -> Bar | None:
@@ -106,7 +145,8 @@ def _too_late(query: PlacementQuery, made: Candidate, wait_s: float | None) -> B
         return None
     expected = "is not known" if made.final_upper_s is None else f"is mostly within {made.final_upper_s:.2f} s"
     reason = f"its deadline is {deadline_s:g} s, and the time of the final {expected}"
-    return Bar(Overloaded.code, reason, "deadline_s", max(LEAST_RETRY_S, wait_s or UNSERVED_RETRY_S), soft=True)
+    again_s = UNSERVED_RETRY_S if wait_s is None else max(LEAST_RETRY_S, wait_s)
+    return Bar(Overloaded.code, reason, "deadline_s", again_s, soft=True)
 
 
 def worst(bars: Iterable[Bar]) -> Bar:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
-from scheduler.decide.admission import Bar, bar_of_final, bar_of_tenant, worst
+from scheduler.decide.admission import Bar, bar_of_final, bar_of_long_line, bar_of_tenant, worst
 from scheduler.decide.plans import Situation
 
 WHOLE: tuple[Plan, ...] = ("refine", "cloud")
@@ -42,6 +42,10 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
             bar = bar_of_final(view, query, made, pool=pool.pool, wait_s=pool.wait_s, now_ns=now_ns)
             if bar is not None:
                 bars[made.plan] = bar
+    fewer = any(made.feasible and made.plan == "reduced" and "reduced" not in bars for made in candidates)
+    long = bar_of_long_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns) if fewer else None
+    if long is not None:
+        bars |= {plan: long for plan in WHOLE if plan not in bars}
     whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
     return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns))
@@ -68,6 +72,8 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
         if asked is not None and asked.feasible:
             said = f"Plan {asked.plan} was asked for and is possible."
             return Choice(asked.plan, (said, *_details(situation, asked)))
+        if asked is not None and _only_late(admitted, asked.plan) and not _any_final(candidates):
+            return _late(situation, [asked], reasons)
         why = asked.reason if asked is not None else "this scheduler knows no such plan"
         reasons.append(f"Plan {query.requested_plan[:40]} was asked for and is not possible: {why}.")
     feasible = [candidate for candidate in candidates if candidate.feasible]
@@ -83,16 +89,30 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
 def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[str]) -> Choice:
     """Late where only the deadline is in the way, else refused; where nothing is barred, nothing can be predicted."""
     by_plan = {candidate.plan: candidate for candidate in admitted.candidates}
-    late = [by_plan[plan] for plan in WHOLE if plan in admitted.bars and admitted.bars[plan].soft]
+    late = [by_plan[plan] for plan in FINAL_PLANS if _only_late(admitted, plan)]
     if late:
-        best = max(late, key=lambda candidate: candidate.score)
-        said = f"Plan {best.plan} is taken although it will be late: {best.reason}."
-        return Choice(best.plan, (*reasons, said, *_details(situation, best)))
+        return _late(situation, [made for made in late if made.plan in WHOLE] or late, reasons)
     if admitted.bars:
         return _refused(worst(admitted.bars.values()), _obstacles(admitted.candidates, but=("hit", *admitted.bars)))
     plan: Plan = "refine" if situation.refines else "cloud"
     said = f"Plan {plan} is taken although nothing can be predicted: {by_plan[plan].reason}."
     return Choice(plan, (*reasons, said))
+
+
+def _only_late(admitted: Admitted, plan: Plan) -> bool:
+    """Whether its deadline is all that is in a plan's way."""
+    return plan in admitted.bars and admitted.bars[plan].soft
+
+
+def _any_final(candidates: Sequence[Candidate]) -> bool:
+    return any(candidate.feasible and candidate.plan in FINAL_PLANS for candidate in candidates)
+
+
+def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str]) -> Choice:
+    """The best of those that are only late, which is said."""
+    best = max(late, key=lambda candidate: candidate.score)
+    said = f"Plan {best.plan} is taken although it will be late: {best.reason}."
+    return Choice(best.plan, (*reasons, said, *_details(situation, best)))
 
 
 def _refused(bar: Bar, others: Sequence[str]) -> Choice:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
-from adaptivegen.placement import Decision, PlacementQuery, Plan
+from adaptivegen.placement import FINAL_PLANS, Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_at, final_work
+from scheduler.decide.predict import draft_at, final_work, newcomer
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -31,10 +31,12 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
     choice = choose(situation, admitted)
     trial = situation.drafting.trial
     if trial is not None and situation.drafts(choice.plan):
-        situation = replace(situation, drafting=trial)
-        admitted = admit(situation, weigh(situation), now_ns=now_ns)
-        said = f"For once {trial.note}: after {trial.done_s or 0.0:.2f} s as far as that is known."
-        choice = replace(choice, reasons=(*choice.reasons, said))
+        tried = replace(situation, drafting=trial)
+        allowed = admit(tried, weigh(tried), now_ns=now_ns)
+        if choice.plan not in allowed.bars or choice.plan in admitted.bars:  # else it would be late for its sake
+            situation, admitted = tried, allowed
+            said = f"For once {trial.note}: after {trial.done_s or 0.0:.2f} s as far as that is known."
+            choice = replace(choice, reasons=(*choice.reasons, said))
     plan = choice.plan
     refine = situation.cloud.refine if situation.starts_from_draft(plan) else None
     return Decision(
@@ -65,6 +67,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         view.sessions.note(
             query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
         )
+    if decision.plan == "refuse":
+        _promise(view, query, decision, now_ns=now_ns)
     if not (decision.makes_draft or decision.makes_final):
         return None
     job = _open_job(view, query, decision, now_ns=now_ns)
@@ -86,10 +90,25 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         if work is not None and chosen is not None and chosen.gpu_s and work.generate_s:
             work = work.times(chosen.gpu_s / work.generate_s)  # of the pool, as it was weighed
         known |= {"pool": decision.pool, "model": query.cloud_model}
+        known |= {"deadline_at_ns": newcomer(view, query, now_ns=now_ns).deadline_at_ns}
         known |= {"work_s": work.total_s, "gpu_s": work.generate_s} if work is not None else {}
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
-    return OpenJob(**known, placed_at_ns=now_ns, ends_at_ns=ends_at_ns)
+    return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
+
+
+def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
+    """A place for a request that was refused for a full line, when it asks again as it was told."""
+    finals = [candidate.gpu_s for candidate in decision.candidates if candidate.plan in FINAL_PLANS and candidate.gpu_s]
+    if query.keeps_id and decision.refused_param == "pool" and decision.retry_after_s and finals:
+        view.jobs.promises.add(
+            query.job_id,
+            query.tenant,
+            decision.pool,
+            work_s=min(finals),
+            after_s=decision.retry_after_s,
+            now_s=now_ns / 1e9,
+        )
 
 
 def _refusal(choice: Choice) -> dict[str, Any]:

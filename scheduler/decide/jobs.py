@@ -17,7 +17,8 @@ class OpenJob(BaseModel):
     """A placed job. Times are wall nanoseconds of the scheduler that tells of it.
 
     pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
-    which gpu_s to generate; ends_at_ns: when it is predicted to end.
+    which gpu_s to generate; ends_at_ns: when it is predicted to end; deadline_at_ns: when it is needed, 0 for
+    none; decided_by, decided_at_ns: its decision, as that says itself; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +32,10 @@ class OpenJob(BaseModel):
     gpu_s: Seconds = 0.0
     placed_at_ns: Nanoseconds
     ends_at_ns: Nanoseconds = 0
+    deadline_at_ns: Nanoseconds = 0
     decided_by: Annotated[str, Field(max_length=63)] = ""
+    decided_at_ns: Nanoseconds = 0
+    guessed: bool = False
 
     @property
     def wants_final(self) -> bool:

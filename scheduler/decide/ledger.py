@@ -1,18 +1,20 @@
 """All jobs that have not ended: how many a tenant has, what they will use, and the lines they wait in. Pure.
 
 A scheduler knows of a job because it placed it, because another told of it, because a worker has come for it, or from
-the store, which is looked through every few seconds (`recover`, `forget_missing`). A job that is handed to a worker is
-started; the heartbeats of workers tell of those that were started without asking.
+the store, which is looked through every few seconds and is right where they differ (`recover`, `forget_missing`). A job
+is *handed out* when a worker is told its turn, and *at work* when that worker's heartbeat or the store says so; one
+that was handed out and is not at work soon waits again, as if nothing had been. Only what was at work is charged.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from adaptivegen.placement import Ticket
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.line import Line
+from scheduler.decide.promises import Promises
 from scheduler.decide.quota import Quotas
 from scheduler.decide.usage import Usage
 
@@ -20,7 +22,8 @@ MAX_OPEN = 50_000
 MAX_POOLS = 256
 MAX_ENDED = 4096  # jobs that are known to have ended
 UNCLAIMED_S = 10.0  # a job handed out for so long, that still is queued, was not taken
-UNSEEN_S = 60.0  # a job placed for so long, that the store does not have, was never accepted
+UNSEEN_S = 60.0  # a job known for so long, that the store does not have, was never accepted
+SHOWS_S = 1.5  # within which a worker's heartbeat names the job that it was told
 FIRST_GUESS_S = 10.0  # work of a job of which nothing is told, before any was placed here
 LEARNING = 0.1  # weight of a job in the mean that such jobs are taken to have
 
@@ -31,13 +34,17 @@ class OpenJobs:
     def __init__(self, quotas: Quotas) -> None:
         self._quotas = quotas
         self._jobs: dict[str, OpenJob] = {}
-        self._lines: dict[str, Line] = {}
-        self._started_ns: dict[str, int] = {}
-        self._ended: OrderedDict[str, None] = OrderedDict()
-        self._count: Counter[str] = Counter()
+        self._of_tenant: dict[str, dict[str, OpenJob]] = {}
         self._reserved_s: dict[str, float] = {}
+        self._lines: dict[str, Line] = {}
+        self._since_ns: dict[str, int] = {}  # when they became known here
+        self._started_ns: dict[str, int] = {}  # handed out or at work
+        self._at_work: set[str] = set()
+        self._handed: dict[str, dict[str, int]] = {}  # by worker: the jobs it was told and has not shown, and when
+        self._ended: OrderedDict[str, int] = OrderedDict()  # and when
         self._mean_s = FIRST_GUESS_S
         self.usage = Usage()
+        self.promises = Promises()
         self.revision = 0
 
     def __repr__(self) -> str:
@@ -51,62 +58,113 @@ class OpenJobs:
 
     # ---- coming -----------------------------------------------------------------------------------------------
 
-    def place(self, job: OpenJob) -> None:
-        """A job was placed; placing it again replaces the first. Beyond the bounds it is not known."""
-        self._remove(job.job_id)
-        full = len(self._jobs) >= MAX_OPEN
-        if full or (job.wants_final and job.pool not in self._lines and len(self._lines) >= MAX_POOLS):
+    def place(self, job: OpenJob, *, now_ns: int | None = None) -> None:
+        """A job was placed here; placing it again replaces the first. Beyond the bounds it is not known."""
+        if job.wants_final and job.work_s > 0:
+            self._mean_s += LEARNING * (job.work_s - self._mean_s)
+        self._put(job, now_ns=job.placed_at_ns if now_ns is None else now_ns)
+
+    def hear_of(self, job: OpenJob, *, now_ns: int) -> None:
+        """Another scheduler has just placed it. News are a job that is not known, and the final of a draft that is."""
+        known = self._jobs.get(job.job_id)
+        if (known is not None and not known.guessed and known.wants_final >= job.wants_final) or (
+            known is None and job.job_id in self._ended and not job.wants_final
+        ):
             return
+        ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
+        needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
+        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns}
+        self._replace(job.model_copy(update=here), now_ns=now_ns)
+
+    def _put(self, job: OpenJob, *, now_ns: int) -> None:
+        self._remove(job.job_id)
+        self._tidy()
+        if len(self._jobs) >= MAX_OPEN or (
+            job.wants_final and job.pool not in self._lines and len(self._lines) >= MAX_POOLS
+        ):
+            return
+        if job.wants_final and not job.work_s:
+            job = job.model_copy(update={"work_s": self._mean_s, "gpu_s": self._mean_s})
         self._ended.pop(job.job_id, None)
+        self.promises.take(job.job_id)
         self._jobs[job.job_id] = job
-        self._count[job.tenant] += 1
+        self._since_ns[job.job_id] = now_ns
+        self._of_tenant.setdefault(job.tenant, {})[job.job_id] = job
         self._reserved_s[job.tenant] = self._reserved_s.get(job.tenant, 0.0) + job.gpu_s
         if job.wants_final:
-            self._mean_s += LEARNING * (job.work_s - self._mean_s)
-            self._lines.setdefault(job.pool, Line()).add(job, weight=self._quotas.of(job.tenant).weight)
+            self._lines.setdefault(job.pool, Line()).add(job, weight=self._weight(job))
         self.revision += 1
 
-    def hear_of(self, job: OpenJob) -> None:
-        """Another scheduler placed it; what is known already, or has ended, is not news."""
-        if job.job_id not in self._jobs and job.job_id not in self._ended:
-            self.place(job)
+    def _replace(self, job: OpenJob, *, now_ns: int) -> None:
+        """What is known better now; if a worker has it, it still does."""
+        started_ns, at_work = self._started_ns.get(job.job_id), job.job_id in self._at_work
+        self._put(job, now_ns=self._since_ns.get(job.job_id, now_ns))
+        if started_ns is not None and job.wants_final and job.job_id in self._jobs:
+            self._start(job.job_id, now_ns=started_ns, at_work=at_work)
 
     # ---- work -------------------------------------------------------------------------------------------------
 
     def next(self, ticket: Ticket, *, now_ns: int) -> OpenJob | None:
-        """Whose turn it is, now that a worker could begin the ticket's job; the job counts as started.
+        """Whose turn it is, now that a worker could begin the ticket's job; the job counts as handed out.
 
-        A ticket is proof that its job waits, whatever was known of it; None where its job is known to have ended and
-        nobody else waits.
+        A ticket is proof that its job waits, unless it was handed out a moment ago. None: begin that job.
         """
-        if ticket.job_id not in self._ended:
-            self._awaits(ticket, now_ns=now_ns)
-        line = self._lines.get(ticket.pool)
-        job = line.next((ticket.model,)) if line is not None else None
-        if job is not None:
-            self._start(job, now_ns=now_ns)
-        return job
-
-    def _awaits(self, ticket: Ticket, *, now_ns: int) -> None:
+        started_ns = self._started_ns.get(ticket.job_id)
         known = self._jobs.get(ticket.job_id)
         if known is None or (known.pool, known.tenant) != (ticket.pool, ticket.tenant):
-            guess_s = self._mean_s
-            names = {"job_id": ticket.job_id, "tenant": ticket.tenant, "pool": ticket.pool, "model": ticket.model}
-            self.place(OpenJob(**names, work_s=guess_s, gpu_s=guess_s, placed_at_ns=now_ns))
-        elif self._started_ns.pop(ticket.job_id, None) is not None:
-            self._lines[known.pool].add(known, weight=self._quotas.of(known.tenant).weight)
-            self.revision += 1
+            self._put(self._guess(ticket, now_ns), now_ns=now_ns)
+        elif started_ns is not None and now_ns - started_ns >= UNCLAIMED_S * 1e9:
+            self._put_back(ticket.job_id)
+        line = self._lines.get(ticket.pool)
+        job = line.next((ticket.model,), now_ns=now_ns) if line is not None else None
+        if job is not None:
+            self._start(job.job_id, now_ns=now_ns, at_work=False)
+            self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns
+        return job
 
-    def started(self, job_ids: Iterable[str], *, now_ns: int) -> None:
-        """A worker says that it works on these."""
-        for job_id in job_ids:
+    def _guess(self, ticket: Ticket, now_ns: int) -> OpenJob:
+        return OpenJob(
+            job_id=ticket.job_id,
+            tenant=ticket.tenant,
+            pool=ticket.pool,
+            model=ticket.model,
+            placed_at_ns=now_ns,
+            guessed=True,
+        )
+
+    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int) -> None:
+        """A worker says which jobs it works on; one that it was told and does not show waits again."""
+        at_hand = set(job_ids)
+        for job_id in at_hand:
             job = self._jobs.get(job_id)
-            if job is not None and job.wants_final and job_id not in self._started_ns:
-                self._start(job, now_ns=now_ns)
+            if job is not None and job.wants_final and job_id not in self._at_work:
+                self._start(job_id, now_ns=now_ns, at_work=True)
+        handed = self._handed.get(worker_id)
+        if not handed:
+            return
+        for job_id, at_ns in list(handed.items()):
+            if job_id in at_hand or job_id not in self._started_ns:
+                del handed[job_id]
+            elif now_ns - at_ns >= SHOWS_S * 1e9:
+                del handed[job_id]
+                if job_id not in self._at_work:
+                    self._put_back(job_id)
+        if not handed:
+            del self._handed[worker_id]
 
-    def _start(self, job: OpenJob, *, now_ns: int) -> None:
+    def _start(self, job_id: str, *, now_ns: int, at_work: bool) -> None:
+        job = self._jobs[job_id]
         self._lines[job.pool].start(job)
-        self._started_ns[job.job_id] = now_ns
+        self._started_ns[job_id] = now_ns
+        if at_work:
+            self._at_work.add(job_id)
+        self.revision += 1
+
+    def _put_back(self, job_id: str) -> None:
+        job = self._jobs[job_id]
+        del self._started_ns[job_id]
+        self._at_work.discard(job_id)
+        self._lines[job.pool].put_back(job, weight=self._weight(job))
         self.revision += 1
 
     # ---- ends -------------------------------------------------------------------------------------------------
@@ -114,32 +172,35 @@ class OpenJobs:
     def settle(self, job_id: str, *, gpu_s: float | None, now_ns: int) -> None:
         """The job has ended. gpu_s: seconds of a worker that it took, at most those since it was placed.
 
-        None where that is not told: it counts as predicted, or by the time since it was started where that is less.
+        None where that is not told: of one that was at work it counts as predicted, or by the time since then where
+        that is less.
         """
         job, started_ns = self._jobs.get(job_id), self._started_ns.get(job_id)
-        self._remember_end(job_id)
+        self._remember_end(job_id, now_ns)
         if job is None:
             return
         if gpu_s is None:
-            gpu_s = min(job.gpu_s, (now_ns - started_ns) / 1e9) if started_ns is not None else 0.0
+            at_work = started_ns is not None and job_id in self._at_work
+            gpu_s = min(job.gpu_s, (now_ns - (started_ns or now_ns)) / 1e9) if at_work else 0.0
         used_s = max(0.0, min(gpu_s, (now_ns - job.placed_at_ns) / 1e9))
-        if job.wants_final and (used_s or started_ns is not None):
-            self._start(job, now_ns=now_ns)
+        if job.wants_final:
+            if used_s and started_ns is None:
+                self._start(job_id, now_ns=now_ns, at_work=True)
             overhead_s = job.work_s - job.gpu_s if used_s else 0.0
-            weight = self._quotas.of(job.tenant).weight
-            self._lines[job.pool].correct(job, took_s=used_s + overhead_s, weight=weight)
+            self._lines[job.pool].end(job, took_s=used_s + overhead_s)
         self._remove(job_id)
-        self.usage.add(job.tenant, used_s, placed_at_s=job.placed_at_ns / 1e9, now_s=now_ns / 1e9)
+        decided_at_s = (job.decided_at_ns or job.placed_at_ns) / 1e9
+        self.usage.add(job.tenant, used_s, placed_at_s=decided_at_s, now_s=now_ns / 1e9)
 
-    def settle_unknown(self, job_id: str, tenant: str, gpu_s: float, placed_at_ns: int, *, now_ns: int) -> None:
+    def settle_unknown(self, job_id: str, tenant: str, gpu_s: float, decided_at_ns: int, *, now_ns: int) -> None:
         """A job has ended that nothing was known of; nothing where its end was told before."""
         if job_id not in self._ended:
-            self._remember_end(job_id)
-            used_s = max(0.0, min(gpu_s, (now_ns - placed_at_ns) / 1e9))
-            self.usage.add(tenant, used_s, placed_at_s=placed_at_ns / 1e9, now_s=now_ns / 1e9)
+            self._remember_end(job_id, now_ns)
+            used_s = max(0.0, min(gpu_s, (now_ns - decided_at_ns) / 1e9))
+            self.usage.add(tenant, used_s, placed_at_s=decided_at_ns / 1e9, now_s=now_ns / 1e9)
 
-    def _remember_end(self, job_id: str) -> None:
-        self._ended[job_id] = None
+    def _remember_end(self, job_id: str, now_ns: int) -> None:
+        self._ended[job_id] = now_ns
         self._ended.move_to_end(job_id)
         while len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
@@ -148,43 +209,59 @@ class OpenJobs:
         job = self._jobs.pop(job_id, None)
         if job is None:
             return
+        del self._since_ns[job_id]
         self._started_ns.pop(job_id, None)
+        self._at_work.discard(job_id)
         if job.wants_final:
             self._lines[job.pool].drop(job)
-        self._count[job.tenant] -= 1
+        del self._of_tenant[job.tenant][job_id]
         self._reserved_s[job.tenant] -= job.gpu_s
-        if not self._count[job.tenant]:
-            del self._count[job.tenant], self._reserved_s[job.tenant]
+        if not self._of_tenant[job.tenant]:
+            del self._of_tenant[job.tenant], self._reserved_s[job.tenant]
         self.revision += 1
+
+    def _tidy(self) -> None:
+        """Lines of pools that have no job any more give way to others."""
+        if len(self._lines) >= MAX_POOLS:
+            used = {job.pool for job in self._jobs.values()}
+            self._lines = {pool: line for pool, line in self._lines.items() if pool in used}
+
+    def _weight(self, job: OpenJob) -> float:
+        return self._quotas.of(job.tenant).weight
 
     # ---- the store --------------------------------------------------------------------------------------------
 
-    def recover(self, job: OpenJob, *, queued: bool, now_ns: int) -> None:
-        """The store has this open job; queued: no worker holds it, as its record says."""
+    def recover(self, job: OpenJob, *, queued: bool, now_ns: int, since_ns: int = 0) -> None:
+        """The store has this open job; queued: no worker holds it, as its record says; since_ns: when that was looked
+        for, so that one that has ended meanwhile does not come back."""
+        if self._ended.get(job.job_id, -1) >= since_ns > 0:
+            return
         known = self._jobs.get(job.job_id)
-        if known is None or known.wants_final != job.wants_final:
-            self._ended.pop(job.job_id, None)
-            self.place(job)
+        if known is None or known.guessed or _kind(known) != _kind(job):
+            self._replace(job, now_ns=now_ns)
         if not job.wants_final or job.job_id not in self._jobs:
             return
         held_ns = self._started_ns.get(job.job_id)
         if not queued:
-            self.started((job.job_id,), now_ns=now_ns)
+            if job.job_id not in self._at_work:
+                self._start(job.job_id, now_ns=now_ns if held_ns is None else held_ns, at_work=True)
         elif held_ns is not None and now_ns - held_ns >= UNCLAIMED_S * 1e9:
-            del self._started_ns[job.job_id]
-            self._lines[job.pool].add(self._jobs[job.job_id], weight=self._quotas.of(job.tenant).weight)
-            self.revision += 1
+            self._put_back(job.job_id)
 
     def forget_missing(self, is_open: Callable[[str], bool], *, since_ns: int, now_ns: int) -> int:
         """The store was looked through, beginning at `since_ns`: forget jobs it has no longer, or never had though they
-        were placed long before that; returns how many."""
-        old = [job for job in self._jobs.values() if since_ns - job.placed_at_ns >= UNSEEN_S * 1e9]
-        gone = [job.job_id for job in old if not is_open(job.job_id)]
+        were known long before that; returns how many."""
+        old = [job_id for job_id, known_ns in self._since_ns.items() if since_ns - known_ns >= UNSEEN_S * 1e9]
+        gone = [job_id for job_id in old if not is_open(job_id)]
         for job_id in gone:
             self.settle(job_id, gpu_s=None, now_ns=now_ns)
         return len(gone)
 
     # ---- what is known ----------------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> OpenJob | None:
+        """The job, if it is open."""
+        return self._jobs.get(job_id)
 
     def line(self, pool: str) -> Line:
         """A pool's line, to read; an empty one for a pool nothing is known of."""
@@ -196,17 +273,24 @@ class OpenJobs:
 
     def count(self, tenant: str) -> int:
         """The tenant's jobs that have not ended."""
-        return self._count.get(tenant, 0)
+        return len(self._of_tenant.get(tenant, ()))
 
-    def reserved_s(self, tenant: str) -> float:
-        """Seconds of workers that they are predicted to need."""
-        return self._reserved_s.get(tenant, 0.0)
+    def reserved_s(self, tenant: str, *, but: str = "") -> float:
+        """Seconds of workers that they are predicted to need, `but` one of them."""
+        own = self._jobs.get(but)
+        less_s = own.gpu_s if own is not None and own.tenant == tenant else 0.0
+        return max(0.0, self._reserved_s.get(tenant, 0.0) - less_s)
 
     def next_end_s(self, tenant: str, *, now_ns: int) -> float | None:
         """Seconds until the first of them is predicted to end; None without any whose end is known."""
-        ends = [job.ends_at_ns for job in self._jobs.values() if job.tenant == tenant and job.ends_at_ns]
+        ends = [job.ends_at_ns for job in self._of_tenant.get(tenant, {}).values() if job.ends_at_ns]
         return max(0.0, (min(ends) - now_ns) / 1e9) if ends else None
 
     def tenants(self) -> list[str]:
         """Tenants that have any."""
-        return sorted(self._count)
+        return sorted(self._of_tenant)
+
+
+def _kind(job: OpenJob) -> tuple[str, str, str, str]:
+    """What of a job decides where it stands."""
+    return job.tenant, job.tier, job.pool, job.model

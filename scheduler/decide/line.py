@@ -1,99 +1,170 @@
-"""Whose turn it is among the jobs of a pool that no worker has taken. Pure.
+"""Whose turn it is among the jobs of a pool that no worker has taken, and how long a new one would wait. Pure.
 
-Each tier of service is a lane of its own. Within a lane tenants share by start-time fair queuing (Goyal, Vin and Cheng
-1996): a job's start tag is where its tenant's earlier work ends, or the lane's virtual time where the tenant was idle,
-and the least tag goes first. That serves the tenant who had least, as VTC (Sheng et al. 2024) does with its counters,
-and one who was idle saves nothing up; but a tag never changes, so a line need not be sorted again. Work is charged as
-predicted, over the tenant's weight, and put right when it is known.
+Each tier of service is a lane of its own; a better one is a head start in time and not a right of way, so no lane
+starves. Within a lane tenants share by virtual token counters (VTC, Sheng et al. 2024): what a tenant's started jobs
+need, over its weight, is added to its counter, and the least counter goes first. Who comes back from being idle is
+lifted to the least counter of those that wait, so that nobody saves anything up. Work is counted as predicted and put
+right when it is known.
 
-Between lanes a better tier is a head start in time and not a right of way, so no lane starves.
+Within a tenant, jobs whose deadline can still be met go first (`flow`); one whose deadline cannot is no more urgent
+than any, since earliest-deadline-first collapses when there is too much to do (TetriServe).
 """
 
 from __future__ import annotations
 
-import bisect
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptivegen.placement import TIERS, Tier
+from scheduler.decide.flow import AGED_S, Flow
 from scheduler.decide.jobs import OpenJob
 
 HEAD_START_S: dict[Tier, float] = {"priority": 600.0, "default": 540.0, "flex": 0.0}
 MAX_SIMULATED = 256  # jobs ahead that are laid out one by one; those before them are spread evenly
-MAX_IDLE = 1024  # tenants without waiting jobs whose last tag is kept
+MAX_IDLE = 1024  # tenants without waiting jobs that are remembered
+LONGEST_WAIT_S = 1e9
+ROUNDS = 16  # of looking for a wait that holds what arrives during it
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Place:
-    """Where a job stands in its lane."""
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A job that could join the line. deadline_at_ns: 0 where it has none."""
 
-    tag: float
-    number: int
-    job: OpenJob
-    charge: float
+    tenant: str
+    tier: Tier = "default"
+    weight: float = 1.0
+    deadline_at_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a newcomer finds before it: seconds of jobs, and of what arrives, the seconds per second and at most how
+    many of them go before it, too."""
+
+    works_s: list[float]
+    arriving: list[tuple[float, float]]
 
 
 class _Lane:
-    """The jobs of one tier, by start tag."""
+    """The jobs of one tier."""
 
     def __init__(self) -> None:
-        self._order: list[_Place] = []
-        self._places: dict[str, _Place] = {}  # as they came
-        self._ends: dict[str, float] = {}  # tag at which each tenant's work ends
-        self._virtual = 0.0
-        self._number = 0
+        self.jobs: dict[str, OpenJob] = {}
         self.work_s = 0.0
+        self._flows: dict[str, Flow] = {}
+        self._begun: dict[str, int] = {}  # numbers of jobs that were started and have not ended
+        self._left = 0.0  # the counter of whoever left last
+        self._number = 0
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._places
-
-    def next_tag(self, tenant: str) -> float:
-        """The tag that a job of this tenant would get now."""
-        return max(self._virtual, self._ends.get(tenant, 0.0))
-
-    def add(self, job: OpenJob, *, weight: float) -> None:
+    def come(self, job: OpenJob, *, weight: float) -> None:
         """A job comes; one of its name must not be here."""
-        charge, tag = job.work_s / weight, self.next_tag(job.tenant)
+        flow = self._flows.get(job.tenant)
+        if flow is None:
+            flow = self._flows[job.tenant] = Flow(self._floor())
+        if not flow.waiting:
+            flow.counter = max(flow.counter, self._floor())
+        flow.weight = weight
         self._number += 1
-        place = _Place(tag, self._number, job, charge)
-        self._ends[job.tenant] = tag + charge
-        self._places[job.job_id] = place
-        bisect.insort(self._order, place, key=_standing)
+        flow.come(job, self._number)
+        self._joined(job)
+        if len(self._flows) > 2 * MAX_IDLE:
+            self._forget()
+
+    def start(self, job: OpenJob) -> None:
+        """A worker has taken it."""
+        flow = self._flows[job.tenant]
+        self._begun[job.job_id] = flow.start(job)
+        self._parted(job)
+        if not self.jobs:
+            self._left = max(self._left, flow.counter)
+
+    def put_back(self, job: OpenJob, *, weight: float) -> None:
+        """One that was started was not done."""
+        number, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
+        if number is None or flow is None:
+            self.come(job, weight=weight)
+        else:
+            flow.put_back(job, number)
+            self._joined(job)
+
+    def drop(self, job: OpenJob) -> None:
+        """It will never be done, and costs its tenant nothing."""
+        self._flows[job.tenant].leave(job)
+        self._parted(job)
+
+    def end(self, job: OpenJob, took_s: float) -> None:
+        """One that was started has ended after so long, not as predicted."""
+        flow = self._flows.get(job.tenant)
+        if self._begun.pop(job.job_id, None) is not None and flow is not None:
+            flow.counter = max(0.0, flow.counter + (took_s - job.work_s) / flow.weight)
+
+    def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
+        """The job whose turn it is among those of these models."""
+        for flow in sorted(self._backlogged(), key=lambda flow: (flow.counter, flow.oldest)):
+            job = flow.first(models, now_ns=now_ns)
+            if job is not None:
+                return job
+        return None
+
+    def own_s(self, tenant: str) -> float:
+        """Seconds of a tenant's waiting jobs."""
+        flow = self._flows.get(tenant)
+        return flow.work_s if flow is not None else 0.0
+
+    def everything(self, for_s: float, models: frozenset[str], *, now_ns: int) -> Ahead:
+        """All of these models, and all that arrives in so many seconds."""
+        rates = [flow.arriving.per_s(now_ns / 1e9) for flow in self._flows.values()]
+        works_s = [job.work_s for job in self.jobs.values() if job.model in models]
+        return Ahead(works_s, [(rate, rate * for_s) for rate in rates])
+
+    def older(self, than_s: float, models: frozenset[str], *, now_ns: int) -> Ahead:
+        """What has waited for longer than so many seconds."""
+        until_ns = now_ns - than_s * 1e9
+        jobs = self.jobs.values()
+        return Ahead([job.work_s for job in jobs if job.placed_at_ns < until_ns and job.model in models], [])
+
+    def ahead(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> Ahead:
+        """What the newcomer's share puts before it, of this lane."""
+        flow = self._flows.get(new.tenant)
+        own_s = flow.before(new.deadline_at_ns, models, now_ns=now_ns) if flow is not None else []
+        counter = flow.counter if flow is not None else 0.0
+        if flow is None or not flow.waiting:
+            counter = max(counter, self._floor())
+        until, now_s = counter + sum(own_s) / new.weight, now_ns / 1e9
+        works_s, arriving = [], []
+        if flow is not None and not new.deadline_at_ns:  # its own with a deadline go first for a while, then in turns
+            rate = flow.urgent.per_s(now_s)
+            arriving.append((rate, rate * AGED_S + sum(own_s)))
+        for tenant, other in self._flows.items():
+            if tenant != new.tenant:
+                found_s = other.until(until, models)
+                works_s += found_s
+                gap_s = (until - max(other.counter, self._left)) * other.weight - sum(found_s)
+                if gap_s > 0:
+                    arriving.append((other.arriving.per_s(now_s), gap_s))
+        return Ahead(works_s + own_s, arriving)
+
+    def _joined(self, job: OpenJob) -> None:
+        self.jobs[job.job_id] = job
         self.work_s += job.work_s
 
-    def remove(self, job_id: str, *, started: bool) -> None:
-        """It leaves: a worker has taken it, or it will never be done and costs its tenant nothing."""
-        place = self._places.pop(job_id)
-        del self._order[bisect.bisect_left(self._order, _standing(place), key=_standing)]
-        self.work_s = self.work_s - place.job.work_s if self._order else 0.0
-        if started:
-            over = place.tag if self._order else place.tag + place.charge  # nobody waits: whoever comes next is even
-            self._virtual = max(self._virtual, over)
-        else:
-            self.charge(place.job.tenant, -place.charge)
-        if len(self._ends) > MAX_IDLE + len(self._order):
-            self._ends = {tenant: end for tenant, end in self._ends.items() if end > self._virtual}
+    def _parted(self, job: OpenJob) -> None:
+        del self.jobs[job.job_id]
+        self.work_s = self.work_s - job.work_s if self.jobs else 0.0
 
-    def charge(self, tenant: str, more: float) -> None:
-        """A tenant's work was more than predicted, or less; told as work over weight."""
-        self._ends[tenant] = max(0.0, self._ends.get(tenant, self._virtual) + more)
+    def _floor(self) -> float:
+        """The counter to which whoever comes back is lifted."""
+        return min((flow.counter for flow in self._backlogged()), default=self._left)
 
-    def first(self, models: frozenset[str]) -> OpenJob | None:
-        """The job whose turn it is among those of these models."""
-        return next((place.job for place in self._order if place.job.model in models), None)
+    def _backlogged(self) -> Iterator[Flow]:
+        return (flow for flow in self._flows.values() if flow.waiting)
 
-    def oldest_ns(self, models: frozenset[str]) -> int | None:
-        """When the job that waits longest was placed."""
-        return next((place.job.placed_at_ns for place in self._places.values() if place.job.model in models), None)
-
-    def works_s(self, *, before: float | None = None) -> list[float]:
-        """Seconds of the jobs in their order, all of them or those that a job with this tag would find ahead."""
-        end = len(self._order) if before is None else bisect.bisect_right(self._order, before, key=_tag)
-        return [place.job.work_s for place in self._order[:end]]
+    def _forget(self) -> None:
+        """Tenants that wait for nothing; of those that used least first."""
+        idle = sorted((flow.counter, name) for name, flow in self._flows.items() if not flow.waiting)
+        for _, name in idle[: max(0, len(idle) - MAX_IDLE)]:
+            del self._flows[name]
 
 
 class Line:
@@ -106,75 +177,96 @@ class Line:
         return f"Line(waiting={self.waiting}, work_s={self.work_s:.3f})"
 
     def __contains__(self, job: OpenJob) -> bool:
-        return job.job_id in self._lanes[job.tier]
+        return job.job_id in self._lanes[job.tier].jobs
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return sum(len(lane) for lane in self._lanes.values())
+        return sum(len(lane.jobs) for lane in self._lanes.values())
 
     @property
     def work_s(self) -> float:
         """Predicted seconds of all of them."""
         return sum(lane.work_s for lane in self._lanes.values())
 
+    def own_s(self, tenant: str, tier: Tier) -> float:
+        """Predicted seconds of a tenant's in one tier."""
+        return self._lanes[tier].own_s(tenant)
+
     def add(self, job: OpenJob, *, weight: float = 1.0) -> None:
         """A job was placed in the pool; nothing where it waits already."""
         if job not in self:
-            self._lanes[job.tier].add(job, weight=weight)
+            self._lanes[job.tier].come(job, weight=weight)
 
     def start(self, job: OpenJob) -> None:
         """A worker has taken it; nothing where it does not wait."""
         if job in self:
-            self._lanes[job.tier].remove(job.job_id, started=True)
+            self._lanes[job.tier].start(job)
+
+    def put_back(self, job: OpenJob, *, weight: float = 1.0) -> None:
+        """One that was started waits again, where it was and uncharged; nothing where it waits already."""
+        if job not in self:
+            self._lanes[job.tier].put_back(job, weight=weight)
 
     def drop(self, job: OpenJob) -> None:
         """It will not be done from here; nothing where it does not wait."""
         if job in self:
-            self._lanes[job.tier].remove(job.job_id, started=False)
+            self._lanes[job.tier].drop(job)
 
-    def correct(self, job: OpenJob, *, took_s: float, weight: float = 1.0) -> None:
-        """A job that was started took so long, not as predicted."""
-        self._lanes[job.tier].charge(job.tenant, (took_s - job.work_s) / weight)
+    def end(self, job: OpenJob, *, took_s: float) -> None:
+        """A job that was started has ended: it took so long, not as predicted."""
+        self._lanes[job.tier].end(job, took_s)
 
-    def next(self, models: Iterable[str]) -> OpenJob | None:
-        """The job whose turn it is among those of these models; it stays until it is started."""
+    def next(self, models: Iterable[str], *, now_ns: int) -> OpenJob | None:
+        """The job whose turn it is among those of these models; it stays until it is started.
+
+        Of each lane the one that is due, and of these the one that was placed first, with the lane's head start.
+        """
         served = frozenset(models)
-        waits = {tier: oldest for tier, lane in self._lanes.items() if (oldest := lane.oldest_ns(served)) is not None}
-        if not waits:
-            return None
-        return self._lanes[min(waits, key=lambda tier: waits[tier] - HEAD_START_S[tier] * 1e9)].first(served)
+        due = [job for lane in self._lanes.values() if (job := lane.first(served, now_ns=now_ns)) is not None]
+        return min(due, key=lambda job: job.placed_at_ns - HEAD_START_S[job.tier] * 1e9, default=None)
 
-    def ahead_s(self, tenant: str, tier: Tier) -> list[float]:
-        """Seconds of the jobs that would be done before a new one, in their order: all of better tiers, and those of
-        its own that the tenant's share puts before it."""
-        found: list[float] = []
-        for other in TIERS[: TIERS.index(tier)]:
-            found += self._lanes[other].works_s()
-        lane = self._lanes[tier]
-        return found + lane.works_s(before=lane.next_tag(tenant))
+    def wait_s(self, free_at_s: Iterable[float], new: Newcomer, models: frozenset[str], *, now_ns: int) -> float | None:
+        """Seconds until a new job would start, on slots that become free at these times, of workers that serve these
+        models; None without slots.
 
-    def wait_s(self, free_at_s: Iterable[float], tenant: str, tier: Tier) -> float | None:
-        """Seconds until a new job would start, on slots that become free at these times; None without slots."""
-        return start_s(list(free_at_s), self.ahead_s(tenant, tier))
+        Before it go all of better tiers, what waits in worse ones for longer than its head start, what its tenant's
+        share puts before it, and of what arrives until then as much as would go before it, if it goes on arriving so.
+        """
+        slots, mine_s = list(free_at_s), HEAD_START_S[new.tier]
+        found: list[Ahead] = []
+        for tier, lane in self._lanes.items():
+            by_s = HEAD_START_S[tier] - mine_s
+            if tier == new.tier:
+                found.append(lane.ahead(new, models, now_ns=now_ns))
+            elif by_s > 0:
+                found.append(lane.everything(by_s, models, now_ns=now_ns))
+            else:
+                found.append(lane.older(-by_s, models, now_ns=now_ns))
+        wait_s = begin_s(slots, [work_s for part in found for work_s in part.works_s])
+        arriving = [one for part in found for one in part.arriving if one[0] > 0]
+        return wait_s if wait_s is None or not arriving else _with_arrivals(wait_s, arriving, len(slots))
 
 
-def start_s(slots: list[float], works_s: Sequence[float]) -> float | None:
+def _with_arrivals(wait_s: float, arriving: Sequence[tuple[float, float]], slots: int) -> float:
+    """The wait in which what arrives during it is done, too."""
+    longer_s = wait_s
+    for _ in range(ROUNDS):
+        more_s = sum(min(rate * longer_s, most_s) for rate, most_s in arriving) / slots
+        before_s, longer_s = longer_s, min(wait_s + more_s, LONGEST_WAIT_S)
+        if longer_s - before_s <= 0.01 * before_s:
+            break
+    return longer_s
+
+
+def begin_s(slots: list[float], works_s: Sequence[float]) -> float | None:
     """When a slot is free after all this work. List scheduling: each job goes to the slot that is free first."""
     if not slots:
         return None
     spread, one_by_one = works_s[:-MAX_SIMULATED], works_s[-MAX_SIMULATED:]
     late_s = sum(spread) / len(slots)
-    slots = [slot + late_s for slot in slots]
+    slots = [max(slot, late_s + sum(slots) / len(slots)) if spread else slot for slot in slots]
     heapq.heapify(slots)
     for work_s in one_by_one:
         heapq.heapreplace(slots, slots[0] + work_s)
     return slots[0]
-
-
-def _standing(place: _Place) -> tuple[float, int]:
-    return place.tag, place.number
-
-
-def _tag(place: _Place) -> float:
-    return place.tag

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 from adaptivegen.placement import PlacementQuery
+from scheduler.decide.line import Newcomer
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
@@ -54,10 +55,12 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     """The pool in which the final would end soonest; near-ties are drawn by chance, so that schedulers do not herd."""
     model = query.cloud_model
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
+    new = newcomer(view, query, now_ns=now_ns)
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
-        wait_s = view.jobs.line(pool).wait_s(slots, query.tenant, query.tier)
+        served = frozenset(name for node in workers for name in node.report.models)
+        wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
             factor = _factor(view, workers, model)
             done_s = wait_s + factor * work.total_s if work is not None else wait_s
@@ -67,6 +70,12 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     by_pool = chances([place for place, _ in offers.values()], view.select)
     pool = drawn(by_pool, rng)
     return replace(offers[pool][1], propensity=by_pool[pool])
+
+
+def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:
+    """The job that the query would put into a line."""
+    deadline_at_ns = now_ns + round(query.deadline_s * 1e9) if query.deadline_s else 0
+    return Newcomer(query.tenant, query.tier, view.quotas.of(query.tenant).weight, deadline_at_ns)
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:

@@ -55,6 +55,7 @@ class Quotas:
     """Values by tenant; whatever neither a tenant nor everybody has been given is unlimited."""
 
     values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    revision: int = 0
     _known: dict[str, Quota] = field(default_factory=dict)
 
     def set(self, values: Mapping[str, Mapping[str, float]]) -> None:
@@ -64,6 +65,7 @@ class Quotas:
         for tenant, given in values.items():
             check_quota(tenant, given)
         self.values, self._known = values, {}
+        self.revision += 1
 
     def of(self, tenant: str) -> Quota:
         """What holds for a tenant."""

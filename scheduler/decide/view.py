@@ -231,6 +231,7 @@ class View:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     quotas: Quotas = field(default_factory=Quotas)
     stored_bytes: dict[str, int] = field(default_factory=dict)
+    stored_revision: int = 0
     jobs: OpenJobs = field(init=False)
     _sent: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
 
@@ -249,7 +250,7 @@ class View:
             self.healths.hear(report.node_id, report.failed_in_row, now_s=now_ns / 1e9)
             self.learned.hear(report, self.cards, now_ns=now_ns)
             if report.kind == "worker":
-                self.jobs.started(report.at_hand, now_ns=now_ns)
+                self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns)
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
@@ -303,16 +304,19 @@ class View:
 
     def ended(self, outcome: Outcome, *, now_ns: int) -> dict[str, float]:
         """A job is over: its work no longer waits, its tenant is charged, and predictions learn from it; see
-        `Learned.outcome`. What failed costs its tenant nothing."""
+        `Learned.outcome`. The outcome of an older decision, such as of a draft, does not end what was decided since."""
         told = outcome.status == "completed" and (outcome.gpu_s > 0 or outcome.plan not in FINAL_PLANS)
-        gpu_s = 0.0 if outcome.status == "failed" else outcome.gpu_s if told else None
-        if outcome.job_id in self.jobs:
+        gpu_s = outcome.gpu_s if told else None
+        job = self.jobs.get(outcome.job_id)
+        if job is not None and not 0 < outcome.decided_at_ns < job.decided_at_ns:
             self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns)
-        elif gpu_s:
+        elif job is None and gpu_s:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider)
 
     def digest(self) -> str:
-        """A name for this state: equal digests of one scheduler, equal nodes, jobs, learning, ejections, policy."""
-        learned = f"{self.learned.revision:x}.{self.healths.revision:x}.{self.jobs.revision:x}"
+        """A name for this state: equal digests of one scheduler, equal nodes, jobs, quotas and what is used
+        of them as heard here, learning, ejections, policy."""
+        used = f"{self.jobs.revision:x}.{self.jobs.usage.revision:x}.{self.quotas.revision:x}.{self.stored_revision:x}"
+        learned = f"{self.learned.revision:x}.{self.healths.revision:x}.{used}"
         return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"

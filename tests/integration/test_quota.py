@@ -47,7 +47,7 @@ async def test_a_quota_that_an_operator_sets_is_what_clients_hear(own_nats: Nats
         answer = await until("being refused", refused)  # an edge that has not found the scheduler yet decides alone
         error = answer.json()["error"]
         assert (error["code"], error["param"], error["retryable"]) == ("quota_exceeded", "concurrent_jobs", True)
-        assert int(answer.headers["retry-after"]) >= 1
+        assert "retry-after" not in answer.headers  # waiting does not help
         assert "allowed: 0" in error["message"]
         for field, value in (("service_tier", "gold"), ("deadline_s", 0), ("deadline_s", "soon"), ("allow_reduced", 1)):
             wrong = await http.post("/v1/videos", json={**BODY, field: value})

@@ -41,6 +41,7 @@ class PlaceRequest(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     ALLOW_REDUCED_FIELD_NUMBER: _builtins.int
+    KEEPS_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -74,6 +75,8 @@ class PlaceRequest(_message.Message):
     """within which the final is needed; absent: no deadline"""
     allow_reduced: _builtins.bool
     """fewer steps are better than late or never"""
+    keeps_id: _builtins.bool
+    """asked again, the request has the same job_id"""
     def __init__(
         self,
         *,
@@ -96,10 +99,11 @@ class PlaceRequest(_message.Message):
         tier: _builtins.str = ...,
         deadline_s: _builtins.float | None = ...,
         allow_reduced: _builtins.bool = ...,
+        keeps_id: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
     _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015

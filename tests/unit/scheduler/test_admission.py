@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from adaptivegen.errors import InvalidRequest, Overloaded, PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Decision, refusal_of
-from scheduler.decide.decide import record
+from scheduler.decide.decide import decide, record
 from scheduler.decide.quota import AdmissionSettings
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import (
@@ -34,9 +35,9 @@ def limited(seen: View | None = None, **values: float) -> View:
     return seen
 
 
-def busy(seen: View, work_s: float, **changes: object) -> View:
+def busy(seen: View, work_s: float, *, job_tenant: str = "other", **changes: object) -> View:
     """With so much work in the pool's line."""
-    seen.jobs.place(open_job("vid_" + "9" * 26, tenant="other", work_s=work_s, gpu_s=work_s, **changes))
+    seen.jobs.place(open_job("vid_" + "9" * 26, tenant=job_tenant, work_s=work_s, gpu_s=work_s, **changes))
     return seen
 
 
@@ -72,7 +73,7 @@ def test_a_hit_needs_no_quota() -> None:
 
 
 def test_a_tenant_may_have_no_jobs_at_all() -> None:
-    assert refused(place(limited(concurrent_jobs=0)), QuotaExceeded, param="concurrent_jobs") == 1.0
+    assert refused(place(limited(concurrent_jobs=0)), QuotaExceeded, param="concurrent_jobs") is None
 
 
 def test_the_hours_seconds_count_what_was_used_and_what_is_under_way() -> None:
@@ -84,6 +85,12 @@ def test_the_hours_seconds_count_what_was_used_and_what_is_under_way() -> None:
     retry_s = refused(again, QuotaExceeded, param="gpu_seconds_per_hour")
     assert retry_s is not None and 1500.0 <= retry_s <= 2100.0  # when what was used half an hour ago is over
     assert "used 10.0 seconds" in again.reasons[0] and "allowed: 20 per hour" in again.reasons[0]
+
+
+def test_an_hours_seconds_do_not_refuse_the_job_that_was_just_accepted() -> None:
+    seen = limited(gpu_seconds_per_hour=10.0)
+    record(seen, query(), place(seen), now_ns=NOW_NS)
+    assert place(seen).plan == "refine"
 
 
 def test_who_iterates_without_seconds_left_still_gets_drafts() -> None:
@@ -143,6 +150,46 @@ def test_without_any_worker_a_line_is_full_as_with_one() -> None:
     assert refused(place(busy(none, 1000.0)), Overloaded, param="pool") == 30.0
 
 
+def test_a_line_is_made_of_jobs_that_its_workers_can_do() -> None:
+    seen = view()
+    for number in range(30):
+        seen.jobs.place(open_job(f"job-{number}", tenant="other", model="wan", work_s=20.0))
+    assert of_plan(place(seen), "refine").final_s == pytest.approx(0.37 + 6.17)
+
+
+def test_those_who_are_told_to_ask_again_are_told_different_times_and_find_a_place() -> None:
+    seen = busy(view(), 490.0, job_tenant="local")
+    told: dict[str, float] = {}
+    for number in range(5):
+        asked = query(job_id=f"vid_{number:026d}", keeps_id=True)
+        decision = place(seen, asked)
+        told[asked.job_id] = refused(decision, Overloaded, param="pool") or 0.0
+        record(seen, asked, decision, now_ns=NOW_NS)
+    waits_s = list(told.values())
+    assert waits_s == sorted(waits_s)
+    assert waits_s[-1] - waits_s[0] == pytest.approx(4 * 6.12, rel=0.01)  # what each brings
+    at_ns = NOW_NS + round(waits_s[0] * 1e9)
+    kept, newcomer = (query(job_id=job_id, keeps_id=True) for job_id in (next(iter(told)), "vid_" + "7" * 26))
+    assert place(seen, kept, now_ns=at_ns).plan == "refine"
+    assert place(seen, newcomer, now_ns=at_ns).plan == "refuse"
+
+
+def test_who_cannot_be_known_again_keeps_no_place_and_an_empty_line_waits_for_nobody() -> None:
+    seen = busy(view(), 490.0, job_tenant="local")
+    for number in range(120):
+        asked = query(job_id=f"vid_{number:026d}", keeps_id=number % 2 == 0)
+        record(seen, asked, place(seen, asked), now_ns=NOW_NS)
+    assert len(seen.jobs.promises) == 60
+    seen.jobs.settle("vid_" + "9" * 26, gpu_s=1.0, now_ns=NOW_NS)
+    assert place(seen, query(job_id="vid_" + "8" * 26)).plan == "refine"
+
+
+def test_who_allows_fewer_steps_gets_them_before_anybody_is_refused() -> None:
+    for ahead_s, plan in ((350.0, "refine"), (370.0, "reduced"), (470.0, "reduced"), (490.0, "refuse")):
+        assert place(busy(view(), ahead_s), query(allow_reduced=True)).plan == plan
+    assert place(busy(view(), 470.0), query()).plan == "refine"
+
+
 def test_how_long_a_line_may_be_is_a_setting() -> None:
     seen = busy(replace(view(), admission=AdmissionSettings(max_wait_s=10.0)), 9.0)
     assert refused(place(seen), Overloaded, param="pool") == pytest.approx(1.0)
@@ -174,6 +221,32 @@ def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> No
         assert (late.plan, late.final_steps) == ("refine", 12)
         assert "will be late: its deadline is" in " ".join(late.reasons)
         assert late.candidates and of_plan(late, "refine").final_s
+
+
+def test_a_reduced_final_may_be_late_where_a_whole_one_may_not_be_had() -> None:
+    late = place(limited(gpu_seconds_per_hour=4.0), query(allow_reduced=True, deadline_s=0.5))
+    assert (late.plan, late.refused) == ("reduced", "")
+    assert "will be late" in " ".join(late.reasons)
+
+
+def test_a_final_that_was_asked_for_is_rather_late_than_not_made() -> None:
+    late = place(view(), query(intent="iterate", requested_plan="refine", deadline_s=0.5))
+    assert late.plan == "refine"
+    assert "will be late" in " ".join(late.reasons)
+
+
+def test_a_trial_of_an_edge_does_not_cost_a_deadline() -> None:
+    digest = draft_card().digest
+    edges = [report(f"edge-{n}", lends=digest, grpc_address=f"127.0.0.1:{n}") for n in (1, 2)]
+    links = [edges[0].model_copy(update={"links": {"edge-2": 0.5}}), edges[1]]
+    seen = view(*links, report("worker-1"))
+    plain = of_plan(place(seen), "refine").final_upper_s
+    assert plain is not None
+    for seed in range(300):
+        asked = query(draft_digest=digest, deadline_s=plain + 0.05)
+        decision = decide(seen, asked, now_ns=NOW_NS + 10**12, rng=random.Random(seed))
+        chosen = decision.chosen()
+        assert chosen is None or chosen.feasible or "will be late" in " ".join(decision.reasons)
 
 
 def test_a_full_line_is_refused_even_where_the_request_would_be_late_too() -> None:

@@ -13,11 +13,12 @@ import pytest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus, Message
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import InvalidRequest
+from adaptivegen.errors import BrokerUnavailable, InvalidRequest
 from adaptivegen.jobs.reconcile import Sightings, reconcile
 from adaptivegen.jobs.record import claim
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.placement import Outcome, Ticket, Turn
+from adaptivegen.placement import Candidate, Outcome, Ticket, Turn
+from scheduler.decide.usage import UsageTold
 from scheduler.decide.view import View
 from scheduler.herald import MAX_WAITING, SUBJECT, USAGE_BUCKET, USAGE_EVERY_S, Herald, JobsTold
 from scheduler.placement import EJECTED_REST_S, Placement
@@ -105,15 +106,63 @@ async def test_jobs_of_the_future_are_of_now_and_its_own_are_no_news() -> None:
     assert len(seen.jobs) == 0  # it was as old as any
 
 
-async def test_a_broker_that_is_away_makes_nobody_wait() -> None:
+async def test_a_broker_that_is_away_makes_nobody_wait_and_is_told_again_when_it_is_back() -> None:
     shared = Shared()
-    seen, herald = shared.scheduler("s-1")
-    shared.bus.away = True
-    async with running(herald):
+    (one, herald), (other, listening) = shared.scheduler("s-1"), shared.scheduler("s-2")
+    publish = shared.bus.publish
+
+    async def away(*args: object, **kwargs: object) -> None:
+        raise BrokerUnavailable("away")
+
+    async with running(herald, listening):
+        shared.bus.away, shared.bus.publish = True, away  # type: ignore[method-assign]
         for number in range(MAX_WAITING + 10):
             herald.placed(open_job(f"job-{number}"))
+        assert len(herald._waiting) == MAX_WAITING
         await shared.clock.advance(3 * USAGE_EVERY_S)
-    assert seen.jobs.count("local") == 0
+        await settle()
+        shared.bus.away, shared.bus.publish = False, publish  # type: ignore[method-assign]
+        herald.placed(open_job("later"))
+        await settle()
+        assert "later" in other.jobs
+    assert len(one.jobs) == 0
+
+
+async def test_whatever_is_wrong_with_what_is_told_a_scheduler_goes_on() -> None:
+    shared = Shared()
+    seen, herald = shared.scheduler("s-1")
+
+    def broken(*, now_s: float) -> UsageTold:
+        raise ValueError("broken")
+
+    seen.jobs.usage.told = broken  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(herald.run())
+        for _ in range(3):
+            await settle()
+            await shared.clock.advance(USAGE_EVERY_S)
+        assert not task.done()
+        task.cancel()
+
+
+@pytest.mark.parametrize("tenant", ["a" * 64, "A", "a.b", "*"])
+async def test_an_outcome_of_what_can_be_no_tenant_is_refused(tenant: str) -> None:
+    told = Outcome(job_id=JOB, edge_id="e", worker_id="w", plan="refine", status="completed", tenant=tenant, gpu_s=1.0)
+    with pytest.raises(InvalidRequest, match="tenant"):
+        await placement_of(view()).observe(told)
+
+
+async def test_the_outcome_of_a_draft_does_not_end_the_final_that_was_asked_for_since() -> None:
+    seen, clock = view(), ManualClock()
+    placement = Placement(seen, time=SteadyTime(clock), rng=random.Random(1))
+    draft = await placement.place(query(requested_plan="draft"))
+    await clock.advance(1.0)
+    final = await placement.place(query(requested_plan="refine", draft_known=True))
+    told = Outcome(job_id=JOB, edge_id="edge-1", worker_id="", plan="draft", status="completed", tenant="local")
+    await placement.observe(told.model_copy(update={"decided_at_ns": draft.decided_at_ns}))
+    assert seen.jobs.line("default").waiting == 1
+    await placement.observe(told.model_copy(update={"decided_at_ns": final.decided_at_ns, "plan": "refine"}))
+    assert seen.jobs.line("default").waiting == 0
 
 
 # ---- the store --------------------------------------------------------------------------------------------------
@@ -134,6 +183,33 @@ async def test_open_jobs_of_the_store_are_known_after_one_pass_and_forgotten_whe
     await clock.advance(120.0)
     await reconcile(jobs, patience_s=600.0, sightings=sightings, listener=survey)
     assert (seen.jobs.count("t"), seen.jobs.line("default").waiting) == (2, 1)
+
+
+async def test_a_job_whose_decision_is_odd_is_bounded_and_a_listener_that_fails_keeps_no_job_from_being_put_right() -> (
+    None
+):
+    clock = ManualClock()
+    jobs = JobStore(blob=open_store("memory://"), bus=AwayBus(clock), clock=clock)
+    seen, spec = view(), make_spec(plan="refine")
+    odd = Candidate(plan="refine", feasible=True, reason="", gpu_s=-1.0, final_s=1e300)
+    decision = spec.decision.model_copy(update={"decided_by": "x" * 100, "decided_at_ns": 2**62, "candidates": (odd,)})
+    spec = spec.model_copy(update={"decision": decision, "cloud_model": "pocket-cloud"})
+    await jobs.submit(spec)
+    survey = OpenJobSurvey(seen, time=SteadyTime(clock))
+    await reconcile(jobs, patience_s=60.0, sightings=Sightings(clock), listener=survey)
+    found = seen.jobs.get(spec.id)
+    assert found is not None and found.work_s == pytest.approx(2.17)  # by the card, in four steps
+    survey.found = None  # type: ignore[method-assign, assignment]
+    sightings = Sightings(clock)
+    queue = await jobs.bus.work_queue("default", ack_wait_s=30.0)
+    delivery = await queue.pull(timeout_s=0)
+    assert delivery is not None
+    await delivery.ack()  # its message is lost
+    tallies = []
+    for _ in range(2):
+        tallies.append(await reconcile(jobs, patience_s=60.0, sightings=sightings, listener=survey))
+        await clock.advance(61.0)
+    assert [(tally.requeued, tally.failed) for tally in tallies] == [(0, 0), (1, 0)]
 
 
 async def test_stored_bytes_are_counted_by_tenant_while_somebodys_are_limited() -> None:
@@ -208,7 +284,7 @@ async def test_an_outcome_with_impossible_seconds_is_refused(gpu_s: float) -> No
     [
         ("completed", "refine", 4.0, 4.0),
         ("completed", "refine", 0.0, 6.12),  # by a worker that does not tell
-        ("failed", "refine", 4.0, 0.0),
+        ("failed", "refine", 0.0, 6.12),  # the platform's faults end no job
         ("cancelled", "refine", 0.0, 6.12),
         ("completed", "draft", 0.0, 0.0),
     ],
@@ -220,6 +296,7 @@ async def test_what_a_tenant_is_charged_follows_what_became_of_its_job(
     placement = Placement(seen, time=SteadyTime(clock), rng=random.Random(1))
     decision = await placement.place(query(requested_plan=plan))
     await placement.next_job(ticket())
+    seen.hear(report("worker-1", seq=2, at_hand=(JOB,)), now_ns=clock.now_ns())
     await clock.advance(100.0)
     told = Outcome(job_id=JOB, edge_id="edge-1", worker_id="w", plan=plan, status=status, tenant="local", gpu_s=gpu_s)
     await placement.observe(told.model_copy(update={"decided_at_ns": decision.decided_at_ns}))

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from adaptivegen.placement import Ticket
-from scheduler.decide.ledger import FIRST_GUESS_S, MAX_ENDED, MAX_OPEN, MAX_POOLS, UNCLAIMED_S, UNSEEN_S, OpenJobs
+from scheduler.decide.ledger import (
+    FIRST_GUESS_S,
+    MAX_ENDED,
+    MAX_OPEN,
+    MAX_POOLS,
+    SHOWS_S,
+    UNCLAIMED_S,
+    UNSEEN_S,
+    OpenJobs,
+)
 from scheduler.decide.quota import Quotas
+from scheduler.decide.usage import WINDOW_S
 from tests.unit.scheduler.builders import NOW_NS, open_job
 
 
@@ -59,44 +69,74 @@ def test_a_message_is_proof_that_its_job_waits() -> None:
     jobs = ledger()
     assert turn(jobs, "stranger", "t") == "stranger"
     assert (jobs.count("t"), jobs.reserved_s("t")) == (1, FIRST_GUESS_S)
-    assert turn(jobs, "stranger", "t") == "stranger"  # it was given back
     moved = ledger("a", pool="other")
     assert turn(moved, "a") == "a"
     assert moved.count("local") == 1
+    ended = ledger("a")
+    ended.settle("a", gpu_s=1.0, now_ns=NOW_NS)
+    assert turn(ended, "a") == "a"  # whoever brings it has looked for its outcome
 
 
-def test_a_message_of_a_job_that_has_ended_is_no_proof() -> None:
+def test_a_job_that_was_handed_out_a_moment_ago_is_not_handed_out_again() -> None:
     jobs = ledger("a")
-    jobs.settle("a", gpu_s=1.0, now_ns=NOW_NS)
+    assert turn(jobs, "a") == "a"
     assert turn(jobs, "a") is None
     jobs.place(open_job("b"))
     assert turn(jobs, "a") == "b"
+    assert turn(jobs, "a", now_ns=after(UNCLAIMED_S)) == "a"
+
+
+def test_a_job_that_comes_back_stands_where_it_was_and_is_charged_once() -> None:
+    jobs = ledger(*(f"heavy-{n}" for n in range(5)), tenant="heavy")
+    jobs.place(open_job("light", tenant="light", placed_at_ns=after(1.0)))
+    for round_ in range(5):
+        at_ns = after(UNCLAIMED_S * round_)
+        assert turn(jobs, "heavy-0", "heavy", now_ns=at_ns) == "heavy-0"
+    assert turn(jobs, "heavy-1", "heavy") == "light"
+    assert [turn(jobs, "heavy-1", "heavy") for _ in range(4)] == [f"heavy-{n}" for n in range(1, 5)]
+
+
+def test_a_job_that_its_worker_does_not_show_waits_again() -> None:
+    jobs = ledger("a", "b")
+    assert turn(jobs, "a") == "a"
+    jobs.shown("worker-1", (), now_ns=after(SHOWS_S / 2))
+    assert jobs.line("default").waiting == 1
+    jobs.shown("worker-1", ("a",), now_ns=after(SHOWS_S / 2))
+    jobs.shown("worker-1", (), now_ns=after(SHOWS_S))  # it was at work, so it has ended or was given back
+    assert jobs.line("default").waiting == 1
+    assert turn(jobs, "b", now_ns=after(2.0)) == "b"
+    jobs.shown("worker-2", (), now_ns=after(9.0))  # which was not told of it
+    assert jobs.line("default").waiting == 0
+    jobs.shown("worker-1", (), now_ns=after(9.0))
+    assert jobs.line("default").waiting == 1
 
 
 def test_what_workers_tell_of_no_longer_waits() -> None:
     jobs = ledger("a", "b")
-    jobs.started(("a", "unknown"), now_ns=NOW_NS)
+    jobs.shown("worker-9", ("a", "unknown"), now_ns=NOW_NS)
     assert jobs.line("default").waiting == 1
     assert turn(jobs, "b") == "b"
 
 
-def test_what_a_job_took_is_charged_to_the_hour_it_was_placed_in() -> None:
-    jobs = ledger("a")
+def test_what_a_job_took_is_charged_to_the_hour_it_was_decided_in() -> None:
+    jobs = ledger("a", decided_at_ns=after(-600.0))
     turn(jobs, "a")
     jobs.settle("a", gpu_s=9.0, now_ns=after(20.0))
     assert jobs.usage.used_s("local", now_s=after(20.0) / 1e9) == 9.0
+    assert jobs.usage.used_s("local", now_s=after(WINDOW_S - 200.0) / 1e9) == 0.0
 
 
 @pytest.mark.parametrize(("gpu_s", "later_s", "charged_s"), [(1e9, 20.0, 20.0), (None, 5.0, 5.0), (None, 60.0, 12.0)])
 def test_no_job_is_charged_more_than_the_time_it_had(gpu_s: float | None, later_s: float, charged_s: float) -> None:
     jobs = ledger("a")
-    turn(jobs, "a")
+    jobs.shown("worker-1", ("a",), now_ns=NOW_NS)
     jobs.settle("a", gpu_s=gpu_s, now_ns=after(later_s))
     assert jobs.usage.used_s("local", now_s=after(later_s) / 1e9) == pytest.approx(charged_s)
 
 
-def test_a_job_that_no_worker_took_is_charged_nothing() -> None:
+def test_a_job_that_no_worker_was_seen_with_is_charged_nothing() -> None:
     jobs = ledger("a")
+    turn(jobs, "a")
     jobs.settle("a", gpu_s=None, now_ns=after(60.0))
     assert jobs.usage.used_s("local", now_s=after(60.0) / 1e9) == 0.0
 
@@ -134,11 +174,50 @@ def test_a_job_that_the_store_has_no_longer_is_forgotten_and_a_young_one_is_not(
 
 def test_what_another_scheduler_tells_is_news_once() -> None:
     jobs = ledger("a")
-    jobs.hear_of(open_job("a", work_s=99.0))
-    jobs.hear_of(open_job("b"))
-    jobs.settle("b", gpu_s=1.0, now_ns=NOW_NS)
-    jobs.hear_of(open_job("b"))
-    assert (jobs.count("local"), jobs.line("default").work_s) == (1, 12.0)
+    jobs.hear_of(open_job("a", work_s=99.0), now_ns=NOW_NS)
+    jobs.hear_of(open_job("b"), now_ns=NOW_NS)
+    draft = open_job("c", pool="", model="", gpu_s=0.0, work_s=0.0)
+    jobs.hear_of(draft, now_ns=NOW_NS)
+    jobs.settle("c", gpu_s=0.0, now_ns=NOW_NS)
+    jobs.hear_of(draft, now_ns=NOW_NS)
+    assert (jobs.count("local"), jobs.line("default").work_s) == (2, 24.0)
+    jobs.hear_of(open_job("c"), now_ns=NOW_NS)  # its final was asked for
+    assert (jobs.count("local"), jobs.line("default").work_s) == (3, 36.0)
+
+
+def test_what_another_scheduler_tells_is_of_now_whatever_its_clock_says() -> None:
+    for skew_s in (-300.0, 300.0):
+        jobs = ledger()
+        told = open_job("a", placed_at_ns=after(skew_s), ends_at_ns=after(skew_s + 7.0))
+        jobs.hear_of(told, now_ns=NOW_NS)
+        assert jobs.next_end_s("local", now_ns=NOW_NS) == pytest.approx(7.0)
+        assert jobs.forget_missing(lambda job_id: False, since_ns=after(1.0), now_ns=after(1.0)) == 0
+
+
+def test_the_store_is_right_where_a_message_only_let_guess() -> None:
+    jobs = ledger()
+    turn(jobs, "a", "t")
+    stored = open_job("a", tenant="t", tier="priority", work_s=300.0, gpu_s=300.0, placed_at_ns=after(-700.0))
+    jobs.recover(stored, queued=False, now_ns=NOW_NS)
+    assert (jobs.get("a"), jobs.reserved_s("t"), jobs.line("default").waiting) == (stored, 300.0, 0)
+    moved = stored.model_copy(update={"pool": "big"})
+    jobs.recover(moved, queued=False, now_ns=NOW_NS)
+    assert (jobs.get("a"), jobs.count("t")) == (moved, 1)
+
+
+def test_a_job_that_ended_while_the_store_was_looked_through_does_not_come_back() -> None:
+    jobs = ledger("a")
+    jobs.settle("a", gpu_s=1.0, now_ns=after(5.0))
+    jobs.recover(open_job("a"), queued=True, now_ns=after(6.0), since_ns=after(4.0))
+    assert "a" not in jobs
+    jobs.recover(open_job("a"), queued=True, now_ns=after(9.0), since_ns=after(8.0))
+    assert "a" in jobs  # its final was asked for
+
+
+def test_a_job_of_which_no_work_is_told_counts_as_an_average_one() -> None:
+    jobs = ledger("a", "b", work_s=30.0, gpu_s=30.0)
+    jobs.place(open_job("c", work_s=0.0, gpu_s=0.0))
+    assert jobs.line("default").work_s > 60.0 + FIRST_GUESS_S
 
 
 def test_the_first_end_is_told_and_is_not_known_without_any() -> None:
@@ -158,3 +237,6 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(MAX_POOLS + 5):
         pools.place(open_job(f"job-{number}", pool=f"pool-{number}"))
     assert (len(pools), len(pools.pools())) == (MAX_POOLS, MAX_POOLS)
+    pools.settle("job-0", gpu_s=0.0, now_ns=NOW_NS)
+    pools.place(open_job("new", pool="new"))
+    assert "new" in pools  # a pool that has no job any more gives way

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.decide.usage import CELL_S, MAX_TENANTS, WINDOW_S, Usage, UsageTold
 
@@ -37,25 +39,54 @@ def test_it_is_told_when_enough_will_be_free() -> None:
     assert usage.free_in_s("a", 1e9, now_s=NOW_S) == WINDOW_S
 
 
-def test_two_schedulers_that_heard_the_same_do_not_count_it_twice() -> None:
-    one, other = used((0.0, 5.0), (600.0, 3.0)), used((600.0, 3.0))
-    other.merge(one.told(now_s=NOW_S), now_s=NOW_S)
-    one.merge(other.told(now_s=NOW_S), now_s=NOW_S)
-    assert [usage.used_s("a", now_s=NOW_S) for usage in (one, other)] == [8.0, 8.0]
+def exchanged(*schedulers: Usage) -> list[float]:
+    """What each takes the tenant to have used when all have told all, twice."""
+    for _ in range(2):
+        for name, usage in enumerate(schedulers):
+            told = UsageTold.model_validate_json(usage.told(now_s=NOW_S).model_dump_json())
+            for other in schedulers:
+                if other is not usage:
+                    other.hear(f"s-{name}", told)
+    return [usage.used_s("a", now_s=NOW_S) for usage in schedulers]
 
 
-def test_a_scheduler_that_starts_anew_knows_what_was_used() -> None:
+def test_what_several_schedulers_heard_counts_once_however_often_it_is_told() -> None:
+    one, other, third = used((0.0, 5.0), (600.0, 3.0)), used((600.0, 3.0)), used()
+    assert exchanged(one, other, third) == [8.0, 8.0, 8.0]
+    other.add("a", 5.0, placed_at_s=NOW_S, now_s=NOW_S)  # heard late, after the first had told of it
+    third.add("a", 5.0, placed_at_s=NOW_S, now_s=NOW_S)
+    assert exchanged(one, other, third) == [8.0, 8.0, 8.0]
+
+
+def test_a_scheduler_that_starts_anew_knows_what_it_had_counted() -> None:
     told = UsageTold.model_validate_json(used((0.0, 5.0)).told(now_s=NOW_S).model_dump_json())
     again = Usage()
-    again.merge(told, now_s=NOW_S)
-    assert list(again.tenants(now_s=NOW_S)) == [("a", 5.0)]
+    again.resume(told)
+    again.add("a", 2.0, placed_at_s=NOW_S, now_s=NOW_S)
+    assert list(again.tenants(now_s=NOW_S)) == [("a", 7.0)]
+    assert again.told(now_s=NOW_S).cells["a"] == {int(NOW_S // CELL_S): 7.0}
 
 
 def test_what_others_tell_of_the_future_or_of_long_ago_is_passed_over() -> None:
     usage = Usage()
     cell = int(NOW_S // CELL_S)
-    usage.merge(UsageTold(cells={"a": {cell + 1: 9.0, cell - 100: 9.0, cell: 1.0}}), now_s=NOW_S)
+    usage.hear("s-2", UsageTold(cells={"a": {cell + 1: 9.0, cell - 100: 9.0, cell: 1.0}}))
     assert usage.used_s("a", now_s=NOW_S) == 1.0
+
+
+def test_a_name_that_is_none_is_not_counted() -> None:
+    usage = used((0.0, 5.0), tenant="a" * 64)
+    assert usage.told(now_s=NOW_S).cells == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 7200.0), st.floats(0.0, 1e5)), max_size=30))
+def test_whatever_is_heard_where_nobody_counts_more_than_all_there_was(jobs: list[tuple[int, float, float]]) -> None:
+    schedulers = [Usage(), Usage(), Usage()]
+    for number, ago_s, took_s in jobs:
+        for usage in schedulers[: number + 1]:  # the others have missed it
+            usage.add("a", took_s, placed_at_s=NOW_S - ago_s, now_s=NOW_S)
+    most = used(*((ago_s, took_s) for _, ago_s, took_s in jobs)).used_s("a", now_s=NOW_S)
+    assert exchanged(*schedulers) == pytest.approx([most] * 3, rel=1e-3, abs=0.1)
 
 
 def test_of_too_many_tenants_those_that_used_most_are_told() -> None:

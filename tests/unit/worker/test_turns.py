@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from adaptivegen.errors import GenerationFailed
+from adaptivegen.errors import BrokerUnavailable, GenerationFailed
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.placement import Ticket, Turn
 from tests.jobs import JOB_ID, make_spec
 from tests.unit.worker.bench import Cloud, ScriptedRunner, cloud, make_worker
 
-FIRST, SECOND, THIRD = (JOB_ID[:-1] + letter for letter in "123")
+FIRST, SECOND, THIRD, FOURTH = (JOB_ID[:-1] + letter for letter in "1234")
 
 
 class Scheduler:
@@ -25,6 +26,35 @@ class Scheduler:
         self.asked.append(ticket.job_id)
         rest_s, self.rest_s = self.rest_s, 0.0
         return Turn(tenant="t", job_id=self.due.pop(0) if self.due else ticket.job_id, rest_s=rest_s)
+
+
+class NoNaks:
+    """A broker that does not take so many messages back."""
+
+    def __init__(self, bus: Any, failures: int) -> None:
+        self._bus = bus
+        self._left = failures
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bus, name)
+
+    async def work_queue(self, pool: str, **asked: Any) -> Any:
+        queue = await self._bus.work_queue(pool, **asked)
+        pull = queue.pull
+
+        async def pulled(*, timeout_s: float) -> Any:
+            delivery = await pull(timeout_s=timeout_s)
+            if delivery is not None and self._left:
+                self._left -= 1
+
+                async def nak(delay_s: float) -> None:
+                    raise BrokerUnavailable("no answer")
+
+                delivery.nak = nak
+            return delivery
+
+        queue.pull = pulled
+        return queue
 
 
 async def submit(parts: Cloud, *job_ids: str) -> None:
@@ -113,6 +143,53 @@ async def test_a_worker_that_is_told_to_rest_gives_the_job_back_and_asks_again_l
         assert (record.status, record.attempts) == ("completed", 1)
         assert parts.clock.monotonic_s() - began_s >= 30.0
         assert scheduler.asked == [FIRST, FIRST]
+
+
+async def test_a_job_that_wants_no_final_or_is_of_another_pool_is_not_begun_out_of_turn() -> None:
+    draft = make_spec(job_id=SECOND, plan="draft", want_final=False)
+    other = make_spec(job_id=THIRD, plan="cloud")
+    other = other.model_copy(update={"decision": other.decision.model_copy(update={"pool": "other"})})
+    async with cloud(turns=Scheduler(SECOND, THIRD)) as parts:
+        await parts.jobs.submit(draft)
+        await parts.jobs.submit(other)
+        await submit(parts, FIRST, FOURTH)
+        await until_all_ended(parts, FIRST, FOURTH)
+        assert sorted(begun(parts)) == [FIRST, FOURTH]
+        assert [(await parts.jobs.find("t", job_id)).attempts for job_id in (SECOND, THIRD)] == [0, 0]
+
+
+async def test_a_message_that_cannot_be_given_back_costs_the_job_whose_turn_it_is_nothing() -> None:
+    async with cloud(turns=Scheduler(*[SECOND] * 5), bus=lambda broker: NoNaks(broker, 3)) as parts:
+        await submit(parts, FIRST, SECOND)
+        records = await until_all_ended(parts, FIRST, SECOND)
+        assert [(record.status, record.attempts, record.epoch) for record in records] == [("completed", 1, 1)] * 2
+
+
+async def test_no_scheduler_keeps_a_worker_from_its_work_for_long() -> None:
+    class Sleepy(Scheduler):
+        async def whose(self, ticket: Ticket) -> Turn | None:
+            return Turn(tenant="t", job_id=ticket.job_id, rest_s=20.0)
+
+    async with cloud(turns=Sleepy()) as parts:
+        await submit(parts, FIRST)
+        began_s = parts.clock.monotonic_s()
+        (record,) = await until_all_ended(parts, FIRST)
+        assert record.status == "completed"
+        assert 50.0 <= parts.clock.monotonic_s() - began_s <= 70.0
+
+
+async def test_a_job_that_was_put_off_many_times_is_not_given_up_for_one_error() -> None:
+    async with cloud(turns=Scheduler(*[FIRST] * 12)) as parts:
+        await submit(parts, SECOND)
+        queue, taken = await parts.queue(), 0
+        while taken < 12:  # as other workers would put it off
+            delivery = await queue.pull(timeout_s=0)
+            if delivery is not None:
+                await delivery.nak(0.0)
+                taken += 1
+            await parts.clock.advance(0.01)
+        (record,) = await until_all_ended(parts, SECOND)
+        assert record.status == "completed"
 
 
 async def test_a_drain_gives_a_job_back_that_was_begun_out_of_turn() -> None:

@@ -1,0 +1,146 @@
+"""One tenant's waiting jobs of one tier: their order, the tenant's counter, and how fast its work arrives. Pure."""
+
+from __future__ import annotations
+
+import bisect
+import math
+
+from scheduler.decide.jobs import OpenJob
+
+RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
+LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
+AGED_S = 300.0  # a job that waits for longer goes in turns with those that have a deadline
+NO_DEADLINE = 2**63
+Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
+
+
+class Rate:
+    """How fast work arrives. A single job tells of no rate: it may remain the only one."""
+
+    def __init__(self) -> None:
+        self._begun_s: float | None = None  # when the first job came
+        self._arrived_s = 0.0  # work since then without that, less what is long ago
+        self._at_s = 0.0
+
+    def observe(self, work_s: float, *, now_s: float) -> None:
+        """So much has arrived."""
+        now_s = max(now_s, self._at_s)
+        if self._begun_s is None:
+            self._begun_s = now_s
+        else:
+            self._arrived_s = self._arrived_s * self._faded(now_s) + work_s
+        self._at_s = now_s
+
+    def per_s(self, now_s: float) -> float:
+        """Seconds of work per second, of late."""
+        if self._begun_s is None or not self._arrived_s:
+            return 0.0
+        seen_s = max(LEAST_SEEN_S, now_s - self._begun_s)
+        return self._arrived_s * self._faded(now_s) / (RATE_OVER_S * -math.expm1(-seen_s / RATE_OVER_S))
+
+    def _faded(self, now_s: float) -> float:
+        return math.exp(-max(0.0, now_s - self._at_s) / RATE_OVER_S)
+
+
+class Flow:
+    """Jobs whose deadline can still be met, the earliest first, then the others as they came; but where one of these
+    has waited for long, they go in turns. `work_s` of all of them; arriving: of all, urgent: of those with a deadline.
+    """
+
+    def __init__(self, counter: float) -> None:
+        self.counter = counter
+        self.weight = 1.0
+        self.work_s = 0.0
+        self.arriving = Rate()
+        self.urgent = Rate()
+        self._order: list[Place] = []  # those with a deadline by that, then the others as they came
+        self._places: dict[str, Place] = {}
+        self._urgent_last = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._order)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the job that came first."""
+        return min(number for _, number, _ in self._places.values())
+
+    def come(self, job: OpenJob, number: int) -> None:
+        """A job comes; number: grows from one to the next."""
+        self._put(job, number)
+        self.arriving.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
+        if job.deadline_at_ns:
+            self.urgent.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
+
+    def start(self, job: OpenJob) -> int:
+        """It is begun, and charged; returns its number."""
+        number = self.leave(job)
+        self.counter += job.work_s / self.weight
+        self._urgent_last = bool(job.deadline_at_ns)
+        return number
+
+    def put_back(self, job: OpenJob, number: int) -> None:
+        """It was not begun after all: as if nothing had been."""
+        self._put(job, number)
+        self.counter = max(0.0, self.counter - job.work_s / self.weight)
+
+    def leave(self, job: OpenJob) -> int:
+        """It will not be done; returns its number."""
+        place = self._places.pop(job.job_id)
+        del self._order[bisect.bisect_left(self._order, _standing(place), key=_standing)]
+        self.work_s = self.work_s - job.work_s if self._order else 0.0
+        return place[1]
+
+    def _put(self, job: OpenJob, number: int) -> None:
+        place = (job.deadline_at_ns or NO_DEADLINE, number, job)
+        self._places[job.job_id] = place
+        bisect.insort(self._order, place, key=_standing)
+        self.work_s += job.work_s
+
+    def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
+        """The next of its jobs of these models."""
+        urgent = next((job for job in self._met(now_ns) if job.model in models), None)
+        others = [place for place in self._places.values() if place[2].model in models and place[2] is not urgent]
+        other = min(others, key=_number)[2] if others else None
+        if urgent is None or other is None:
+            return urgent or other
+        aged = now_ns - other.placed_at_ns >= AGED_S * 1e9
+        return other if aged and self._urgent_last else urgent
+
+    def _met(self, now_ns: int) -> list[OpenJob]:
+        """Those whose deadline can still be met, the earliest first."""
+        dated = self._order[: bisect.bisect_left(self._order, NO_DEADLINE, key=_deadline)]
+        return [job for deadline_ns, _, job in dated if now_ns + job.work_s * 1e9 <= deadline_ns]
+
+    def before(self, deadline_at_ns: int, models: frozenset[str], *, now_ns: int) -> list[float]:
+        """Seconds of the jobs of these models before a new one of this tenant with this deadline, 0 for none."""
+        if not deadline_at_ns:
+            return [job.work_s for _, _, job in self._order if job.model in models]
+        met = self._met(now_ns)
+        return [job.work_s for job in met if job.deadline_at_ns <= deadline_at_ns and job.model in models]
+
+    def until(self, counter: float, models: frozenset[str]) -> list[float]:
+        """Seconds of the jobs of these models that are begun before the tenant's counter is above this."""
+        found: list[float] = []
+        at = self.counter
+        for _, _, job in self._order:
+            if at > counter:
+                break
+            if job.model in models:
+                found.append(job.work_s)
+                at += job.work_s / self.weight
+        return found
+
+
+def _standing(place: Place) -> tuple[int, int]:
+    return place[0], place[1]
+
+
+def _number(place: Place) -> int:
+    return place[1]
+
+
+def _deadline(place: Place) -> int:
+    return place[0]
