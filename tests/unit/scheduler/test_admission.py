@@ -169,6 +169,8 @@ def test_those_who_are_told_to_ask_again_are_told_different_times_and_find_a_pla
     assert waits_s == sorted(waits_s)
     assert waits_s[-1] - waits_s[0] == pytest.approx(4 * 6.12, rel=0.01)  # what each brings
     at_ns = NOW_NS + round(waits_s[0] * 1e9)
+    for node in ("edge-1", "worker-1"):
+        seen.hear(report(node, seq=2), now_ns=at_ns)
     kept, newcomer = (query(job_id=job_id, keeps_id=True) for job_id in (next(iter(told)), "vid_" + "7" * 26))
     assert place(seen, kept, now_ns=at_ns).plan == "refine"
     assert place(seen, newcomer, now_ns=at_ns).plan == "refuse"
