@@ -8,9 +8,9 @@ fair       turns as workers ask for them (`OpenJobs.next`), and refusals: what t
 fair only  the same turns, and nobody is refused
 fifo       first come, first served, and nobody is refused: the queue's own order
 
-Loads: `flood` is one tenant's 400 jobs at once beside ten tenants with a job every 40 s each; `weights` the same with
-ten tenants whose weight is 4; `overload` twice as much work as the workers can do, of twenty tenants with tiers, half
-of the requests with a deadline. Who is refused asks again once, at the time it was told.
+Loads: `flood` is one tenant's 400 jobs at once beside ten tenants with a job every 40 s each; `overload` twice as much
+work as the workers can do, of twenty tenants with tiers, half of the requests with a deadline. Who is refused asks
+again once, at the time it was told.
 
 Prints for each: the light tenants' wait in line (median and 95 %), the heavy one's 95 %, the work done per worker's
 time, the share of requests refused at last, of deadlines met among all that had one, of requests that were admitted
@@ -75,13 +75,12 @@ class Seen:
 class Cloud:
     """A view, its workers, and their time."""
 
-    def __init__(self, rng: random.Random, *, fair: bool, refuses: bool, weights: dict[str, float]) -> None:
+    def __init__(self, rng: random.Random, *, fair: bool, refuses: bool) -> None:
         self._rng = rng
         self._fair = fair
         cards = {name: make_card(name, side=256, step_ms=STEP_MS) for name in ("draft", "cloud")}
         self.view = View(nodes=NodeTable(), cards=cards, decider="bench")
         self.view.admission = AdmissionSettings() if refuses else AdmissionSettings(max_wait_s=7 * 86400.0)
-        self.view.quotas.set({tenant: {"weight": weight} for tenant, weight in weights.items()})
         self._free = list(range(WORKERS))
         self._at_hand: dict[int, tuple[str, float]] = {}  # by worker: the job, and when it ends
         self._queue: list[str] = []
@@ -213,20 +212,15 @@ def overload(rng: random.Random) -> list[Request]:
     return requests
 
 
-LOADS: dict[str, tuple[Callable[[random.Random], list[Request]], dict[str, float]]] = {
-    "flood": (flood, {}),
-    "weights": (flood, {f"light-{number}": 4.0 for number in range(10)}),
-    "overload": (overload, {}),
-}
+LOADS: dict[str, Callable[[random.Random], list[Request]]] = {"flood": flood, "overload": overload}
 POLICIES = {"fair": (True, True), "fair only": (True, False), "fifo": (False, False)}
 
 
 def simulate(load: str, policy: str, seed: int) -> Seen:
     """One run."""
-    make, weights = LOADS[load]
     fair, refuses = POLICIES[policy]
-    cloud = Cloud(random.Random(seed + 1), fair=fair, refuses=refuses, weights=weights)
-    coming = [(request.at_s, number, request) for number, request in enumerate(make(random.Random(seed)))]
+    cloud = Cloud(random.Random(seed + 1), fair=fair, refuses=refuses)
+    coming = [(request.at_s, number, request) for number, request in enumerate(LOADS[load](random.Random(seed)))]
     heapq.heapify(coming)
     number, beat_s = len(coming), BEAT_S
     while coming or cloud.next_end_s() < math.inf:

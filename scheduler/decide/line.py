@@ -57,6 +57,11 @@ class _Lane:
         self._left = 0.0  # the counter of whoever left last
         self._number = 0
 
+    @property
+    def known(self) -> bool:
+        """Whether anybody has or had jobs here."""
+        return bool(self._flows)
+
     def come(self, job: OpenJob, *, weight: float) -> None:
         """A job comes; one of its name must not be here."""
         flow = self._flows.get(job.tenant)
@@ -236,6 +241,8 @@ class Line:
         slots, mine_s = list(free_at_s), HEAD_START_S[new.tier]
         found: list[Ahead] = []
         for tier, lane in self._lanes.items():
+            if not lane.known:
+                continue
             by_s = HEAD_START_S[tier] - mine_s
             if tier == new.tier:
                 found.append(lane.ahead(new, models, now_ns=now_ns))

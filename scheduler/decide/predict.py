@@ -59,7 +59,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
         slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
-        served = frozenset(name for node in workers for name in node.report.models)
+        served = frozenset(workers[0].report.models).union(*(node.report.models for node in workers[1:]))
         wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
             factor = _factor(view, workers, model)

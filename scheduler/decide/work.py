@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard, Profile
 
@@ -24,12 +24,7 @@ class Work:
 
     def times(self, factor: float) -> Work:
         """The same on a node that takes so many times as long."""
-        return replace(
-            self,
-            first_look_s=self.first_look_s * factor,
-            generate_s=self.generate_s * factor,
-            encode_s=self.encode_s * factor,
-        )
+        return Work(self.first_look_s * factor, self.generate_s * factor, self.encode_s * factor, self.note)
 
 
 def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
