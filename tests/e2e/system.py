@@ -87,8 +87,8 @@ class UpSystem:
         return (self.data / "logs" / f"{node_id}.log").read_text()
 
     def stored(self, pattern: str) -> list[Path]:
-        """Objects in the store."""
-        return sorted((self.data / "store").glob(pattern))
+        """Objects in the store, without what a writer that was killed left of one (`#` is in no key)."""
+        return sorted(path for path in (self.data / "store").glob(pattern) if "#" not in path.name)
 
 
 @contextlib.contextmanager
