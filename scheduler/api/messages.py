@@ -25,12 +25,16 @@ from adaptivegen.rpc.admin_rows import (
 from scheduler.admin import DEFAULT_LIMIT, DEFAULT_RATINGS, MAX_DEAD_LETTERS, MAX_LIMIT, MAX_RATINGS, STATUSES
 from scheduler.decide.elastic import MOST_WORKERS
 
+MAX_DIGITS = 18
+
 
 def _digits(value: object) -> object:
     """Of a query nothing but digits is a number: not ` 1`, not `1.0`."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+    if not isinstance(value, str):
+        return value
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
         raise ValueError("a whole number")
-    return value
+    return int(value)
 
 
 Count = Annotated[int, BeforeValidator(_digits)]

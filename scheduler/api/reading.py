@@ -66,6 +66,8 @@ def _checked(validate: Callable[[], Asked]) -> Asked:
 def _refused(exc: ValidationError) -> InvalidRequest:
     first = exc.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"])[:120] or "body"
+    if first["type"] == "json_invalid":
+        return InvalidRequest("the body holds half a character (a lone surrogate)", param="body")
     if first["type"] == "missing":
         return InvalidRequest.field(name, "nothing", "a value: there is none by default")
     limit = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
