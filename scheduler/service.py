@@ -96,7 +96,7 @@ async def serve(
         admin = Admin(
             view, jobs, drains=drains, scaling=scaling, policies=policies, quotas=quotas, audit=audit, time=time
         )
-        snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, time=time)
+        snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, clock=clock, time=time)
         streams = Streams(snapshots.take, clock=clock)
         rpc = _server(placement, admin, roles, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)

@@ -1,4 +1,4 @@
-"""What the dashboard shows, taken all at one moment: rows of the admin service, and what was decided and seen lately.
+"""What the dashboard shows, taken at one moment: rows of the admin service, and what was decided and seen lately.
 
 Bounded, since one is made and sent every second: of many nodes, tenants or paces only the first are in it, and how
 many there are in all. The whole lists are the admin service's.
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from adaptivegen.clock import Clock
 from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_rows import AccuracyInfo, NodeInfo, PaceInfo, PoolInfo, TenantInfo
 from scheduler.decide.recent import Compared, Decided, Recent
@@ -82,19 +83,32 @@ class Snapshots:
     """Takes snapshots of one scheduler. plans: how often each was decided, with what refusals were about."""
 
     def __init__(
-        self, view: View, admin: AdminBackend, *, plans: Mapping[tuple[str, str], int], recent: Recent, time: SteadyTime
+        self,
+        view: View,
+        admin: AdminBackend,
+        *,
+        plans: Mapping[tuple[str, str], int],
+        recent: Recent,
+        clock: Clock,
+        time: SteadyTime,
     ) -> None:
         self._view = view
         self._admin = admin
         self._plans = plans
         self._recent = recent
+        self._clock = clock
         self._time = time
 
     async def take(self) -> Snapshot:
-        """Everything as it is now; needs neither broker nor store."""
+        """Everything as it is now; needs neither broker nor store.
+
+        Of thousands of nodes and tenants this takes a while: between the parts placements get their turn.
+        """
         nodes = sorted(await self._admin.nodes(), key=lambda node: node.state == "healthy")
-        pools, tenants = await self._admin.pools(), await self._admin.tenants()
-        predictions = await self._admin.predictions()
+        await self._clock.sleep(0)
+        tenants = await self._admin.tenants()
+        await self._clock.sleep(0)
+        pools, predictions = await self._admin.pools(), await self._admin.predictions()
         return Snapshot(
             scheduler=self._view.decider,
             at_ns=self._time.now_ns(),
