@@ -52,9 +52,10 @@ class DecisionInfo:
 
 @dataclass(frozen=True, slots=True)
 class InAll:
-    """How many rows there are, also those that are left out of a snapshot."""
+    """How many rows there are, also those that are left out of a snapshot; healthy: of the nodes."""
 
     nodes: int
+    healthy: int
     pools: int
     tenants: int
     paces: int
@@ -121,7 +122,13 @@ class Snapshots:
             accuracies=_first(predictions.accuracies),
             paces=_first(predictions.paces),
             decisions=tuple(_decision_info(one) for one in reversed(self._recent.decisions)),
-            in_all=InAll(len(nodes), len(pools), len(tenants), len(predictions.paces)),
+            in_all=InAll(
+                nodes=len(nodes),
+                healthy=sum(node.state == "healthy" for node in nodes),
+                pools=len(pools),
+                tenants=len(tenants),
+                paces=len(predictions.paces),
+            ),
         )
 
 

@@ -254,8 +254,7 @@ function show(snapshot) {
   const { nodes, pools, tenants, paces, plans, in_all: all } = snapshot;
   write(at("scheduler"), snapshot.scheduler);
   document.title = `${snapshot.scheduler} - AdaptiveGen`;
-  const ill = nodes.filter((node) => node.state !== "healthy").length; // those are told first, so all of them are here
-  write(at("healthy"), `${all.nodes - Math.min(ill, all.nodes)} / ${all.nodes}`);
+  write(at("healthy"), `${all.healthy} / ${all.nodes}`);
   write(at("open"), whole(snapshot.open_jobs));
   write(at("waiting"), whole(pools.reduce((sum, pool) => sum + pool.waiting, 0)));
   const decided = (some) => whole(some.reduce((sum, one) => sum + one.count, 0));

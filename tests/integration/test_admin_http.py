@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import trustme
+from prometheus_client import CollectorRegistry
 
 from adaptivegen.errors import PermissionDenied
+from adaptivegen.local_only import NAMES
 from adaptivegen.placement import Decision
+from adaptivegen.roles import everybody_admin
+from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.sdk.sse import SseDecoder
-from scheduler.api.stream import MAX_STREAMS
-from tests.schedulers import fleet, free_port, job_store, new_spec, scheduler, until
+from adaptivegen.serving import HttpServer, ServingLimits, bind
+from scheduler.api.http import AdminHttp
+from scheduler.api.stream import MAX_STREAMS, Streams
+from scheduler.http import HttpApi
+from scheduler.snapshot import DecisionInfo, InAll, Snapshot
+from tests.schedulers import CLOCK, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import outcome, report
 
@@ -132,7 +141,7 @@ async def test_a_dashboard_is_pushed_what_happens(own_nats: NatsServer, tmp_path
             assert parts["final"]["observed_p50"] == 19.0
             assert parts["qoe"]["observed_p50"] < parts["qoe"]["predicted_p50"]
             assert snapshot["nodes"][0]["node_id"] == "edge-1"  # who is not healthy comes first
-            assert snapshot["in_all"]["nodes"] == 2
+            assert (snapshot["in_all"]["nodes"], snapshot["in_all"]["healthy"]) == (2, 1)
 
 
 async def test_there_are_so_many_streams_and_others_are_told_when_to_come_back(
@@ -157,6 +166,42 @@ async def test_there_are_so_many_streams_and_others_are_told_when_to_come_back(
             return True if again.status_code == 200 else None
 
         await until("a free place", free)
+
+
+async def test_a_reader_that_stops_reading_loses_its_connection_and_others_go_on() -> None:
+    reasons = ("x" * 500,) * 20
+    decisions = (DecisionInfo(1, "j", "t", "refine", "e", "", "p", None, None, None, reasons, "", ""),) * 200
+
+    async def take() -> Snapshot:
+        return Snapshot("s", 1, 0, (), (), (), (), (), (), (), decisions, InAll(0, 0, 0, 0, 0))
+
+    streams = Streams(take, clock=CLOCK)
+    routes = AdminHttp(cast(AdminBackend, None), everybody_admin(), streams).routes()
+    api = HttpApi(registry=CollectorRegistry(), ready=lambda: True, local_names=NAMES, beside=routes)
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    web = HttpServer(api.application(), listener, cert=None, key=None, limits=ServingLimits(max_connections=10))
+    address = f"http://127.0.0.1:{port}{ROOT}/stream"
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group, httpx.AsyncClient(timeout=10.0) as http:
+        serving = group.create_task(web.run())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(f"GET {ROOT}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert b"200" in await reader.readline()  # and nothing more is read
+        async with http.stream("GET", address) as response:
+            pushed = snapshots(response)
+            await anext(pushed)
+            assert len(streams) == 2
+            while len(streams) == 2:
+                await streams.push()
+                await anext(pushed)
+            await streams.push()
+            assert (await anext(pushed))["scheduler"] == "s"
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 20):
+                pass  # what was on its way comes, and then the end
+        writer.close()
+        web.stop(within_s=1.0)
+        await serving
 
 
 async def test_streams_end_when_the_scheduler_drains(own_nats: NatsServer, tmp_path: Path) -> None:
