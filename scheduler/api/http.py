@@ -51,8 +51,13 @@ class AdminHttp:
         """For nobody's pages but our own, and for those who have the role. Raises PermissionDenied."""
 
         async def allowed(request: Request) -> Response:
-            hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
-            check_same_origin(hosts=hosts, origins=origins)
+            headers = request.headers
+            check_same_origin(
+                hosts=headers.getlist("host"),
+                origins=headers.getlist("origin"),
+                site=headers.get("sec-fetch-site", ""),
+                mode=headers.get("sec-fetch-mode", ""),
+            )
             names = peer_of(request).names
             self._roles.require(names, role)
             return await endpoint(request, called(names))

@@ -103,3 +103,19 @@ def test_pages_of_any_other_are_refused(hosts: list[str], origins: list[str]) ->
     with pytest.raises(PermissionDenied) as refused:
         check_same_origin(hosts=hosts, origins=origins)
     assert refused.value.param == "origin"
+
+
+@pytest.mark.parametrize(
+    ("site", "mode"),
+    [("", ""), ("none", "navigate"), ("same-origin", "cors"), ("same-origin", "no-cors"), ("cross-site", "navigate")],
+)
+def test_our_own_page_and_a_link_that_somebody_follows_may_ask(site: str, mode: str) -> None:
+    check_same_origin(hosts=["localhost:8080"], origins=[], site=site, mode=mode)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "x" * 200])
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket", ""])
+def test_what_a_page_elsewhere_loads_without_an_origin_is_refused(site: str, mode: str) -> None:
+    with pytest.raises(PermissionDenied) as refused:
+        check_same_origin(hosts=["localhost:8080"], origins=[], site=site, mode=mode)
+    assert refused.value.param == "sec-fetch-site"

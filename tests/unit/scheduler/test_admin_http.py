@@ -267,6 +267,10 @@ async def test_pages_of_other_sites_are_refused_and_our_own_is_not() -> None:
             assert (await http.post("/v1/admin/nodes/n/drain", content="{}", headers=own)).status_code == 200
         backend.asked.clear()
     async with client(backend, "ada", local=True) as http:
+        image = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+        assert (await http.get("/v1/admin/stream", headers=image)).status_code == 403
+        link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+        assert (await http.get("/admin", headers=link)).status_code == 200
         rebound = await http.get("/v1/admin/jobs", headers={"host": "elsewhere.example"})
         assert (rebound.status_code, rebound.json()["error"]["param"]) == (403, "host")
 
