@@ -38,6 +38,22 @@ def check_local(*, hosts: Sequence[str], origins: Sequence[str], names: frozense
             raise PermissionDenied(f"origin is {origin[:80]!r}; without keys no other site may ask", param="origin")
 
 
+def check_same_origin(*, hosts: Sequence[str], origins: Sequence[str], site: str = "", mode: str = "") -> None:
+    """Refuse a request of a page that is not this very server's, also of one of another port of this machine.
+
+    site, mode: the headers Sec-Fetch-Site and Sec-Fetch-Mode, by which a browser tells of requests that have no Origin
+    and whose answer the page will not see (images, say); a link that somebody follows is none of those. For servers
+    that know people by certificates, which a browser shows by itself, whoever's page asks. Raises PermissionDenied.
+    """
+    for origin in origins:
+        scheme = next((scheme for scheme in _SCHEMES if origin.startswith(scheme)), None)
+        own = [host.lower() for host in hosts]
+        if scheme is None or own != [origin.removeprefix(scheme).lower()]:
+            raise PermissionDenied(f"origin is {origin[:80]!r}; no other site may ask", param="origin")
+    if site not in ("", "none", "same-origin") and mode != "navigate":
+        raise PermissionDenied(f"sec-fetch-site is {site[:80]!r}; no other site may ask", param="sec-fetch-site")
+
+
 def _name(authority: str) -> str | None:
     """The host of `host[:port]`, without brackets; None when it is no such thing."""
     match = _AUTHORITY.fullmatch(authority.lower())

@@ -38,9 +38,14 @@ class Roles:
         known = tuple(names)
         has = self.of(known)
         if ROLES.index(has) < ROLES.index(role):
-            who = ", ".join(known)[:200] or "somebody without a certificate"
+            who = called(known)[:200]
             get_logger().warning("denied", by=who, role=has, needs=role)
             raise PermissionDenied(f"{who} has the role {has}; this needs {role}", param="role")
+
+
+def called(names: Iterable[str]) -> str:
+    """How somebody with these names is named in the audit log and in refusals."""
+    return ", ".join(names) or "somebody without a certificate"
 
 
 def everybody_admin() -> Roles:

@@ -3,22 +3,26 @@
 Adds the bounds that uvicorn leaves open. Connections: beyond `max_connections` each request is answered 503 with
 Retry-After, beyond twice as many a connection is dropped. Time: a request's head has `head_s` from its first byte (or
 from the connection's), its body `body_s` from then on, whether the application reads it or not.
+
+The application finds in the state of each request who is at the other end (`peer_of`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import h11
 import uvicorn
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adaptivegen.errors import STATUS, AdaptiveGenError, RequestTimeout, ResourceExhausted, SettingsInvalid
@@ -26,6 +30,8 @@ from adaptivegen.errors import STATUS, AdaptiveGenError, RequestTimeout, Resourc
 KEEP_ALIVE_S = 30
 BACKLOG = 1024
 FULL_RETRY_S = 2.0
+_PEER = "peer"  # in the state of a request
+_NAME_KINDS = ("DNS", "URI", "email", "IP Address")  # of which gRPC tells, too
 FULL_STATUS = 503  # not the 429 of an exhausted quota: this caller did nothing too often
 
 
@@ -36,6 +42,42 @@ class ServingLimits:
     max_connections: int
     head_s: float = 10.0
     body_s: float = 60.0  # the application may be stricter, and say so
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection: the names in the certificate that was shown, none without one.
+
+    abort: ends the connection at once, also where the other end does not read.
+    """
+
+    names: tuple[str, ...] = ()
+    abort: Callable[[], None] = lambda: None
+
+
+def peer_of(request: Request) -> Peer:
+    """Who asks; somebody without names where it is not one of our servers that serves."""
+    found = getattr(request.state, _PEER, None)
+    return found if isinstance(found, Peer) else Peer()
+
+
+def names_in(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """All names in a certificate as `getpeercert` tells it, the alternative ones and then the common one: what gRPC
+    has of the same certificate."""
+    shown = [_plain(kind, name) for kind, name in certificate.get("subjectAltName", ()) if kind in _NAME_KINDS]
+    subject = [pair for part in certificate.get("subject", ()) for pair in part]
+    common = next((name for kind, name in subject if kind == "commonName"), "")
+    return tuple(dict.fromkeys(name for name in (*shown, common) if name))
+
+
+def _plain(kind: str, name: str) -> str:
+    """The name; an IPv6 address comes written out."""
+    if kind != "IP Address":
+        return name
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 class _Quiet(uvicorn.Server):
@@ -60,6 +102,7 @@ class BoundedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app_state = {**self.app_state, _PEER: Peer(_names(transport), transport.abort)}
         if len(self.connections) > 2 * self._limits.max_connections:
             transport.abort()
         elif len(self.connections) > self._limits.max_connections:
@@ -112,6 +155,11 @@ class BoundedConnection(H11Protocol):
             late = RequestTimeout(f"the head of the request did not arrive within {self._limits.head_s:g} s")
             self.transport.write(_plain_answer(late))
         self.transport.close()
+
+
+def _names(transport: asyncio.Transport) -> tuple[str, ...]:
+    tls = transport.get_extra_info("ssl_object")
+    return names_in(tls.getpeercert() or {}) if tls is not None else ()
 
 
 async def _refuse_full(

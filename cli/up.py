@@ -42,6 +42,8 @@ async def _keep_running(options: SystemOptions) -> None:
         typer.echo(
             f'try:   adaptivegen generate "a red circle moves left over a sunset sky" -o clip.mp4{_data(options)}'
         )
+        for page in system.dashboards:
+            typer.echo(f"watch: {page}")
         typer.echo("stop:  Ctrl-C")
         await asyncio.Event().wait()
 

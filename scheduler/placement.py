@@ -12,6 +12,7 @@ from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ti
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.decide import decide, record
 from scheduler.decide.jobs import OpenJob
+from scheduler.decide.recent import Recent
 from scheduler.decide.view import View
 from scheduler.decision_log import DecisionLog
 from scheduler.steady import SteadyTime
@@ -39,6 +40,7 @@ class Placement:
         self._rng = rng
         self._placed = placed
         self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
+        self.recent = Recent()
 
     async def place(self, query: PlacementQuery) -> Decision:
         """Decide; raises InvalidRequest or ModelNotFound."""
@@ -52,6 +54,7 @@ class Placement:
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
         job = record(self._view, query, decision, now_ns=now_ns)
         self.plans[decision.plan, decision.refused_param] += 1
+        self.recent.placed(query, decision, self._view.policy.qoe)
         if job is not None:
             self._placed(job)
         if self._log is not None:
@@ -102,6 +105,7 @@ class Placement:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
         if not outcome.gpu_s >= 0.0:  # nor if it is no number
             raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
+        self.recent.ended(outcome, self._view.cards, decider=self._view.decider)
         off = self._view.ended(outcome, now_ns=self._time.now_ns())
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)

@@ -34,6 +34,8 @@ from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
+from scheduler.api.http import AdminHttp
+from scheduler.api.stream import Streams
 from scheduler.audit import Audit
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
@@ -46,11 +48,12 @@ from scheduler.policies import Policies
 from scheduler.quotas import TenantQuotas
 from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
+from scheduler.snapshot import Snapshots
 from scheduler.steady import SteadyTime
 from scheduler.surveys import OpenJobSurvey, StorageSurvey
 from scheduler.watch import Watch
 
-MAX_CONNECTIONS = 64  # over HTTP, to read metrics and health
+MAX_CONNECTIONS = 128  # over HTTP; as many as `api.stream` allows are streams of dashboards
 
 
 def load_cards() -> dict[str, ModelCard]:
@@ -73,15 +76,7 @@ async def serve(
     tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
-    view = View(
-        nodes=NodeTable(),
-        cards=cards,
-        decider=settings.node_id,
-        default_pool=settings.pool,
-        policy=settings.policy(),
-        select=settings.select(),
-        admission=settings.admission(),
-    )
+    view = _view(settings, cards)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
@@ -101,11 +96,14 @@ async def serve(
         admin = Admin(
             view, jobs, drains=drains, scaling=scaling, policies=policies, quotas=quotas, audit=audit, time=time
         )
+        snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, clock=clock, time=time)
+        streams = Streams(snapshots.take, clock=clock)
         rpc = _server(placement, admin, roles, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
-        web = _web(settings, SchedulerMetrics(view, scaling, time=time, plans=placement.plans), listener, stop=stop)
+        metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans)
+        web = _web(settings, metrics, AdminHttp(admin, roles, streams), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
@@ -115,6 +113,7 @@ async def serve(
             policies.run(),
             quotas.run(),
             herald.run(),
+            streams.run(),
             StorageSurvey(view, blob, clock=clock).run(),
             discovery.register(_endpoint(settings, listener, port)),
             _reconcile(jobs, bus, settings, OpenJobSurvey(view, time=time), clock=clock, stop=stop),
@@ -122,6 +121,19 @@ async def serve(
         ]
         await _run(parts, rpc, web, grace_s=settings.drain_grace_s, stop=stop)
     get_logger().info("stopped")
+
+
+def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:
+    """A view of nothing yet."""
+    return View(
+        nodes=NodeTable(),
+        cards=cards,
+        decider=settings.node_id,
+        default_pool=settings.pool,
+        policy=settings.policy(),
+        select=settings.select(),
+        admission=settings.admission(),
+    )
 
 
 async def _run(
@@ -148,12 +160,18 @@ def _endpoint(settings: SchedulerSettings, listener: socket.socket, grpc_port: i
 
 
 def _web(
-    settings: SchedulerSettings, metrics: SchedulerMetrics, listener: socket.socket, *, stop: asyncio.Event
+    settings: SchedulerSettings,
+    metrics: SchedulerMetrics,
+    admin: AdminHttp,
+    listener: socket.socket,
+    *,
+    stop: asyncio.Event,
 ) -> HttpServer:
     api = HttpApi(
         registry=metrics.registry,
         ready=lambda: not stop.is_set(),
         local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
+        beside=admin.routes(),
     )
     return HttpServer(
         api.application(),

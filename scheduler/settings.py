@@ -24,7 +24,9 @@ class SchedulerSettings(ServiceSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_SCHEDULER_")
 
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of the gRPC API; 0 takes a free one.")
-    http_port: int = Field(0, ge=0, le=65535, description="Port of /metrics and health; 0 takes a free one.")
+    http_port: int = Field(
+        0, ge=0, le=65535, description="Port of the admin API, its dashboard, /metrics and health; 0: a free one."
+    )
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
     roles_file: ReadableFile | None = Field(None, description="JSON file of who may look, operate and administer.")
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")

@@ -22,6 +22,7 @@ from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Decision, PlacementQuery
 from adaptivegen.request import GenerationRequest
 from adaptivegen.rpc.admin_client import AdminClient
+from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.placement import PlacementClient
 from scheduler.service import serve
 from scheduler.settings import SchedulerSettings
@@ -56,10 +57,10 @@ async def until(what: str, ask: Callable[[], Awaitable[Found | None]]) -> Found:
 class Running:
     """One scheduler and clients to it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: ClientTls | None = None) -> None:
         self.address = address
-        self.admin = AdminClient(address)
-        self.placer = PlacementClient([address], clock=CLOCK, budget_s=5.0)
+        self.admin = AdminClient(address, tls=tls)
+        self.placer = PlacementClient([address], clock=CLOCK, budget_s=5.0, tls=tls)
 
     async def states(self) -> dict[str, str]:
         return {node.node_id: node.state for node in await self.admin.nodes()}
@@ -83,8 +84,10 @@ class Running:
 
 
 @asynccontextmanager
-async def scheduler(nats_url: str, folder: Path, *, port: int = 0, **changes: object) -> AsyncIterator[Running]:
-    """A scheduler in this process, serving."""
+async def scheduler(
+    nats_url: str, folder: Path, *, port: int = 0, tls: ClientTls | None = None, **changes: object
+) -> AsyncIterator[Running]:
+    """A scheduler in this process, serving; tls: what its clients show."""
     port = port or free_port()
     values: dict[str, object] = {
         "node_id": "scheduler-1",
@@ -97,7 +100,7 @@ async def scheduler(nats_url: str, folder: Path, *, port: int = 0, **changes: ob
     }
     settings = SchedulerSettings.model_validate({**values, **changes})
     stop = asyncio.Event()
-    running = Running(f"127.0.0.1:{port}")
+    running = Running(f"127.0.0.1:{port}", tls)
     async with asyncio.TaskGroup() as group:
         group.create_task(serve(settings, cards=cards(), clock=CLOCK, rng=random.Random(3), stop=stop))
         try:

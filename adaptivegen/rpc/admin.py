@@ -10,7 +10,7 @@ import grpc
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.experience import Rated
-from adaptivegen.roles import Role, Roles
+from adaptivegen.roles import Role, Roles, called
 from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     DeadLetterInfo,
@@ -244,7 +244,7 @@ class AdminServicer(stubs.AdminServiceServicer):
         """Who orders, where they may; raises PermissionDenied."""
         names = _names(context)
         self._roles.require(names, role)
-        return ", ".join(names) or "somebody without a certificate"
+        return called(names)
 
 
 def _rating_to_pb(rating: Rated) -> pb.Rating:

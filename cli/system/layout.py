@@ -16,6 +16,7 @@ from adaptivegen.errors import InvalidRequest
 
 HOST = "127.0.0.1"
 MAX_NODES = 32
+DASHBOARD = "/admin"
 Probe = Literal["http", "grpc", "tcp"]
 
 
@@ -79,6 +80,11 @@ class ProcessPlan:
     def url(self) -> str:
         """Where a person or a client finds it."""
         return f"http://{self.address}" if self.probe == "http" else self.address
+
+    @property
+    def dashboard(self) -> str:
+        """The page that shows a scheduler at work; empty for other processes."""
+        return f"{self.endpoint['http_url']}{DASHBOARD}" if self.endpoint.get("kind") == "scheduler" else ""
 
 
 @dataclass(frozen=True, slots=True)

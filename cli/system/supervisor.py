@@ -58,6 +58,11 @@ class System:
         """HTTP URLs of the edges."""
         return [plan.url for plan in self.plans if plan.endpoint.get("kind") == "edge"]
 
+    @property
+    def dashboards(self) -> list[str]:
+        """Pages that show the schedulers at work."""
+        return [plan.dashboard for plan in self.plans if plan.dashboard]
+
     def plan(self, name: str) -> ProcessPlan:
         """The plan of a process."""
         return self._children[name].plan

@@ -1,4 +1,4 @@
-"""Reading request bodies that may lie: bounded, deadlined, strictly parsed JSON or a multipart form.
+"""Reading request bodies that may lie: JSON (`adaptivegen.http_json`) or a multipart form.
 
 Decides what of a body becomes fields and what becomes the upload, and how many large bodies may be in memory. Raises
 typed errors; never reads more than the limit. What takes long to decode is decoded in threads, so that the loop, and
@@ -10,22 +10,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
-import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive
+from starlette.requests import Request
 
-from adaptivegen.errors import InvalidRequest, PayloadTooLarge, RequestTimeout, ResourceExhausted, UnsupportedMedia
+from adaptivegen.errors import InvalidRequest, PayloadTooLarge, ResourceExhausted, UnsupportedMedia
+from adaptivegen.http_json import BODY_DEADLINE_S, arriving, bounded, parse_json, read_json, refuse_encoding
 
-BODY_DEADLINE_S = 30.0
 SMALL_BYTES = 256 * 1024  # below this a body needs no seat and no thread: the number of connections bounds their sum
 LARGE_BODIES = 4  # in memory at once
 FULL_RETRY_S = 1.0
@@ -40,21 +37,6 @@ class CreateBody:
 
     values: dict[str, object]
     upload: bytes | None
-
-
-def bounded(receive: Receive, max_bytes: int) -> Receive:
-    """A `receive` that refuses more than `max_bytes` of body, whatever Content-Length said."""
-    seen = 0
-
-    async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > max_bytes:
-            raise PayloadTooLarge(f"the body has over {max_bytes} bytes", param="body")
-        return message
-
-    return limited
 
 
 class Bodies:
@@ -92,42 +74,20 @@ async def read_create(
     request: Request, *, max_bytes: int, deadline_s: float = BODY_DEADLINE_S, threads: Executor | None = None
 ) -> CreateBody:
     """Fields and upload of `POST /v1/videos`; without `threads` everything is decoded here."""
-    _refuse_encoding(request)
+    refuse_encoding(request)
     declared = _declared_bytes(request)
     if declared is not None and declared > max_bytes:
         raise PayloadTooLarge(f"the body has {declared} bytes; allowed: {max_bytes}", param="body")
     limited = Request(request.scope, bounded(request.receive, max_bytes))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        async with _arriving(deadline_s):
+        async with arriving(deadline_s):
             return await _read_form(limited)
     if kind in ("application/json", ""):
-        async with _arriving(deadline_s):
+        async with arriving(deadline_s):
             data = await limited.body()
         return await _decoded(threads if len(data) > SMALL_BYTES else None, lambda: _from_json(parse_json(data)))
     raise InvalidRequest.field("content-type", kind, "application/json or multipart/form-data")
-
-
-async def read_json(
-    request: Request, *, max_bytes: int = 64 * 1024, deadline_s: float = BODY_DEADLINE_S
-) -> dict[str, object]:
-    """A small JSON object."""
-    _refuse_encoding(request)
-    async with _arriving(deadline_s):
-        data = await Request(request.scope, bounded(request.receive, max_bytes)).body()
-    return parse_json(data)
-
-
-@asynccontextmanager
-async def _arriving(deadline_s: float) -> AsyncIterator[None]:
-    """The time in which a body is read: a client that sends a byte a minute is told so."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            yield
-    except TimeoutError as exc:
-        raise RequestTimeout(f"the body did not arrive within {deadline_s:g} s", param="body") from exc
-    except ClientDisconnect as exc:
-        raise InvalidRequest("the body ended before its Content-Length", param="body") from exc
 
 
 async def _decoded(threads: Executor | None, work: Callable[[], Result]) -> Result:
@@ -138,41 +98,6 @@ def _declared_bytes(request: Request) -> int | None:
     """What Content-Length says; None for a body sent in chunks, or a length that is none."""
     declared = request.headers.get("content-length", "")
     return int(declared[:19]) if declared.isascii() and declared.isdigit() else None
-
-
-def parse_json(data: bytes) -> dict[str, object]:
-    """A JSON object without duplicate keys, NaN or infinities."""
-    try:
-        value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
-        )
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest("the body is not UTF-8", param="body") from exc
-    except RecursionError as exc:
-        raise InvalidRequest("the body is nested too deeply", param="body") from exc
-    except ValueError as exc:
-        raise InvalidRequest(f"the body is not valid JSON: {exc}", param="body") from exc
-    if not isinstance(value, dict):
-        raise InvalidRequest.field("body", value, "a JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise InvalidRequest.field("body", next(n for n in names if names.count(n) > 1), "each key once")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise InvalidRequest.field("body", name, "finite numbers")
-
-
-def _finite(digits: str) -> float:
-    """`1e999` is a number in JSON, and infinite as a float."""
-    value = float(digits)
-    return value if math.isfinite(value) else _no_constant(digits)
 
 
 def _from_json(values: dict[str, object]) -> CreateBody:
@@ -218,9 +143,3 @@ async def _read_form(request: Request) -> CreateBody:
     if UPLOAD_FIELD in values:
         raise InvalidRequest.field(UPLOAD_FIELD, values[UPLOAD_FIELD], "a file part with a file name")
     return CreateBody(values=values, upload=upload)
-
-
-def _refuse_encoding(request: Request) -> None:
-    encoding = request.headers.get("content-encoding")
-    if encoding not in (None, "", "identity"):
-        raise InvalidRequest.field("content-encoding", encoding, "identity")

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound, RequestTimeout
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest
 from adaptivegen.experience import Experience
+from adaptivegen.http_json import failed, unrouted
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.local_only import check_local
@@ -77,7 +78,7 @@ class HttpApi:
         ]
         return Starlette(
             routes=[Route(path, self._guarded(endpoint), methods=[method]) for method, path, endpoint in routes],
-            exception_handlers={HTTPException: self._unrouted},
+            exception_handlers={HTTPException: unrouted},
         )
 
     # ---- videos -----------------------------------------------------------------------------------------------
@@ -221,28 +222,14 @@ class HttpApi:
                 with span(f"http {request.method} {request.url.path}", carrier=dict(request.headers)):
                     response = await endpoint(request)
             except AdaptiveGenError as exc:
-                response = _failed(exc)
+                response = failed(exc)
             except Exception as exc:
                 get_logger().error("unexpected_error", path=request.url.path, exc_info=exc)
-                response = _failed(InternalError(f"{type(exc).__name__}; the log has it under {request_id}"))
+                response = failed(InternalError(f"{type(exc).__name__}; the log has it under {request_id}"))
             response.headers[REQUEST_ID_HEADER] = request_id
             return response
 
         return guarded
-
-    async def _unrouted(self, request: Request, exc: Exception) -> Response:
-        status = exc.status_code if isinstance(exc, HTTPException) else 500
-        if status == 404:
-            return _failed(NotFound(f"no such path: {request.url.path[:200]}"))
-        error = InvalidRequest.field("method", request.method, "the methods of this path")
-        return JSONResponse({"error": error.body()}, status_code=status)
-
-
-def _failed(exc: AdaptiveGenError) -> Response:
-    status, body, headers = render.error(exc)
-    if isinstance(exc, RequestTimeout):
-        headers["connection"] = "close"  # what is still to come of the request is no next one
-    return JSONResponse(body, status_code=status, headers=headers)
 
 
 def _seconds(values: dict[str, object], name: str) -> float | None:

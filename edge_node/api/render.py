@@ -1,11 +1,10 @@
-"""Records, events, cards and errors as JSON of the client API: the OpenAI videos shape with extras. Pure."""
+"""Records, events and cards as JSON of the client API: the OpenAI videos shape with extras. Pure."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from adaptivegen.errors import STATUS, AdaptiveGenError
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Media
@@ -90,12 +89,6 @@ def event(happened: JobEvent) -> bytes:
         "video": video(happened.record),
     }
     return f"id: {happened.id}\nevent: {happened.type}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def error(raised: AdaptiveGenError) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Status, body and headers of an error."""
-    headers = {"retry-after": f"{max(1, round(raised.retry_after_s))}"} if raised.retry_after_s is not None else {}
-    return STATUS[type(raised)].http, {"error": raised.body()}, headers
 
 
 def poll_after_ms(record: JobRecord) -> int:

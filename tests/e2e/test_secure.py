@@ -178,17 +178,19 @@ def test_a_tenant_sees_neither_anothers_videos_nor_their_cached_repeats(deployme
         assert acme.get(location.partition("?")[0]).status_code == 401
 
 
-def test_the_schedulers_metrics_are_for_clients_with_a_certificate_only(deployment: Deployment) -> None:
-    def client(*, certified: bool) -> httpx.Client:
-        context = ssl.create_default_context()
-        deployment.ca.configure_trust(context)
-        if certified:
-            context.load_cert_chain(deployment.folder / "cert.pem", deployment.folder / "key.pem")
-        return httpx.Client(base_url=deployment.scheduler_http, verify=context, timeout=10)
+def scheduler_http(deployment: Deployment, cert: str = "", key: str = "") -> httpx.Client:
+    """A client of the scheduler's HTTP port that shows a certificate, or none."""
+    context = ssl.create_default_context()
+    deployment.ca.configure_trust(context)
+    if cert:
+        context.load_cert_chain(deployment.folder / cert, deployment.folder / key)
+    return httpx.Client(base_url=deployment.scheduler_http, verify=context, timeout=10)
 
-    with client(certified=False) as stranger, pytest.raises(httpx.TransportError):
+
+def test_the_schedulers_metrics_are_for_clients_with_a_certificate_only(deployment: Deployment) -> None:
+    with scheduler_http(deployment) as stranger, pytest.raises(httpx.TransportError):
         stranger.get("/metrics")
-    with client(certified=True) as known:
+    with scheduler_http(deployment, "cert.pem", "key.pem") as known:
         assert 'adaptivegen_scheduler_nodes{kind="worker"' in known.get("/metrics").text
 
 
@@ -232,3 +234,15 @@ def as_operator(deployment: Deployment, key: str, cert: str) -> Iterator[stubs.A
     credentials = grpc.ssl_channel_credentials(deployment.ca.cert_pem.bytes(), *own)
     with grpc.secure_channel(deployment.scheduler, credentials) as channel:
         yield stubs.AdminServiceStub(channel)
+
+
+def test_the_schedulers_admin_api_over_http_knows_people_by_their_certificates(deployment: Deployment) -> None:
+    order = {"values": {"cost_render": 0.005}}
+    statuses = []
+    for who in ("", "operator", "admin"):
+        shown = (f"{who}.pem", f"{who}-key.pem") if who else ("cert.pem", "key.pem")
+        with scheduler_http(deployment, *shown) as client:
+            assert client.get("/admin").status_code == client.get("/v1/admin/nodes").status_code == 200
+            orders = {"nodes/nobody/drain": {}, "policy": order}
+            statuses.append([client.post(f"/v1/admin/{path}", json=body).status_code for path, body in orders.items()])
+    assert statuses == [[403, 403], [404, 403], [404, 200]]

@@ -3,7 +3,7 @@
 import pytest
 
 from adaptivegen.errors import PermissionDenied
-from adaptivegen.local_only import NAMES, check_local, own_names
+from adaptivegen.local_only import NAMES, check_local, check_same_origin, own_names
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:65535", "[::1]", "LocalHost:80"])
@@ -69,3 +69,53 @@ def test_the_settings_own_names_are_taken_too() -> None:
     names = own_names("127.0.0.2", "Studio.Local", "", "[::1]")
     assert names == NAMES | {"127.0.0.2", "studio.local"}
     check_local(hosts=["studio.local:8080"], origins=["http://127.0.0.2"], names=names)
+
+
+@pytest.mark.parametrize(
+    ("host", "origins"),
+    [
+        ("localhost:8080", []),
+        ("localhost:8080", ["http://localhost:8080"]),
+        ("Ops.example", ["https://ops.example"]),
+        ("[::1]:80", ["http://[::1]:80"]),
+    ],
+)
+def test_programs_and_pages_of_this_very_server_may_ask(host: str, origins: list[str]) -> None:
+    check_same_origin(hosts=[host], origins=origins)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins"),
+    [
+        (["localhost:8080"], ["http://localhost:3000"]),  # another program of this machine
+        (["localhost:8080"], ["http://127.0.0.1:8080"]),
+        (["localhost:8080"], ["null"]),
+        (["localhost:8080"], [""]),
+        (["localhost:8080"], ["file://localhost:8080"]),
+        (["ops.example"], ["https://evil.example"]),
+        (["ops.example"], ["https://ops.example.evil.example"]),
+        (["ops.example"], ["https://ops.example", "https://evil.example"]),
+        (["ops.example", "evil.example"], ["https://evil.example"]),
+        ([], ["https://ops.example"]),
+    ],
+)
+def test_pages_of_any_other_are_refused(hosts: list[str], origins: list[str]) -> None:
+    with pytest.raises(PermissionDenied) as refused:
+        check_same_origin(hosts=hosts, origins=origins)
+    assert refused.value.param == "origin"
+
+
+@pytest.mark.parametrize(
+    ("site", "mode"),
+    [("", ""), ("none", "navigate"), ("same-origin", "cors"), ("same-origin", "no-cors"), ("cross-site", "navigate")],
+)
+def test_our_own_page_and_a_link_that_somebody_follows_may_ask(site: str, mode: str) -> None:
+    check_same_origin(hosts=["localhost:8080"], origins=[], site=site, mode=mode)
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "x" * 200])
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "websocket", ""])
+def test_what_a_page_elsewhere_loads_without_an_origin_is_refused(site: str, mode: str) -> None:
+    with pytest.raises(PermissionDenied) as refused:
+        check_same_origin(hosts=["localhost:8080"], origins=[], site=site, mode=mode)
+    assert refused.value.param == "sec-fetch-site"

@@ -23,7 +23,8 @@ from adaptivegen.errors import (
     ResourceExhausted,
     UnsupportedMedia,
 )
-from edge_node.api.body import DECODED_AT_ONCE, SMALL_BYTES, Bodies, parse_json, read_create, read_json
+from adaptivegen.http_json import parse_json, read_json
+from edge_node.api.body import DECODED_AT_ONCE, SMALL_BYTES, Bodies, read_create
 
 PLAIN = st.recursive(
     st.none()

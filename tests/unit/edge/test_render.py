@@ -5,6 +5,7 @@ import json
 import pytest
 
 from adaptivegen.errors import STATUS, AdaptiveGenError, ResourceExhausted
+from adaptivegen.http_json import error_answer
 from adaptivegen.jobs.events import make_event
 from adaptivegen.jobs.record import apply_manifest, draft_stored, new_record
 from adaptivegen.jobs.spec import Failure, Manifest
@@ -51,7 +52,7 @@ def test_an_event_is_one_block_whatever_the_prompt_holds() -> None:
 
 @pytest.mark.parametrize("cls", list(STATUS))
 def test_every_error_has_its_status_and_the_shape_clients_expect(cls: type[AdaptiveGenError]) -> None:
-    status, body, headers = render.error(cls("why", param="size"))
+    status, body, headers = error_answer(cls("why", param="size"))
     assert status == STATUS[cls].http
     assert body == {"error": {"code": cls.code, "message": "why", "param": "size", "retryable": cls.retryable}}
     assert headers == {}
@@ -59,7 +60,7 @@ def test_every_error_has_its_status_and_the_shape_clients_expect(cls: type[Adapt
 
 @pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (7.6, "8")])
 def test_a_refusal_for_now_says_in_whole_seconds_when_to_come_again(after_s: float, header: str) -> None:
-    assert render.error(ResourceExhausted("full", retry_after_s=after_s))[2] == {"retry-after": header}
+    assert error_answer(ResourceExhausted("full", retry_after_s=after_s))[2] == {"retry-after": header}
 
 
 @pytest.mark.parametrize(("eta_s", "expected"), [(0.0, 250), (4.0, 500), (1e9, 5000)])

@@ -18,6 +18,7 @@ from cli.system.layout import (
     plan_system,
     port_count,
 )
+from scheduler.api.pages import PAGE
 
 SECRETS = Secrets(broker_password="pw", signing_key_hex="ab" * 32)
 
@@ -55,6 +56,13 @@ def test_every_listener_has_a_port_of_its_own(edges: int, workers: int) -> None:
 def test_the_port_asked_for_is_the_first_edges() -> None:
     ports = assign_ports(options(edges=2, port=8080), list(range(1000, 1009)))
     assert ports == Ports(1000, 1001, 1002, 1003, (1004,), (8080, 1006), (1007, 1008))
+
+
+def test_the_schedulers_dashboard_is_where_it_serves_one() -> None:
+    made = plans()
+    port = made["scheduler-1"].env["ADAPTIVEGEN_SCHEDULER_HTTP_PORT"]
+    pages = {name: plan.dashboard for name, plan in made.items() if plan.dashboard}
+    assert pages == {"scheduler-1": f"http://127.0.0.1:{port}{PAGE}"}
 
 
 def test_edges_know_scheduler_cache_and_the_key_the_cache_checks() -> None:

@@ -1,0 +1,215 @@
+"""What was decided lately, and how the last jobs went against what was predicted of them. Pure.
+
+Everything is a ring: the last decisions, the jobs whose outcome is waited for, the last outcomes. Placing only notes;
+qualities and QoE are worked out when an outcome comes, percentiles when somebody looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import FINAL_PLANS, Decision, Outcome, PlacementQuery
+from scheduler.decide.qoe import QoeSettings, qoe, quality_of
+from scheduler.decide.work import draft_size
+
+MAX_DECISIONS = 50
+MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
+MAX_OUTCOMES = 1000
+MEDIAN, MOST = 0.5, 0.95  # the percentiles that are told
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One of the last decisions, and whose request it was about."""
+
+    tenant: str
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One part of the last jobs: percentiles of what was predicted and of what was seen, of the same `outcomes` jobs.
+
+    part: `draft` and `final` are in seconds, `qoe` from 1 to 5.
+    """
+
+    part: str
+    outcomes: int
+    predicted_p50: float
+    predicted_p95: float
+    observed_p50: float
+    observed_p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What was predicted of a placed job, and what its QoE is worked out from; settings: those it was placed by."""
+
+    decided_at_ns: int
+    edge_id: str
+    plan: str
+    intent: str
+    draft_model: str
+    cloud_model: str
+    width: int
+    height: int
+    steps: int
+    refined: bool
+    draft_s: float | None
+    final_s: float | None
+    qoe: float
+    settings: QoeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Predicted and observed, by part; None where the two cannot be compared."""
+
+    draft_s: tuple[float, float] | None
+    final_s: tuple[float, float] | None
+    qoe: tuple[float, float] | None
+
+
+class Recent:
+    """The last decisions and outcomes of one scheduler."""
+
+    def __init__(self) -> None:
+        self.decisions: deque[Decided] = deque(maxlen=MAX_DECISIONS)
+        self._expected: OrderedDict[str, _Expected] = OrderedDict()
+        self._seen: deque[_Seen] = deque(maxlen=MAX_OUTCOMES)
+
+    def __repr__(self) -> str:
+        return f"Recent({len(self.decisions)} decisions, {len(self._expected)} expected, {len(self._seen)} seen)"
+
+    def placed(self, query: PlacementQuery, decision: Decision, settings: QoeSettings) -> None:
+        """A decision was made, by these settings. A draft that was there before is not predicted."""
+        self.decisions.append(Decided(query.tenant, decision))
+        self._expected.pop(decision.job_id, None)
+        chosen = decision.chosen()
+        if chosen is None or query.draft_known or not (decision.makes_draft or decision.makes_final):
+            return
+        self._expected[decision.job_id] = _Expected(
+            decided_at_ns=decision.decided_at_ns,
+            edge_id=decision.edge_id,
+            plan=decision.plan,
+            intent=query.intent,
+            draft_model=query.draft_model,
+            cloud_model=query.cloud_model,
+            width=query.width,
+            height=query.height,
+            steps=decision.final_steps,
+            refined=decision.refine_t0 is not None,
+            draft_s=chosen.draft_s,
+            final_s=chosen.final_s,
+            qoe=chosen.qoe,
+            settings=settings,
+        )
+        while len(self._expected) > MAX_EXPECTED:
+            self._expected.popitem(last=False)
+
+    def ended(self, outcome: Outcome, cards: Mapping[str, ModelCard], *, decider: str) -> None:
+        """How a job went. What was placed by others, or was cancelled, tells nothing of predictions."""
+        told = self._expected.get(outcome.job_id)
+        mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
+        if told is None or not mine or outcome.edge_id != told.edge_id:
+            return
+        del self._expected[outcome.job_id]
+        if outcome.status not in ("completed", "failed"):
+            return
+        draft_s, final_s = _seconds(outcome.draft_s), _seconds(outcome.final_s)
+        same = outcome.plan == told.plan
+        seen = _Seen(
+            draft_s=_pair(told.draft_s, draft_s),
+            final_s=_pair(told.final_s, final_s) if same else None,
+            qoe=_pair(told.qoe, _observed_qoe(told, outcome, cards, draft_s=draft_s, final_s=final_s)),
+        )
+        if seen != _Seen(None, None, None):
+            self._seen.append(seen)
+
+    def compared(self) -> tuple[Compared, ...]:
+        """Draft, final and QoE of the last outcomes; a part of which nothing was seen is left out."""
+        parts = {
+            "draft": [seen.draft_s for seen in self._seen if seen.draft_s is not None],
+            "final": [seen.final_s for seen in self._seen if seen.final_s is not None],
+            "qoe": [seen.qoe for seen in self._seen if seen.qoe is not None],
+        }
+        return tuple(_compared(part, pairs) for part, pairs in parts.items() if pairs)
+
+
+def _seconds(seen: float | None) -> float | None:
+    """A time that can be one."""
+    return seen if seen is not None and math.isfinite(seen) and seen >= 0.0 else None
+
+
+def _pair(predicted: float | None, observed: float | None) -> tuple[float, float] | None:
+    return None if predicted is None or observed is None else (predicted, observed)
+
+
+def _observed_qoe(
+    told: _Expected,
+    outcome: Outcome,
+    cards: Mapping[str, ModelCard],
+    *,
+    draft_s: float | None,
+    final_s: float | None,
+) -> float | None:
+    """By the function and the settings the prediction was made with; None where it was not seen when a part came.
+
+    What a failed job did not show never came.
+    """
+    wanted = (told.draft_s is not None, told.final_s is not None)
+    if outcome.status == "completed" and wanted != (draft_s is not None, final_s is not None):
+        return None
+    return qoe(
+        told.settings,
+        intent=told.intent,
+        draft_quality=_draft_quality(told, cards),
+        draft_s=draft_s,
+        final_quality=_final_quality(told, outcome.plan, cards),
+        final_s=final_s,
+    )
+
+
+def _draft_quality(told: _Expected, cards: Mapping[str, ModelCard]) -> float:
+    card, assumed = cards.get(told.draft_model), told.settings.unmeasured_draft
+    if card is None:
+        return assumed
+    width, height = draft_size(card, width=told.width, height=told.height)
+    return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
+
+
+def _final_quality(told: _Expected, plan: str, cards: Mapping[str, ModelCard]) -> float:
+    """Of the final as it was made: as decided, else as its plan is by default."""
+    card, assumed = cards.get(told.cloud_model), told.settings.unmeasured_final
+    if card is None or plan not in FINAL_PLANS:
+        return assumed
+    same = plan == told.plan
+    return quality_of(
+        card,
+        "refine" if (told.refined if same else plan == "refine") else "cloud",
+        steps=told.steps if same and told.steps else card.limits.steps_default,
+        width=told.width,
+        height=told.height,
+        assumed=assumed,
+    )
+
+
+def _compared(part: str, pairs: list[tuple[float, float]]) -> Compared:
+    predicted, observed = sorted(first for first, _ in pairs), sorted(second for _, second in pairs)
+    return Compared(
+        part=part,
+        outcomes=len(pairs),
+        predicted_p50=_percentile(predicted, MEDIAN),
+        predicted_p95=_percentile(predicted, MOST),
+        observed_p50=_percentile(observed, MEDIAN),
+        observed_p95=_percentile(observed, MOST),
+    )
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    """The least value that at least this share of them do not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
