@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
-from adaptivegen.errors import Conflict, NotFound
+from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -100,13 +100,22 @@ class Claims:
             if found is not None:
                 # Before the claim: after it nothing may fail or be cancelled until the job is worked on.
                 await delivery.nak(0.0)
-                claimed = await self._claim(*found)
-                return Claimed(OutOfOrder(message, found[0].trace), *claimed) if claimed is not None else None
+                return await self._claim_out_of_order(message, *found)
         claimed = await self._claim(spec, record)
         if claimed is None:
             await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None
         return Claimed(delivery, *claimed)
+
+    async def _claim_out_of_order(self, message: JobMessage, spec: JobSpec, record: JobRecord) -> Claimed | None:
+        """Claim a job whose message has not come; None where that was not possible. Whatever happens, the message that
+        did come is another's by now."""
+        try:
+            claimed = await self._claim(spec, record)
+        except AdaptiveGenError as exc:
+            get_logger().warning("turn_not_taken", job_id=spec.id, code=exc.code, error=exc.message)
+            return None
+        return Claimed(OutOfOrder(message, spec.trace), *claimed) if claimed is not None else None
 
     async def _claimable(self, message: JobMessage, *, pool: str) -> tuple[JobSpec, JobRecord] | None:
         """The job of a message that has not come yet; None where it is not this worker's to do now."""

@@ -165,6 +165,26 @@ async def test_a_message_that_cannot_be_given_back_costs_the_job_whose_turn_it_i
         assert [(record.status, record.attempts, record.epoch) for record in records] == [("completed", 1, 1)] * 2
 
 
+async def test_a_claim_out_of_turn_whose_answer_is_lost_does_not_count_and_gives_nothing_back_again() -> None:
+    async with cloud(turns=Scheduler(SECOND)) as parts:
+        bucket, failures = await parts.bus.kv("jobs"), 1
+        update = bucket.update
+
+        async def lost(key: str, value: bytes, *, revision: int) -> int:
+            nonlocal failures
+            made = await update(key, value, revision=revision)
+            if failures and key.endswith(SECOND):
+                failures -= 1
+                raise BrokerUnavailable("no answer")
+            return made
+
+        bucket.update = lost  # type: ignore[method-assign]
+        await submit(parts, FIRST, SECOND)
+        records = await until_all_ended(parts, FIRST, SECOND)
+        assert [(record.status, record.attempts) for record in records] == [("completed", 1)] * 2
+        assert failures == 0
+
+
 async def test_no_scheduler_keeps_a_worker_from_its_work_for_long() -> None:
     class Sleepy(Scheduler):
         async def whose(self, ticket: Ticket) -> Turn | None:
