@@ -54,6 +54,7 @@ class Request:
     tier: Tier = "default"
     deadline_s: float | None = None
     again: bool = False
+    refused_s: float = 0.0  # that it was told to wait before it asked again
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ class Cloud:
                 request, job = self._jobs.pop(job_id)
                 self.view.jobs.settle(job_id, gpu_s=job.gpu_s, now_ns=_ns(now_s))
                 self.seen.ended_s = now_s
-                if request.deadline_s is not None and now_s - request.at_s <= request.deadline_s:
+                if request.deadline_s is not None and now_s - request.at_s + request.refused_s <= request.deadline_s:
                     self.seen.met += 1
         self._begin(now_s)
 
@@ -238,7 +239,7 @@ def simulate(load: str, policy: str, seed: int) -> Seen:
                 cloud.seen.refused += 1
                 continue
             number += 1
-            later = replace(request, at_s=now_s + retry_s, again=True)
+            later = replace(request, at_s=now_s + retry_s, again=True, refused_s=retry_s)
             heapq.heappush(coming, (later.at_s, number, later))
         else:
             cloud.end(now_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound
+from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -112,8 +112,8 @@ class Claims:
         did come is another's by now."""
         try:
             claimed = await self._claim(spec, record)
-        except AdaptiveGenError as exc:
-            get_logger().warning("turn_not_taken", job_id=spec.id, code=exc.code, error=exc.message)
+        except Exception as exc:
+            get_logger().warning("turn_not_taken", job_id=spec.id, error=repr(exc)[:500])
             return None
         return Claimed(OutOfOrder(message, spec.trace), *claimed) if claimed is not None else None
 

@@ -297,10 +297,12 @@ class Videos:
         if record.want_final:  # asked for before; that attempt may have died before its message was queued
             upgrade(record, plan=record.plan, eta_s=0.0, now_ns=0)  # refuses a failed or cancelled one
             return record if record.ended else await self._jobs.resume(spec)
-        upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses what has no draft to upgrade, before any place
+        upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses what cannot be upgraded, before it has a place
+        if record.draft is None:
+            raise Conflict(f"video {video_id} has no draft yet; only a draft can be upgraded")
         card = load_card(spec.cloud_model)
         query = self._query(tenant, video_id, spec.request, content_known=False)
-        wanted = {"requested_plan": "refine", "intent": "render", "draft_known": record.draft is not None}
+        wanted = {"requested_plan": "refine", "intent": "render", "draft_known": True, "keeps_id": True}
         decision = await self._decide(query.model_copy(update=wanted), card)
         record = await self._jobs.ask_final(spec.model_copy(update={"decision": decision}))
         await self._publish("queued", record)

@@ -51,6 +51,7 @@ class Herald:
         self._waiting: deque[OpenJob] = deque(maxlen=MAX_WAITING)  # the oldest give way: the store has them
         self._wake = asyncio.Event()
         self._told_revision = -1
+        self._resumed = False
         self.malformed = 0
 
     def placed(self, job: OpenJob) -> None:
@@ -124,7 +125,7 @@ class Herald:
         usage, now_s = self._view.jobs.usage, self._time.now_ns() / 1e9
         for key in await bucket.keys():
             own = key == self._view.decider
-            if own and self._told_revision >= 0:
+            if own and (self._resumed or self._told_revision >= 0):
                 continue
             entry = await bucket.get(key)
             try:
@@ -134,6 +135,7 @@ class Herald:
                 continue
             if own:
                 usage.resume(told)
+                self._resumed = True
             else:
                 usage.hear(key, told)
         if usage.revision != self._told_revision:

@@ -80,7 +80,7 @@ class Numbered(Generic[C]):
         self._take_over = follow
         self.newest: C | None = None
         self._looked_at_s: float | None = None  # into the store
-        self._seen_revision: int | None = None  # of the broker's copy
+        self._seen: tuple[int, int] | None = None  # the broker's copy as it was read last: its revision and number
 
     async def run(self) -> None:
         """Read the newest every few seconds, until cancelled; while it cannot be read the last one stands."""
@@ -108,13 +108,15 @@ class Numbered(Generic[C]):
             raise BrokerUnavailable(f"the broker cannot be reached; the last {self._name} stands")
         bucket = await self._bucket()
         entry = await bucket.get(self._key)
-        if entry is not None and entry.revision == self._seen_revision:
+        known = self.newest.number if self.newest is not None else 0
+        if entry is not None and self._seen == (entry.revision, known):
             return
         copied = self._copied(entry)
         self._follow(copied)
-        self._seen_revision = entry.revision if entry is not None and copied is not None else None
         if self.newest is not None and (copied is None or copied.number < self.newest.number):
             await bucket.put(self._key, self.newest.encode())
+        elif entry is not None and copied is not None:
+            self._seen = entry.revision, copied.number
 
     async def append(self, make: Callable[[C | None, int], C]) -> C:
         """Make the next change from the one in force and its number.

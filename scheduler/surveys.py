@@ -76,7 +76,7 @@ def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *
             "tenant": spec.tenant,
             "tier": request.service_tier,
             "placed_at_ns": decided_at_ns,
-            "decided_at_ns": decided_at_ns,
+            "decided_at_ns": min(max(0, decision.decided_at_ns), 2**62),
             "ends_at_ns": decided_at_ns + round(final_s * 1e9) if final_s else 0,
             "decided_by": decision.decided_by[:63],
             **wanted,

@@ -94,6 +94,12 @@ def _over_hourly(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int
     return Bar(QuotaExceeded.code, reason, "gpu_seconds_per_hour", retry_s)
 
 
+def bar_of_unmeasured(view: View, query: PlacementQuery, *, pool: str, wait_s: float | None, now_ns: int) -> Bar | None:
+    """Why a final may not be made of which no times are known: it is taken to need what others do on average."""
+    hourly = _over_hourly(view, query, view.jobs.mean_s, now_ns=now_ns)
+    return hourly or _longer_than(1.0, view, query, pool, wait_s, now_ns=now_ns)
+
+
 def bar_of_long_line(view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int) -> Bar | None:
     """Why a request that allows fewer steps gets fewer: its line is not full, but long."""
     return _longer_than(LONG_LINE, view, query, pool, wait_s, now_ns=now_ns)
@@ -124,10 +130,13 @@ def _with_promises_s(
     promises = view.jobs.promises
     if promises.holds(query.job_id, now_s=now_s):
         return wait_s / KEPT_SLACK
-    own_s = view.jobs.line(pool).own_s(query.tenant, query.tier)
-    if wait_s <= most_s / 2 or not own_s:
+    if wait_s <= most_s / 2:
         return wait_s
-    return wait_s + promises.work_s(query.tenant, pool) * wait_s / own_s
+    now_ns = round(now_s * 1e9)
+    slots = sum(node.slots for node in view.workers(query.cloud_model, now_ns=now_ns).get(pool, []))
+    share = view.jobs.line(pool).share(newcomer(view, query, now_ns=now_ns))
+    promised_s = promises.work_s((query.tenant, pool, query.tier), but=query.job_id, now_s=now_s)
+    return wait_s + promised_s / (max(1, slots) * share)
 
 
 def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: int) -> float:

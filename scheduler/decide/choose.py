@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
-from scheduler.decide.admission import Bar, bar_of_final, bar_of_long_line, bar_of_tenant, worst
+from scheduler.decide.admission import (
+    Bar,
+    bar_of_final,
+    bar_of_long_line,
+    bar_of_tenant,
+    bar_of_unmeasured,
+    worst,
+)
 from scheduler.decide.plans import Situation
 
 WHOLE: tuple[Plan, ...] = ("refine", "cloud")
@@ -17,11 +24,13 @@ WHOLE: tuple[Plan, ...] = ("refine", "cloud")
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job."""
+    """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job;
+    unmeasured: why it may have no final of which nothing can be predicted."""
 
     candidates: tuple[Candidate, ...]
     bars: Mapping[Plan, Bar]
     tenant: Bar | None
+    unmeasured: Bar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,10 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
         bars |= {plan: long for plan in WHOLE if plan not in bars}
     whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
-    return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns))
+    unmeasured: Bar | None = None
+    if not any(made.feasible for made in admitted) and not bars:
+        unmeasured = bar_of_unmeasured(view, query, pool=pool.pool, wait_s=pool.wait_s, now_ns=now_ns)
+    return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
 
 
 def _barred(made: Candidate, bar: Bar | None, *, whole: bool) -> Candidate:
@@ -94,6 +106,8 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
         return _late(situation, [made for made in late if made.plan in WHOLE] or late, reasons)
     if admitted.bars:
         return _refused(worst(admitted.bars.values()), _obstacles(admitted.candidates, but=("hit", *admitted.bars)))
+    if admitted.unmeasured is not None:
+        return _refused(admitted.unmeasured, _obstacles(admitted.candidates, but=("hit",)))
     plan: Plan = "refine" if situation.refines else "cloud"
     said = f"Plan {plan} is taken although nothing can be predicted: {by_plan[plan].reason}."
     return Choice(plan, (*reasons, said))

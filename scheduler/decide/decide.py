@@ -103,8 +103,7 @@ def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: i
     if query.keeps_id and decision.refused_param == "pool" and decision.retry_after_s and finals:
         view.jobs.promises.add(
             query.job_id,
-            query.tenant,
-            decision.pool,
+            (query.tenant, decision.pool, query.tier),
             work_s=min(finals),
             after_s=decision.retry_after_s,
             now_s=now_ns / 1e9,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from dataclasses import dataclass
 
 from scheduler.decide.jobs import OpenJob
 
@@ -12,6 +13,14 @@ LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that have a deadline
 NO_DEADLINE = 2**63
 Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A job that was started: its number, and what its tenant was charged."""
+
+    number: int
+    charge: float
 
 
 class Rate:
@@ -48,13 +57,13 @@ class Flow:
     """
 
     def __init__(self, counter: float) -> None:
-        self.counter = counter
+        self.counter = self.base = counter
         self.weight = 1.0
         self.work_s = 0.0
         self.arriving = Rate()
         self.urgent = Rate()
         self._order: list[Place] = []  # those with a deadline by that, then the others as they came
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, Place] = {}  # by number
         self._urgent_last = False
 
     @property
@@ -65,7 +74,7 @@ class Flow:
     @property
     def oldest(self) -> int:
         """The number of the job that came first."""
-        return min(number for _, number, _ in self._places.values())
+        return next(iter(self._places.values()))[1]
 
     def come(self, job: OpenJob, number: int) -> None:
         """A job comes; number: grows from one to the next."""
@@ -74,17 +83,27 @@ class Flow:
         if job.deadline_at_ns:
             self.urgent.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
 
-    def start(self, job: OpenJob) -> int:
-        """It is begun, and charged; returns its number."""
-        number = self.leave(job)
-        self.counter += job.work_s / self.weight
-        self._urgent_last = bool(job.deadline_at_ns)
-        return number
+    def start(self, job: OpenJob, *, now_ns: int) -> Begun:
+        """It is begun, and charged."""
+        begun = Begun(self.leave(job), job.work_s / self.weight)
+        self.counter += begun.charge
+        self._urgent_last = _can_be_met(job, now_ns)
+        return begun
 
-    def put_back(self, job: OpenJob, number: int) -> None:
+    def put_back(self, job: OpenJob, begun: Begun) -> None:
         """It was not begun after all: as if nothing had been."""
-        self._put(job, number)
-        self.counter = max(0.0, self.counter - job.work_s / self.weight)
+        self._put(job, begun.number)
+        self._places = dict(sorted(self._places.items(), key=lambda item: item[1][1]))
+        self._urgent_last = False
+        self.charge(-begun.charge)
+
+    def charge(self, more: float) -> None:
+        """Work over weight was more than charged, or less; no less than since the tenant came back from idling."""
+        self.counter = max(self.base, self.counter + more)
+
+    def lift(self, floor: float) -> None:
+        """It comes back from idling: nothing is saved up, nor can be by getting back what was charged before."""
+        self.counter = self.base = max(self.counter, floor)
 
     def leave(self, job: OpenJob) -> int:
         """It will not be done; returns its number."""
@@ -102,8 +121,7 @@ class Flow:
     def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
         """The next of its jobs of these models."""
         urgent = next((job for job in self._met(now_ns) if job.model in models), None)
-        others = [place for place in self._places.values() if place[2].model in models and place[2] is not urgent]
-        other = min(others, key=_number)[2] if others else None
+        other = next((job for _, _, job in self._places.values() if job.model in models and job is not urgent), None)
         if urgent is None or other is None:
             return urgent or other
         aged = now_ns - other.placed_at_ns >= AGED_S * 1e9
@@ -112,7 +130,7 @@ class Flow:
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
         dated = self._order[: bisect.bisect_left(self._order, NO_DEADLINE, key=_deadline)]
-        return [job for deadline_ns, _, job in dated if now_ns + job.work_s * 1e9 <= deadline_ns]
+        return [job for _, _, job in dated if _can_be_met(job, now_ns)]
 
     def before(self, deadline_at_ns: int, models: frozenset[str], *, now_ns: int) -> list[float]:
         """Seconds of the jobs of these models before a new one of this tenant with this deadline, 0 for none."""
@@ -138,8 +156,9 @@ def _standing(place: Place) -> tuple[int, int]:
     return place[0], place[1]
 
 
-def _number(place: Place) -> int:
-    return place[1]
+def _can_be_met(job: OpenJob, now_ns: int) -> bool:
+    """Whether it has a deadline that it would meet if it were begun now."""
+    return now_ns + job.work_s * 1e9 <= job.deadline_at_ns
 
 
 def _deadline(place: Place) -> int:

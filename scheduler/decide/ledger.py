@@ -78,7 +78,7 @@ class OpenJobs:
 
     def _put(self, job: OpenJob, *, now_ns: int) -> None:
         self._remove(job.job_id)
-        self._tidy()
+        self._tidy(job.pool)
         if len(self._jobs) >= MAX_OPEN or (
             job.wants_final and job.pool not in self._lines and len(self._lines) >= MAX_POOLS
         ):
@@ -147,14 +147,18 @@ class OpenJobs:
                 del handed[job_id]
             elif now_ns - at_ns >= SHOWS_S * 1e9:
                 del handed[job_id]
-                if job_id not in self._at_work:
+                if job_id not in self._at_work and self._started_ns[job_id] == at_ns:  # else another has it by now
                     self._put_back(job_id)
         if not handed:
             del self._handed[worker_id]
 
+    def gone(self, worker_id: str) -> None:
+        """The worker was silent for so long that it is forgotten."""
+        self._handed.pop(worker_id, None)
+
     def _start(self, job_id: str, *, now_ns: int, at_work: bool) -> None:
         job = self._jobs[job_id]
-        self._lines[job.pool].start(job)
+        self._lines[job.pool].start(job, now_ns=now_ns)
         self._started_ns[job_id] = now_ns
         if at_work:
             self._at_work.add(job_id)
@@ -169,8 +173,9 @@ class OpenJobs:
 
     # ---- ends -------------------------------------------------------------------------------------------------
 
-    def settle(self, job_id: str, *, gpu_s: float | None, now_ns: int) -> None:
-        """The job has ended. gpu_s: seconds of a worker that it took, at most those since it was placed.
+    def settle(self, job_id: str, *, gpu_s: float | None, now_ns: int, decided_at_ns: int = 0) -> None:
+        """The job has ended. gpu_s: seconds of a worker that it took, at most those since it was placed;
+        decided_at_ns: of its decision, as its outcome tells, 0 where none does.
 
         None where that is not told: of one that was at work it counts as predicted, or by the time since then where
         that is less.
@@ -189,15 +194,15 @@ class OpenJobs:
             overhead_s = job.work_s - job.gpu_s if used_s else 0.0
             self._lines[job.pool].end(job, took_s=used_s + overhead_s)
         self._remove(job_id)
-        decided_at_s = (job.decided_at_ns or job.placed_at_ns) / 1e9
-        self.usage.add(job.tenant, used_s, placed_at_s=decided_at_s, now_s=now_ns / 1e9)
+        decided_at_s = (decided_at_ns or job.decided_at_ns or job.placed_at_ns) / 1e9
+        self.usage.add(job.tenant, used_s, decided_at_s=decided_at_s, now_s=now_ns / 1e9)
 
     def settle_unknown(self, job_id: str, tenant: str, gpu_s: float, decided_at_ns: int, *, now_ns: int) -> None:
         """A job has ended that nothing was known of; nothing where its end was told before."""
         if job_id not in self._ended:
             self._remember_end(job_id, now_ns)
             used_s = max(0.0, min(gpu_s, (now_ns - decided_at_ns) / 1e9))
-            self.usage.add(tenant, used_s, placed_at_s=decided_at_ns / 1e9, now_s=now_ns / 1e9)
+            self.usage.add(tenant, used_s, decided_at_s=decided_at_ns / 1e9, now_s=now_ns / 1e9)
 
     def _remember_end(self, job_id: str, now_ns: int) -> None:
         self._ended[job_id] = now_ns
@@ -213,6 +218,7 @@ class OpenJobs:
         self._started_ns.pop(job_id, None)
         self._at_work.discard(job_id)
         if job.wants_final:
+            self._lines[job.pool].end(job, took_s=0.0)  # what is charged still: its end has settled that before
             self._lines[job.pool].drop(job)
         del self._of_tenant[job.tenant][job_id]
         self._reserved_s[job.tenant] -= job.gpu_s
@@ -220,9 +226,9 @@ class OpenJobs:
             del self._of_tenant[job.tenant], self._reserved_s[job.tenant]
         self.revision += 1
 
-    def _tidy(self) -> None:
+    def _tidy(self, pool: str) -> None:
         """Lines of pools that have no job any more give way to others."""
-        if len(self._lines) >= MAX_POOLS:
+        if len(self._lines) >= MAX_POOLS and pool not in self._lines:
             used = {job.pool for job in self._jobs.values()}
             self._lines = {pool: line for pool, line in self._lines.items() if pool in used}
 
@@ -262,6 +268,11 @@ class OpenJobs:
     def get(self, job_id: str) -> OpenJob | None:
         """The job, if it is open."""
         return self._jobs.get(job_id)
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds of work that a final takes on average."""
+        return self._mean_s
 
     def line(self, pool: str) -> Line:
         """A pool's line, to read; an empty one for a pool nothing is known of."""

@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptivegen.placement import TIERS, Tier
-from scheduler.decide.flow import AGED_S, Flow
+from scheduler.decide.flow import AGED_S, Begun, Flow
 from scheduler.decide.jobs import OpenJob
 
 HEAD_START_S: dict[Tier, float] = {"priority": 600.0, "default": 540.0, "flex": 0.0}
 MAX_SIMULATED = 256  # jobs ahead that are laid out one by one; those before them are spread evenly
 MAX_IDLE = 1024  # tenants without waiting jobs that are remembered
 LONGEST_WAIT_S = 1e9
+SELDOM = 256  # arrivals, between two looks for tenants to be forgotten
 ROUNDS = 16  # of looking for a wait that holds what arrives during it
 
 
@@ -53,7 +54,7 @@ class _Lane:
         self.jobs: dict[str, OpenJob] = {}
         self.work_s = 0.0
         self._flows: dict[str, Flow] = {}
-        self._begun: dict[str, int] = {}  # numbers of jobs that were started and have not ended
+        self._begun: dict[str, Begun] = {}  # jobs that were started and have not ended
         self._left = 0.0  # the counter of whoever left last
         self._number = 0
 
@@ -68,29 +69,26 @@ class _Lane:
         if flow is None:
             flow = self._flows[job.tenant] = Flow(self._floor())
         if not flow.waiting:
-            flow.counter = max(flow.counter, self._floor())
+            flow.lift(self._floor())
         flow.weight = weight
         self._number += 1
         flow.come(job, self._number)
         self._joined(job)
-        if len(self._flows) > 2 * MAX_IDLE:
+        if len(self._flows) > 2 * MAX_IDLE and self._number % SELDOM == 0:
             self._forget()
 
-    def start(self, job: OpenJob) -> None:
+    def start(self, job: OpenJob, *, now_ns: int) -> None:
         """A worker has taken it."""
-        flow = self._flows[job.tenant]
-        self._begun[job.job_id] = flow.start(job)
+        self._begun[job.job_id] = self._flows[job.tenant].start(job, now_ns=now_ns)
         self._parted(job)
-        if not self.jobs:
-            self._left = max(self._left, flow.counter)
 
     def put_back(self, job: OpenJob, *, weight: float) -> None:
         """One that was started was not done."""
-        number, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
-        if number is None or flow is None:
+        begun, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
+        if begun is None or flow is None:
             self.come(job, weight=weight)
         else:
-            flow.put_back(job, number)
+            flow.put_back(job, begun)
             self._joined(job)
 
     def drop(self, job: OpenJob) -> None:
@@ -100,9 +98,9 @@ class _Lane:
 
     def end(self, job: OpenJob, took_s: float) -> None:
         """One that was started has ended after so long, not as predicted."""
-        flow = self._flows.get(job.tenant)
-        if self._begun.pop(job.job_id, None) is not None and flow is not None:
-            flow.counter = max(0.0, flow.counter + (took_s - job.work_s) / flow.weight)
+        begun, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
+        if begun is not None and flow is not None and job.work_s:
+            flow.charge(begun.charge * (took_s / job.work_s - 1.0))
 
     def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
         """The job whose turn it is among those of these models."""
@@ -112,10 +110,10 @@ class _Lane:
                 return job
         return None
 
-    def own_s(self, tenant: str) -> float:
-        """Seconds of a tenant's waiting jobs."""
-        flow = self._flows.get(tenant)
-        return flow.work_s if flow is not None else 0.0
+    def share(self, tenant: str, weight: float) -> float:
+        """The share of what is done that a tenant with this weight would have if its jobs waited, too."""
+        others = sum(flow.weight for name, flow in self._flows.items() if flow.waiting and name != tenant)
+        return weight / (weight + others)
 
     def everything(self, for_s: float, models: frozenset[str], *, now_ns: int) -> Ahead:
         """All of these models, and all that arrives in so many seconds."""
@@ -157,6 +155,8 @@ class _Lane:
     def _parted(self, job: OpenJob) -> None:
         del self.jobs[job.job_id]
         self.work_s = self.work_s - job.work_s if self.jobs else 0.0
+        if not self.jobs:
+            self._left = max(self._left, self._flows[job.tenant].counter)
 
     def _floor(self) -> float:
         """The counter to which whoever comes back is lifted."""
@@ -194,19 +194,19 @@ class Line:
         """Predicted seconds of all of them."""
         return sum(lane.work_s for lane in self._lanes.values())
 
-    def own_s(self, tenant: str, tier: Tier) -> float:
-        """Predicted seconds of a tenant's in one tier."""
-        return self._lanes[tier].own_s(tenant)
+    def share(self, new: Newcomer) -> float:
+        """The share of what is done of its tier that a newcomer's tenant would have."""
+        return self._lanes[new.tier].share(new.tenant, new.weight)
 
     def add(self, job: OpenJob, *, weight: float = 1.0) -> None:
         """A job was placed in the pool; nothing where it waits already."""
         if job not in self:
             self._lanes[job.tier].come(job, weight=weight)
 
-    def start(self, job: OpenJob) -> None:
+    def start(self, job: OpenJob, *, now_ns: int) -> None:
         """A worker has taken it; nothing where it does not wait."""
         if job in self:
-            self._lanes[job.tier].start(job)
+            self._lanes[job.tier].start(job, now_ns=now_ns)
 
     def put_back(self, job: OpenJob, *, weight: float = 1.0) -> None:
         """One that was started waits again, where it was and uncharged; nothing where it waits already."""

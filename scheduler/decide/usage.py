@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 WINDOW_S = 3600.0
 CELL_S = 300.0
 CELLS = round(WINDOW_S / CELL_S)
+SKEW_CELLS = 2  # by which another's clock may be ahead
 MAX_TENANTS = 2048  # told: half a megabyte
 MAX_SCHEDULERS = 64
 MAX_TENANT_CHARS = 63
@@ -49,9 +50,12 @@ class Usage:
         self._others: dict[str, UsageTold] = {}
         self.revision = 0
 
-    def add(self, tenant: str, seconds: float, *, placed_at_s: float, now_s: float) -> None:
-        """A job placed then took so many seconds; the future is taken for now, and what is long ago is forgotten."""
-        cell = _cell(min(placed_at_s, now_s))
+    def add(self, tenant: str, seconds: float, *, decided_at_s: float, now_s: float) -> None:
+        """A job that was decided on then took so many seconds. What is long ago is forgotten; of the future only as
+        much is believed as clocks may differ."""
+        cell = _cell(decided_at_s)
+        if cell > _cell(now_s) + SKEW_CELLS:
+            cell = _cell(now_s)
         if seconds > 0 and cell > _cell(now_s) - CELLS and len(tenant) <= MAX_TENANT_CHARS:
             cells = self._own.setdefault(tenant, {})
             cells[cell] = min(MOST_S, cells.get(cell, 0.0) + seconds)
@@ -86,11 +90,11 @@ class Usage:
             del self._others[next(iter(self._others))]
 
     def resume(self, told: UsageTold) -> None:
-        """What this scheduler had counted in an earlier life."""
+        """What this scheduler had counted in an earlier life; once."""
         for tenant, cells in told.cells.items():
             own = self._own.setdefault(tenant, {})
             for cell, seconds in cells.items():
-                own[cell] = max(own.get(cell, 0.0), seconds)
+                own[cell] = min(MOST_S, own.get(cell, 0.0) + seconds)
 
     def tenants(self, *, now_s: float) -> Iterator[tuple[str, float]]:
         """Every tenant that used something, and how much."""
@@ -105,7 +109,7 @@ class Usage:
         found: dict[int, float] = {}
         for cells in (self._own.get(tenant, {}), *(told.cells.get(tenant, {}) for told in self._others.values())):
             for cell, seconds in cells.items():
-                if newest - CELLS < cell <= newest:
+                if newest - CELLS < cell <= newest + SKEW_CELLS:
                     found[cell] = max(found.get(cell, 0.0), seconds)
         return found
 

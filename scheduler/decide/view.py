@@ -299,6 +299,7 @@ class View:
         gone = self.nodes.expire(now_ns)
         for node_id in gone:
             self.learned.forget(node_id)
+            self.jobs.gone(node_id)
             self.healths.leave(node_id)
         return gone
 
@@ -309,7 +310,7 @@ class View:
         gpu_s = outcome.gpu_s if told else None
         job = self.jobs.get(outcome.job_id)
         if job is not None and not 0 < outcome.decided_at_ns < job.decided_at_ns:
-            self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns)
+            self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns, decided_at_ns=max(0, outcome.decided_at_ns))
         elif job is None and gpu_s:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider)

@@ -397,6 +397,7 @@ async def test_a_video_without_its_draft_yet_is_not_upgraded() -> None:
         record = await made.create()
         with pytest.raises(Conflict, match="no draft yet"):
             await made.videos.upgrade("t", record.id)
+        assert len(made.placer.queries) == 1  # nobody was asked for a place
 
 
 async def test_a_video_that_cannot_be_read_does_not_hide_the_others() -> None:

@@ -111,6 +111,32 @@ def test_a_job_that_its_worker_does_not_show_waits_again() -> None:
     assert jobs.line("default").waiting == 1
 
 
+def test_a_worker_that_comes_back_takes_no_job_from_another() -> None:
+    jobs = ledger("a")
+    assert turn(jobs, "a") == "a"  # worker-1, which then is silent
+    late = after(UNCLAIMED_S)
+    other = ticket("a").model_copy(update={"worker_id": "worker-2"})
+    due = jobs.next(other, now_ns=late)
+    assert due is not None and due.job_id == "a"
+    jobs.shown("worker-1", (), now_ns=late + 1)
+    assert jobs.line("default").waiting == 0
+    jobs.gone("worker-2")
+    assert not jobs._handed
+
+
+def test_a_job_of_which_more_is_known_later_is_charged_once() -> None:
+    jobs = ledger()
+    turn(jobs, "a", "a")
+    jobs.recover(open_job("a", tenant="a"), queued=False, now_ns=NOW_NS)
+    jobs.place(open_job("b", tenant="b"))
+    jobs.settle("a", gpu_s=12.0, now_ns=after(12.0))
+    for tenant in "ab":
+        for number in range(10):
+            jobs.place(open_job(f"{tenant}-{number}", tenant=tenant))
+    order = [turn(jobs, f"a-{number}", "a") for number in range(10)]
+    assert sum(job is not None and job.startswith("b") for job in order) == pytest.approx(6, abs=1)
+
+
 def test_what_workers_tell_of_no_longer_waits() -> None:
     jobs = ledger("a", "b")
     jobs.shown("worker-9", ("a", "unknown"), now_ns=NOW_NS)

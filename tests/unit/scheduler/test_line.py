@@ -33,7 +33,7 @@ def served(line: Line, count: int | None = None) -> list[str]:
     """The jobs as workers would take them, one after another."""
     order: list[str] = []
     while (count is None or len(order) < count) and (job := line.next(MODELS, now_ns=NOW_NS)) is not None:
-        line.start(job)
+        line.start(job, now_ns=NOW_NS)
         order.append(job.job_id)
     return order
 
@@ -81,7 +81,7 @@ def test_work_that_took_longer_than_predicted_is_charged() -> None:
         line = line_of(*many("a", 40), *many("b", 40))
         first = line.next(MODELS, now_ns=NOW_NS)
         assert first is not None and first.tenant == "a"
-        line.start(first)
+        line.start(first, now_ns=NOW_NS)
         line.end(first, took_s=took_s)
         order = [name.partition("-")[0] for name in served(line, 20)]
         assert order.count("b") == pytest.approx(others, abs=1)
@@ -92,7 +92,7 @@ def test_a_job_that_is_put_back_is_as_if_it_had_not_been_started() -> None:
     first = line.next(MODELS, now_ns=NOW_NS)
     assert first is not None
     for _ in range(5):
-        line.start(first)
+        line.start(first, now_ns=NOW_NS)
         line.put_back(first)
     assert served(line) == ["a-0", "b-0", "a-1", "a-2"]
 
@@ -146,6 +146,36 @@ def test_jobs_without_a_deadline_that_have_waited_for_long_go_in_turns_with_thos
     assert [name[0] for name in served(line)] == ["u", "a", "u", "a", "u", "a"]
 
 
+def test_a_missed_deadline_takes_no_turn_from_one_that_can_be_met() -> None:
+    waited = NOW_NS - round((AGED_S + 1.0) * 1e9)
+    missed = [open_job(f"m-{n}", tenant="a", placed_at_ns=waited, deadline_at_ns=waited + 1) for n in range(3)]
+    urgent = [open_job(f"u-{n}", tenant="a", deadline_at_ns=NOW_NS + 10**12) for n in range(3)]
+    assert [name[0] for name in served(line_of(*missed, *urgent))] == ["u", "m", "u", "m", "u", "m"]
+
+
+def test_what_is_paid_back_cannot_be_saved_up() -> None:
+    line = line_of(open_job("long", tenant="a", work_s=1000.0))
+    long = line.next(MODELS, now_ns=NOW_NS)
+    assert long is not None
+    line.start(long, now_ns=NOW_NS)
+    for job in many("b", 50, work_s=50.0):
+        line.add(job)
+    served(line, 50)
+    for job in [*many("a", 20), *(job.model_copy(update={"job_id": f"x-{job.job_id}"}) for job in many("b", 20))]:
+        line.add(job)
+    line.end(long, took_s=1.0)
+    assert [name[0] for name in served(line, 20)].count("a") == pytest.approx(10, abs=1)
+
+
+def test_whoever_comes_after_a_line_has_emptied_is_even_however_it_emptied() -> None:
+    line = line_of(*many("a", 11, work_s=100.0))
+    served(line, 10)
+    line.drop(many("a", 11, work_s=100.0)[10])
+    for job in (*many("b", 10), *(job.model_copy(update={"job_id": f"x-{job.job_id}"}) for job in many("a", 10))):
+        line.add(job)
+    assert [name[0] for name in served(line, 10)].count("b") == pytest.approx(5, abs=1)
+
+
 def test_a_deadline_is_told_how_long_the_jobs_before_it_take() -> None:
     deadline = NOW_NS + 10**12
     line = line_of(*many("a", 5, work_s=10.0), open_job("u", tenant="a", work_s=10.0, deadline_at_ns=deadline))
@@ -159,7 +189,7 @@ def test_what_others_go_on_sending_is_waited_for_as_far_as_it_would_go_first() -
     for number in range(60):  # half of what one worker can do, for ten minutes, all of it done
         job = open_job(f"light-{number}", tenant="light", work_s=5.0, placed_at_ns=NOW_NS - (60 - number) * 10**10)
         line.add(job)
-        line.start(job)
+        line.start(job, now_ns=NOW_NS)
     for job in many("heavy", 40, work_s=10.0):
         line.add(job)
     heavy_s, light_s = wait(line, [0.0], "heavy"), wait(line, [0.0], "light")
@@ -184,8 +214,8 @@ def test_adding_starting_and_dropping_twice_is_once() -> None:
     job = open_job("a")
     line = line_of(job, job)
     assert (line.waiting, line.work_s) == (1, 12.0)
-    line.start(job)
-    line.start(job)
+    line.start(job, now_ns=NOW_NS)
+    line.start(job, now_ns=NOW_NS)
     line.drop(job)
     assert (line.waiting, line.work_s, line.next(MODELS, now_ns=NOW_NS)) == (0, 0.0, None)
 
@@ -233,12 +263,15 @@ def test_whatever_comes_and_goes_the_line_holds_what_waits(steps: list[tuple[str
             line.add(job)
             waiting[job.job_id] = job
         elif step == "n" and (due := line.next(MODELS, now_ns=NOW_NS)) is not None:
-            line.start(due)
+            line.start(due, now_ns=NOW_NS)
             line.end(due, took_s=work_s)
             del waiting[due.job_id]
         else:
             gone = waiting.pop(next(iter(waiting)))
-            (line.drop if step == "t" else line.start)(gone)
+            if step == "t":
+                line.drop(gone)
+            else:
+                line.start(gone, now_ns=NOW_NS)
         assert line.waiting == len(waiting)
         assert line.work_s == pytest.approx(sum(job.work_s for job in waiting.values()))
     assert sorted(served(line)) == sorted(waiting)
@@ -256,7 +289,7 @@ def test_backlogged_tenants_never_differ_by_more_than_two_of_their_longest_jobs(
     while min(left.values()) > 1:  # all of them have something waiting
         due = line.next(MODELS, now_ns=NOW_NS)
         assert due is not None
-        line.start(due)
+        line.start(due, now_ns=NOW_NS)
         done[due.tenant] += due.work_s
         left[due.tenant] -= 1
         assert max(done.values()) - min(done.values()) <= 2 * 8.0

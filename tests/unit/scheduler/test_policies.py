@@ -211,3 +211,15 @@ async def test_a_change_that_this_version_cannot_follow_leaves_the_last_one_stan
     assert policies.in_force.values()["cost_iterate"] == 0.25
     await policies.change({}, ("of_the_future",), by="eve", reason="back")
     assert policies.in_force == Policy()
+
+
+async def test_a_copy_that_fell_behind_while_the_broker_was_away_is_given_again(world: World) -> None:
+    policies = world.scheduler()
+    await cheaper(policies, 0.5)
+    await policies.read()
+    world.bus.away = True
+    await cheaper(policies, 0.25)
+    world.bus.away = False
+    await policies.read()
+    copied = await world.copy()
+    assert copied is not None and b'"number":2' in copied

@@ -15,7 +15,7 @@ def used(*jobs: tuple[float, float], tenant: str = "a") -> Usage:
     """Jobs as seconds ago and seconds taken."""
     usage = Usage()
     for ago_s, took_s in jobs:
-        usage.add(tenant, took_s, placed_at_s=NOW_S - ago_s, now_s=NOW_S)
+        usage.add(tenant, took_s, decided_at_s=NOW_S - ago_s, now_s=NOW_S)
     return usage
 
 
@@ -53,8 +53,8 @@ def exchanged(*schedulers: Usage) -> list[float]:
 def test_what_several_schedulers_heard_counts_once_however_often_it_is_told() -> None:
     one, other, third = used((0.0, 5.0), (600.0, 3.0)), used((600.0, 3.0)), used()
     assert exchanged(one, other, third) == [8.0, 8.0, 8.0]
-    other.add("a", 5.0, placed_at_s=NOW_S, now_s=NOW_S)  # heard late, after the first had told of it
-    third.add("a", 5.0, placed_at_s=NOW_S, now_s=NOW_S)
+    other.add("a", 5.0, decided_at_s=NOW_S, now_s=NOW_S)  # heard late, after the first had told of it
+    third.add("a", 5.0, decided_at_s=NOW_S, now_s=NOW_S)
     assert exchanged(one, other, third) == [8.0, 8.0, 8.0]
 
 
@@ -62,7 +62,7 @@ def test_a_scheduler_that_starts_anew_knows_what_it_had_counted() -> None:
     told = UsageTold.model_validate_json(used((0.0, 5.0)).told(now_s=NOW_S).model_dump_json())
     again = Usage()
     again.resume(told)
-    again.add("a", 2.0, placed_at_s=NOW_S, now_s=NOW_S)
+    again.add("a", 2.0, decided_at_s=NOW_S, now_s=NOW_S)
     assert list(again.tenants(now_s=NOW_S)) == [("a", 7.0)]
     assert again.told(now_s=NOW_S).cells["a"] == {int(NOW_S // CELL_S): 7.0}
 
@@ -70,8 +70,18 @@ def test_a_scheduler_that_starts_anew_knows_what_it_had_counted() -> None:
 def test_what_others_tell_of_the_future_or_of_long_ago_is_passed_over() -> None:
     usage = Usage()
     cell = int(NOW_S // CELL_S)
-    usage.hear("s-2", UsageTold(cells={"a": {cell + 1: 9.0, cell - 100: 9.0, cell: 1.0}}))
+    usage.hear("s-2", UsageTold(cells={"a": {cell + 9: 9.0, cell - 100: 9.0, cell: 1.0}}))
     assert usage.used_s("a", now_s=NOW_S) == 1.0
+
+
+def test_two_clocks_that_differ_put_a_job_into_the_same_cell() -> None:
+    edge_s = CELL_S * (NOW_S // CELL_S + 1)  # a cell begins
+    behind, ahead = Usage(), Usage()
+    for usage, now_s in ((behind, edge_s - 30.0), (ahead, edge_s + 30.0)):
+        usage.add("a", 7.0, decided_at_s=edge_s + 1.0, now_s=now_s)
+    ahead.hear("s-1", behind.told(now_s=edge_s - 30.0))
+    behind.hear("s-2", ahead.told(now_s=edge_s + 30.0))
+    assert [ahead.used_s("a", now_s=edge_s + 30.0), behind.used_s("a", now_s=edge_s - 30.0)] == [7.0, 7.0]
 
 
 def test_a_name_that_is_none_is_not_counted() -> None:
@@ -84,7 +94,7 @@ def test_whatever_is_heard_where_nobody_counts_more_than_all_there_was(jobs: lis
     schedulers = [Usage(), Usage(), Usage()]
     for number, ago_s, took_s in jobs:
         for usage in schedulers[: number + 1]:  # the others have missed it
-            usage.add("a", took_s, placed_at_s=NOW_S - ago_s, now_s=NOW_S)
+            usage.add("a", took_s, decided_at_s=NOW_S - ago_s, now_s=NOW_S)
     most = used(*((ago_s, took_s) for _, ago_s, took_s in jobs)).used_s("a", now_s=NOW_S)
     assert exchanged(*schedulers) == pytest.approx([most] * 3, rel=1e-3, abs=0.1)
 
@@ -92,7 +102,7 @@ def test_whatever_is_heard_where_nobody_counts_more_than_all_there_was(jobs: lis
 def test_of_too_many_tenants_those_that_used_most_are_told() -> None:
     usage = Usage()
     for number in range(MAX_TENANTS + 2):
-        usage.add(f"t{number}", 1.0 + number, placed_at_s=NOW_S, now_s=NOW_S)
+        usage.add(f"t{number}", 1.0 + number, decided_at_s=NOW_S, now_s=NOW_S)
     told = usage.told(now_s=NOW_S)
     assert len(told.cells) == MAX_TENANTS
     assert "t0" not in told.cells
