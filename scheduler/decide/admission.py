@@ -132,11 +132,14 @@ def _with_promises_s(
         return wait_s / KEPT_SLACK
     if wait_s <= most_s / 2:
         return wait_s
-    now_ns = round(now_s * 1e9)
-    slots = sum(node.slots for node in view.workers(query.cloud_model, now_ns=now_ns).get(pool, []))
-    share = view.jobs.line(pool).share(newcomer(view, query, now_ns=now_ns))
     promised_s = promises.work_s((query.tenant, pool, query.tier), but=query.job_id, now_s=now_s)
-    return wait_s + promised_s / (max(1, slots) * share)
+    if not promised_s:
+        return wait_s
+    now_ns, line = round(now_s * 1e9), view.jobs.line(pool)
+    new = newcomer(view, query, now_ns=now_ns)
+    ahead_s = line.ahead_s(new, frozenset((query.cloud_model,)), now_ns=now_ns)
+    pace = wait_s / ahead_s if ahead_s else 1.0  # of the clock, for a second of work
+    return wait_s + promised_s * pace / line.share(new)
 
 
 def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: int) -> float:

@@ -238,7 +238,18 @@ class Line:
         Before it go all of better tiers, what waits in worse ones for longer than its head start, what its tenant's
         share puts before it, and of what arrives until then as much as would go before it, if it goes on arriving so.
         """
-        slots, mine_s = list(free_at_s), HEAD_START_S[new.tier]
+        slots, found = list(free_at_s), self._found(new, models, now_ns=now_ns)
+        wait_s = begin_s(slots, [work_s for part in found for work_s in part.works_s])
+        arriving = [one for part in found for one in part.arriving if one[0] > 0]
+        return wait_s if wait_s is None or not arriving else _with_arrivals(wait_s, arriving, len(slots))
+
+    def ahead_s(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> float:
+        """Seconds of the jobs that now wait before a new one."""
+        return sum(sum(part.works_s) for part in self._found(new, models, now_ns=now_ns))
+
+    def _found(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> list[Ahead]:
+        """What a new job finds, by lane."""
+        mine_s = HEAD_START_S[new.tier]
         found: list[Ahead] = []
         for tier, lane in self._lanes.items():
             if not lane.known:
@@ -250,9 +261,7 @@ class Line:
                 found.append(lane.everything(by_s, models, now_ns=now_ns))
             else:
                 found.append(lane.older(-by_s, models, now_ns=now_ns))
-        wait_s = begin_s(slots, [work_s for part in found for work_s in part.works_s])
-        arriving = [one for part in found for one in part.arriving if one[0] > 0]
-        return wait_s if wait_s is None or not arriving else _with_arrivals(wait_s, arriving, len(slots))
+        return found
 
 
 def _with_arrivals(wait_s: float, arriving: Sequence[tuple[float, float]], slots: int) -> float:
