@@ -21,7 +21,8 @@ from adaptivegen.clock import SystemClock
 from adaptivegen.models.card import Refine
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 from adaptivegen.placement import Outcome, PlacementQuery
-from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
+from adaptivegen.rpc.placement import PlacementServicer
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.telemetry import configure_logging
 from benchmarks.cards import make_card

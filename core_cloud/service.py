@@ -25,7 +25,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger

@@ -17,7 +17,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage
 from adaptivegen.placement import Ticket, Turn
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 
 

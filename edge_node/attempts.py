@@ -10,7 +10,7 @@ import asyncio
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.placement import Attempt
 from adaptivegen.process import guarded
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 
 MAX_TELLING = 64

@@ -9,7 +9,7 @@ from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.placement import Decision, Outcome
 from adaptivegen.process import guarded
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 from edge_node.delivery import Delivery
 from edge_node.draft.desk import DraftDesk

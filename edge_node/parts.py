@@ -23,7 +23,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.placement import Attempt, Decision
 from adaptivegen.rpc.draft import DraftClient
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.video import Authenticator
 from adaptivegen.tls import client_tls
 from edge_node.attempts import Attempts

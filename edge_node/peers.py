@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptivegen.discovery.base import Discovery
 from adaptivegen.discovery.follow import follow
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from edge_node.delivery import Delivery
 
 

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.bus.base import Bus, Message
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, Unavailable
+from adaptivegen.errors import InvalidRequest, Unavailable
 from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import parsed
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.usage import WINDOW_S, UsageTold
 from scheduler.decide.view import View
+from scheduler.hearing import hear
 from scheduler.steady import SteadyTime
 
 SUBJECT = "ag.scheduler."
@@ -29,7 +30,6 @@ MAX_TOLD_AT_ONCE = 64
 MAX_WAITING = 4096
 BUFFER = 1024
 USAGE_EVERY_S = 5.0
-RETRY_S = 0.5
 
 
 class JobsTold(BaseModel):
@@ -63,7 +63,7 @@ class Herald:
         """Tell and hear, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell())
-            group.create_task(self._hear())
+            group.create_task(hear(self._bus, f"{SUBJECT}*", self.take, buffer=BUFFER, clock=self._clock))
             group.create_task(self._share_usage())
 
     async def _tell(self) -> None:
@@ -79,19 +79,6 @@ class Herald:
                     get_logger().debug("jobs_not_told", jobs=len(jobs), error=exc.message)
                 except Exception as exc:
                     get_logger().warning("jobs_not_told", jobs=len(jobs), error=repr(exc)[:500])
-
-    async def _hear(self) -> None:
-        while True:
-            try:
-                subscription = await self._bus.subscribe(f"{SUBJECT}*", buffer=BUFFER)
-            except AdaptiveGenError:
-                await self._clock.sleep(RETRY_S)
-                continue
-            try:
-                async for message in subscription:
-                    self.take(message)
-            finally:
-                await subscription.close()
 
     def take(self, message: Message) -> None:
         """What another scheduler told; its own is no news to it."""

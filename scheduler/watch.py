@@ -14,11 +14,11 @@ from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.view import FORGET_AFTER_S, View
 from scheduler.drains import Drains
+from scheduler.hearing import hear
 from scheduler.steady import SteadyTime
 
 HEARTBEAT_BUFFER = 4096
 MAX_REPORT_BYTES = 16 * 1024
-RETRY_S = 0.5
 DRAIN_POLL_S = 2.0
 LISTEN_S = 10.0  # heartbeats come twice a second: whoever lives was heard by then
 LOG_EVERY_S = 10.0
@@ -42,23 +42,10 @@ class Watch:
     async def run(self) -> None:
         """Both loops, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._hear())
+            group.create_task(hear(self._bus, ALL_HEARTBEATS, self.take, buffer=HEARTBEAT_BUFFER, clock=self._clock))
             group.create_task(self._follow_drains())
 
     # ---- heartbeats -------------------------------------------------------------------------------------------
-
-    async def _hear(self) -> None:
-        while True:
-            try:
-                subscription = await self._bus.subscribe(ALL_HEARTBEATS, buffer=HEARTBEAT_BUFFER)
-            except AdaptiveGenError:
-                await self._clock.sleep(RETRY_S)
-                continue
-            try:
-                async for message in subscription:
-                    self.take(message)
-            finally:
-                await subscription.close()
 
     def take(self, message: Message) -> None:
         """One message under the heartbeats' subjects; one that is no heartbeat is counted and forgotten."""

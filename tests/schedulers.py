@@ -23,7 +23,7 @@ from adaptivegen.placement import Decision, PlacementQuery
 from adaptivegen.request import GenerationRequest
 from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.channel import ClientTls
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from scheduler.service import serve
 from scheduler.settings import SchedulerSettings
 from tests.unit.scheduler.builders import cards, place, query, view

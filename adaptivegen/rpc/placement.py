@@ -1,11 +1,11 @@
-"""Placement over gRPC: conversions between adaptivegen.placement and the wire, the client and the servicer.
+"""Placement over gRPC: conversions between adaptivegen.placement and the wire, and the servicer. The client that asks
+is `placement_client`.
 
-The only place that knows both. An absent time is None here and negative on the wire.
+An absent time is None here and negative on the wire.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -13,10 +13,9 @@ from typing import Any, cast
 import grpc
 from pydantic import ValidationError
 
-from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import is_address
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
-from adaptivegen.ids import check_name, check_video_id
+from adaptivegen.errors import InternalError, InvalidRequest
+from adaptivegen.ids import check_name
 from adaptivegen.placement import (
     TIERS,
     Attempt,
@@ -28,21 +27,18 @@ from adaptivegen.placement import (
     Plan,
     Ticket,
     Turn,
-    on_query,
 )
-from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
 from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
-REPORT_DEADLINE_S = 2.0
-LONGEST_REST_S = 60.0
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
 _NUMBERS = (*_TIMES, "qoe", "gpu_s", "score")
 
 
-def _seconds(value: float | None) -> float:
+def seconds(value: float | None) -> float:
+    """A time for the wire."""
     return -1.0 if value is None else value
 
 
@@ -58,7 +54,7 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         edge_id=decision.edge_id,
         pool=decision.pool,
         final_steps=decision.final_steps,
-        refine_t0=_seconds(decision.refine_t0),
+        refine_t0=seconds(decision.refine_t0),
         decided_by=decision.decided_by,
         decided_at_ns=decision.decided_at_ns,
         reasons=decision.reasons,
@@ -77,11 +73,11 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
                 plan=candidate.plan,
                 feasible=candidate.feasible,
                 reason=candidate.reason,
-                first_look_s=_seconds(candidate.first_look_s),
-                draft_s=_seconds(candidate.draft_s),
-                final_s=_seconds(candidate.final_s),
-                draft_upper_s=_seconds(candidate.draft_upper_s),
-                final_upper_s=_seconds(candidate.final_upper_s),
+                first_look_s=seconds(candidate.first_look_s),
+                draft_s=seconds(candidate.draft_s),
+                final_s=seconds(candidate.final_s),
+                draft_upper_s=seconds(candidate.draft_upper_s),
+                final_upper_s=seconds(candidate.final_upper_s),
                 qoe=candidate.qoe,
                 gpu_s=candidate.gpu_s,
                 score=candidate.score,
@@ -287,128 +283,3 @@ class PlacementServicer(stubs.PlacementServiceServicer):
             job_id=request.job_id,
         )
         return pb.NextJobResponse(**(await self._next_job(ticket)).model_dump())
-
-
-class PlacementClient:
-    """Asks schedulers in order within one budget; one that fails goes to the end of the order."""
-
-    def __init__(
-        self, addresses: list[str], *, clock: Clock, budget_s: float = 0.05, tls: ClientTls | None = None
-    ) -> None:
-        self._clock = clock
-        self._budget_s = budget_s
-        self._tls = tls
-        self._channels = {address: open_channel(address, tls=tls) for address in addresses}
-        self._order = list(addresses)
-
-    async def place(self, query: PlacementQuery) -> Decision:
-        """Decide. InvalidRequest and ModelNotFound are about the query and go up at once; after any other failure the
-        next scheduler is asked while the budget lasts, and the last failure is raised when none decided."""
-        request = pb.PlaceRequest(**query.model_dump(exclude_none=True))
-        until_s = self._clock.monotonic_s() + self._budget_s
-        last: AdaptiveGenError = NodeUnavailable("no scheduler is configured")
-        for address in list(self._order):
-            left_s = until_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                break
-            channel = self._channels.get(address)
-            if channel is None:
-                continue  # dropped by an update meanwhile
-            stub = stubs.PlacementServiceStub(channel)
-            try:
-                reply = await call(stub.Place, request, deadline_s=left_s, peer=f"scheduler {address}")
-                return on_query(decision_from_pb(reply), query)
-            except (InvalidRequest, ModelNotFound):
-                raise
-            except AdaptiveGenError as exc:
-                last = exc
-                self._put_last(address)
-        raise last
-
-    async def next_job(self, ticket: Ticket) -> Turn:
-        """Whose turn it is, of the first scheduler that says so within the budget; raises the last failure."""
-        request = pb.NextJobRequest(**ticket.model_dump())
-        until_s = self._clock.monotonic_s() + self._budget_s
-        last: AdaptiveGenError = NodeUnavailable("no scheduler is configured")
-        for address, channel in [(address, self._channels[address]) for address in self._order]:
-            left_s = until_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                break
-            stub = stubs.PlacementServiceStub(channel)
-            try:
-                reply = await call(stub.NextJob, request, deadline_s=left_s, peer=f"scheduler {address}")
-                return _turn(reply)
-            except AdaptiveGenError as exc:
-                last = exc
-                self._put_last(address)
-        raise last
-
-    def _put_last(self, address: str) -> None:
-        if address in self._order:
-            self._order.remove(address)
-            self._order.append(address)
-
-    async def report(self, outcome: Outcome) -> None:
-        """Tell every scheduler what happened: only the one that decided knows what it had predicted, and any may have.
-
-        Raises the last failure where none took it.
-        """
-        request = pb.ReportOutcomeRequest(
-            **outcome.model_dump(exclude={"first_look_s", "draft_s", "final_s"}),
-            first_look_s=_seconds(outcome.first_look_s),
-            draft_s=_seconds(outcome.draft_s),
-            final_s=_seconds(outcome.final_s),
-        )
-        await self._tell_all("ReportOutcome", request)
-
-    async def report_attempt(self, attempt: Attempt) -> None:
-        """Tell every scheduler how it went at another node. Raises the last failure where none took it."""
-        await self._tell_all("ReportAttempt", pb.ReportAttemptRequest(**attempt.model_dump()))
-
-    async def _tell_all(self, method: str, request: object) -> None:
-        if not self._order:
-            raise NodeUnavailable("no scheduler is configured")
-        async with asyncio.TaskGroup() as group:
-            channels = {address: self._channels[address] for address in self._order}
-            told = [
-                group.create_task(_tell(address, channel, method, request)) for address, channel in channels.items()
-            ]
-        failures = [failure for task in told if (failure := task.result()) is not None]
-        if len(failures) == len(told):
-            raise failures[-1]
-
-    async def update(self, addresses: list[str]) -> None:
-        """Ask these schedulers from now on; the order among those already known stays."""
-        for address in addresses:
-            if address not in self._channels:
-                self._channels[address] = open_channel(address, tls=self._tls)
-                self._order.append(address)
-        for address in [known for known in self._order if known not in addresses]:
-            self._order.remove(address)
-            await self._channels.pop(address).close(None)
-
-    async def close(self) -> None:
-        """Close the channels."""
-        for channel in self._channels.values():
-            await channel.close()
-
-
-def _turn(message: pb.NextJobResponse) -> Turn:
-    """A turn from the wire; raises InternalError for one that could not be taken."""
-    try:
-        check_name(message.tenant, field="tenant")
-        check_video_id(message.job_id, field="job_id")
-    except InvalidRequest as exc:
-        raise InternalError(f"not a turn: {exc.message}") from exc
-    if not 0.0 <= message.rest_s <= LONGEST_REST_S:  # nor if it is no number
-        raise InternalError(f"not a turn: rest_s is {message.rest_s}; allowed: 0 to {LONGEST_REST_S:g}")
-    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s)
-
-
-async def _tell(address: str, channel: grpc.aio.Channel, method: str, request: object) -> AdaptiveGenError | None:
-    stub = stubs.PlacementServiceStub(channel)
-    try:
-        await call(getattr(stub, method), request, deadline_s=REPORT_DEADLINE_S, peer=f"scheduler {address}")
-    except AdaptiveGenError as exc:
-        return exc
-    return None

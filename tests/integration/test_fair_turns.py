@@ -13,7 +13,7 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Outcome, PlacementQuery, refusal_of
 from adaptivegen.rpc.admin_client import AdminClient
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from tests.integration import real_nodes
 from tests.integration.real_nodes import CLOCK, broker, until
 from tests.jobs import make_request, make_spec

@@ -22,7 +22,8 @@ from adaptivegen.errors import (
     PermissionDenied,
 )
 from adaptivegen.placement import Candidate, Decision, PlacementQuery
-from adaptivegen.rpc.placement import SERVICE, PlacementClient, decision_to_pb
+from adaptivegen.rpc.placement import SERVICE, decision_to_pb
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from tests.integration.test_rpc_server import DEADLINE_S, DECISION, QUERY, serving
 

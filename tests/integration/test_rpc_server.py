@@ -28,7 +28,8 @@ from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, Placeme
 from adaptivegen.rpc.channel import call, open_channel, stream
 from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, Lent, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
-from adaptivegen.rpc.placement import PlacementClient, PlacementServicer
+from adaptivegen.rpc.placement import PlacementServicer
+from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.telemetry import carry
 

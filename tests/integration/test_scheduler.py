@@ -16,7 +16,7 @@ from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
 from adaptivegen.ids import new_video_id
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.rpc.admin_rows import JobFilter, NodeInfo
-from adaptivegen.rpc.placement import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient
 from scheduler.decision_log import read_log
 from tests.schedulers import CLOCK, RNG, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
