@@ -200,6 +200,11 @@ class Outcome(BaseModel):
     tenant: str = ""
     gpu_s: float = 0.0
 
+    def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
+        """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""
+        made = decided_by, decided_at_ns, edge_id
+        return (self.decided_by, self.decided_at_ns, self.edge_id) == made
+
 
 class Attempt(BaseModel):
     """How it went when an edge asked another for a draft; `code`: of the error, empty where it went well."""

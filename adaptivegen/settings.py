@@ -191,6 +191,25 @@ class ServiceSettings(BaseSettings):
         return _listed(self.nats_urls)
 
 
+class SchedulersMixin(BaseSettings):
+    """Which schedulers a node asks, shared by edges and workers."""
+
+    scheduler_addresses: str = Field(
+        "", description="Comma-separated host:port of schedulers; empty: those that are discovered."
+    )
+
+    @field_validator("scheduler_addresses")
+    @classmethod
+    def _legal_addresses(cls, value: str) -> str:
+        if not all(is_address(part) for part in _listed(value)):
+            raise ValueError("host:port, comma-separated")
+        return value
+
+    def schedulers(self) -> list[str]:
+        """The addresses as a list."""
+        return _listed(self.scheduler_addresses)
+
+
 class SigningMixin(BaseSettings):
     """Keys that sign media URLs, shared by edges and caches."""
 

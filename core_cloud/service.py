@@ -14,7 +14,6 @@ from adaptivegen.broker import open_bus
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
-from adaptivegen.discovery.follow import follow
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.errors import ModelNotFound
@@ -25,7 +24,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
-from adaptivegen.rpc.placement_client import PlacementClient
+from adaptivegen.rpc.placement_client import PlacementClient, find_schedulers
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
@@ -86,9 +85,12 @@ async def _run(
     discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
-        parts = [heartbeat.run(), runner.keep(), discovery.register(endpoint)]
-        if not settings.schedulers():
-            parts.append(follow("scheduler", discovery, lambda node: node.grpc_address, schedulers.update))
+        parts = (
+            heartbeat.run(),
+            runner.keep(),
+            discovery.register(endpoint),
+            find_schedulers(schedulers, discovery, fixed=bool(settings.schedulers())),
+        )
         others = [group.create_task(part) for part in parts]
         get_logger().info("ready", address=endpoint.grpc_address, model=settings.model, pool=settings.pool)
         await stop.wait()

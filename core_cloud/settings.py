@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.discovery.settings import SchedulersMixin
-from adaptivegen.settings import ServiceSettings
+from adaptivegen.settings import SchedulersMixin, ServiceSettings
 
 
 class WorkerSettings(ServiceSettings, SchedulersMixin):

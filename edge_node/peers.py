@@ -1,17 +1,10 @@
-"""Which schedulers and media caches an edge uses: those it was told, or those that registered themselves."""
+"""Which media caches an edge uses: the one it was told, or those that registered themselves."""
 
 from __future__ import annotations
 
 from adaptivegen.discovery.base import Discovery
 from adaptivegen.discovery.follow import follow
-from adaptivegen.rpc.placement_client import PlacementClient
 from edge_node.delivery import Delivery
-
-
-async def find_schedulers(client: PlacementClient, discovery: Discovery, *, fixed: bool) -> None:
-    """Keep the client's addresses those of the registered schedulers, until cancelled; nothing to do when `fixed`."""
-    if not fixed:
-        await follow("scheduler", discovery, lambda node: node.grpc_address, client.update)
 
 
 async def find_caches(delivery: Delivery, discovery: Discovery, *, fixed: bool) -> None:

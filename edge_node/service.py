@@ -19,6 +19,7 @@ from adaptivegen.local_only import own_names
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.draft import DraftServicer
+from adaptivegen.rpc.placement_client import find_schedulers
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.rpc.video import VideoServicer
 from adaptivegen.serving import HttpServer, ServingLimits, bind
@@ -28,7 +29,7 @@ from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.parts import Base, Edge, build, prepare
-from edge_node.peers import find_caches, find_schedulers
+from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
 

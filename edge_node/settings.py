@@ -8,8 +8,15 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.discovery.base import is_url
-from adaptivegen.discovery.settings import SchedulersMixin
-from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, SigningMixin, is_loopback, refused
+from adaptivegen.settings import (
+    LONGEST_S,
+    ReadableFile,
+    SchedulersMixin,
+    ServiceSettings,
+    SigningMixin,
+    is_loopback,
+    refused,
+)
 
 MIN_PEPPER_CHARS = 16
 

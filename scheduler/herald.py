@@ -51,7 +51,7 @@ class Herald:
         self._waiting: deque[OpenJob] = deque(maxlen=MAX_WAITING)  # the oldest give way: the store has them
         self._wake = asyncio.Event()
         self._told_revision = -1
-        self._resumed = False
+        self._resumed = False  # whether what it had told in an earlier life was read
         self.malformed = 0
 
     def placed(self, job: OpenJob) -> None:
@@ -112,7 +112,7 @@ class Herald:
         usage, now_s = self._view.jobs.usage, self._time.now_ns() / 1e9
         for key in await bucket.keys():
             own = key == self._view.decider
-            if own and (self._resumed or self._told_revision >= 0):
+            if own and self._resumed:
                 continue
             entry = await bucket.get(key)
             try:
@@ -125,6 +125,7 @@ class Herald:
                 self._resumed = True
             else:
                 usage.hear(key, told)
+        self._resumed = True  # also where there was nothing: what is there from now on is its own telling
         if usage.revision != self._told_revision:
             revision = usage.revision
             await bucket.put(self._view.decider, usage.told(now_s=now_s).model_dump_json().encode())

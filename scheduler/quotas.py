@@ -25,7 +25,7 @@ Values = Annotated[dict[str, float], Field(max_length=64)]  # more than there ar
 class QuotaChange(Change):
     """One change. values: of all tenants, as they are after it; tenant: whose were changed."""
 
-    tenant: Annotated[str, Field(max_length=63)] = ""
+    tenant: Tenant = ""
     values: Annotated[dict[Tenant, Values], Field(max_length=MAX_TENANTS, default_factory=dict)]
 
 

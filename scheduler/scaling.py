@@ -30,7 +30,7 @@ from scheduler.drains import Drains
 from scheduler.steady import SteadyTime
 
 LOOK_EVERY_S = 1.0
-LISTEN_S = 4.0  # heartbeats come twice a second, depths of queues every second
+LISTEN_S = 4.0  # heartbeats come twice a second
 
 
 class Scaling:

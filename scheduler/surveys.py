@@ -61,7 +61,8 @@ def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *
     """A job as placement sees it, from what is stored of it. Whoever decided may be of another version or mistaken, so
     what it says is taken within bounds; where it does not say how much work there is, the card does."""
     decision, request, chosen = spec.decision, spec.request, spec.decision.chosen()
-    decided_at_ns = min(max(0, decision.decided_at_ns), now_ns)
+    decided_at_ns = max(0, decision.decided_at_ns)
+    placed_at_ns = min(decided_at_ns, now_ns)
     final_s = _bounded(chosen.final_s) if chosen is not None else 0.0
     wanted: dict[str, object] = {}
     if record.want_final:
@@ -69,16 +70,15 @@ def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *
         gpu_s = (_bounded(chosen.gpu_s) if chosen is not None else 0.0) or work_s
         wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
     if request.deadline_s:
-        wanted |= {"deadline_at_ns": decided_at_ns + round(request.deadline_s * 1e9)}
+        wanted |= {"deadline_at_ns": placed_at_ns + round(request.deadline_s * 1e9)}
     return OpenJob.model_validate(
         {
             "job_id": spec.id,
             "tenant": spec.tenant,
             "tier": request.service_tier,
-            "placed_at_ns": decided_at_ns,
-            "decided_at_ns": min(max(0, decision.decided_at_ns), 2**62),
-            "ends_at_ns": decided_at_ns + round(final_s * 1e9) if final_s else 0,
-            "decided_by": decision.decided_by[:63],
+            "placed_at_ns": placed_at_ns,
+            "decided_at_ns": min(decided_at_ns, 2**62),
+            "ends_at_ns": placed_at_ns + round(final_s * 1e9) if final_s else 0,
             **wanted,
         }
     )

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import grpc
 
 from adaptivegen.clock import Clock
+from adaptivegen.discovery.base import Discovery
+from adaptivegen.discovery.follow import follow
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn, on_query
@@ -122,6 +124,12 @@ def _turn(message: pb.NextJobResponse) -> Turn:
     if not 0.0 <= message.rest_s <= LONGEST_REST_S:  # nor if it is no number
         raise InternalError(f"not a turn: rest_s is {message.rest_s}; allowed: 0 to {LONGEST_REST_S:g}")
     return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s)
+
+
+async def find_schedulers(client: PlacementClient, discovery: Discovery, *, fixed: bool) -> None:
+    """Keep the client's addresses those of the registered schedulers, until cancelled; nothing to do when `fixed`."""
+    if not fixed:
+        await follow("scheduler", discovery, lambda node: node.grpc_address, client.update)
 
 
 async def _tell(address: str, channel: grpc.aio.Channel, method: str, request: object) -> AdaptiveGenError | None:

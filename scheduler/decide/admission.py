@@ -66,18 +66,8 @@ def bar_of_tenant(view: View, query: PlacementQuery, *, now_ns: int) -> Bar | No
     return None
 
 
-def bar_of_final(
-    view: View, query: PlacementQuery, made: Candidate, *, pool: str, wait_s: float | None, now_ns: int
-) -> Bar | None:
-    """Why this final may not be made, or not in time; None where it may. wait_s: its time in line."""
-    return (
-        _over_hourly(view, query, made.gpu_s, now_ns=now_ns)
-        or _longer_than(1.0, view, query, pool, wait_s, now_ns=now_ns)
-        or _too_late(query, made, wait_s)
-    )
-
-
-def _over_hourly(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int) -> Bar | None:
+def bar_of_hour(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int) -> Bar | None:
+    """Why a tenant may have no further final of so many seconds this hour; None where it may."""
     allowed_s, jobs, now_s = view.quotas.of(query.tenant).gpu_seconds_per_hour, view.jobs, now_ns / 1e9
     if math.isinf(allowed_s):
         return None
@@ -94,27 +84,17 @@ def _over_hourly(view: View, query: PlacementQuery, gpu_s: float, *, now_ns: int
     return Bar(QuotaExceeded.code, reason, "gpu_seconds_per_hour", retry_s)
 
 
-def bar_of_unmeasured(view: View, query: PlacementQuery, *, pool: str, wait_s: float | None, now_ns: int) -> Bar | None:
-    """Why a final may not be made of which no times are known: it is taken to need what others do on average."""
-    hourly = _over_hourly(view, query, view.jobs.mean_s, now_ns=now_ns)
-    return hourly or _longer_than(1.0, view, query, pool, wait_s, now_ns=now_ns)
-
-
-def bar_of_long_line(view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int) -> Bar | None:
-    """Why a request that allows fewer steps gets fewer: its line is not full, but long."""
-    return _longer_than(LONG_LINE, view, query, pool, wait_s, now_ns=now_ns)
-
-
-def _longer_than(
-    share: float, view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int
+def bar_of_line(
+    view: View, query: PlacementQuery, pool: str, wait_s: float | None, *, now_ns: int, share: float = 1.0
 ) -> Bar | None:
-    """The bar of a line that is longer than this share of what the tier may wait."""
+    """Why nobody of the query's tier may join a line that is longer than this share of what the tier may wait; None
+    where it is not. wait_s: as predicted, None without workers."""
     most_s = share * view.admission.max_wait_s * SHARE_OF_WAIT[query.tier]
     if wait_s is None:
         waiting_s, again_s = _without_workers_s(view, query, pool, now_ns=now_ns), UNSERVED_RETRY_S
         state = f"no worker of pool {pool} is there, and with those known one would be free in {waiting_s:.0f} s"
     else:
-        waiting_s = _with_promises_s(view, query, pool, wait_s, most_s, now_s=now_ns / 1e9)
+        waiting_s = _with_promises_s(view, query, pool, wait_s, most_s, now_ns=now_ns)
         again_s = min(LONGEST_RETRY_S, max(LEAST_RETRY_S, waiting_s - most_s))
         state = f"a worker of pool {pool} is expected to be free in {waiting_s:.0f} s"
     if waiting_s <= most_s:
@@ -123,11 +103,11 @@ def _longer_than(
 
 
 def _with_promises_s(
-    view: View, query: PlacementQuery, pool: str, wait_s: float, most_s: float, *, now_s: float
+    view: View, query: PlacementQuery, pool: str, wait_s: float, most_s: float, *, now_ns: int
 ) -> float:
     """The wait, with those of the same tenant that were told to ask again before; for whoever was told so and comes in
     time it may be somewhat longer than was predicted then. A line that is short waits for nobody."""
-    promises = view.jobs.promises
+    promises, line, now_s = view.jobs.promises, view.jobs.line(pool), now_ns / 1e9
     if promises.holds(query.job_id, now_s=now_s):
         return wait_s / KEPT_SLACK
     if wait_s <= most_s / 2:
@@ -135,7 +115,6 @@ def _with_promises_s(
     promised_s = promises.work_s((query.tenant, pool, query.tier), but=query.job_id, now_s=now_s)
     if not promised_s:
         return wait_s
-    now_ns, line = round(now_s * 1e9), view.jobs.line(pool)
     new = newcomer(view, query, now_ns=now_ns)
     ahead_s = line.ahead_s(new, frozenset((query.cloud_model,)), now_ns=now_ns)
     pace = wait_s / ahead_s if ahead_s else 1.0  # of the clock, for a second of work
@@ -151,7 +130,8 @@ def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: 
     return line.wait_s(slots, newcomer(view, query, now_ns=now_ns), served, now_ns=now_ns) or 0.0
 
 
-def _too_late(query: PlacementQuery, made: Candidate, wait_s: float | None) -> Bar | None:
+def bar_of_deadline(query: PlacementQuery, made: Candidate, wait_s: float | None) -> Bar | None:
+    """Why a final will be too late; None where it will not. wait_s: as predicted, None without workers."""
     deadline_s = query.deadline_s
     if deadline_s is None or (made.final_upper_s is not None and made.final_upper_s <= deadline_s):
         return None

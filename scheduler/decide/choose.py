@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
 from scheduler.decide.admission import (
+    LONG_LINE,
     Bar,
-    bar_of_final,
-    bar_of_long_line,
+    bar_of_deadline,
+    bar_of_hour,
+    bar_of_line,
     bar_of_tenant,
-    bar_of_unmeasured,
     worst,
 )
 from scheduler.decide.plans import Situation
@@ -25,12 +26,12 @@ WHOLE: tuple[Plan, ...] = ("refine", "cloud")
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job;
-    unmeasured: why it may have no final of which nothing can be predicted."""
+    unmeasured: why it may have no final of which nothing can be predicted, taken to need what others do on average."""
 
     candidates: tuple[Candidate, ...]
     bars: Mapping[Plan, Bar]
     tenant: Bar | None
-    unmeasured: Bar | None = None
+    unmeasured: Bar | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +46,21 @@ class Choice:
 def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int) -> Admitted:
     """Bar what the tenant may not have or the cloud cannot do in time; a reduced final is one where no whole one is."""
     view, query, pool = situation.view, situation.query, situation.pool
+    full = bar_of_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns)
     bars: dict[Plan, Bar] = {}
     for made in candidates:
         if made.feasible and made.plan in FINAL_PLANS:
-            bar = bar_of_final(view, query, made, pool=pool.pool, wait_s=pool.wait_s, now_ns=now_ns)
+            hour = bar_of_hour(view, query, made.gpu_s, now_ns=now_ns)
+            bar = hour or full or bar_of_deadline(query, made, pool.wait_s)
             if bar is not None:
                 bars[made.plan] = bar
-    fewer = any(made.feasible and made.plan == "reduced" and "reduced" not in bars for made in candidates)
-    long = bar_of_long_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns) if fewer else None
-    if long is not None:
-        bars |= {plan: long for plan in WHOLE if plan not in bars}
+    if any(made.feasible and made.plan == "reduced" and "reduced" not in bars for made in candidates):
+        long = bar_of_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns, share=LONG_LINE)
+        if long is not None:
+            bars |= {plan: long for plan in WHOLE if plan not in bars}
     whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
-    unmeasured: Bar | None = None
-    if not any(made.feasible for made in admitted) and not bars:
-        unmeasured = bar_of_unmeasured(view, query, pool=pool.pool, wait_s=pool.wait_s, now_ns=now_ns)
+    unmeasured = bar_of_hour(view, query, view.jobs.mean_s, now_ns=now_ns) or full
     return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
 
 

@@ -79,19 +79,15 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
 
 def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob:
     chosen = decision.chosen()
-    known: dict[str, Any] = {
-        "job_id": query.job_id,
-        "tenant": query.tenant,
-        "tier": query.tier,
-        "decided_by": decision.decided_by,
-    }
+    known: dict[str, Any] = {"job_id": query.job_id, "tenant": query.tenant, "tier": query.tier}
     if decision.makes_final:
+        deadline_at_ns = newcomer(view, query, now_ns=now_ns).deadline_at_ns
+        known |= {"pool": decision.pool, "model": query.cloud_model, "deadline_at_ns": deadline_at_ns}
         work = final_work(view, query, steps=decision.final_steps, factor=1.0)
-        if work is not None and chosen is not None and chosen.gpu_s and work.generate_s:
-            work = work.times(chosen.gpu_s / work.generate_s)  # of the pool, as it was weighed
-        known |= {"pool": decision.pool, "model": query.cloud_model}
-        known |= {"deadline_at_ns": newcomer(view, query, now_ns=now_ns).deadline_at_ns}
-        known |= {"work_s": work.total_s, "gpu_s": work.generate_s} if work is not None else {}
+        if work is not None:
+            factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
+            work = work.times(factor)  # of the pool, as it was weighed
+            known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
     return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)

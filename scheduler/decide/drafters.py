@@ -75,10 +75,14 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
 
 def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> float:
     """Of a draft as edges make it, 1 to 5."""
-    assumed = view.policy.qoe.unmeasured_draft
+    return quality_of_draft(card, width=query.width, height=query.height, assumed=view.policy.qoe.unmeasured_draft)
+
+
+def quality_of_draft(card: ModelCard | None, *, width: int, height: int, assumed: float) -> float:
+    """Of a draft for a request of this size, which may not be the draft's."""
     if card is None:
         return assumed
-    width, height = draft_size(card, width=query.width, height=query.height)
+    width, height = draft_size(card, width=width, height=height)
     return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 

@@ -18,7 +18,7 @@ class OpenJob(BaseModel):
 
     pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
     which gpu_s to generate; ends_at_ns: when it is predicted to end; deadline_at_ns: when it is needed, 0 for
-    none; decided_by, decided_at_ns: its decision, as that says itself; guessed: nothing is known but that it waits.
+    none; decided_at_ns: of its decision, as that says itself; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +33,6 @@ class OpenJob(BaseModel):
     placed_at_ns: Nanoseconds
     ends_at_ns: Nanoseconds = 0
     deadline_at_ns: Nanoseconds = 0
-    decided_by: Annotated[str, Field(max_length=63)] = ""
     decided_at_ns: Nanoseconds = 0
     guessed: bool = False
 

@@ -137,8 +137,7 @@ class Learned:
         A draft counts whatever became of its final, a final where it was made as it was decided.
         """
         told = self._told.get(outcome.job_id)
-        mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
-        if told is None or not mine or outcome.edge_id != told.edge_id:
+        if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
             return {}
         del self._told[outcome.job_id]
         observed = {part: _draft_s(outcome, told) for part in told.parts if part.startswith("draft")}

@@ -39,7 +39,7 @@ class OpenJobs:
         self._lines: dict[str, Line] = {}
         self._since_ns: dict[str, int] = {}  # when they became known here
         self._started_ns: dict[str, int] = {}  # handed out or at work
-        self._at_work: set[str] = set()
+        self._at_work: set[str] = set()  # of these
         self._handed: dict[str, dict[str, int]] = {}  # by worker: the jobs it was told and has not shown, and when
         self._ended: OrderedDict[str, int] = OrderedDict()  # and when
         self._mean_s = FIRST_GUESS_S
@@ -58,11 +58,11 @@ class OpenJobs:
 
     # ---- coming -----------------------------------------------------------------------------------------------
 
-    def place(self, job: OpenJob, *, now_ns: int | None = None) -> None:
+    def place(self, job: OpenJob) -> None:
         """A job was placed here; placing it again replaces the first. Beyond the bounds it is not known."""
         if job.wants_final and job.work_s > 0:
             self._mean_s += LEARNING * (job.work_s - self._mean_s)
-        self._put(job, now_ns=job.placed_at_ns if now_ns is None else now_ns)
+        self._put(job, now_ns=job.placed_at_ns)
 
     def hear_of(self, job: OpenJob, *, now_ns: int) -> None:
         """Another scheduler has just placed it. News are a job that is not known, and the final of a draft that is."""
@@ -180,16 +180,16 @@ class OpenJobs:
         None where that is not told: of one that was at work it counts as predicted, or by the time since then where
         that is less.
         """
-        job, started_ns = self._jobs.get(job_id), self._started_ns.get(job_id)
+        job = self._jobs.get(job_id)
         self._remember_end(job_id, now_ns)
         if job is None:
             return
         if gpu_s is None:
-            at_work = started_ns is not None and job_id in self._at_work
-            gpu_s = min(job.gpu_s, (now_ns - (started_ns or now_ns)) / 1e9) if at_work else 0.0
+            at_work = job_id in self._at_work
+            gpu_s = min(job.gpu_s, (now_ns - self._started_ns[job_id]) / 1e9) if at_work else 0.0
         used_s = max(0.0, min(gpu_s, (now_ns - job.placed_at_ns) / 1e9))
         if job.wants_final:
-            if used_s and started_ns is None:
+            if used_s and job_id not in self._started_ns:
                 self._start(job_id, now_ns=now_ns, at_work=True)
             overhead_s = job.work_s - job.gpu_s if used_s else 0.0
             self._lines[job.pool].end(job, took_s=used_s + overhead_s)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Decision, Outcome, PlacementQuery
+from scheduler.decide.drafters import quality_of_draft
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
-from scheduler.decide.work import draft_size
 
 MAX_DECISIONS = 50
 MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
@@ -114,8 +114,7 @@ class Recent:
     def ended(self, outcome: Outcome, cards: Mapping[str, ModelCard], *, decider: str) -> None:
         """How a job went. What was placed by others, or was cancelled, tells nothing of predictions."""
         told = self._expected.get(outcome.job_id)
-        mine = told is not None and (outcome.decided_by, outcome.decided_at_ns) == (decider, told.decided_at_ns)
-        if told is None or not mine or outcome.edge_id != told.edge_id:
+        if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
             return
         del self._expected[outcome.job_id]
         if outcome.status not in ("completed", "failed"):
@@ -167,19 +166,16 @@ def _observed_qoe(
     return qoe(
         told.settings,
         intent=told.intent,
-        draft_quality=_draft_quality(told, cards),
+        draft_quality=quality_of_draft(
+            cards.get(told.draft_model),
+            width=told.width,
+            height=told.height,
+            assumed=told.settings.unmeasured_draft,
+        ),
         draft_s=draft_s,
         final_quality=_final_quality(told, outcome.plan, cards),
         final_s=final_s,
     )
-
-
-def _draft_quality(told: _Expected, cards: Mapping[str, ModelCard]) -> float:
-    card, assumed = cards.get(told.draft_model), told.settings.unmeasured_draft
-    if card is None:
-        return assumed
-    width, height = draft_size(card, width=told.width, height=told.height)
-    return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
 def _final_quality(told: _Expected, plan: str, cards: Mapping[str, ModelCard]) -> float:

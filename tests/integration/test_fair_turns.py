@@ -18,6 +18,7 @@ from tests.integration import real_nodes
 from tests.integration.real_nodes import CLOCK, broker, until
 from tests.jobs import make_request, make_spec
 from tests.servers import NatsServer
+from tests.unit.scheduler.builders import query
 
 RNG = random.Random(31)
 STEPS = 2  # of a final here
@@ -25,30 +26,16 @@ STEPS = 2  # of a final here
 
 def asked(tenant: str, **changes: object) -> PlacementQuery:
     """A short final from noise."""
-    return PlacementQuery.model_validate(
-        {
-            "job_id": new_video_id(now_ns=CLOCK.now_ns(), rng=RNG),
-            "tenant": tenant,
-            "edge_id": "edge-1",
-            "intent": "render",
-            "draft_model": "pocket-draft",
-            "cloud_model": "pocket-cloud",
-            "width": 256,
-            "height": 256,
-            "frames": 24,
-            "final_steps": STEPS,
-            "requested_plan": "cloud",
-            **changes,
-        }
-    )
+    job_id = new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)
+    return query(job_id=job_id, tenant=tenant, final_steps=STEPS, requested_plan="cloud", **changes)
 
 
 async def submit(placer: PlacementClient, jobs: JobStore, tenant: str, **changes: object) -> JobSpec:
     """A job as an edge would place and submit it."""
-    query = asked(tenant, **changes)
-    decision = await placer.place(query)
-    request = make_request(model="pocket-cloud", steps=STEPS, service_tier=query.tier)
-    spec = make_spec(job_id=query.job_id, tenant=tenant, plan="cloud").model_copy(
+    placing = asked(tenant, **changes)
+    decision = await placer.place(placing)
+    request = make_request(model="pocket-cloud", steps=STEPS, service_tier=placing.tier)
+    spec = make_spec(job_id=placing.job_id, tenant=tenant, plan="cloud").model_copy(
         update={"request": request, "decision": decision, "cloud_model": "pocket-cloud", "edge_grpc_address": ""}
     )
     await jobs.submit(spec)

@@ -1,16 +1,10 @@
 """What an edge does with a request when it comes twice, dies half-way, or the scheduler answers oddly."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from adaptivegen.blob.store import open_store
-from adaptivegen.bus.memory import MemoryBus
-from adaptivegen.clock import SystemClock
 from adaptivegen.errors import (
     AdaptiveGenError,
     BrokerUnavailable,
@@ -20,205 +14,13 @@ from adaptivegen.errors import (
     InvalidRequest,
     ModelNotFound,
     NodeUnavailable,
-    Overloaded,
     PermissionDenied,
-    QuotaExceeded,
     StorageFailure,
 )
-from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import ContentEntry, Manifest
-from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.media.upload import UploadLimits
-from adaptivegen.models.registry import load_card
-from adaptivegen.placement import Decision, PlacementQuery
-from adaptivegen.rpc.draft import DraftClient
-from edge_node.draft.desk import DraftDesk
-from edge_node.draft.places import DraftPlaces
-from edge_node.hub import EventHub
-from edge_node.videos import EdgeIdentity, Videos
 from tests.jobs import media
-
-BODY = {"prompt": "a red circle moves left over a sunset sky", "seed": 7}
-
-
-class HeldModel:
-    """Drafts that begin and wait."""
-
-    ready = True
-    queued = 0
-
-    def __init__(self) -> None:
-        self.started: list[str] = []
-        self.go = asyncio.Event()
-
-    async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
-    ) -> Generated:
-        self.started.append(command.request_id)
-        await self.go.wait()
-        return Generated(mp4=b"draft", width=128, height=128, frames=24, generate_ms=1.0, encode_ms=1.0)
-
-
-class ScriptedPlacer:
-    """A scheduler that answers as told; by default with a refine here."""
-
-    def __init__(self) -> None:
-        self.error: AdaptiveGenError | None = None
-        self.changes: dict[str, Any] = {}
-        self.queries: list[PlacementQuery] = []
-        self.asked = asyncio.Event()
-        self.go = asyncio.Event()
-        self.go.set()
-
-    async def place(self, query: PlacementQuery) -> Decision:
-        self.queries.append(query)
-        self.asked.set()
-        await self.go.wait()
-        if self.error is not None:
-            raise self.error
-        decision = Decision(
-            job_id=query.job_id,
-            plan="hit" if query.content_known else "refine",
-            edge_id=query.edge_id,
-            pool="default",
-            final_steps=4,
-            refine_t0=0.5,
-            decided_by="scheduler-1",
-            decided_at_ns=1,
-            reasons=("because",),
-        )
-        return decision.model_copy(update=self.changes)
-
-
-class Edge:
-    """The application service of one edge on memory parts."""
-
-    def __init__(self) -> None:
-        clock = SystemClock()
-        self.bus = MemoryBus(clock)
-        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock)
-        self.model = HeldModel()
-        self.placer = ScriptedPlacer()
-        self.accepted: list[str] = []
-        self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
-        card = load_card("pocket-draft")
-        self.desk = DraftDesk(
-            node_id="edge-1",
-            places=DraftPlaces(
-                node_id="edge-1",
-                runner=self.model,  # type: ignore[arg-type]
-                card=card,
-                peers=DraftClient(tls=None),
-                clock=clock,
-                attempted=lambda attempt: None,
-            ),
-            jobs=self.jobs,
-            hub=self.hub,
-            card=card,
-            clock=clock,
-            observe=lambda times: None,
-        )
-        self.videos = Videos(
-            identity=EdgeIdentity("edge-1", "127.0.0.1:1", "default", "pocket-cloud"),
-            jobs=self.jobs,
-            hub=self.hub,
-            desk=self.desk,
-            runner=self.model,  # type: ignore[arg-type]
-            draft_card=card,
-            placer=self.placer,
-            clock=clock,
-            rng=random.Random(1),
-            max_waiting_drafts=8,
-            borrows=True,
-            upload_limits=UploadLimits(max_bytes=1000),
-            on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
-        )
-
-    async def create(self, key: str | None = "k", **changes: object) -> JobRecord:
-        return await self.videos.create("t", {**BODY, **changes}, upload=None, idempotency_key=key)
-
-    async def queued(self) -> list[str]:
-        queue = await self.bus.work_queue("default", ack_wait_s=30)
-        found = []
-        while (delivery := await queue.pull(timeout_s=0)) is not None:
-            found.append(JobMessage.decode(delivery.data).id)
-        return found
-
-    async def specs(self) -> list[str]:
-        return [job_id async for _, job_id in self.jobs.specs()]
-
-    async def decided_by(self, record: JobRecord) -> str:
-        return (await self.jobs.spec("t", record.id)).decision.decided_by
-
-
-@asynccontextmanager
-async def edge() -> AsyncIterator[Edge]:
-    made = Edge()
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(made.hub.run()), group.create_task(made.desk.run())]
-        await asyncio.sleep(0)
-        yield made
-        for task in tasks:
-            assert not task.done()
-            task.cancel()
-
-
-# ---- refused -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("code", "error", "retry_after_s"),
-    [
-        ("quota_exceeded", QuotaExceeded, 9.0),
-        ("overloaded", Overloaded, 3.0),
-        ("permission_denied", PermissionDenied, None),
-    ],
-)
-async def test_a_refusal_is_the_clients_to_hear_and_leaves_nothing_behind(
-    code: str, error: type[AdaptiveGenError], retry_after_s: float | None
-) -> None:
-    async with edge() as made:
-        made.placer.changes = {
-            "plan": "refuse",
-            "refused": code,
-            "refused_param": "pool",
-            "retry_after_s": retry_after_s,
-        }
-        with pytest.raises(error, match="because") as refused:
-            await made.create()
-        assert (refused.value.param, refused.value.retry_after_s) == ("pool", retry_after_s)
-        assert (await made.specs(), await made.queued(), made.accepted) == ([], [], [])
-        made.placer.changes = {}
-        assert (await made.create()).status == "queued"  # the same key, asked again
-
-
-async def test_a_refusal_for_no_known_reason_is_no_decision() -> None:
-    async with edge() as made:
-        made.placer.changes = {"plan": "refuse", "refused": "mood"}
-        record = await made.create()
-        assert await made.decided_by(record) == "edge-1"
-
-
-async def test_what_a_request_may_wait_for_reaches_the_scheduler() -> None:
-    async with edge() as made:
-        await made.create(service_tier="flex", deadline_s=30, allow_reduced=True)
-        asked = made.placer.queries[-1]
-        assert (asked.tier, asked.deadline_s, asked.allow_reduced) == ("flex", 30.0, True)
-
-
-async def test_an_upgrade_may_be_refused_and_leaves_the_draft_as_it_is() -> None:
-    async with edge() as made:
-        made.placer.changes = {"plan": "draft", "final_steps": 0}
-        record = await made.create(intent="iterate")
-        made.model.go.set()
-        while (await made.videos.get("t", record.id)).status != "completed":
-            await asyncio.sleep(0.001)
-        made.placer.changes = {"plan": "refuse", "refused": "overloaded", "retry_after_s": 5.0}
-        with pytest.raises(Overloaded):
-            await made.videos.upgrade("t", record.id)
-        assert (await made.videos.get("t", record.id)).status == "completed"
-
+from tests.unit.edge.bench import Edge, edge
 
 # ---- the same request twice ----------------------------------------------------------------------------------------
 
