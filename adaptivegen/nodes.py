@@ -15,6 +15,7 @@ HEARTBEAT_S = 0.5
 FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
 LINKS_TOLD = 64  # to other edges
 AT_HAND_TOLD = 64  # jobs
+MAX_REASON = 300  # characters, of why a model was not loaded
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -46,7 +47,9 @@ class NodeReport(BaseModel):
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
     it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
-    that handing a draft over takes beside the draft itself; at_hand: ids of the jobs it works on.
+    that handing a draft over takes beside the draft itself; at_hand: ids of the jobs it works on; line: the model that
+    it was started with, of which `models` are the versions it has loaded and `refused` those that it could not load,
+    with why.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,6 +76,8 @@ class NodeReport(BaseModel):
     lends: Annotated[str, Field(max_length=64)] = ""
     links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
     at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
+    line: Annotated[str, Field(max_length=63)] = ""
+    refused: Annotated[dict[NodeId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=8)] = {}
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

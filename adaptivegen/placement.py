@@ -181,6 +181,10 @@ class Outcome(BaseModel):
     decided_by, decided_at_ns: the decision that was carried out, as it says itself; drafted_by: the edge whose draft
     was taken; draft_late: the one that was to make it was slower than that; gpu_s: seconds of a worker that the final
     took.
+
+    line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
+    did; given_up: one that was not tried again, since an attempt with it had ended without a final; work: pixels of all
+    frames of the final, times its steps.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -199,6 +203,11 @@ class Outcome(BaseModel):
     draft_late: bool = False
     tenant: str = ""
     gpu_s: float = 0.0
+    line: str = ""
+    cloud_model: str = ""
+    made_with: str = ""
+    given_up: str = ""
+    work: float = 0.0
 
     def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
         """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""
@@ -218,7 +227,8 @@ class Attempt(BaseModel):
 
 
 class Ticket(BaseModel):
-    """A job that a worker could begin now, since its message has come to it."""
+    """A job that a worker could begin now, since its message has come to it. model: the job's; models: all that the
+    worker takes jobs of."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -227,6 +237,7 @@ class Ticket(BaseModel):
     model: str
     tenant: str
     job_id: str
+    models: tuple[str, ...] = ()
 
 
 class Turn(BaseModel):

@@ -23,6 +23,7 @@ from adaptivegen.discovery.source import agent_url, check_source
 from adaptivegen.drain import DEFAULT_GRACE_S, LONGEST_GRACE_S
 from adaptivegen.errors import AdaptiveGenError, SettingsInvalid
 from adaptivegen.ids import check_name
+from adaptivegen.models.registry import ModelLibrary
 
 LONGEST_S = 7 * 86400.0  # no setting in seconds is longer: an endless wait is a bug somewhere else
 _NATS_URL = re.compile(r"(nats|tls|wss?)://([^@/\s]+@)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?")
@@ -51,6 +52,12 @@ def _readable(path: Path) -> Path:
             file.read(1)
     except OSError as exc:
         raise ValueError(f"a file that can be read ({exc.strerror})") from exc
+    return path
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError("a folder")
     return path
 
 
@@ -208,6 +215,18 @@ class SchedulersMixin(BaseSettings):
     def schedulers(self) -> list[str]:
         """The addresses as a list."""
         return _listed(self.scheduler_addresses)
+
+
+class ModelsMixin(BaseSettings):
+    """Which models there are, shared by edges, workers and schedulers."""
+
+    models_dir: Annotated[Path, AfterValidator(_folder)] | None = Field(
+        None, description="Folder of further models, beside those that come along; new ones are found while it runs."
+    )
+
+    def library(self) -> ModelLibrary:
+        """All models."""
+        return ModelLibrary(self.models_dir)
 
 
 class SigningMixin(BaseSettings):

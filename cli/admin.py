@@ -15,6 +15,7 @@ from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask
 from cli.admin_policy import app as policy_app
 from cli.admin_qoe import app as qoe_app
 from cli.admin_quota import app as quota_app
+from cli.admin_rollout import app as rollout_app
 from cli.admin_tables import (
     accuracies_table,
     audit_table,
@@ -32,6 +33,7 @@ app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(qoe_app, name="qoe")
 app.add_typer(quota_app, name="quota")
+app.add_typer(rollout_app, name="rollout")
 
 
 @app.command("nodes")

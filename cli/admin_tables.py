@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         DeadLetterInfo,
         Explanation,
         JobInfo,
+        LineChangeInfo,
+        LineInfo,
+        LineNodeInfo,
         NodeInfo,
         PaceInfo,
         PolicyChangeInfo,
@@ -198,6 +201,49 @@ def quota_changes_table(changes: Iterable[QuotaChangeInfo]) -> Table:
     for change in changes:
         values = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items())) or "none"
         _row(table, change.number, _moment(change.at_ns), change.by, change.tenant, values, change.reason)
+    return table
+
+
+def lines_table(lines: Iterable[LineInfo]) -> Table:
+    """One line for each model."""
+    table = _table("model", "served by", "before", "tried", "phase", "sessions", "finals", "nodes")
+    for line in lines:
+        phase = f"{line.phase}, paused" if line.paused else line.phase
+        nodes = "; ".join(f"{node.node_id}: {_loaded(node)}" for node in line.nodes) or "none"
+        share = f"{line.percent:g} %" if line.candidate else "-"
+        _row(
+            table, line.line, line.stable, line.previous or "-", line.candidate or "-", phase, share, line.finals, nodes
+        )
+    return table
+
+
+def _loaded(node: LineNodeInfo) -> str:
+    refused = [f"not {version} ({reason})" for version, reason in sorted(node.refused.items())]
+    return ", ".join((*node.loaded, *refused))
+
+
+def gates_table(line: LineInfo) -> Table:
+    """One line for each comparison of a rollout."""
+    table = _table(f"gate of {line.candidate}", line.stable, line.candidate, "worse by", "may be", "verdict", "needed")
+    for gate in line.gates:
+        worse = f"{_figure(gate.worse_low)} to {_figure(gate.worse_high)}"
+        needed = "to be promoted" if gate.needed else "not to harm"
+        cells = (_figure(gate.stable), _figure(gate.candidate), worse, f"{gate.limit:.3g}", gate.verdict, needed)
+        _row(table, gate.name, *cells)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}"
+
+
+def line_changes_table(changes: Iterable[LineChangeInfo]) -> Table:
+    """One line for each change of a model's versions."""
+    table = _table("number", "when", "by", "model", "action", "served by", "tried", "because")
+    for change in changes:
+        tried = f"{change.candidate} ({change.phase}, {change.percent:g} %)" if change.candidate else "-"
+        cells = (change.by, change.line, change.action, change.stable, tried, change.reason)
+        _row(table, change.number, _moment(change.at_ns), *cells)
     return table
 
 

@@ -6,6 +6,8 @@ count: the worker remembers them and takes them off when it meets the job again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
 from adaptivegen.errors import Conflict, NotFound
@@ -22,14 +24,15 @@ OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's mod
 
 
 class Claims:
-    """Claims the jobs of one model for one worker."""
+    """Claims the jobs of one model for one worker. takes: whether a job is one; versions: of the model, by name."""
 
     def __init__(
         self,
         *,
         node_id: str,
         incarnation: str,
-        model: str,
+        takes: Callable[[JobSpec], bool],
+        versions: Callable[[], tuple[str, ...]],
         jobs: JobStore,
         outcomes: Outcomes,
         uncounted: Uncounted,
@@ -41,7 +44,8 @@ class Claims:
         self._rested_s = 0.0  # in a row, as schedulers have told
         self._node_id = node_id
         self._incarnation = incarnation
-        self._model = model
+        self._takes = takes
+        self._versions = versions
         self._jobs = jobs
         self._outcomes = outcomes
         self._uncounted = uncounted
@@ -71,7 +75,7 @@ class Claims:
                 await delivery.nak(min(self._lease_s, max(RETRY_DELAY_S, left_s)))
             case "poison":
                 await self._outcomes.poison(delivery, record)
-            case "claim" if spec.cloud_model != self._model:  # workers of several models may share a pool
+            case "claim" if not self._takes(spec):  # workers of several models may share a pool
                 get_logger().info("job_of_another_model", job_id=spec.id, model=spec.cloud_model)
                 await delivery.nak(OTHER_MODEL_PAUSE_S)
             case "claim":
@@ -84,7 +88,8 @@ class Claims:
             Ticket(
                 worker_id=self._node_id,
                 pool=spec.decision.pool,
-                model=self._model,
+                model=spec.cloud_model,
+                models=tuple(dict.fromkeys((*self._versions(), spec.cloud_model))),
                 tenant=spec.tenant,
                 job_id=spec.id,
             )
@@ -121,7 +126,7 @@ class Claims:
         """The job of a message that has not come yet; None where it is not this worker's to do now."""
         try:
             spec = await self._jobs.spec(message.tenant, message.id)
-            if (spec.cloud_model, spec.decision.pool) != (self._model, pool):
+            if spec.decision.pool != pool or not self._takes(spec):
                 return None
             if await self._jobs.manifest(spec.tenant, spec.id) is not None:
                 return None

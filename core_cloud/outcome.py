@@ -168,9 +168,11 @@ class Outcomes:
             get_logger().debug("event_not_sent", error=exc.message)
 
     async def _index_content(self, spec: JobSpec, record: JobRecord) -> None:
-        """Let repeats of the request find the final; not one made by a fallback or in fewer steps, whose frames the key
-        does not stand for, nor one that is a repeat itself."""
+        """Let repeats of the request find the final; not one made by a fallback, by another version of the model or in
+        fewer steps, whose frames the key does not stand for, nor one that is a repeat itself."""
         if record.final is None or record.cached or record.plan != spec.decision.plan or record.plan == "reduced":
+            return
+        if record.made_with not in ("", spec.cloud_model):
             return
         entry = ContentEntry(
             id=spec.id,

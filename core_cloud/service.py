@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
+from typing import Any
 
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.broker import open_bus
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.errors import ModelNotFound
-from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.generation.kept import ModelSet
+from adaptivegen.generation.runner import Finished, ModelRunner
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
-from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.placement_client import PlacementClient, find_schedulers
@@ -40,13 +42,12 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
     configure_logging("worker", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
     get_logger().info("starting", **describe(settings))
-    card = _card(settings)
+    _check_model(settings)
     check_files(settings)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
         await selftest(blob, rng)
-        runner = await _model(settings, clock=clock, resources=resources)
         server = RpcServer(rng=rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=True))
         endpoint = Endpoint("worker", settings.node_id, grpc_address=settings.advertised(port))
@@ -54,23 +55,27 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
         resources.push_async_callback(bus.close)
         if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
             return
+        desired = DesiredModels(bus, clock)
+        await desired.read()
+        models = await _models(settings, desired, clock=clock, resources=resources)
         schedulers = PlacementClient(
             settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
         )
         resources.push_async_callback(schedulers.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
-        worker = _worker(settings, jobs, bus, runner, card, AskedTurns(schedulers), clock=clock)
+        worker = _worker(settings, jobs, bus, models, AskedTurns(schedulers), clock=clock)
         await server.start()
         resources.push_async_callback(server.drain, grace_s=0)
-        report = _reporter(settings, worker, runner, endpoint, clock.now_ns(), stop)
-        await _run(settings, worker, runner, server, endpoint, report, schedulers, bus=bus, clock=clock, stop=stop)
+        report = _reporter(settings, worker, models, endpoint, clock.now_ns(), stop)
+        keeping = (models.run(), desired.run())
+        await _run(settings, worker, keeping, server, endpoint, report, schedulers, bus=bus, clock=clock, stop=stop)
     get_logger().info("stopped")
 
 
 async def _run(
     settings: WorkerSettings,
     worker: Worker,
-    runner: ModelRunner,
+    keeping: Iterable[Coroutine[Any, Any, None]],
     server: RpcServer,
     endpoint: Endpoint,
     report: Callable[[], NodeReport],
@@ -87,7 +92,7 @@ async def _run(
         working = group.create_task(worker.run())
         parts = (
             heartbeat.run(),
-            runner.keep(),
+            *keeping,
             discovery.register(endpoint),
             find_schedulers(schedulers, discovery, fixed=bool(settings.schedulers())),
         )
@@ -100,35 +105,43 @@ async def _run(
         await end(working, *others)
 
 
-def _card(settings: WorkerSettings) -> ModelCard:
+def _check_model(settings: WorkerSettings) -> None:
+    """Raises SettingsInvalid for a model or a backend that cannot be had here."""
     missing = [name for name in ("torch", "onnx") if find_spec(name) is None]
     if settings.backend == "torch" and missing:
         raise settings.refuse("backend", f"auto or onnx, as {' and '.join(missing)} is not installed here")
     try:
-        return load_card(settings.model)
+        settings.library().card(settings.model)
     except ModelNotFound as exc:
-        raise settings.refuse("model", ", ".join(card_names())) from exc
+        raise settings.refuse("model", ", ".join(settings.library().names())) from exc
 
 
-async def _model(settings: WorkerSettings, *, clock: Clock, resources: AsyncExitStack) -> ModelRunner:
-    """The model, loaded in its child."""
-    runner = ModelRunner(
-        "core_cloud.engine.child",
-        [settings.model, settings.backend, str(settings.threads)],
-        clock=clock,
-        step_timeout_s=settings.step_timeout_s,
-    )
-    resources.push_async_callback(runner.close)
-    await runner.start()
-    return runner
+async def _models(
+    settings: WorkerSettings, desired: DesiredModels, *, clock: Clock, resources: AsyncExitStack
+) -> ModelSet:
+    """The versions of the model that this worker is to have; the one that serves is loaded."""
+    library, finished = settings.library(), Finished()
+
+    def open_runner(card: ModelCard) -> ModelRunner:
+        return ModelRunner(
+            "core_cloud.engine.child",
+            [card.name, settings.backend, str(settings.threads), str(library.folder(card.name))],
+            clock=clock,
+            step_timeout_s=settings.step_timeout_s,
+            finished=finished,
+        )
+
+    models = ModelSet(lambda: desired.of(settings.model).wanted(settings.node_id), library.card, open_runner, clock)
+    resources.push_async_callback(models.close)
+    await models.start()
+    return models
 
 
 def _worker(
     settings: WorkerSettings,
     jobs: JobStore,
     bus: Bus,
-    runner: ModelRunner,
-    card: ModelCard,
+    models: ModelSet,
     turns: Turns,
     *,
     clock: Clock,
@@ -137,9 +150,9 @@ def _worker(
         node_id=settings.node_id,
         jobs=jobs,
         bus=bus,
-        runner=runner,
+        models=models,
+        line=settings.model,
         drafts=DraftSource(jobs=jobs, wait_s=settings.draft_wait_s, tls=client_tls(settings)),
-        card=card,
         clock=clock,
         pool=settings.pool,
         lease_s=settings.ack_wait_s,
@@ -151,7 +164,7 @@ def _worker(
 def _reporter(
     settings: WorkerSettings,
     worker: Worker,
-    runner: ModelRunner,
+    models: ModelSet,
     endpoint: Endpoint,
     started_at_ns: int,
     stop: asyncio.Event,
@@ -167,16 +180,18 @@ def _reporter(
             started_at_ns=started_at_ns,
             grpc_address=endpoint.grpc_address or "",
             pool=settings.pool,
-            models=(settings.model,),
-            ready=runner.ready,
+            models=models.loaded,
+            line=settings.model,
+            refused=models.refused,
+            ready=models.ready,
             draining=stop.is_set(),
             ending=stop.is_set(),
             capacity=1,
             in_flight=1 if worker.at_hand else 0,
             at_hand=(worker.at_hand,) if worker.at_hand else (),
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
-            finished=runner.finished,
-            failed_in_row=runner.failed_in_row,
+            finished=models.finished,
+            failed_in_row=models.main.runner.failed_in_row,
         )
 
     return report

@@ -7,17 +7,17 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import SchedulersMixin, ServiceSettings
+from adaptivegen.settings import ModelsMixin, SchedulersMixin, ServiceSettings
 
 
-class WorkerSettings(ServiceSettings, SchedulersMixin):
-    """A worker serves one model from one pool."""
+class WorkerSettings(ServiceSettings, SchedulersMixin, ModelsMixin):
+    """A worker serves one model from one pool, by whichever of its versions is in force."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_WORKER_")
 
     grpc_port: int = Field(0, ge=0, le=65535, description="Port of health and reflection; 0 takes a free one.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Queue to pull from.")
-    model: str = Field("pocket-cloud", description="Model card to serve.")
+    model: str = Field("pocket-cloud", description="Model to serve: what clients ask for.")
     backend: Literal["auto", "onnx", "torch"] = Field("auto", description="auto: torch where CUDA is, else onnx.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the model.")
     ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job; renewed every third of it.")

@@ -15,14 +15,17 @@ from adaptivegen.bus.base import Bus, Delivery, WorkQueue
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
     AdaptiveGenError,
+    Cancelled,
     DeadlineExceeded,
     GenerationFailed,
     InternalError,
+    NodeUnavailable,
     PreconditionFailed,
     StorageFailure,
+    platform_fault,
 )
+from adaptivegen.generation.kept import ModelSet
 from adaptivegen.generation.messages import GenerateCommand, Generated
-from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobMessage, JobStore
@@ -37,6 +40,7 @@ from core_cloud.lease import Lease
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.progress import Progress, expect
 from core_cloud.turns import Rest, Turns
+from core_cloud.versions import Version, choose, takes
 
 PULL_TIMEOUT_S = 5.0
 PAUSE_LOOK_S = 0.5
@@ -46,10 +50,16 @@ UPLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 HAND_BACK_S = 8.0  # of a drain's grace: what stopping the model and giving its job back may take
 
 
+class TrialFailed(GenerationFailed):
+    """A version that is being tried has failed, whatever it said: another makes the final, and this worker is well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the final of one job is generated: the command, what it starts from, and what went otherwise."""
+    """How the final of one job is generated: the version of the model, the command, what it starts from, and what went
+    otherwise."""
 
+    version: Version
     command: GenerateCommand
     start: Start
     name: str
@@ -65,9 +75,9 @@ class Worker:
         node_id: str,
         jobs: JobStore,
         bus: Bus,
-        runner: ModelRunner,
+        models: ModelSet,
+        line: str,
         drafts: DraftSource,
-        card: ModelCard,
         clock: Clock,
         pool: str,
         lease_s: float,
@@ -76,11 +86,11 @@ class Worker:
     ) -> None:
         self.node_id = node_id
         self.jobs = jobs
-        self.card = card
         self.progress: Progress | None = None
         self.at_hand = ""  # the job, from its claim to its outcome: also while its draft is waited for
         self._bus = bus
-        self._runner = runner
+        self._models = models
+        self._line = line
         self._drafts = drafts
         self._clock = clock
         self._pool = pool
@@ -89,7 +99,7 @@ class Worker:
         self._paused = False
         self._current: asyncio.Task[None] | None = None
         self._claiming = asyncio.Lock()
-        self._failures = 0  # of the model, in a row
+        self._failures = 0  # of the version that serves, in a row
         self._rest_s = 0.0  # as a scheduler has told
         uncounted = Uncounted()
         self._outcomes = Outcomes(
@@ -98,7 +108,8 @@ class Worker:
         self._claims = Claims(
             node_id=node_id,
             incarnation=incarnation,
-            model=card.name,
+            takes=lambda spec: takes(spec, line, models.loaded),
+            versions=lambda: models.loaded,
             jobs=jobs,
             outcomes=self._outcomes,
             uncounted=uncounted,
@@ -118,7 +129,7 @@ class Worker:
         worker that cannot generate is always free, and would fail one job after the other."""
         queue: WorkQueue | None = None
         while not self._draining.is_set():
-            if self._paused or not self._runner.ready:
+            if self._paused or not self._models.ready:
                 await self._clock.sleep(PAUSE_LOOK_S)
                 continue
             if self._failures >= UNWELL_FROM:
@@ -222,7 +233,7 @@ class Worker:
             await self._settle(delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
 
     async def _settle(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
-        if isinstance(error, GenerationFailed):
+        if isinstance(error, GenerationFailed) and not isinstance(error, TrialFailed):
             self._failures += 1
         try:
             await self._outcomes.failed(delivery, record, error)
@@ -245,22 +256,31 @@ class Worker:
 
     async def _produce(self, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
         """The uploaded final, and the manifest that would make it the outcome."""
-        plan = await self._plan(spec, record)
-        progress = self.progress = Progress(expect(self.card, steps=plan.command.request.steps))
-        lease.follow(progress)
-        began_s = self._clock.monotonic_s()
-        try:
-            generated = await self._runner.generate(
-                plan.command,
-                plan.start.mp4,
-                lambda step: progress.observe(step, elapsed_s=self._clock.monotonic_s() - began_s),
-            )
-        finally:
-            self.progress = None
-        gpu_s = self._clock.monotonic_s() - began_s
+        version = choose(spec, self._line, self._models.loaded, attempts=record.attempts)
+        kept = self._models.find(version.name)
+        if kept is None:
+            raise NodeUnavailable(f"{version.name} is not loaded")
+        async with self._models.using(kept) as runner:
+            plan = await self._plan(spec, record, version, kept.card)
+            progress = self.progress = Progress(expect(kept.card, steps=plan.command.request.steps))
+            lease.follow(progress)
+            began_s = self._clock.monotonic_s()
+            try:
+                generated = await runner.generate(
+                    plan.command,
+                    plan.start.mp4,
+                    lambda step: progress.observe(step, elapsed_s=self._clock.monotonic_s() - began_s),
+                )
+            except AdaptiveGenError as exc:
+                if kept is self._models.main or isinstance(exc, Cancelled) or platform_fault(exc):
+                    raise
+                raise TrialFailed(f"{version.name} failed: {exc.message}") from exc
+            finally:
+                self.progress = None
+            gpu_s = self._clock.monotonic_s() - began_s
         return await self._upload(spec, record, plan, generated, gpu_s=gpu_s)
 
-    async def _plan(self, spec: JobSpec, record: JobRecord) -> Plan:
+    async def _plan(self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard) -> Plan:
         """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""
         request, decision = spec.request, spec.decision
         start, strength = Start(), None
@@ -273,7 +293,7 @@ class Worker:
             start = await self._drafts.reference(spec)
             strength = request.strength
         name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
-        steps = self._steps(spec, name, drafted=drafted)
+        steps = _steps(spec, card, name, drafted=drafted)
         command = GenerateCommand(
             request_id=f"{spec.id}.{record.epoch}",
             request=GenerationInput(
@@ -289,17 +309,7 @@ class Worker:
             strength=strength,
             task=_task(start, request, drafted=drafted),
         )
-        return Plan(command=command, start=start, name=name, notes=(note,) if note else ())
-
-    def _steps(self, spec: JobSpec, name: str, *, drafted: bool) -> int:
-        """As decided, where what was decided on is what is done; else as asked for or the card's, of these half where
-        the final is to be reduced."""
-        request, decision, limits = spec.request, spec.decision, self.card.limits
-        as_decided = name != "reduced" or drafted == (decision.refine_t0 is not None)
-        if name == decision.plan and as_decided and decision.final_steps:
-            return decision.final_steps
-        whole = request.steps or limits.steps_default
-        return max(limits.steps_min, math.ceil(whole / 2)) if name == "reduced" else whole
+        return Plan(version, command, start, name, notes=tuple(filter(None, (version.note, note))))
 
     # ---- outcome ----------------------------------------------------------------------------------------------
 
@@ -329,6 +339,8 @@ class Worker:
             final=final,
             final_steps=plan.command.request.steps,
             gpu_s=round(gpu_s, 3),
+            made_with=plan.version.name,
+            given_up=plan.version.given_up,
             plan=plan.name,
             notes=(*plan.notes, *filter(None, (doubt(generated.familiarity),))),
         )
@@ -343,6 +355,17 @@ class Worker:
                 get_logger().warning("upload_failed", key=key, code=exc.code, error=exc.message)
             await self._clock.sleep(pause_s)
         await self.jobs.blob.put(key, mp4)
+
+
+def _steps(spec: JobSpec, card: ModelCard, name: str, *, drafted: bool) -> int:
+    """As decided, where what was decided on is what is done; else as asked for or the card's, of these half where the
+    final is to be reduced."""
+    request, decision, limits = spec.request, spec.decision, card.limits
+    as_decided = name != "reduced" or drafted == (decision.refine_t0 is not None)
+    if name == decision.plan and as_decided and decision.final_steps:
+        return decision.final_steps
+    whole = request.steps or limits.steps_default
+    return max(limits.steps_min, math.ceil(whole / 2)) if name == "reduced" else whole
 
 
 _AS_DRAFT: dict[Task, Task] = {

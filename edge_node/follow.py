@@ -83,5 +83,16 @@ class Follower:
             draft_late=times.late if times else False,
             tenant=record.tenant,
             gpu_s=record.gpu_s,
+            line=record.model,
+            cloud_model=record.cloud_model,
+            made_with=record.made_with,
+            given_up=record.given_up,
+            work=_work(record),
         )
         await self._scheduler.report(outcome)
+
+
+def _work(record: JobRecord) -> float:
+    """Pixels of all frames of the final, times its steps."""
+    final = record.final
+    return float(final.width * final.height * final.frames * record.final_steps) if final is not None else 0.0

@@ -13,6 +13,7 @@ from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import ModelNotFound
 from adaptivegen.generation.runner import ModelRunner
@@ -20,7 +21,6 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
-from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.placement import Attempt, Decision
 from adaptivegen.rpc.draft import DraftClient
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -37,6 +37,7 @@ from edge_node.follow import Follower
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
 from edge_node.settings import EdgeSettings
+from edge_node.versions import Versions
 from edge_node.videos import EdgeIdentity, Videos
 
 
@@ -44,6 +45,7 @@ from edge_node.videos import EdgeIdentity, Videos
 class Edge:
     """The parts of one edge that run, serve or are drained."""
 
+    desired: DesiredModels
     runner: ModelRunner
     hub: EventHub
     attempts: Attempts
@@ -80,7 +82,7 @@ async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, r
     await selftest(blob, rng)
     runner = ModelRunner(
         "edge_node.draft.child",
-        [settings.draft_model, str(settings.threads)],
+        [settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
         clock=clock,
         max_waiting=settings.max_waiting_drafts,
     )
@@ -103,6 +105,7 @@ async def build(
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. Raises SettingsInvalid."""
     card, runner = base.card, base.runner
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
+    desired = DesiredModels(bus, clock)
     metrics = EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=jobs, clock=clock)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
@@ -132,6 +135,7 @@ async def build(
         desk=desk,
         runner=runner,
         draft_card=card,
+        versions=Versions(desired, settings.library()),
         placer=scheduler,
         clock=clock,
         rng=rng,
@@ -141,7 +145,9 @@ async def build(
         on_accepted=accepted,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
-    return Edge(runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics)
+    return Edge(
+        desired, runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics
+    )
 
 
 def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:
@@ -184,9 +190,9 @@ def _authenticator(settings: EdgeSettings) -> Authenticator:
 
 def _card(settings: EdgeSettings, field: str) -> ModelCard:
     try:
-        return load_card(getattr(settings, field))
+        return settings.library().card(getattr(settings, field))
     except ModelNotFound as exc:
-        raise settings.refuse(field, ", ".join(card_names())) from exc
+        raise settings.refuse(field, ", ".join(settings.library().names())) from exc
 
 
 def _peers(settings: EdgeSettings, *, clock: Clock, resources: AsyncExitStack) -> tuple[Delivery, PlacementClient]:

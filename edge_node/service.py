@@ -78,6 +78,7 @@ async def _run(
         parts = [
             group.create_task(part)
             for part in (
+                edge.desired.run(),
                 edge.hub.run(),
                 edge.desk.run(),
                 edge.lending.run(),
@@ -156,6 +157,7 @@ def _web(
         registry=edge.metrics.registry,
         rng=rng,
         bodies=Bodies(max_bytes=settings.max_upload_bytes),
+        cards=lambda: settings.library().cards().values(),
         local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
     )
     limits = ServingLimits(max_connections=settings.max_connections)

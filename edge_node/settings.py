@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from adaptivegen.discovery.base import is_url
 from adaptivegen.settings import (
     LONGEST_S,
+    ModelsMixin,
     ReadableFile,
     SchedulersMixin,
     ServiceSettings,
@@ -21,7 +22,7 @@ from adaptivegen.settings import (
 MIN_PEPPER_CHARS = 16
 
 
-class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin):
+class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     """An edge drafts with one model and submits to one default cloud model."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_EDGE_")

@@ -33,7 +33,6 @@ from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.models.card import ModelCard
-from adaptivegen.models.registry import load_card
 from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query, refusal_of
 from adaptivegen.request import GenerationRequest, Reference, content_key, parse_request
 from adaptivegen.rpc.video import Variant
@@ -41,6 +40,7 @@ from adaptivegen.telemetry import carry, get_logger
 from edge_node.alone import decide_alone
 from edge_node.draft.desk import DraftDesk
 from edge_node.hub import EventHub
+from edge_node.versions import Versions
 
 MAX_LIST = 100
 MAX_CONCURRENT_UPLOADS = 2
@@ -68,6 +68,7 @@ class Videos:
         desk: DraftDesk,
         runner: ModelRunner,
         draft_card: ModelCard,
+        versions: Versions,
         placer: Placer,
         clock: Clock,
         rng: random.Random,
@@ -82,6 +83,7 @@ class Videos:
         self._desk = desk
         self._runner = runner
         self._draft_card = draft_card
+        self._versions = versions
         self._placer = placer
         self._clock = clock
         self._rng = rng
@@ -98,8 +100,9 @@ class Videos:
         self, tenant: str, values: Mapping[str, object], *, upload: bytes | None, idempotency_key: str | None
     ) -> JobRecord:
         """Accept a request; the job is durable when this returns. Same key and body: the same video."""
-        card = load_card(self._model_name(values))
-        request = parse_request(values, card, reference=_placeholder(upload))
+        line = self._model_name(values)
+        stable = self._versions.stable(line)
+        request = parse_request(values, stable, reference=_placeholder(upload)).model_copy(update={"model": line})
         job_id = new_video_id(now_ns=self._clock.now_ns(), rng=self._rng)
         if idempotency_key is not None:
             loop = asyncio.get_running_loop()  # an upload may have megabytes
@@ -120,11 +123,12 @@ class Videos:
             request, start_mp4 = await self._take_upload(tenant, request, upload)
         if request.seed is None:
             request = request.model_copy(update={"seed": self._rng.getrandbits(63)})
+        card = self._versions.of(request)
         key = content_key(request, cloud_digest=card.digest, draft_digest=self._draft_card.digest)
         known = await self._jobs.content(tenant, key)
-        query = self._query(tenant, job_id, request, content_known=known is not None)
+        query = self._query(tenant, job_id, request, card, content_known=known is not None)
         query = query.model_copy(update={"keeps_id": idempotency_key is not None})
-        spec = self._spec(tenant, request, key, await self._decide(query, card))
+        spec = self._spec(tenant, request, card, key, await self._decide(query, card))
         if spec.decision.plan == "hit" and known is not None:
             return await self._hit(spec, known)
         return await self._submit(spec, start_mp4)
@@ -152,14 +156,16 @@ class Videos:
     def _can_draft(self) -> bool:
         return self._runner.ready and self._runner.queued < self._max_waiting_drafts
 
-    def _query(self, tenant: str, job_id: str, request: GenerationRequest, *, content_known: bool) -> PlacementQuery:
+    def _query(
+        self, tenant: str, job_id: str, request: GenerationRequest, card: ModelCard, *, content_known: bool
+    ) -> PlacementQuery:
         return PlacementQuery(
             job_id=job_id,
             tenant=tenant,
             edge_id=self._identity.node_id,
             intent=request.intent,
             draft_model=self._draft_card.name,
-            cloud_model=request.model,
+            cloud_model=card.name,
             width=request.width,
             height=request.height,
             frames=request.frames,
@@ -198,7 +204,7 @@ class Videos:
             raise refusal
         return decision
 
-    def _spec(self, tenant: str, request: GenerationRequest, key: str, decision: Decision) -> JobSpec:
+    def _spec(self, tenant: str, request: GenerationRequest, card: ModelCard, key: str, decision: Decision) -> JobSpec:
         return JobSpec(
             id=decision.job_id,
             tenant=tenant,
@@ -206,7 +212,7 @@ class Videos:
             request=request,
             content_key=key,
             draft_model=self._draft_card.name,
-            cloud_model=request.model,
+            cloud_model=card.name,
             draft_steps=self._draft_card.limits.steps_default,
             decision=decision,
             edge_grpc_address=self._identity.grpc_address,
@@ -300,8 +306,8 @@ class Videos:
         upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses what cannot be upgraded, before it has a place
         if record.draft is None:
             raise Conflict(f"video {video_id} has no draft yet; only a draft can be upgraded")
-        card = load_card(spec.cloud_model)
-        query = self._query(tenant, video_id, spec.request, content_known=False)
+        card = self._versions.still(spec.request.model, spec.cloud_model)
+        query = self._query(tenant, video_id, spec.request, card, content_known=False)
         wanted = {"requested_plan": "refine", "intent": "render", "draft_known": True, "keeps_id": True}
         decision = await self._decide(query.model_copy(update=wanted), card)
         record = await self._jobs.ask_final(spec.model_copy(update={"decision": decision}))

@@ -23,6 +23,8 @@ from adaptivegen.rpc.admin_rows import (
     Explanation,
     JobFilter,
     JobInfo,
+    LineChangeInfo,
+    LineInfo,
     NodeInfo,
     PaceInfo,
     PolicyChangeInfo,
@@ -31,6 +33,7 @@ from adaptivegen.rpc.admin_rows import (
     Predictions,
     QuotaChangeInfo,
     Ratings,
+    RolloutOrder,
     Scaled,
     TenantInfo,
 )
@@ -41,6 +44,7 @@ from scheduler.drains import Drains
 from scheduler.policies import Policies
 from scheduler.quotas import TenantQuotas
 from scheduler.ratings import gather
+from scheduler.rollouts import Rollouts
 from scheduler.scaling import Scaling
 from scheduler.steady import SteadyTime
 from scheduler.tenants import change_info, tenants
@@ -65,6 +69,7 @@ class Admin:
         scaling: Scaling,
         policies: Policies,
         quotas: TenantQuotas,
+        rollouts: Rollouts,
         audit: Audit,
         time: SteadyTime,
     ) -> None:
@@ -76,6 +81,7 @@ class Admin:
         self._scaling = scaling
         self._policies = policies
         self._quotas = quotas
+        self._rollouts = rollouts
         self._drains = drains
         self._time = time
 
@@ -234,6 +240,38 @@ class Admin:
         """Their changes, newest first. Raises InvalidRequest, a storage error."""
         changes = await self._quotas.history(_limited(limit))
         return [change_info(change) for change in changes]
+
+    async def lines(self) -> list[LineInfo]:
+        """The models that are served, and how rollouts go, by name."""
+        return self._rollouts.known()
+
+    async def start_rollout(self, order: RolloutOrder, *, by: str) -> LineChangeInfo:
+        """Begin to try a version. Raises InvalidRequest, ModelNotFound, Conflict, a storage error."""
+        check_name(order.line, field="line")
+        check_name(order.version, field="version")
+        plan = order.plan()
+        return await self._audit.carry_out(
+            "start-rollout",
+            order.line,
+            lambda: self._rollouts.start(order.line, order.version, plan, by=by, reason=order.reason),
+            by=by,
+            details={"version": order.version, **plan},
+        )
+
+    async def steer_rollout(self, line: str, action: str, *, by: str, reason: str) -> LineChangeInfo:
+        """Promote, roll back, pause or go on. Raises InvalidRequest, Conflict, a storage error."""
+        check_name(line, field="line")
+        return await self._audit.carry_out(
+            f"rollout-{action}"[:40],
+            line,
+            lambda: self._rollouts.steer(line, action, by=by, reason=reason),
+            by=by,
+            details={},
+        )
+
+    async def line_changes(self, limit: int) -> list[LineChangeInfo]:
+        """Changes of lines, newest first. Raises InvalidRequest, a storage error."""
+        return await self._rollouts.history(_limited(limit))
 
     async def audit(self, limit: int) -> list[AuditInfo]:
         """What operators ordered, newest first. Raises InvalidRequest, a storage error."""

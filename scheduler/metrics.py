@@ -6,12 +6,13 @@ An autoscaler scales a pool by `adaptivegen_scheduler_workers_desired`; of sever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from adaptivegen.rpc.admin_rows import LineInfo
 from scheduler.decide.elastic import Advice
 from scheduler.decide.view import View
 from scheduler.scaling import Scaling
@@ -20,14 +21,22 @@ from scheduler.steady import SteadyTime
 
 class SchedulerMetrics(Collector):
     """Nodes by state, pools with their load and the workers they should have, how good predictions were, and what was
-    decided. plans: how often each plan was, with what it was about where it was a refusal."""
+    decided. plans: how often each plan was, with what it was about where it was a refusal; lines: with their
+    rollouts."""
 
     def __init__(
-        self, view: View, scaling: Scaling, *, time: SteadyTime, plans: Mapping[tuple[str, str], int] | None = None
+        self,
+        view: View,
+        scaling: Scaling,
+        *,
+        time: SteadyTime,
+        plans: Mapping[tuple[str, str], int] | None = None,
+        lines: Callable[[], Sequence[LineInfo]] = lambda: (),
     ) -> None:
         self._plans = plans if plans is not None else {}
         self._view = view
         self._scaling = scaling
+        self._lines = lines
         self._time = time
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -38,6 +47,7 @@ class SchedulerMetrics(Collector):
         yield from self._pools()
         yield from self._predictions()
         yield from self._placements()
+        yield from self._rollouts()
 
     def _nodes(self) -> Metric:
         now_ns = self._time.now_ns()
@@ -67,6 +77,24 @@ class SchedulerMetrics(Collector):
         open_jobs = GaugeMetricFamily("adaptivegen_scheduler_open_jobs", "Jobs that have not ended")
         open_jobs.add_metric((), len(self._view.jobs))
         yield from (placed, refused, open_jobs)
+
+    def _rollouts(self) -> Iterator[Metric]:
+        share = GaugeMetricFamily(
+            "adaptivegen_scheduler_version_percent", "Sessions that a version serves", labels=("line", "version")
+        )
+        harm = GaugeMetricFamily(
+            "adaptivegen_scheduler_rollout_gate",
+            "Gates of a rollout: 1 passed, 0 open, -1 harm",
+            labels=("line", "version", "gate"),
+        )
+        for line in self._lines():
+            share.add_metric((line.line, line.stable), 100.0 - line.percent)
+            if line.candidate:
+                share.add_metric((line.line, line.candidate), line.percent)
+                for gate in line.gates:
+                    verdict = {"passed": 1, "open": 0, "harm": -1}[gate.verdict]
+                    harm.add_metric((line.line, line.candidate, gate.name), verdict)
+        yield from (share, harm)
 
     def _predictions(self) -> Iterator[Metric]:
         spreads = sorted(self._view.learned.spreads.items())

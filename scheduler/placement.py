@@ -19,11 +19,26 @@ from scheduler.steady import SteadyTime
 
 MAX_JOB_ID_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 64
+MOST_WORK = 1e18  # pixels times steps
+_OUTCOME_NAMES = (
+    "edge_id",
+    "worker_id",
+    "plan",
+    "status",
+    "decided_by",
+    "drafted_by",
+    "line",
+    "cloud_model",
+    "made_with",
+    "given_up",
+)
+MAX_MODELS = 16  # of one worker
 EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
 
 
 class Placement:
-    """Answers the placement service from one view. placed: told of every job that is placed here."""
+    """Answers the placement service from one view. placed: told of every job that is placed here; heard: of every
+    outcome."""
 
     def __init__(
         self,
@@ -33,12 +48,14 @@ class Placement:
         rng: random.Random,
         log: DecisionLog | None = None,
         placed: Callable[[OpenJob], None] = lambda job: None,
+        heard: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._view = view
         self._log = log
         self._time = time
         self._rng = rng
         self._placed = placed
+        self._heard = heard
         self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
         self.recent = Recent()
 
@@ -79,6 +96,10 @@ class Placement:
         """
         for name in ("worker_id", "pool", "model", "tenant"):
             check_name(getattr(ticket, name), field=name)
+        if len(ticket.models) > MAX_MODELS:
+            raise InvalidRequest.field("models", f"{len(ticket.models)} names", f"at most {MAX_MODELS}")
+        for model in ticket.models:
+            check_name(model, field="models")
         check_video_id(ticket.job_id, field="job_id")
         now_ns, same = self._time.now_ns(), Turn(tenant=ticket.tenant, job_id=ticket.job_id)
         node = self._view.nodes.get(ticket.worker_id)
@@ -100,12 +121,15 @@ class Placement:
         _check_job_id(outcome.job_id)
         if outcome.tenant:
             check_name(outcome.tenant, field="tenant")
-        for name in ("edge_id", "worker_id", "plan", "status", "decided_by", "drafted_by"):
+        for name in _OUTCOME_NAMES:
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
         if not outcome.gpu_s >= 0.0:  # nor if it is no number
             raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
+        if not 0.0 <= outcome.work <= MOST_WORK:
+            raise InvalidRequest.field("work", outcome.work, f"0 to {MOST_WORK:g}")
         self.recent.ended(outcome, self._view.cards, decider=self._view.decider)
+        self._heard(outcome)
         off = self._view.ended(outcome, now_ns=self._time.now_ns())
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)

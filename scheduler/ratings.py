@@ -15,6 +15,8 @@ from adaptivegen.models.card import ModelCard, ScoredPlan
 from adaptivegen.rpc.admin_rows import Ratings
 from scheduler.decide.qoe import QoeSettings, quality_of
 
+MAX_SINCE = 5000
+
 
 async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Ratings:
     """Of the newest ratings those that can be fitted to. Left out is what this version cannot read, what a client rated
@@ -36,6 +38,13 @@ async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettin
         found = await read_all(keys[start : start + AT_ONCE], lambda key: _read(blob, key))
         rated += [_with_qualities(rating, cards, qoe) for rating in found if rating is not None and rating.tells]
     return Ratings(tuple(rated), len(keys) - len(rated))
+
+
+async def rated_since(blob: BlobStore, at_ns: int) -> list[Rating]:
+    """What was rated since, at most `MAX_SINCE`, the newest ones. Raises a storage error."""
+    found = [(meta.last_modified_ns, meta.key) async for meta in blob.list(PREFIX) if meta.last_modified_ns >= at_ns]
+    keys = [key for _, key in heapq.nlargest(MAX_SINCE, found)]
+    return [rating for rating in await read_all(keys, lambda key: _read(blob, key)) if rating is not None]
 
 
 async def _read(blob: BlobStore, key: str) -> Rating | None:

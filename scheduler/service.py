@@ -42,10 +42,12 @@ from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
 from scheduler.herald import Herald
 from scheduler.http import HttpApi
+from scheduler.lines import ServedLines
 from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
 from scheduler.policies import Policies
 from scheduler.quotas import TenantQuotas
+from scheduler.rollouts import Rollouts
 from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
 from scheduler.snapshot import Snapshots
@@ -89,12 +91,22 @@ async def serve(
         drains = Drains(bus, view.nodes)
         herald = Herald(view, bus, clock=clock, time=time)
         scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
-        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed)
+        lines = ServedLines(bus, blob, clock=clock, time=time)
+        rollouts = Rollouts(view, lines, settings.library(), blob, clock=clock, time=time)
+        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed, heard=rollouts.heard)
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
         audit = Audit(blob, node_id=settings.node_id, time=time)
         admin = Admin(
-            view, jobs, drains=drains, scaling=scaling, policies=policies, quotas=quotas, audit=audit, time=time
+            view,
+            jobs,
+            drains=drains,
+            scaling=scaling,
+            policies=policies,
+            quotas=quotas,
+            rollouts=rollouts,
+            audit=audit,
+            time=time,
         )
         snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, clock=clock, time=time)
         streams = Streams(snapshots.take, clock=clock)
@@ -102,7 +114,7 @@ async def serve(
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
-        metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans)
+        metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans, lines=rollouts.known)
         web = _web(settings, metrics, AdminHttp(admin, roles, streams), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
@@ -112,6 +124,8 @@ async def serve(
             scaling.run(),
             policies.run(),
             quotas.run(),
+            lines.run(),
+            rollouts.run(),
             herald.run(),
             streams.run(),
             StorageSurvey(view, blob, clock=clock).run(),

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from adaptivegen.settings import LONGEST_S, ReadableFile, ServiceSettings, refused
+from adaptivegen.settings import LONGEST_S, ModelsMixin, ReadableFile, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
 from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
@@ -18,7 +18,7 @@ from scheduler.decide.select import SelectSettings
 MIB = 1024 * 1024
 
 
-class SchedulerSettings(ServiceSettings):
+class SchedulerSettings(ServiceSettings, ModelsMixin):
     """A scheduler keeps nothing of its own: its state comes back from heartbeats, the queues and the store."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ADAPTIVEGEN_SCHEDULER_")

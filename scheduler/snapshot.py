@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from adaptivegen.clock import Clock
 from adaptivegen.rpc.admin import AdminBackend
-from adaptivegen.rpc.admin_rows import AccuracyInfo, NodeInfo, PaceInfo, PoolInfo, TenantInfo
+from adaptivegen.rpc.admin_rows import AccuracyInfo, LineInfo, NodeInfo, PaceInfo, PoolInfo, TenantInfo
 from scheduler.decide.recent import Compared, Decided, Recent
 from scheduler.decide.view import View
 from scheduler.steady import SteadyTime
@@ -72,6 +72,7 @@ class Snapshot:
     nodes: tuple[NodeInfo, ...]
     pools: tuple[PoolInfo, ...]
     tenants: tuple[TenantInfo, ...]
+    lines: tuple[LineInfo, ...]
     plans: tuple[PlanCount, ...]
     compared: tuple[Compared, ...]
     accuracies: tuple[AccuracyInfo, ...]
@@ -117,6 +118,7 @@ class Snapshots:
             nodes=_first(nodes),
             pools=_first(pools),
             tenants=_first(tenants),
+            lines=_first(await self._admin.lines()),
             plans=tuple(PlanCount(plan, param, count) for (plan, param), count in sorted(self._plans.items())),
             compared=self._recent.compared(),
             accuracies=_first(predictions.accuracies),

@@ -34,11 +34,41 @@ LONGEST_PAUSE_S = 30.0
 CANCEL_GRACE_S = 5.0
 
 
+class Finished:
+    """The last generations of a node, by its models' own clocks, for its heartbeat."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
+
+    @property
+    def last(self) -> tuple[FinishedWork, ...]:
+        """In order."""
+        return tuple(self._last)
+
+    def note(self, model: str, command: GenerateCommand, generated: Generated) -> None:
+        """One more."""
+        self._count += 1
+        self._last.append(
+            FinishedWork(
+                number=self._count,
+                model=model,
+                width=generated.width,
+                height=generated.height,
+                frames=generated.frames,
+                steps=command.request.steps,
+                guidance=command.request.guidance,
+                seconds=(generated.generate_ms + generated.encode_ms) / 1e3,
+            )
+        )
+
+
 class ModelRunner:
     """Runs generations in a child started as `python -m <module> <args>`.
 
     `queued` counts those waiting, `busy` says whether one runs. At most `max_waiting` wait; one more is refused.
-    `failed_in_row`: generations that failed by no fault of their requests since the last that did not.
+    `failed_in_row`: generations that failed by no fault of their requests since the last that did not. finished: of the
+    node, where it has several models.
     """
 
     def __init__(
@@ -50,6 +80,7 @@ class ModelRunner:
         max_waiting: int = 16,
         step_timeout_s: float = 120.0,
         cancel_grace_s: float = CANCEL_GRACE_S,
+        finished: Finished | None = None,
     ) -> None:
         self._module = module
         self._args = args
@@ -62,8 +93,7 @@ class ModelRunner:
         self._current = ""
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
-        self._count = 0
-        self._finished: deque[FinishedWork] = deque(maxlen=FINISHED_TOLD)
+        self._finished = finished or Finished()
         self.queued = 0
         self.failed_in_row = 0
         self.load_ms = 0.0
@@ -138,9 +168,16 @@ class ModelRunner:
                         pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+        self,
+        command: GenerateCommand,
+        start_mp4: bytes | None,
+        on_step: Callable[[Step], None],
+        *,
+        noted: bool = True,
     ) -> Generated:
         """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
+
+        noted: among what the node has finished, from which others learn how fast it is.
 
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
@@ -161,7 +198,8 @@ class ModelRunner:
             own = replace(command, request_id=f"{command.request_id}.{self._begun}")
             self._current, self._begun_s = own.request_id, self._clock.monotonic_s()
             generated = await self._converse(own, start_mp4, on_step)
-            self._note(command, generated)
+            if noted:
+                self._finished.note(self.model, command, generated)
             self.failed_in_row = 0
             return generated
         except (GenerationFailed, TimeoutError) as exc:
@@ -185,22 +223,7 @@ class ModelRunner:
     @property
     def finished(self) -> tuple[FinishedWork, ...]:
         """The last generations, by the model's own clock, for the node's heartbeat."""
-        return tuple(self._finished)
-
-    def _note(self, command: GenerateCommand, generated: Generated) -> None:
-        self._count += 1
-        self._finished.append(
-            FinishedWork(
-                number=self._count,
-                model=self.model,
-                width=generated.width,
-                height=generated.height,
-                frames=generated.frames,
-                steps=command.request.steps,
-                guidance=command.request.guidance,
-                seconds=(generated.generate_ms + generated.encode_ms) / 1e3,
-            )
-        )
+        return self._finished.last
 
     async def cancel(self, request_id: str) -> None:
         """Ask the model to stop `request_id` before its next step; its `generate` then raises Cancelled."""

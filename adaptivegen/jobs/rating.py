@@ -23,7 +23,8 @@ Size = Annotated[str, Field(pattern=r"^([1-9][0-9]{0,4}x[1-9][0-9]{0,4})?$")]
 class Rating(BaseModel):
     """One stored rating. Sizes are WxH and steps counts of what the person saw; empty and 0 where there was none.
 
-    upgraded: the final was asked for later, so that its wait holds the time in which the person looked at the draft.
+    upgraded: the final was asked for later, so that its wait holds the time in which the person looked at the draft;
+    made_with: the version of the model that made the final, where that was noted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,6 +44,7 @@ class Rating(BaseModel):
     draft_size: Size = ""
     draft_steps: Annotated[int, Field(ge=0)] = 0
     cloud_model: str
+    made_with: str = ""
     final_size: Size = ""
     final_steps: Annotated[int, Field(ge=0)] = 0
 
@@ -81,6 +83,7 @@ def rating_of(said: Experience, record: JobRecord, spec: JobSpec, *, at_ns: int)
         draft_size=_size(record.draft),
         draft_steps=record.draft_steps if record.draft else 0,
         cloud_model=spec.cloud_model,
+        made_with=record.made_with,
         final_size=_size(record.final),
         final_steps=record.final_steps if record.final else 0,
     )

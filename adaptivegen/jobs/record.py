@@ -29,7 +29,11 @@ ClaimVerdict = Literal["claim", "held", "ended", "poison"]
 
 class JobRecord(BaseModel):
     """The state of one video as every edge and scheduler reads it. Times are wall nanoseconds, `eta_s` and `gpu_s` (of
-    a worker, for the final) seconds."""
+    a worker, for the final) seconds.
+
+    model: as the client asked for it; cloud_model: its version that is to make the final; made_with, given_up: see
+    `Manifest`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,6 +44,7 @@ class JobRecord(BaseModel):
     attempts: int = 0
     prompt: str
     model: str
+    cloud_model: str = ""
     size: str
     seconds: float
     seed: int
@@ -57,6 +62,8 @@ class JobRecord(BaseModel):
     draft_steps: int = 0
     final_steps: int = 0
     gpu_s: float = 0.0
+    made_with: str = ""
+    given_up: str = ""
     cached: bool = False
     error: Failure | None = None
     last_error: Failure | None = None  # why the latest attempt ended without an outcome
@@ -71,6 +78,11 @@ class JobRecord(BaseModel):
     def ended(self) -> bool:
         """Whether nothing more happens by itself."""
         return self.status in TERMINAL
+
+    @property
+    def model_version(self) -> str:
+        """The version of the model that made the final, or is to make it."""
+        return self.made_with or self.cloud_model or self.model
 
     @property
     def key(self) -> str:
@@ -117,6 +129,7 @@ def new_record(spec: JobSpec) -> JobRecord:
         status="queued",
         prompt=request.prompt,
         model=request.model,
+        cloud_model=spec.cloud_model,
         size=request.size,
         seconds=request.seconds,
         seed=request.seed or 0,
@@ -272,6 +285,8 @@ def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
             "final": manifest.final,
             "final_steps": manifest.final_steps,
             "gpu_s": manifest.gpu_s,
+            "made_with": manifest.made_with,
+            "given_up": manifest.given_up,
             "cached": manifest.cached,
             "error": manifest.error,
             "notes": tuple(dict.fromkeys((*record.notes, *manifest.notes))),

@@ -91,7 +91,8 @@ class Failure(_Stored):
 
 
 class Manifest(_Stored):
-    """The one outcome of a job. gpu_s: seconds of the worker that its final took."""
+    """The one outcome of a job. gpu_s: seconds of the worker that its final took; made_with: the version of the model
+    that made the final; given_up: the one that was to, where an attempt with it had ended without a final."""
 
     id: str
     tenant: str
@@ -102,6 +103,8 @@ class Manifest(_Stored):
     final: Media | None = None
     final_steps: int = 0
     gpu_s: float = 0.0
+    made_with: str = ""
+    given_up: str = ""
     plan: str = ""
     error: Failure | None = None
     cached: bool = False

@@ -1,14 +1,22 @@
 """Which models exist here, and opening one: cards by name, every weights file checked against its card.
 
+A folder of models has a folder for each, with its `card.json`; paths in a card are relative to the folder of models.
+
 ONNX Runtime is imported only when a generator is opened. The torch backend is added by `core_cloud.models.registry`.
 """
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
-from adaptivegen.models.base import SplitGenerator
+from adaptivegen.errors import InvalidRequest, ModelDigestMismatch, ModelNotFound
 from adaptivegen.models.card import ModelCard, parse_card
+from adaptivegen.telemetry import get_logger
+
+if TYPE_CHECKING:  # its arrays need numpy, which only those load who open a model
+    from adaptivegen.models.base import SplitGenerator
 
 WEIGHTS = Path(__file__).parent / "weights"
 NEEDED = {
@@ -34,6 +42,39 @@ def load_card(name: str, weights: Path = WEIGHTS) -> ModelCard:
     if name not in known:
         raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(known) or 'none'}", param="model")
     return parse_card((weights / name / "card.json").read_text(encoding="utf-8"))
+
+
+class ModelLibrary:
+    """The models that came along, and those in a folder of the operator's, which is looked at anew each time: a version
+    that is put there can be rolled out without a restart. Of two with one name the one that came along counts."""
+
+    def __init__(self, added: Path | None = None) -> None:
+        self._folders = (WEIGHTS,) if added is None else (WEIGHTS, added)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all models, sorted."""
+        return tuple(sorted({name for folder in self._folders for name in card_names(folder)}))
+
+    def folder(self, name: str) -> Path:
+        """The folder of models that has this one; raises ModelNotFound."""
+        for folder in self._folders:
+            if name in card_names(folder):
+                return folder
+        raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(self.names()) or 'none'}", param="model")
+
+    def card(self, name: str) -> ModelCard:
+        """A model's card; raises ModelNotFound, or InvalidRequest for a malformed one."""
+        return load_card(name, self.folder(name))
+
+    def cards(self) -> dict[str, ModelCard]:
+        """All cards that can be read, by name: a malformed one in an added folder must not take the others along."""
+        found: dict[str, ModelCard] = {}
+        for name in self.names():
+            try:
+                found[name] = self.card(name)
+            except InvalidRequest as exc:
+                get_logger().error("card_unreadable", model=name, error=exc.message)
+        return found
 
 
 def verified_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:

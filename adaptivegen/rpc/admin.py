@@ -17,6 +17,8 @@ from adaptivegen.rpc.admin_rows import (
     Explanation,
     JobFilter,
     JobInfo,
+    LineChangeInfo,
+    LineInfo,
     NodeInfo,
     PolicyChangeInfo,
     PolicyValueInfo,
@@ -24,9 +26,11 @@ from adaptivegen.rpc.admin_rows import (
     Predictions,
     QuotaChangeInfo,
     Ratings,
+    RolloutOrder,
     Scaled,
     TenantInfo,
 )
+from adaptivegen.rpc.admin_wire import read_row
 from adaptivegen.rpc.pb import admin_pb2 as pb
 from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
 from adaptivegen.rpc.placement import decision_to_pb
@@ -112,6 +116,22 @@ class AdminBackend(Protocol):
 
     async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first."""
+        ...
+
+    async def lines(self) -> list[LineInfo]:
+        """The models that are served, and how rollouts go."""
+        ...
+
+    async def start_rollout(self, order: RolloutOrder, *, by: str) -> LineChangeInfo:
+        """Begin to try a version."""
+        ...
+
+    async def steer_rollout(self, line: str, action: str, *, by: str, reason: str) -> LineChangeInfo:
+        """Promote, roll back, pause or go on."""
+        ...
+
+    async def line_changes(self, limit: int) -> list[LineChangeInfo]:
+        """Changes of lines, newest first."""
         ...
 
 
@@ -228,6 +248,33 @@ class AdminServicer(stubs.AdminServiceServicer):
         self._view(context)
         found = await self._backend.ratings(request.limit)
         return pb.ListRatingsResponse(ratings=[_rating_to_pb(one) for one in found.ratings], left_out=found.left_out)
+
+    async def ListLines(
+        self, request: pb.ListLinesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListLinesResponse:
+        self._view(context)
+        return pb.ListLinesResponse(lines=[pb.Line(**asdict(line)) for line in await self._backend.lines()])
+
+    async def StartRollout(
+        self, request: pb.StartRolloutRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.StartRolloutResponse:
+        by = self._operator(context, role="admin")
+        made = await self._backend.start_rollout(read_row(RolloutOrder, request), by=by)
+        return pb.StartRolloutResponse(change=pb.LineChange(**asdict(made)))
+
+    async def SteerRollout(
+        self, request: pb.SteerRolloutRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SteerRolloutResponse:
+        by = self._operator(context)
+        made = await self._backend.steer_rollout(request.line, request.action, by=by, reason=request.reason)
+        return pb.SteerRolloutResponse(change=pb.LineChange(**asdict(made)))
+
+    async def ListLineChanges(
+        self, request: pb.ListLineChangesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListLineChangesResponse:
+        self._view(context)
+        changes = await self._backend.line_changes(request.limit)
+        return pb.ListLineChangesResponse(changes=[pb.LineChange(**asdict(change)) for change in changes])
 
     async def ListAudit(
         self, request: pb.ListAuditRequest, context: grpc.aio.ServicerContext[Any, Any]

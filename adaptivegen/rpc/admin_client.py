@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any
 
 from adaptivegen.experience import Rated
 from adaptivegen.rpc.admin_rows import (
@@ -14,6 +14,8 @@ from adaptivegen.rpc.admin_rows import (
     Explanation,
     JobFilter,
     JobInfo,
+    LineChangeInfo,
+    LineInfo,
     NodeInfo,
     PaceInfo,
     PolicyChangeInfo,
@@ -22,49 +24,17 @@ from adaptivegen.rpc.admin_rows import (
     Predictions,
     QuotaChangeInfo,
     Ratings,
+    RolloutOrder,
     Scaled,
     TenantInfo,
 )
+from adaptivegen.rpc.admin_wire import read_row
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import admin_pb2 as pb
 from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
 from adaptivegen.rpc.placement import decision_from_pb
 
 DEADLINE_S, LONG_DEADLINE_S = 10.0, 120.0
-
-Row = TypeVar(
-    "Row",
-    NodeInfo,
-    JobInfo,
-    DeadLetterInfo,
-    PaceInfo,
-    AccuracyInfo,
-    PoolInfo,
-    Scaled,
-    PolicyValueInfo,
-    PolicyChangeInfo,
-    AuditInfo,
-    TenantInfo,
-    QuotaChangeInfo,
-    Rated,
-)
-
-
-def read_row(kind: type[Row], message: object) -> Row:
-    """A row from the wire, field by field: what is repeated is a tuple here, a map a dict, and what is absent None."""
-    values = {item.name: _read(message, item.name) for item in fields(kind)}
-    return kind(**{name: _plain(value) for name, value in values.items()})
-
-
-def _read(message: Any, name: str) -> Any:
-    field = message.DESCRIPTOR.fields_by_name[name]
-    return getattr(message, name) if not field.has_presence or message.HasField(name) else None
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return dict(value) if isinstance(value, Mapping) else tuple(value)
 
 
 def predictions_from_pb(message: pb.ListPredictionsResponse) -> Predictions:
@@ -170,6 +140,26 @@ class AdminClient:
         request = pb.ListRatingsRequest(limit=limit)
         reply = await call(self._stub.ListRatings, request, deadline_s=LONG_DEADLINE_S, peer=self._peer)
         return Ratings(tuple(read_row(Rated, rating) for rating in reply.ratings), reply.left_out)
+
+    async def lines(self) -> list[LineInfo]:
+        """The models that are served, and how rollouts go, by name."""
+        reply = await self._call(self._stub.ListLines, pb.ListLinesRequest())
+        return [read_row(LineInfo, line) for line in reply.lines]
+
+    async def start_rollout(self, order: RolloutOrder) -> LineChangeInfo:
+        """Begin to try a version. Raises InvalidRequest, ModelNotFound, Conflict."""
+        request = pb.StartRolloutRequest(**asdict(order))
+        return read_row(LineChangeInfo, (await self._call(self._stub.StartRollout, request)).change)
+
+    async def steer_rollout(self, line: str, action: str, *, reason: str = "") -> LineChangeInfo:
+        """Promote, roll back, pause or resume. Raises InvalidRequest, Conflict."""
+        request = pb.SteerRolloutRequest(line=line, action=action, reason=reason)
+        return read_row(LineChangeInfo, (await self._call(self._stub.SteerRollout, request)).change)
+
+    async def line_changes(self, limit: int = 0) -> list[LineChangeInfo]:
+        """Changes of lines, newest first."""
+        reply = await self._call(self._stub.ListLineChanges, pb.ListLineChangesRequest(limit=limit))
+        return [read_row(LineChangeInfo, change) for change in reply.changes]
 
     async def close(self) -> None:
         """Close the channel."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from adaptivegen.experience import Rated
 from adaptivegen.placement import Decision
@@ -183,6 +183,92 @@ class QuotaChangeInfo:
     by: str
     reason: str
     at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateInfo:
+    """One comparison of a rollout: by how much the candidate is worse (None: by anything), and what it may be."""
+
+    name: str
+    stable: float | None
+    candidate: float | None
+    worse_low: float | None
+    worse_high: float | None
+    limit: float
+    verdict: str
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LineNodeInfo:
+    """A node of a line: the versions it has loaded, and those that it could not load, with why."""
+
+    node_id: str
+    loaded: tuple[str, ...]
+    refused: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LineInfo:
+    """A name that clients ask for and the version that serves it; while another is tried, how that goes.
+
+    phase: steady, trial, loading or canary; percent: of the sessions, to the candidate; finals: of the candidate, since
+    the rollout began; phase_s: since this phase or stage began.
+    """
+
+    line: str
+    stable: str
+    previous: str
+    candidate: str
+    phase: str
+    paused: bool
+    percent: float
+    stages: tuple[float, ...]
+    finals: int
+    phase_s: float
+    gates: tuple[GateInfo, ...]
+    nodes: tuple[LineNodeInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineChangeInfo:
+    """A change of a line, and how the line is after it. at_ns: wall nanoseconds."""
+
+    number: int
+    line: str
+    action: str
+    stable: str
+    candidate: str
+    phase: str
+    percent: float
+    by: str
+    reason: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOrder:
+    """Which version is to be tried for a line, and how; what is None is as by default."""
+
+    line: str
+    version: str
+    reason: str = ""
+    stages: tuple[float, ...] = ()
+    stage_s: float | None = None
+    min_outcomes: int | None = None
+    max_s: float | None = None
+    risk: float | None = None
+    max_more_failures: float | None = None
+    max_slower: float | None = None
+    max_fewer_stars: float | None = None
+
+    def plan(self) -> dict[str, object]:
+        """What was said of the plan."""
+        said = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in said.items() if name not in NO_PLAN and value not in (None, ())}
+
+
+NO_PLAN = ("line", "version", "reason")
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,11 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 draft_late=request.draft_late,
                 tenant=request.tenant,
                 gpu_s=request.gpu_s,
+                line=request.line,
+                cloud_model=request.cloud_model,
+                made_with=request.made_with,
+                given_up=request.given_up,
+                work=request.work,
             )
         )
         return pb.ReportOutcomeResponse()
@@ -281,5 +286,6 @@ class PlacementServicer(stubs.PlacementServiceServicer):
             model=request.model,
             tenant=request.tenant,
             job_id=request.job_id,
+            models=tuple(request.models),
         )
         return pb.NextJobResponse(**(await self._next_job(ticket)).model_dump())

@@ -121,6 +121,7 @@ def video_to_pb(record: JobRecord) -> pb.Video:
         draft_steps=record.draft_steps,
         final_steps=record.final_steps,
         cached=record.cached,
+        model_version=record.model_version,
     )
 
 

@@ -52,6 +52,7 @@ class Video(BaseModel):
     id: str
     status: str
     model: str = ""
+    model_version: str = ""
     progress: int = 0
     prompt: str | None = None
     seconds: str = ""

@@ -1,8 +1,12 @@
-"""The worker's model child: `python -m core_cloud.engine.child MODEL BACKEND THREADS`. The only process with a GPU."""
+"""The worker's model child: `python -m core_cloud.engine.child MODEL BACKEND THREADS FOLDER`.
+
+The only process with a GPU.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from adaptivegen.child.serve import Channel
 from adaptivegen.generation.child import serve
@@ -22,8 +26,11 @@ def choose_backend(asked: str) -> Backend:
 
 def main() -> None:
     """Serve one model on standard input and output."""
-    model, backend, threads = sys.argv[1:4]
-    serve(Channel(), lambda: open_generator(model, backend=choose_backend(backend), threads=int(threads)))
+    model, backend, threads, folder = sys.argv[1:5]
+    serve(
+        Channel(),
+        lambda: open_generator(model, backend=choose_backend(backend), threads=int(threads), weights=Path(folder)),
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import fields
 from typing import cast
@@ -23,7 +23,7 @@ from adaptivegen.ids import new_token
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.local_only import check_local
 from adaptivegen.media.ranges import answer, etag_of
-from adaptivegen.models.registry import card_names, load_card
+from adaptivegen.models.card import ModelCard
 from adaptivegen.rpc.video import Authenticator, Variant
 from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, given_request_id, span
 from edge_node.api import render
@@ -48,9 +48,11 @@ class HttpApi:
         registry: CollectorRegistry,
         rng: random.Random,
         bodies: Bodies,
+        cards: Callable[[], Iterable[ModelCard]],
         local_names: frozenset[str] | None = None,
     ) -> None:
         self._videos = videos
+        self._cards = cards
         self._authenticator = authenticator
         self._delivery = delivery
         self._ready = ready
@@ -182,7 +184,7 @@ class HttpApi:
     async def models(self, request: Request) -> Response:
         """The model cards."""
         self._tenant(request)
-        return JSONResponse({"object": "list", "data": [render.model(load_card(name)) for name in card_names()]})
+        return JSONResponse({"object": "list", "data": [render.model(card) for card in self._cards()]})
 
     async def healthz(self, request: Request) -> Response:
         """200 while the process lives."""

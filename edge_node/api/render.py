@@ -20,6 +20,7 @@ def video(record: JobRecord) -> dict[str, Any]:
         "id": record.id,
         "object": "video",
         "model": record.model,
+        "model_version": record.model_version,
         "status": record.status,
         "progress": record.progress_percent,
         "created_at": record.created_at_ns // 1_000_000_000,

@@ -1,8 +1,9 @@
-"""The edge's model child: `python -m edge_node.draft.child MODEL THREADS`."""
+"""The edge's model child: `python -m edge_node.draft.child MODEL THREADS FOLDER`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from adaptivegen.child.serve import Channel
 from adaptivegen.generation.child import serve
@@ -11,8 +12,8 @@ from adaptivegen.models.registry import open_generator
 
 def main() -> None:
     """Serve the draft model on standard input and output."""
-    model, threads = sys.argv[1:3]
-    serve(Channel(), lambda: open_generator(model, threads=int(threads)))
+    model, threads, folder = sys.argv[1:4]
+    serve(Channel(), lambda: open_generator(model, threads=int(threads), weights=Path(folder)))
 
 
 if __name__ == "__main__":

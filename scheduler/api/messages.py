@@ -15,6 +15,8 @@ from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     DeadLetterInfo,
     JobInfo,
+    LineChangeInfo,
+    LineInfo,
     NodeInfo,
     PolicyChangeInfo,
     PolicyValueInfo,
@@ -24,6 +26,7 @@ from adaptivegen.rpc.admin_rows import (
 )
 from scheduler.admin import DEFAULT_LIMIT, DEFAULT_RATINGS, MAX_DEAD_LETTERS, MAX_LIMIT, MAX_RATINGS, STATUSES
 from scheduler.decide.elastic import MOST_WORKERS
+from scheduler.decide.lines import ORDERS
 
 MAX_DIGITS = 18
 
@@ -112,6 +115,30 @@ class QuotaOrder(Asked):
     reason: Reason = ""
 
 
+class RolloutAsked(Asked):
+    """Which version is to be tried, and how; what is null is as by default."""
+
+    line: str = Field(description="The model as clients ask for it.")
+    version: str = Field(description="The model that is to serve it.")
+    reason: Reason = ""
+    stages: list[float] = Field([], description="Percent of the sessions, growing.")
+    stage_s: float | None = Field(None, description="Seconds that each stage lasts at least.")
+    min_outcomes: int | None = Field(None, description="Finals of the version at each stage.")
+    max_s: float | None = Field(None, description="By when it must be promoted, else it is rolled back.")
+    risk: float | None = Field(None, description="Of judging wrong, at each gate.")
+    max_more_failures: float | None = Field(None, description="Share of finals by which more may fail.")
+    max_slower: float | None = Field(None, description="Share by which it may be slower.")
+    max_fewer_stars: float | None = Field(None, description="Of 5, by which it may be worse.")
+
+
+class Steer(Asked):
+    """An order on a rollout."""
+
+    line: str = Field(description="The model as clients ask for it.")
+    action: str = Field(description=", ".join(ORDERS))
+    reason: Reason = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Nodes:
     """All known nodes, by kind and id."""
@@ -194,3 +221,24 @@ class QuotaChanges:
     """The quotas' changes, newest first."""
 
     changes: tuple[QuotaChangeInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The models that are served, by name."""
+
+    lines: tuple[LineInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineChanged:
+    """The change that was made."""
+
+    change: LineChangeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LineChanges:
+    """Changes of lines, newest first."""
+
+    changes: tuple[LineChangeInfo, ...]

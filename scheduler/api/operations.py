@@ -13,7 +13,7 @@ from typing import Any, Literal, get_type_hints
 
 from adaptivegen.roles import Role
 from adaptivegen.rpc.admin import AdminBackend
-from adaptivegen.rpc.admin_rows import Explanation, JobFilter, Predictions, Ratings, Scaled
+from adaptivegen.rpc.admin_rows import Explanation, JobFilter, Predictions, Ratings, RolloutOrder, Scaled
 from scheduler.api.messages import (
     Asked,
     AuditEntries,
@@ -25,6 +25,9 @@ from scheduler.api.messages import (
     JobsAsked,
     LettersAsked,
     Limited,
+    LineChanged,
+    LineChanges,
+    Lines,
     Nodes,
     PolicyChanged,
     PolicyChanges,
@@ -35,7 +38,9 @@ from scheduler.api.messages import (
     QuotaChanges,
     QuotaOrder,
     RatingsAsked,
+    RolloutAsked,
     Scale,
+    Steer,
     Tenants,
 )
 
@@ -163,6 +168,27 @@ async def _quota_changes(admin: AdminBackend, asked: Limited, by: str) -> QuotaC
     return QuotaChanges(tuple(await admin.quota_changes(asked.limit)))
 
 
+async def _lines(admin: AdminBackend, asked: Asked, by: str) -> Lines:
+    """The models that are served: by which version each, and what is known of a new one that is tried."""
+    return Lines(tuple(await admin.lines()))
+
+
+async def _start_rollout(admin: AdminBackend, asked: RolloutAsked, by: str) -> LineChanged:
+    """Begins to try a version: at one node, loaded at all, then for a growing share of the sessions."""
+    said = asked.model_dump(exclude={"stages"})
+    return LineChanged(await admin.start_rollout(RolloutOrder(**said, stages=tuple(asked.stages)), by=by))
+
+
+async def _steer_rollout(admin: AdminBackend, asked: Steer, by: str) -> LineChanged:
+    """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before."""
+    return LineChanged(await admin.steer_rollout(asked.line, asked.action, by=by, reason=asked.reason))
+
+
+async def _line_changes(admin: AdminBackend, asked: Limited, by: str) -> LineChanges:
+    """What was done with lines, by people and by itself, newest first."""
+    return LineChanges(tuple(await admin.line_changes(asked.limit)))
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation("ListNodes", "GET", "/nodes", "viewer", _nodes),
     Operation("ListJobs", "GET", "/jobs", "viewer", _jobs),
@@ -180,4 +206,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("ListTenants", "GET", "/tenants", "viewer", _tenants),
     Operation("SetQuota", "POST", "/tenants/{tenant}/quota", "admin", _set_quota),
     Operation("ListQuotaChanges", "GET", "/quotas/changes", "viewer", _quota_changes),
+    Operation("ListLines", "GET", "/lines", "viewer", _lines),
+    Operation("StartRollout", "POST", "/lines/{line}/rollout", "admin", _start_rollout),
+    Operation("SteerRollout", "POST", "/lines/{line}/steer", "operator", _steer_rollout),
+    Operation("ListLineChanges", "GET", "/lines/changes", "viewer", _line_changes),
 )

@@ -117,6 +117,31 @@ const TABLES = {
       number("seen", (pace) => whole(pace.observations)),
     ],
   },
+  lines: {
+    key: (line) => line.line,
+    columns: [
+      name("model", (line) => line.line),
+      name("served by", (line) => line.stable),
+      name("tried", (line) => line.candidate || "-"),
+      text("phase", (line) => (line.paused ? `${line.phase}, paused` : line.phase), (line) => (line.candidate ? WARN : GOOD)),
+      number("sessions", (line) => (line.candidate ? `${fixed(line.percent, 0)} %` : "-")),
+      number("finals", (line) => (line.candidate ? whole(line.finals) : "-")),
+      number("for", (line) => (line.candidate ? seconds(line.phase_s) : "-")),
+      text("nodes", (line) => line.nodes.map(loaded).join("; "), (line) => (line.nodes.some(refuses) ? BAD : "")),
+    ],
+  },
+  gates: {
+    key: (gate) => `${gate.line} ${gate.name}`,
+    columns: [
+      name("tried", (gate) => gate.version),
+      text("gate", (gate) => (gate.needed ? gate.name : `${gate.name} (harm only)`)),
+      number("now", (gate) => fixed(gate.stable, 3)),
+      number("tried", (gate) => fixed(gate.candidate, 3)),
+      number("worse by", (gate) => `${fixed(gate.worse_low, 3)} to ${fixed(gate.worse_high, 3)}`),
+      number("may be", (gate) => fixed(gate.limit, 3)),
+      text("verdict", (gate) => gate.verdict, (gate) => ({ harm: BAD, passed: GOOD, open: WARN })[gate.verdict]),
+    ],
+  },
   tenants: {
     key: (one) => one.tenant,
     columns: [
@@ -134,6 +159,13 @@ const TABLES = {
     ],
   },
 };
+
+const refuses = (node) => Object.keys(node.refused).length > 0;
+
+function loaded(node) {
+  const refused = Object.entries(node.refused).map(([version, reason]) => `not ${version} (${reason})`);
+  return `${node.node_id}: ${[...node.loaded, ...refused].join(", ")}`;
+}
 
 function reasons(made) {
   const about = made.refused ? `${made.refused}${made.refused_param ? ` (${made.refused_param})` : ""}: ` : "";
@@ -260,6 +292,8 @@ function show(snapshot) {
   const decided = (some) => whole(some.reduce((sum, one) => sum + one.count, 0));
   write(at("decided"), decided(plans));
   write(at("refused"), decided(plans.filter((one) => one.plan === "refuse")));
+  snapshot.gates = snapshot.lines.flatMap((line) =>
+    line.gates.map((gate) => ({ line: line.line, version: line.candidate, ...gate })));
   for (const id of Object.keys(TABLES)) draw(id, snapshot[id]);
   for (const [id, rows] of Object.entries({ nodes, pools, tenants, paces })) {
     write(at(`${id}-more`), all[id] > rows.length ? `The first ${rows.length} of ${all[id]}.` : "");

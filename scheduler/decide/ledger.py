@@ -116,7 +116,7 @@ class OpenJobs:
         elif started_ns is not None and now_ns - started_ns >= UNCLAIMED_S * 1e9:
             self._put_back(ticket.job_id)
         line = self._lines.get(ticket.pool)
-        job = line.next((ticket.model,), now_ns=now_ns) if line is not None else None
+        job = line.next((ticket.model, *ticket.models), now_ns=now_ns) if line is not None else None
         if job is not None:
             self._start(job.job_id, now_ns=now_ns, at_work=False)
             self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns

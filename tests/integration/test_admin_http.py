@@ -173,7 +173,7 @@ async def test_a_reader_that_stops_reading_loses_its_connection_and_others_go_on
     decisions = (DecisionInfo(1, "j", "t", "refine", "e", "", "p", None, None, None, reasons, "", ""),) * 200
 
     async def take() -> Snapshot:
-        return Snapshot("s", 1, 0, (), (), (), (), (), (), (), decisions, InAll(0, 0, 0, 0, 0))
+        return Snapshot("s", 1, 0, (), (), (), (), (), (), (), (), decisions, InAll(0, 0, 0, 0, 0))
 
     streams = Streams(take, clock=CLOCK)
     routes = AdminHttp(cast(AdminBackend, None), everybody_admin(), streams).routes()

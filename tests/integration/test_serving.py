@@ -117,6 +117,7 @@ async def serving(*, limits: ServingLimits, bodies: Bodies) -> AsyncIterator[Ser
         registry=CollectorRegistry(),
         rng=random.Random(1),
         bodies=bodies,
+        cards=tuple,
     )
     listener = bind("127.0.0.1", 0)
     web = HttpServer(api.application(), listener, cert=None, key=None, limits=limits)

@@ -114,6 +114,26 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.FromString,
                 _registered_method=True)
+        self.ListLines = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListLines',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLinesRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLinesResponse.FromString,
+                _registered_method=True)
+        self.StartRollout = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/StartRollout',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.StartRolloutRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.StartRolloutResponse.FromString,
+                _registered_method=True)
+        self.SteerRollout = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/SteerRollout',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListLineChanges = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListLineChanges',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -231,6 +251,34 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLines(self, request, context):
+        """The models that are served: by which version each, and what is known of a new one that is tried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRollout(self, request, context):
+        """Begins to try a version: at one node, loaded at all, then for a growing share of the sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SteerRollout(self, request, context):
+        """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLineChanges(self, request, context):
+        """What was done with lines, by people and by itself, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -313,6 +361,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListQuotaChanges,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.SerializeToString,
+            ),
+            'ListLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLines,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLinesRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLinesResponse.SerializeToString,
+            ),
+            'StartRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRollout,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.StartRolloutRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.StartRolloutResponse.SerializeToString,
+            ),
+            'SteerRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.SteerRollout,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutResponse.SerializeToString,
+            ),
+            'ListLineChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLineChanges,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -747,6 +815,114 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ListQuotaChanges',
             adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ListQuotaChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListLines',
+            adaptivegen_dot_v1_dot_admin__pb2.ListLinesRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListLinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/StartRollout',
+            adaptivegen_dot_v1_dot_admin__pb2.StartRolloutRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.StartRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SteerRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/SteerRollout',
+            adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.SteerRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLineChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListLineChanges',
+            adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

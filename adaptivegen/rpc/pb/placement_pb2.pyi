@@ -319,6 +319,11 @@ class ReportOutcomeRequest(_message.Message):
     DRAFT_LATE_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     GPU_S_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    CLOUD_MODEL_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -341,6 +346,16 @@ class ReportOutcomeRequest(_message.Message):
     tenant: _builtins.str
     gpu_s: _builtins.float
     """seconds of a worker that the final took"""
+    line: _builtins.str
+    """the model that was asked for"""
+    cloud_model: _builtins.str
+    """its version that was to make the final"""
+    made_with: _builtins.str
+    """the version that did; empty: there is no final"""
+    given_up: _builtins.str
+    """the version that was given up, since an attempt with it had ended without a final"""
+    work: _builtins.float
+    """of the final: pixels of all frames, times steps"""
     def __init__(
         self,
         *,
@@ -358,10 +373,15 @@ class ReportOutcomeRequest(_message.Message):
         draft_late: _builtins.bool = ...,
         tenant: _builtins.str = ...,
         gpu_s: _builtins.float = ...,
+        line: _builtins.str = ...,
+        cloud_model: _builtins.str = ...,
+        made_with: _builtins.str = ...,
+        given_up: _builtins.str = ...,
+        work: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "plan", b"plan", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "given_up", b"given_up", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "plan", b"plan", "status", b"status", "tenant", b"tenant", "work", b"work", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,13 +457,18 @@ class NextJobRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     pool: _builtins.str
     model: _builtins.str
-    """that the worker serves"""
+    """of the job whose message came"""
     tenant: _builtins.str
     """of the job whose message came"""
     job_id: _builtins.str
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all versions that the worker takes jobs of"""
+
     def __init__(
         self,
         *,
@@ -452,10 +477,11 @@ class NextJobRequest(_message.Message):
         model: _builtins.str = ...,
         tenant: _builtins.str = ...,
         job_id: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "model", b"model", "pool", b"pool", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "model", b"model", "models", b"models", "pool", b"pool", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

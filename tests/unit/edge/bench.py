@@ -9,6 +9,7 @@ from typing import Any
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import SystemClock
+from adaptivegen.desired import DesiredModels
 from adaptivegen.errors import (
     AdaptiveGenError,
 )
@@ -16,12 +17,13 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.media.upload import UploadLimits
-from adaptivegen.models.registry import load_card
+from adaptivegen.models.registry import ModelLibrary, load_card
 from adaptivegen.placement import Decision, PlacementQuery
 from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
+from edge_node.versions import Versions
 from edge_node.videos import EdgeIdentity, Videos
 
 BODY = {"prompt": "a red circle moves left over a sunset sky", "seed": 7}
@@ -86,6 +88,7 @@ class Edge:
         self.model = HeldModel()
         self.placer = ScriptedPlacer()
         self.accepted: list[str] = []
+        self.desired = DesiredModels(self.bus, clock)
         self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
         card = load_card("pocket-draft")
         self.desk = DraftDesk(
@@ -111,6 +114,7 @@ class Edge:
             desk=self.desk,
             runner=self.model,  # type: ignore[arg-type]
             draft_card=card,
+            versions=Versions(self.desired, ModelLibrary()),
             placer=self.placer,
             clock=clock,
             rng=random.Random(1),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
+from adaptivegen.blob.store import open_store
+from adaptivegen.bus.memory import MemoryBus
+from adaptivegen.clock import Clock
 from adaptivegen.models.card import (
     CardFile,
     Limits,
@@ -16,11 +19,15 @@ from adaptivegen.models.card import (
     ScoredPlan,
     card_digest,
 )
+from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Candidate, Decision, Outcome, PlacementQuery
 from scheduler.decide.decide import decide
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.view import NodeTable, View
+from scheduler.lines import ServedLines
+from scheduler.rollouts import Rollouts
+from scheduler.steady import SteadyTime
 
 NOW_NS = 1_700_000_000_000_000_000
 FINAL_S = 12.17  # of the builders' cloud card in 24 steps
@@ -204,3 +211,10 @@ def outcome(decision: Decision, **changes: object) -> Outcome:
         "decided_at_ns": decision.decided_at_ns,
     }
     return Outcome.model_validate({**values, **changes})
+
+
+def rollouts_of(seen: View, clock: Clock) -> Rollouts:
+    """The rollouts of a scheduler with this view, on memory parts."""
+    blob, time = open_store("memory://"), SteadyTime(clock)
+    lines = ServedLines(MemoryBus(clock), blob, clock=clock, time=time)
+    return Rollouts(seen, lines, ModelLibrary(), blob, clock=clock, time=time)

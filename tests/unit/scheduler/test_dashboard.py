@@ -44,7 +44,7 @@ def test_every_element_the_script_looks_for_is_in_the_page() -> None:
     assert len(set(ids)) == len(ids)
     tables = re.findall(r"^  (\w+): \{$", script, flags=re.MULTILINE)
     more = [f"{table}-more" for table in ("nodes", "pools", "tenants", "paces")]
-    assert len(tables) == 6
+    assert len(tables) == 8
     assert {*re.findall(r'at\("([\w-]+)"\)', script), *tables, *more} == set(ids)
 
 

@@ -14,7 +14,7 @@ from scheduler.decide.view import View
 from scheduler.placement import Placement
 from scheduler.snapshot import MAX_ROWS, Snapshot, Snapshots
 from scheduler.steady import SteadyTime
-from tests.unit.scheduler.builders import open_job, query, report, view
+from tests.unit.scheduler.builders import open_job, query, report, rollouts_of, view
 
 
 class Pools:
@@ -31,7 +31,15 @@ class Shown:
         time = SteadyTime(clock)
         away = cast(Any, None)
         admin = Admin(
-            seen, away, drains=away, scaling=cast(Any, Pools()), policies=away, quotas=away, audit=away, time=time
+            seen,
+            away,
+            drains=away,
+            scaling=cast(Any, Pools()),
+            policies=away,
+            quotas=away,
+            rollouts=rollouts_of(seen, clock),
+            audit=away,
+            time=time,
         )
         self.now_ns = time.now_ns()
         self.placement = Placement(seen, time=time, rng=random.Random(1))

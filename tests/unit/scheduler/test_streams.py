@@ -28,7 +28,7 @@ class Taken:
         if self.fails:
             raise RuntimeError("a bug")
         self.count += 1
-        return Snapshot("s", self.count, 0, (), (), (), (), (), (), (), (), InAll(0, 0, 0, 0, 0))
+        return Snapshot("s", self.count, 0, (), (), (), (), (), (), (), (), (), InAll(0, 0, 0, 0, 0))
 
 
 def at_ns(event: bytes) -> int:

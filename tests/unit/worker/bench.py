@@ -1,7 +1,7 @@
 """One worker on memory parts and virtual time, with a scripted model and parts that fail as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,11 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import WorkQueue
 from adaptivegen.bus.memory import MemoryBus
-from adaptivegen.clock import ManualClock
+from adaptivegen.clock import Clock, ManualClock
+from adaptivegen.errors import ModelNotFound
+from adaptivegen.generation.kept import ModelSet
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
+from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
@@ -76,6 +79,7 @@ class Cloud:
     jobs: JobStore
     runner: ScriptedRunner
     worker: Worker
+    more: list[ScriptedRunner]
     loop: asyncio.Task[None] = field(init=False)
 
     def twin(self) -> Worker:
@@ -121,14 +125,15 @@ def make_worker(
     node_id: str = "w1",
     card: ModelCard | None = None,
     turns: Turns | None = None,
+    more: Sequence[tuple[ModelCard, ScriptedRunner]] = (),
 ) -> Worker:
     return Worker(
         node_id=node_id,
         jobs=jobs,
         bus=bus,
-        runner=runner,  # type: ignore[arg-type]
+        models=kept_models(card or cloud_card(), runner, *more, clock=clock),
+        line=(card or cloud_card()).name,
         drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None),
-        card=card or cloud_card(),
         clock=clock,
         pool="default",
         lease_s=LEASE_S,
@@ -137,16 +142,33 @@ def make_worker(
     )
 
 
+def kept_models(card: ModelCard, runner: Any, *more: tuple[ModelCard, Any], clock: Clock) -> ModelSet:
+    """Versions that are loaded already, the first of which serves."""
+
+    def none_else(name: str) -> ModelCard:
+        raise ModelNotFound(f"no model {name!r}", param="model")
+
+    def no_process(card: ModelCard) -> ModelRunner:
+        raise AssertionError(f"{card.name} is not to be opened here")
+
+    cards = (card, *(other for other, _ in more))
+    models = ModelSet(lambda: tuple(card.name for card in cards), none_else, no_process, clock)
+    for version, scripted in ((card, runner), *more):
+        models.adopt(version, scripted)
+    return models
+
+
 @asynccontextmanager
 async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
-    """A worker that runs until the block is left."""
+    """A worker that runs until the block is left; more: cards of versions that it has loaded besides."""
     clock = ManualClock()
     bus, blob, runner = MemoryBus(clock), open_store("memory://"), ScriptedRunner()
     jobs = JobStore(blob=blob, bus=bus, clock=clock)
     served = replaced.get("bus", lambda broker: broker)(bus)
     store = replaced.get("jobs", lambda store: store)(jobs)
-    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"))
-    parts = Cloud(clock, bus, blob, jobs, runner, worker)
+    more = tuple((card, ScriptedRunner()) for card in replaced.get("more", ()))
+    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), more=more)
+    parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more])
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())
         yield parts

@@ -66,7 +66,8 @@ async def test_outages_longer_than_the_lease_do_not_count_however_many() -> None
 
 async def test_a_job_waits_for_a_worker_of_its_model_and_no_other_takes_it() -> None:
     async with cloud() as parts:
-        await parts.jobs.submit(spec_of().model_copy(update={"cloud_model": "other-model"}))
+        asked = spec_of().request.model_copy(update={"model": "other-model"})
+        await parts.jobs.submit(spec_of().model_copy(update={"request": asked, "cloud_model": "other-model"}))
         until_s = parts.clock.monotonic_s() + 5 * OTHER_MODEL_PAUSE_S
 
         async def passed() -> bool:

@@ -105,7 +105,9 @@ async def started(parts: Cloud, count: int) -> bool:
 
 
 async def test_a_job_of_another_model_is_not_begun_out_of_turn() -> None:
-    other = make_spec(job_id=THIRD, plan="cloud").model_copy(update={"cloud_model": "other-model"})
+    other = make_spec(job_id=THIRD, plan="cloud")
+    asked = other.request.model_copy(update={"model": "other-model"})
+    other = other.model_copy(update={"request": asked, "cloud_model": "other-model"})
     async with cloud(turns=Scheduler(THIRD)) as parts:
         await submit(parts, FIRST)
         await parts.jobs.submit(other)

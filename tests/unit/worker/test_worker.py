@@ -17,6 +17,7 @@ from core_cloud.turns import InOrder
 from core_cloud.worker import Worker
 from tests.cards import cloud_card
 from tests.jobs import JOB_ID, make_spec
+from tests.unit.worker.bench import kept_models
 
 LEASE_S = 2.0
 
@@ -72,9 +73,9 @@ class Bench:
             node_id=node_id,
             jobs=self.jobs,
             bus=self.bus,
-            runner=self.model,  # type: ignore[arg-type]
+            models=kept_models(cloud_card(), self.model, clock=self.clock),
+            line=cloud_card().name,
             drafts=DraftSource(jobs=self.jobs, wait_s=0.2, tls=None),
-            card=cloud_card(),
             clock=self.clock,
             pool="default",
             lease_s=LEASE_S,

@@ -1,0 +1,211 @@
+"""The versions of one model that a node has loaded, kept as they are wanted: each in a child process of its own.
+
+A version that is wanted is loaded beside the one that serves, tried with a small clip, and only then offered; one that
+is no longer wanted is ended when nothing uses it. So a node goes on serving while it changes, and what cannot be loaded
+changes nothing. Holds two versions at a time during a rollout, and needs the memory for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, NodeUnavailable
+from adaptivegen.generation.messages import GenerateCommand
+from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.models.base import GenerationInput
+from adaptivegen.models.card import ModelCard
+from adaptivegen.nodes import MAX_REASON, FinishedWork
+from adaptivegen.process import end, guarded
+from adaptivegen.telemetry import get_logger
+
+LOOK_EVERY_S = 0.5
+TRIES = 2  # to load a version, before it is said that it cannot be
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+CHECK_PROMPT = "a red circle moves right over a sunset sky"
+
+
+@dataclass(slots=True)
+class Kept:
+    """One loaded version. users: who generates with it or is about to."""
+
+    card: ModelCard
+    runner: ModelRunner
+    keeping: asyncio.Task[None] | None = None
+    users: int = 0
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A version that could not be loaded."""
+
+    times: int = 0
+    reason: str = ""
+    again_at_s: float = 0.0
+
+
+@dataclass(slots=True)
+class ModelSet:
+    """All versions at hand; `run` must be running for them to change.
+
+    wanted: names of the versions to have, the one that serves first. card_of and open_runner: raise typed errors.
+    """
+
+    wanted: Callable[[], tuple[str, ...]]
+    card_of: Callable[[str], ModelCard]
+    open_runner: Callable[[ModelCard], ModelRunner]
+    clock: Clock
+    _kept: dict[str, Kept] = field(default_factory=dict)
+    _failing: dict[str, _Failing] = field(default_factory=dict)
+    _group: asyncio.TaskGroup | None = None
+
+    # ---- as others see it -------------------------------------------------------------------------------------
+
+    @property
+    def main(self) -> Kept:
+        """The version that serves; raises NodeUnavailable before one was loaded."""
+        for name in (*self.wanted(), *self._kept):  # whatever is there serves until what is wanted is loaded
+            if name in self._kept:
+                return self._kept[name]
+        raise NodeUnavailable("no model is loaded")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the version that serves is loaded and its process lives."""
+        return bool(self._kept) and self.main.runner.ready
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the versions that can be used now, the one that serves first."""
+        if not self._kept:
+            return ()
+        main = self.main
+        return (main.card.name, *(name for name, kept in self._kept.items() if kept is not main and kept.runner.ready))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Versions that could not be loaded, and why."""
+        return {name: failing.reason for name, failing in self._failing.items() if failing.times >= TRIES}
+
+    @property
+    def finished(self) -> tuple[FinishedWork, ...]:
+        """The last generations, by the models' own clocks."""
+        return self.main.runner.finished if self._kept else ()
+
+    def find(self, name: str) -> Kept | None:
+        """A version, if it can be used now."""
+        kept = self._kept.get(name)
+        return kept if kept is not None and kept.runner.ready else None
+
+    @asynccontextmanager
+    async def using(self, kept: Kept) -> AsyncIterator[ModelRunner]:
+        """A version that is not ended while the block lasts."""
+        kept.users += 1
+        try:
+            yield kept.runner
+        finally:
+            kept.users -= 1
+
+    # ---- keeping it so ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the version that serves; raises what its card or its process say."""
+        self.adopt(*await self._load(self.wanted()[0], tried=False))
+
+    def adopt(self, card: ModelCard, runner: ModelRunner) -> None:
+        """Have a version that was loaded already."""
+        kept = self._kept[card.name] = Kept(card, runner)
+        self._keep(kept)
+
+    async def run(self) -> None:
+        """Load and end versions as they are wanted, and start again what dies; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for kept in self._kept.values():
+                self._keep(kept)
+            while True:
+                await self.converge()
+                await self.clock.sleep(LOOK_EVERY_S)
+
+    async def converge(self) -> None:
+        """One look: load what is missing, end what is not wanted."""
+        wanted = self.wanted()
+        for name in list(self._failing):
+            if name not in wanted:
+                del self._failing[name]  # wanted again, it is tried anew
+        for name in wanted:
+            if name not in self._kept and self._due(name):
+                await self._add(name)
+        main = self.main if self._kept else None
+        for name, kept in list(self._kept.items()):
+            if name not in wanted and kept is not main and not kept.users and not kept.runner.busy:
+                await self._remove(name, kept)
+
+    async def close(self) -> None:
+        """End all children."""
+        for kept in self._kept.values():
+            await kept.runner.close()
+        self._kept.clear()
+
+    def _due(self, name: str) -> bool:
+        failing = self._failing.get(name)
+        return failing is None or self.clock.monotonic_s() >= failing.again_at_s
+
+    async def _add(self, name: str) -> None:
+        try:
+            card, runner = await self._load(name, tried=True)
+        except AdaptiveGenError as exc:
+            failing = self._failing.setdefault(name, _Failing())
+            failing.times += 1
+            failing.reason = f"{exc.code}: {exc.message}"[:MAX_REASON]
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failing.times - 1, 10))
+            failing.again_at_s = self.clock.monotonic_s() + pause_s
+            get_logger().error("version_not_loaded", model=name, times=failing.times, error=failing.reason)
+            return
+        self._failing.pop(name, None)
+        self.adopt(card, runner)
+        get_logger().info("version_loaded", model=name, load_ms=runner.load_ms)
+
+    async def _remove(self, name: str, kept: Kept) -> None:
+        del self._kept[name]
+        if kept.keeping is not None:
+            await end(kept.keeping)
+        await kept.runner.close()
+        get_logger().info("version_ended", model=name)
+
+    def _keep(self, kept: Kept) -> None:
+        if self._group is not None:
+            kept.keeping = self._group.create_task(guarded("keep", kept.runner.keep()))
+
+    async def _load(self, name: str, *, tried: bool) -> tuple[ModelCard, ModelRunner]:
+        """Card and runner of a loaded version; tried: it has made a small clip."""
+        card = self.card_of(name)
+        runner = self.open_runner(card)
+        try:
+            await runner.start()
+            if tried:
+                await runner.generate(check_command(card), None, lambda step: None, noted=False)
+        except BaseException:
+            await runner.close()
+            raise
+        return card, runner
+
+
+def check_command(card: ModelCard) -> GenerateCommand:
+    """A small clip that every model of the card's limits must be able to make."""
+    limits = card.limits
+    sizes = [tuple(map(int, size.split("x"))) for size in limits.sizes]
+    width, height = min(sizes, key=lambda size: size[0] * size[1])
+    request = GenerationInput(
+        prompt=CHECK_PROMPT,
+        seed=limits.seed_min,
+        width=width,
+        height=height,
+        frames=min(limits.frame_counts()),
+        steps=limits.steps_min,
+        guidance=limits.guidance_default,
+    )
+    return GenerateCommand(request_id=f"check.{card.name}", request=request, fps=limits.fps)

@@ -1,0 +1,257 @@
+"""Rollouts: versions of models are tried, watched, promoted or rolled back, and operators are told of it.
+
+What is due `decide.rollout` says; here it is looked at every second by each scheduler, and done by the first: a change
+is made only from the state that was looked at. Each scheduler counts what it heard itself, since it began to listen;
+one that is started in mid-rollout needs as much again to be convinced, and is no less careful.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from adaptivegen.blob.base import BlobStore
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
+from adaptivegen.models.lines import Line, Lines, why_no_successor
+from adaptivegen.models.registry import ModelLibrary
+from adaptivegen.placement import Outcome
+from adaptivegen.rpc.admin_rows import GateInfo, LineChangeInfo, LineInfo, LineNodeInfo
+from adaptivegen.telemetry import get_logger
+from scheduler.decide.evidence import Evidence
+from scheduler.decide.lines import started, steered, stepped
+from scheduler.decide.rollout import Clock as Lasted
+from scheduler.decide.rollout import Gate, Member, RolloutPlan, Step, card_gate, gates, next_step, told
+from scheduler.decide.view import View
+from scheduler.lines import LineChange, ServedLines
+from scheduler.numbered import MAX_TEXT_CHARS
+from scheduler.ratings import rated_since
+from scheduler.steady import SteadyTime
+
+LOOK_EVERY_S = 1.0
+RATINGS_EVERY_S = 30.0  # listing a store may cost money
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A rollout as this scheduler has followed it, in seconds of its own clock."""
+
+    line: Line
+    evidence: Evidence
+    began_s: float
+    began_ns: int
+    phase_s: float
+    node_seen_s: float
+    ratings_s: float = field(default=-math.inf)
+
+
+class Rollouts:
+    """Watches the rollouts under way; `run` must be running for them to go on."""
+
+    def __init__(
+        self, view: View, lines: ServedLines, library: ModelLibrary, blob: BlobStore, *, clock: Clock, time: SteadyTime
+    ) -> None:
+        self._view = view
+        self._lines = lines
+        self._library = library
+        self._blob = blob
+        self._clock = clock
+        self._time = time
+        self._watched: dict[str, _Watched] = {}
+        self._in_force = Lines()
+
+    # ---- what happens -----------------------------------------------------------------------------------------
+
+    def heard(self, outcome: Outcome) -> None:
+        """How a job went."""
+        watched = self._watched.get(outcome.line)
+        if watched is not None:
+            watched.evidence.outcome(outcome)
+
+    async def run(self) -> None:
+        """Look every second, until cancelled; what cannot be done now is looked at again."""
+        while True:
+            self.follow(self._lines.in_force)
+            for name in list(self._watched):
+                try:
+                    await self._look(name)
+                except Conflict:
+                    pass  # another scheduler was first, or an operator
+                except AdaptiveGenError as exc:
+                    get_logger().warning("rollout_waits", line=name, code=exc.code, error=exc.message)
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    def follow(self, lines: Lines) -> None:
+        """Take over what is in force: which rollouts there are, and when each phase began."""
+        if lines is self._in_force:
+            return
+        self._in_force = lines
+        known = set(self._view.cards)
+        if any(not set(line.versions) <= known for line in lines.lines.values()):
+            self._view.cards = self._library.cards()
+        now_s = self._clock.monotonic_s()
+        for name, line in lines.lines.items():
+            watched = self._watched.get(name)
+            if line.candidate is None:
+                self._watched.pop(name, None)
+            elif watched is None or watched.line.rollout != line.rollout:
+                evidence = Evidence(name, line.stable, line.candidate)
+                self._watched[name] = _Watched(line, evidence, now_s, self._time.now_ns(), now_s, now_s)
+            else:
+                if (watched.line.phase, watched.line.percent) != (line.phase, line.percent):
+                    watched.phase_s = now_s
+                    watched.evidence.begin_stage()
+                watched.line = line
+
+    async def _look(self, name: str) -> None:
+        watched = self._watched[name]
+        line, now_s = watched.line, self._clock.monotonic_s()
+        if line.phase == "canary" and now_s - watched.ratings_s >= RATINGS_EVERY_S:
+            watched.ratings_s = now_s
+            watched.evidence.rated(await rated_since(self._blob, watched.began_ns))
+        members = self.members(name)
+        if line.trial_node in members:
+            watched.node_seen_s = now_s
+        lasted = Lasted(now_s - watched.phase_s, now_s - watched.began_s, now_s - watched.node_seen_s)
+        step = next_step(line, self._lines.plan(name), watched.evidence, members, lasted)
+        if step is not None:
+            await self._take(name, line, step)
+
+    async def _take(self, name: str, seen: Line, step: Step) -> None:
+        def make(line: Line, number: int) -> Line:
+            if line != seen:
+                raise Conflict(f"{name} was changed meanwhile")
+            return stepped(line, step, self._lines.plan(name))
+
+        by = f"{self._view.decider} by itself"
+        made = await self._lines.change(name, step.action, make, by=by, reason=step.reason[:MAX_TEXT_CHARS])
+        get_logger().info("rollout", line=name, action=step.action, reason=step.reason, number=made.number)
+
+    def members(self, name: str) -> dict[str, Member]:
+        """The healthy nodes that were started with this line."""
+        now_ns = self._time.now_ns()
+        return {
+            node.report.node_id: Member(node.report.models, node.report.refused)
+            for node in self._view.nodes
+            if node.report.line == name and node.condition(now_ns) == "healthy"
+        }
+
+    # ---- what operators order ---------------------------------------------------------------------------------
+
+    async def start(
+        self, name: str, version: str, values: Mapping[str, object], *, by: str, reason: str
+    ) -> LineChangeInfo:
+        """Begin to try a version. Raises InvalidRequest, ModelNotFound, Conflict, a storage error."""
+        plan = _plan(values)
+        before = self._lines.in_force.lines.get(name) or Line(stable=self._library.card(name).name)
+        cards = self._library.cards()
+        stable, candidate = self._library.card(before.stable), self._library.card(version)
+        if candidate.role != "cloud":
+            raise InvalidRequest.field("version", version, "a model of finals; drafts are not rolled out yet")
+        if (obstacle := why_no_successor(stable, candidate, cards)) is not None:
+            raise InvalidRequest(f"{version} cannot take the place of {stable.name}: {obstacle}", param="version")
+        gate = card_gate(stable, candidate, plan)
+        if gate is not None and gate.verdict == "harm":
+            raise InvalidRequest(f"{version} was measured to be too much worse: {told(gate)}", param="version")
+        members = self.members(name)
+        if not members:
+            raise Conflict(f"no healthy node serves {name}, so nobody could try {version}", param="line")
+        self._view.cards = cards
+
+        def make(line: Line, number: int) -> Line:
+            if line.stable != stable.name:
+                raise Conflict(f"{name} is served by {line.stable} since a moment; look at it and ask again")
+            return started(name, line, version, node=min(members), number=number)
+
+        made = await self._lines.change(name, "start", make, by=by, reason=reason, plan=plan)
+        self.follow(self._lines.in_force)
+        return change_info(made)
+
+    async def steer(self, name: str, order: str, *, by: str, reason: str) -> LineChangeInfo:
+        """Promote, roll back, pause or go on. Raises InvalidRequest, Conflict, a storage error."""
+        made = await self._lines.change(
+            name, order, lambda line, number: steered(name, line, order), by=by, reason=reason
+        )
+        self.follow(self._lines.in_force)
+        return change_info(made)
+
+    # ---- what operators are told ------------------------------------------------------------------------------
+
+    def known(self) -> list[LineInfo]:
+        """Every line that was changed or that a node serves, by name."""
+        served = {node.report.line for node in self._view.nodes if node.report.line}
+        return [self._info(name) for name in sorted({*served, *self._lines.in_force.lines})]
+
+    async def history(self, limit: int) -> list[LineChangeInfo]:
+        """The last changes, newest first. Raises a storage error."""
+        return [change_info(change) for change in await self._lines.history(limit)]
+
+    def _info(self, name: str) -> LineInfo:
+        line, plan, watched = self._lines.in_force.lines.get(name), self._lines.plan(name), self._watched.get(name)
+        line = line or Line.model_construct(stable=name)
+        found: list[Gate] = []
+        if watched is not None and line.candidate is not None:
+            cards = self._view.cards
+            if line.stable in cards and line.candidate in cards:
+                found += filter(None, [card_gate(cards[line.stable], cards[line.candidate], plan)])
+            found += gates(plan, watched.evidence)
+        return LineInfo(
+            line=name,
+            stable=line.stable,
+            previous=line.previous or "",
+            candidate=line.candidate or "",
+            phase=line.phase,
+            paused=line.paused,
+            percent=line.percent,
+            stages=plan.stages if line.candidate is not None else (),
+            finals=watched.evidence.candidate.failures.count if watched is not None else 0,
+            phase_s=self._clock.monotonic_s() - watched.phase_s if watched is not None else 0.0,
+            gates=tuple(_gate_info(gate) for gate in found),
+            nodes=tuple(
+                LineNodeInfo(node_id, member.loaded, dict(member.refused))
+                for node_id, member in sorted(self.members(name).items())
+            ),
+        )
+
+
+def _plan(values: Mapping[str, object]) -> RolloutPlan:
+    """A plan of what is said, and else the defaults; raises InvalidRequest naming the value."""
+    try:
+        return RolloutPlan.model_validate(dict(values))
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "stages"
+        raise InvalidRequest.field(name, first["input"], first["msg"].removeprefix("Value error, ")) from exc
+
+
+def _gate_info(gate: Gate) -> GateInfo:
+    return GateInfo(
+        name=gate.name,
+        stable=gate.stable,
+        candidate=gate.candidate,
+        worse_low=gate.worse.low if math.isfinite(gate.worse.low) else None,
+        worse_high=gate.worse.high if math.isfinite(gate.worse.high) else None,
+        limit=gate.limit,
+        verdict=gate.verdict,
+        needed=gate.needed,
+    )
+
+
+def change_info(change: LineChange) -> LineChangeInfo:
+    """A change, with the line that it was about as it is after it."""
+    line = change.lines.get(change.line)
+    return LineChangeInfo(
+        number=change.number,
+        line=change.line,
+        action=change.action,
+        stable=line.stable if line else "",
+        candidate=(line.candidate or "") if line else "",
+        phase=line.phase if line else "",
+        percent=line.percent if line else 0.0,
+        by=change.by,
+        reason=change.reason,
+        at_ns=change.at_ns,
+    )

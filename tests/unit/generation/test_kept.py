@@ -1,0 +1,163 @@
+"""The versions that a node has loaded, as what is wanted changes; the models' processes are stood in for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import GenerationFailed, ModelDigestMismatch, ModelNotFound, NodeUnavailable
+from adaptivegen.generation.kept import LOOK_EVERY_S, TRIES, ModelSet, check_command
+from adaptivegen.generation.messages import GenerateCommand
+from adaptivegen.models.card import ModelCard
+from tests.cards import cloud_card
+
+
+class Process:
+    """Loads, generates and ends as told."""
+
+    def __init__(self, card: ModelCard, fails: Exception | None, breaks: Exception | None) -> None:
+        self.card, self.fails, self.breaks = card, fails, breaks
+        self.ready = self.busy = False
+        self.load_ms = 1.0
+        self.finished = ()
+        self.made: list[GenerateCommand] = []
+        self.closed = 0
+
+    async def start(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.ready = True
+
+    async def generate(self, command: GenerateCommand, start: None, on_step: object, *, noted: bool) -> None:
+        assert not noted
+        self.made.append(command)
+        if self.breaks is not None:
+            raise self.breaks
+
+    async def keep(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.ready = False
+        self.closed += 1
+
+
+class Node:
+    """A set of versions, what is wanted of it, and its processes."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.wanted: tuple[str, ...] = ("old",)
+        self.fails: dict[str, Exception] = {}
+        self.breaks: dict[str, Exception] = {}
+        self.opened: list[Process] = []
+        self.models = ModelSet(lambda: self.wanted, self._card, self._open, self.clock)
+
+    def _card(self, name: str) -> ModelCard:
+        if name == "unknown":
+            raise ModelNotFound("no model 'unknown'", param="model")
+        return cloud_card(name=name)
+
+    def _open(self, card: ModelCard) -> Any:
+        process = Process(card, self.fails.get(card.name), self.breaks.get(card.name))
+        self.opened.append(process)
+        return process
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not reached():
+                await asyncio.sleep(0)  # virtual time does not pass for a task that never began
+                await self.clock.advance(LOOK_EVERY_S)
+
+
+@asynccontextmanager
+async def node() -> AsyncIterator[Node]:
+    made = Node()
+    await made.models.start()
+    running = asyncio.get_running_loop().create_task(made.models.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_a_version_that_is_wanted_is_loaded_and_makes_a_clip_before_it_is_offered() -> None:
+    async with node() as one:
+        assert len(one.models.loaded) == 1
+        one.wanted = ("old", "new")
+        await one.until(lambda: one.models.loaded == ("old", "new"))
+        assert one.opened[0].made == [] and len(one.opened[1].made) == 1
+
+
+async def test_when_the_new_version_serves_the_old_one_is_ended() -> None:
+    async with node() as one:
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.models.loaded) == 2)
+        one.wanted = ("new",)
+        await one.until(lambda: one.models.loaded == ("new",))
+        assert one.models.main.card.name == "new" and one.opened[0].closed == 1
+
+
+async def test_a_version_in_use_is_ended_when_nobody_uses_it_any_more() -> None:
+    async with node() as one:
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.models.loaded) == 2)
+        kept = one.models.find("new")
+        assert kept is not None
+        async with one.models.using(kept):
+            one.wanted = ("old",)
+            for _ in range(10):
+                await one.clock.advance(LOOK_EVERY_S)
+            assert one.opened[1].closed == 0
+        await one.until(lambda: one.models.loaded == ("old",))
+        assert one.opened[1].closed == 1
+
+
+@pytest.mark.parametrize("when", ["fails", "breaks"])
+async def test_a_version_that_does_not_load_or_makes_no_clip_is_refused_and_the_other_goes_on(when: str) -> None:
+    async with node() as one:
+        getattr(one, when)["new"] = ModelDigestMismatch("base.onnx is not what its card says")
+        one.wanted = ("old", "new")
+        await one.until(lambda: "new" in one.models.refused)
+        assert "base.onnx" in one.models.refused["new"] and one.models.refused.keys() == {"new"}
+        assert one.models.loaded == ("old",) and one.models.ready
+        assert [process.closed for process in one.opened[1:]] == [1] * TRIES
+        one.wanted = ("old",)
+        await one.until(lambda: one.models.refused == {})
+
+
+async def test_a_version_that_failed_once_is_tried_again_and_nothing_is_said() -> None:
+    async with node() as one:
+        one.fails["new"] = GenerationFailed("out of memory")
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.opened) == 2)
+        assert one.models.refused == {}
+        one.fails.clear()
+        await one.until(lambda: one.models.loaded == ("old", "new"))
+
+
+async def test_what_is_loaded_serves_while_what_is_in_force_cannot_be_loaded() -> None:
+    async with node() as one:
+        one.wanted = ("unknown",)
+        await one.until(lambda: "unknown" in one.models.refused)
+        assert one.models.loaded == ("old",) and one.models.main.card.name == "old"
+
+
+async def test_a_node_that_cannot_load_what_serves_does_not_start() -> None:
+    one = Node()
+    one.fails["old"] = GenerationFailed("no such device")
+    with pytest.raises(GenerationFailed):
+        await one.models.start()
+    assert not one.models.ready and one.models.loaded == ()
+    with pytest.raises(NodeUnavailable):
+        _ = one.models.main
+
+
+def test_the_clip_that_is_tried_is_the_smallest_that_the_card_allows() -> None:
+    limits = cloud_card().limits.model_copy(update={"sizes": ("256x256", "64x128", "512x512"), "steps_min": 2})
+    request = check_command(cloud_card(limits=limits)).request
+    assert (request.width, request.height, request.steps) == (64, 128, 2)

@@ -1,0 +1,243 @@
+"""What becomes of a rollout, from what nodes and outcomes tell."""
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from adaptivegen.errors import Conflict, InvalidRequest
+from adaptivegen.models.card import Quality
+from adaptivegen.models.lines import Line
+from adaptivegen.placement import Outcome
+from scheduler.decide.evidence import Evidence
+from scheduler.decide.lines import started, steered, stepped
+from scheduler.decide.rollout import LOAD_WITHIN_S, Clock, Member, RolloutPlan, Step, card_gate, gates, next_step
+from tests.cards import cloud_card
+
+PLAN = RolloutPlan(stages=(10.0, 50.0), stage_s=60.0, min_outcomes=20)
+STEADY = Line(stable="old")
+TRIAL = started("m", STEADY, "new", node="w1", number=7)
+LOADING = TRIAL.model_copy(update={"phase": "loading"})
+CANARY = TRIAL.model_copy(update={"phase": "canary", "percent": 10.0})
+LAST = CANARY.model_copy(update={"percent": 50.0})
+BOTH = Member(("old", "new"), {})
+ONLY_OLD = Member(("old",), {})
+NOW = Clock(phase_s=1.0, rollout_s=1.0)
+LATER = Clock(phase_s=61.0, rollout_s=500.0)
+
+
+def refusing(reason: str) -> Member:
+    return Member(("old",), {"new": reason})
+
+
+def ended(number: int, version: str, **changes: object) -> Outcome:
+    known: dict[str, object] = {
+        "job_id": f"vid_{number:026d}",
+        "edge_id": "edge-1",
+        "worker_id": "w1",
+        "plan": "refine",
+        "line": "m",
+        "cloud_model": version,
+        "made_with": version,
+        "given_up": "",
+        "gpu_s": 2.0,
+        "work": 1e6,
+        "status": "completed",
+    }
+    return Outcome.model_validate({**known, **changes})
+
+
+def evidence(
+    counts: Mapping[str, int], *, failing: Mapping[str, float] | None = None, seconds: Mapping[str, float] | None = None
+) -> Evidence:
+    """Of so many finals by each version; failing: every how manieth is given up."""
+    rng, found, number = random.Random(2), Evidence("m", "old", "new"), 0
+    for version, count in counts.items():
+        for index in range(count):
+            number += 1
+            took_s = (seconds or {}).get(version, 2.0) * rng.uniform(0.95, 1.05)
+            every = (failing or {}).get(version)
+            lost = every is not None and index % every == 0
+            given = {"given_up": version, "made_with": "old"} if lost else {}
+            found.outcome(ended(number, version, gpu_s=took_s, **given))
+    return found
+
+
+def due(line: Line, found: Evidence, members: Mapping[str, Member], clock: Clock = LATER) -> Step | None:
+    return next_step(line, PLAN, found, members, clock)
+
+
+NOTHING = Evidence("m", "old", "new")
+
+
+def test_a_version_is_loaded_everywhere_once_a_node_has_made_a_clip_with_it() -> None:
+    assert due(TRIAL, NOTHING, {"w1": ONLY_OLD, "w2": ONLY_OLD}, NOW) is None
+    step = due(TRIAL, NOTHING, {"w1": BOTH, "w2": ONLY_OLD}, NOW)
+    assert step is not None and step.action == "load"
+    assert due(LOADING, NOTHING, {"w1": BOTH, "w2": ONLY_OLD}, NOW) is None
+    wide = due(LOADING, NOTHING, {"w1": BOTH, "w2": BOTH}, NOW)
+    assert wide is not None and wide.action == "widen"
+    assert stepped(LOADING, wide, PLAN).percent == 10.0
+
+
+def test_a_version_that_does_not_load_is_rolled_back_and_it_is_said_why() -> None:
+    for line in (TRIAL, LOADING):
+        step = due(line, NOTHING, {"w1": refusing("digest mismatch"), "w2": ONLY_OLD}, NOW)
+        assert step is not None and step.action == "rollback" and "digest mismatch" in step.reason
+        assert stepped(line, step, PLAN) == STEADY.model_copy(update={"rollout": 7})
+
+
+def test_a_version_that_fails_to_load_at_one_of_many_nodes_is_rolled_back() -> None:
+    members = {"w1": BOTH, "w2": BOTH, "w3": refusing("out of memory")}
+    step = due(LOADING, NOTHING, members, NOW)
+    assert step is not None and step.action == "rollback" and "1 of 3" in step.reason
+
+
+@pytest.mark.parametrize("line", [TRIAL, LOADING])
+def test_a_version_that_is_loading_for_ever_is_rolled_back(line: Line) -> None:
+    clock = Clock(phase_s=LOAD_WITHIN_S, rollout_s=LOAD_WITHIN_S)
+    step = due(line, NOTHING, {"w1": ONLY_OLD}, clock)
+    assert step is not None and step.action == "rollback"
+
+
+def test_another_node_tries_where_the_first_has_gone() -> None:
+    assert due(TRIAL, NOTHING, {"w2": ONLY_OLD}, Clock(1, 1, node_away_s=5)) is None
+    step = due(TRIAL, NOTHING, {"w2": ONLY_OLD, "w3": ONLY_OLD}, Clock(40, 40, node_away_s=31))
+    assert step is not None and (step.action, step.node) == ("retry", "w2")
+    assert stepped(TRIAL, step, PLAN).trial_node == "w2"
+
+
+def test_with_no_node_left_nothing_is_decided_but_in_the_end() -> None:
+    assert due(TRIAL, NOTHING, {}, Clock(40, 40, node_away_s=40)) is None
+    assert due(LOADING, NOTHING, {}, Clock(40, 40)) is None
+
+
+def test_a_stage_lasts_its_time_and_its_number_of_finals() -> None:
+    good = evidence({"old": 200, "new": 25})
+    members = {"w1": BOTH}
+    assert due(CANARY, good, members, NOW) is None  # too soon
+    assert due(CANARY, evidence({"old": 200, "new": 19}), members) is None  # too few
+    step = due(CANARY, good, members)
+    assert step is not None and (step.action, step.percent) == ("widen", 50.0)
+    good.begin_stage()
+    assert due(CANARY, good, members) is None  # of this stage there are none yet
+
+
+def test_a_version_that_is_shown_to_be_as_good_is_promoted_at_the_last_stage() -> None:
+    good = evidence({"old": 400, "new": 400})
+    assert all(gate.verdict == "passed" for gate in gates(PLAN, good) if gate.needed)
+    step = due(LAST, good, {"w1": BOTH})
+    assert step is not None and step.action == "promote"
+    promoted = stepped(LAST, step, PLAN)
+    assert (promoted.stable, promoted.previous, promoted.candidate, promoted.phase) == ("new", "old", None, "steady")
+
+
+def test_it_is_not_promoted_while_a_node_lacks_it_or_too_little_is_known() -> None:
+    good, few = evidence({"old": 400, "new": 400}), evidence({"old": 400, "new": 20})
+    assert due(LAST, good, {"w1": BOTH, "w2": ONLY_OLD}) is None
+    assert due(LAST, few, {"w1": BOTH}) is None
+    assert {gate.verdict for gate in gates(PLAN, few) if gate.needed} == {"open", "passed"}
+
+
+def test_what_cannot_be_proven_in_time_is_rolled_back() -> None:
+    step = due(LAST, evidence({"old": 40, "new": 20}), {"w1": BOTH}, Clock(61.0, PLAN.max_s))
+    assert step is not None and step.action == "rollback" and "not proven" in step.reason
+
+
+def test_a_version_that_fails_always_is_rolled_back_after_a_few_finals() -> None:
+    assert due(CANARY, evidence({"old": 50, "new": 1}, failing={"new": 1}), {"w1": BOTH}, NOW) is None
+    step = due(CANARY, evidence({"old": 50, "new": 4}, failing={"new": 1}), {"w1": BOTH}, NOW)
+    assert step is not None and step.action == "rollback" and "failures: 1 against 0" in step.reason
+
+
+def test_a_version_that_fails_always_is_rolled_back_also_where_nobody_else_asked() -> None:
+    step = due(LAST, evidence({"new": 12}, failing={"new": 1}), {"w1": BOTH}, NOW)
+    assert step is not None and step.action == "rollback"
+
+
+def test_a_version_that_fails_now_and_then_is_told_from_one_that_fails_no_more_than_the_other() -> None:
+    worse = evidence({"old": 300, "new": 300}, failing={"new": 5, "old": 100})
+    step = due(CANARY, worse, {"w1": BOTH}, NOW)
+    assert step is not None and step.action == "rollback"
+    alike = evidence({"old": 300, "new": 300}, failing={"new": 5, "old": 5})
+    assert due(CANARY, alike, {"w1": BOTH}, NOW) is None
+
+
+def test_a_version_that_is_much_slower_is_rolled_back() -> None:
+    slow = evidence({"old": 200, "new": 60}, seconds={"new": 3.0})
+    step = due(CANARY, slow, {"w1": BOTH}, NOW)
+    assert step is not None and step.action == "rollback" and "seconds of a node" in step.reason
+    faster = evidence({"old": 200, "new": 60}, seconds={"new": 1.0})
+    assert due(CANARY, faster, {"w1": BOTH}, NOW) is None
+
+
+def test_a_paused_rollout_waits_but_still_ends_at_harm() -> None:
+    paused = CANARY.model_copy(update={"paused": True})
+    assert due(paused, evidence({"old": 400, "new": 400}), {"w1": BOTH}) is None
+    step = due(paused, evidence({"old": 50, "new": 4}, failing={"new": 1}), {"w1": BOTH})
+    assert step is not None and step.action == "rollback"
+
+
+def test_outcomes_of_others_and_repeats_do_not_count() -> None:
+    found = Evidence("m", "old", "new")
+    found.outcome(ended(1, "new"))
+    for strange in (
+        ended(1, "new"),  # told twice
+        ended(2, "new", line="another"),
+        ended(3, "other-version"),
+        ended(4, "new", status="cancelled"),
+        ended(5, "new", gpu_s=0.0),  # a hit
+        ended(6, "new", made_with="old"),  # it was not loaded there: nobody's fault
+    ):
+        found.outcome(strange)
+    assert (found.candidate.failures.count, found.candidate.failures.hits, found.candidate.log_s.count) == (1, 0, 1)
+    found.outcome(ended(7, "new", status="failed", made_with="", gpu_s=0.0))
+    assert (found.candidate.failures.count, found.candidate.failures.hits) == (2, 1)
+
+
+def test_measured_quality_may_forbid_a_rollout() -> None:
+    def of(value: float) -> Quality:
+        return Quality(value=value, low=value - 0.1, high=value + 0.1, n=60)
+
+    old = cloud_card(name="old", quality={"mos": of(4.5)})
+    for value, verdict in ((4.6, "passed"), (4.2, "passed"), (3.9, "open"), (3.0, "harm")):
+        gate = card_gate(old, cloud_card(name="new", quality={"mos": of(value)}), PLAN)
+        assert gate is not None and gate.verdict == verdict
+    assert card_gate(old, cloud_card(name="new", quality={}), PLAN) is None
+
+
+def test_operators_steer_and_are_told_what_is_not_possible() -> None:
+    assert steered("m", CANARY, "promote").stable == "new"
+    assert steered("m", CANARY, "rollback").candidate is None
+    assert steered("m", CANARY, "pause").paused and not steered("m", CANARY, "resume").paused
+    back = steered("m", steered("m", CANARY, "promote"), "rollback")
+    assert (back.stable, back.previous) == ("old", "new")
+    for line, order in ((STEADY, "promote"), (STEADY, "rollback"), (STEADY, "pause"), (TRIAL, "promote")):
+        with pytest.raises(Conflict):
+            steered("m", line, order)
+    with pytest.raises(InvalidRequest, match="promote, rollback, pause, resume"):
+        steered("m", CANARY, "hurry")
+    for line, version in ((CANARY, "third"), (STEADY, "old")):
+        with pytest.raises(Conflict):
+            started("m", line, version, node="w1", number=9)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"stages": ()},
+        {"stages": (50.0, 10.0)},
+        {"stages": (10.0, 10.0)},
+        {"stages": (0.0,)},
+        {"stages": (101.0,)},
+        {"stage_s": -1.0},
+        {"min_outcomes": 0},
+        {"risk": 0.5},
+        {"max_slower": float("inf")},
+        {"max_more_failures": 0.0},
+        {"unknown": 1},
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        RolloutPlan.model_validate(bad)
