@@ -74,15 +74,20 @@ class Rollouts:
     async def run(self) -> None:
         """Look every second, until cancelled; what cannot be done now is looked at again."""
         while True:
-            self.follow(self._lines.in_force)
-            for name in list(self._watched):
-                try:
-                    await self._look(name)
-                except Conflict:
-                    pass  # another scheduler was first, or an operator
-                except AdaptiveGenError as exc:
-                    get_logger().warning("rollout_waits", line=name, code=exc.code, error=exc.message)
+            await self.look()
             await self._clock.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Do what is due now."""
+        self.follow(self._lines.in_force)
+        for name, watched in list(self._watched.items()):
+            try:
+                await self._look(name, watched)
+            except Conflict:
+                continue  # another scheduler was first, or an operator
+            except AdaptiveGenError as exc:
+                get_logger().warning("rollout_waits", line=name, code=exc.code, error=exc.message)
+        self.follow(self._lines.in_force)
 
     def follow(self, lines: Lines) -> None:
         """Take over what is in force: which rollouts there are, and when each phase began."""
@@ -106,8 +111,7 @@ class Rollouts:
                     watched.evidence.begin_stage()
                 watched.line = line
 
-    async def _look(self, name: str) -> None:
-        watched = self._watched[name]
+    async def _look(self, name: str, watched: _Watched) -> None:
         line, now_s = watched.line, self._clock.monotonic_s()
         if line.phase == "canary" and now_s - watched.ratings_s >= RATINGS_EVERY_S:
             watched.ratings_s = now_s

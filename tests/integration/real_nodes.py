@@ -144,7 +144,7 @@ async def worker(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[N
     """A worker with the real cloud model, which registers with the broker."""
     settings = WorkerSettings(**on_loopback(nats_url, folder, "worker-1", changes))
     async with service(
-        lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(7), stop=stop),
+        lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(settings.node_id), stop=stop),
         lambda: registered(nats_url, "worker", settings.node_id),
     ) as node:
         yield node

@@ -1,0 +1,44 @@
+"""Versions of models in a folder of an operator's, made of those that came along: good ones, and two kinds of bad."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from adaptivegen.models.card import CardFile, ModelCard, card_digest, dump_card
+from adaptivegen.models.registry import WEIGHTS, load_card
+
+
+def add_model(folder: Path, name: str, *, like: str = "pocket-cloud", **replaced: str) -> ModelCard:
+    """A version with the weights of another; replaced: logical names of files that are another file of it instead."""
+    for shared in WEIGHTS.iterdir():
+        if not (folder / shared.name).exists() and not (shared / "card.json").exists() and shared.is_dir():
+            (folder / shared.name).symlink_to(shared)
+    card = load_card(like)
+    own = folder / name
+    own.mkdir(parents=True)
+    files: dict[str, CardFile] = {}
+    for logical in card.files:
+        source = card.files[replaced.get(logical, logical)]
+        path = source.path
+        if (WEIGHTS / source.path).parent.name == like:
+            path = f"{name}/{Path(source.path).name}"
+            if not (folder / path).exists():
+                shutil.copyfile(WEIGHTS / source.path, folder / path)
+        files[logical] = source.model_copy(update={"path": path})
+    made = card.model_copy(update={"name": name, "files": files, "digest": card_digest(name, card.version, files)})
+    (own / "card.json").write_text(dump_card(made))
+    return made
+
+
+def add_broken(folder: Path, name: str) -> ModelCard:
+    """A version whose weights are not what its card says: it loads nowhere."""
+    made = add_model(folder, name)
+    with (folder / name / "base.onnx").open("ab") as file:
+        file.write(b"damaged")
+    return made
+
+
+def add_failing(folder: Path, name: str) -> ModelCard:
+    """A version that loads, makes small clips, and fails at every large one: its enlarger is another network."""
+    return add_model(folder, name, doubler="finder")

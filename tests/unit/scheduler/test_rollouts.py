@@ -1,0 +1,235 @@
+"""Rollouts of one or two schedulers on one store: what is due is done once, and all know what is in force."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptivegen.blob.store import open_store
+from adaptivegen.bus.memory import MemoryBus
+from adaptivegen.clock import ManualClock
+from adaptivegen.desired import DesiredModels
+from adaptivegen.errors import Conflict, InvalidRequest, ModelNotFound
+from adaptivegen.heartbeat import POLICY_BUCKET
+from adaptivegen.models.lines import KEY, Line
+from adaptivegen.models.registry import ModelLibrary
+from adaptivegen.nodes import NodeReport
+from adaptivegen.placement import Outcome
+from scheduler.decide.view import NodeTable, View
+from scheduler.lines import ServedLines
+from scheduler.rollouts import Rollouts
+from scheduler.steady import SteadyTime
+
+LINE, GOOD, OTHER = "pocket-cloud", "pocket-cloud-mixed", "pocket-cloud-pruned"
+EAGER = {"stages": (10.0, 50.0), "stage_s": 10.0, "min_outcomes": 3, "max_more_failures": 1.0, "max_slower": 10.0}
+
+
+class Broker:
+    """What schedulers and nodes share."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.bus = MemoryBus(self.clock)
+        self.blob = open_store("memory://")
+
+
+class One:
+    """A scheduler as far as rollouts go."""
+
+    def __init__(self, shared: Broker, name: str = "scheduler-1") -> None:
+        self.shared, self.time = shared, SteadyTime(shared.clock)
+        library = ModelLibrary()
+        self.view = View(nodes=NodeTable(), cards=library.cards(), decider=name)
+        self.lines = ServedLines(shared.bus, shared.blob, clock=shared.clock, time=self.time)
+        self.rollouts = Rollouts(self.view, self.lines, library, shared.blob, clock=shared.clock, time=self.time)
+        self.beats = 0
+
+    def hears(self, *loaded: str, node: str = "worker-1", refused: dict[str, str] | None = None) -> None:
+        self.beats += 1
+        report = NodeReport(
+            node_id=node,
+            kind="worker",
+            seq=self.beats,
+            sent_at_ns=0,
+            started_at_ns=1,
+            pool="default",
+            models=loaded,
+            line=LINE,
+            refused=refused or {},
+        )
+        self.view.hear(report, now_ns=self.time.now_ns())
+
+    def ends(self, number: int, version: str, **changes: object) -> None:
+        known: dict[str, object] = {
+            "job_id": f"vid_{number:026d}",
+            "edge_id": "edge-1",
+            "worker_id": "worker-1",
+            "plan": "cloud",
+            "status": "completed",
+            "line": LINE,
+            "cloud_model": version,
+            "made_with": version,
+            "gpu_s": 1.0,
+            "work": 1e6,
+        }
+        self.rollouts.heard(Outcome.model_validate({**known, **changes}))
+
+    async def look(self) -> str:
+        """Read what is in force and do what is due; the phase after it."""
+        await self.lines.read()
+        await self.rollouts.look()
+        return self.line.phase
+
+    @property
+    def line(self) -> Line:
+        return self.lines.in_force.lines[LINE]
+
+    async def actions(self) -> list[str]:
+        return [change.action for change in reversed(await self.rollouts.history(50))]
+
+    async def begin(self, version: str = GOOD, **values: object) -> None:
+        self.hears(LINE)
+        await self.rollouts.start(LINE, version, {**EAGER, **values}, by="ada", reason="")
+
+    async def until_canary(self) -> None:
+        await self.begin()
+        self.hears(LINE, GOOD)
+        assert await self.look() == "loading"
+        assert await self.look() == "canary"
+
+
+async def test_a_rollout_goes_from_one_node_to_everybody() -> None:
+    one = One(Broker())
+    await one.until_canary()
+    assert one.line.percent == 10.0
+    number = 0
+    for percent in (50.0, None):
+        await one.shared.clock.advance(11.0)
+        one.hears(LINE, GOOD)
+        for _ in range(12):
+            number += 1
+            one.ends(number, GOOD)
+            one.ends(1000 + number, LINE)
+        await one.look()
+        assert percent is None or one.line.percent == percent
+    assert (one.line.stable, one.line.previous, one.line.phase) == (GOOD, LINE, "steady")
+    assert await one.actions() == ["start", "load", "widen", "widen", "promote"]
+    assert one.lines.newest is not None and one.lines.newest.plans == {}
+
+
+async def test_of_two_schedulers_that_see_the_same_one_does_what_is_due() -> None:
+    shared = Broker()
+    first, second = One(shared), One(shared, "scheduler-2")
+    await first.begin()
+    await second.lines.read()
+    second.rollouts.follow(second.lines.in_force)
+    for one in (first, second):
+        one.hears(LINE, GOOD)
+    await first.rollouts.look()
+    await second.rollouts.look()  # it has not read of that yet
+    assert await first.actions() == ["start", "load"]
+    assert await second.look() == "canary" == await second.look()
+    assert await first.look() == "canary"
+    assert await first.actions() == ["start", "load", "widen"]
+
+
+async def test_harm_that_one_scheduler_has_seen_ends_it_for_all() -> None:
+    shared = Broker()
+    first, second = One(shared), One(shared, "scheduler-2")
+    await first.until_canary()
+    await second.look()
+    for number in range(40):
+        first.ends(number, LINE)
+        first.ends(1000 + number, GOOD, given_up=GOOD, made_with=LINE)
+    assert await first.look() == "steady" == await second.look()
+    assert (second.line.stable, second.line.candidate) == (LINE, None)
+    last = (await second.rollouts.history(1))[0]
+    assert (last.action, last.by) == ("rollback", "scheduler-1 by itself") and "failures" in last.reason
+
+
+async def test_a_version_that_no_node_can_load_is_rolled_back() -> None:
+    one = One(Broker())
+    await one.begin()
+    one.hears(LINE, refused={GOOD: "model_digest_mismatch: base.onnx"})
+    assert await one.look() == "steady"
+    assert "base.onnx" in (await one.rollouts.history(1))[0].reason
+
+
+async def test_a_scheduler_that_comes_later_goes_on_with_what_is_in_force() -> None:
+    shared = Broker()
+    await One(shared).until_canary()
+    later = One(shared, "scheduler-2")
+    later.hears(LINE, GOOD)
+    assert await later.look() == "canary"
+    info = later.rollouts.known()[0]
+    assert (info.candidate, info.percent, info.finals) == (GOOD, 10.0, 0)  # it has heard of none
+    await shared.clock.advance(100.0)
+    later.hears(LINE, GOOD)
+    assert await later.look() == "canary" and later.line.percent == 10.0
+
+
+async def test_what_is_in_force_survives_a_broker_that_lost_its_data_and_nodes_hear_of_it() -> None:
+    shared = Broker()
+    one = One(shared)
+    await one.until_canary()
+    nodes = DesiredModels(shared.bus, shared.clock)
+    await nodes.read()
+    assert nodes.of(LINE) == one.line and nodes.of("another") == Line(stable="another")
+    bucket = await shared.bus.kv(POLICY_BUCKET)
+    await bucket.delete(KEY)
+    await nodes.read()
+    assert nodes.of(LINE).candidate == GOOD  # what was read last stands
+    later = One(shared, "scheduler-2")
+    await later.lines.read()
+    entry = await bucket.get(KEY)
+    assert entry is not None
+    fresh = DesiredModels(shared.bus, shared.clock)
+    await fresh.read()
+    assert fresh.of(LINE) == one.line
+
+
+async def test_a_damaged_copy_changes_nothing_at_nodes() -> None:
+    shared = Broker()
+    one = One(shared)
+    await one.until_canary()
+    nodes = DesiredModels(shared.bus, shared.clock)
+    await nodes.read()
+    for bad in (b"", b"[]", b'{"lines": {"pocket-cloud": {"stable": "../x"}}}', b'{"lines": 3}'):
+        await (await shared.bus.kv(POLICY_BUCKET)).put(KEY, bad)
+        await nodes.read()
+        assert nodes.of(LINE) == one.line
+
+
+async def test_what_cannot_be_started_is_refused_by_the_field_that_is_wrong() -> None:
+    one = One(Broker())
+    with pytest.raises(Conflict, match="no healthy node"):
+        await one.rollouts.start(LINE, GOOD, {}, by="ada", reason="")
+    one.hears(LINE)
+    for line, version, values, kind, said in (
+        (LINE, "pocket-9", {}, ModelNotFound, "pocket-9"),
+        ("pocket-9", GOOD, {}, ModelNotFound, "pocket-9"),
+        (LINE, "pocket-draft", {}, InvalidRequest, "drafts"),
+        (LINE, LINE, {}, Conflict, "already"),
+        (LINE, GOOD, {"risk": 0.9}, InvalidRequest, "risk"),
+        (LINE, GOOD, {"stages": (5.0, 1.0)}, InvalidRequest, "stages"),
+        (LINE, GOOD, {"max_fewer_stars": float("nan")}, InvalidRequest, "max_fewer_stars"),
+    ):
+        with pytest.raises(kind, match=said):
+            await one.rollouts.start(line, version, values, by="ada", reason="")
+    assert await one.actions() == []
+    await one.begin()
+    with pytest.raises(Conflict, match="is being tried"):
+        await one.rollouts.start(LINE, OTHER, {}, by="ada", reason="")
+
+
+async def test_operators_see_gates_and_what_nodes_have_loaded() -> None:
+    one = One(Broker())
+    await one.until_canary()
+    one.ends(1, GOOD)
+    (info,) = one.rollouts.known()
+    assert (info.line, info.stable, info.candidate, info.finals) == (LINE, LINE, GOOD, 1)
+    assert [gate.name for gate in info.gates] == ["measured quality", "failures", "seconds of a node", "stars"]
+    assert info.gates[2].worse_low is None  # too few to say
+    assert info.nodes[0].loaded == (LINE, GOOD)
+    await one.rollouts.steer(LINE, "rollback", by="otto", reason="enough")
+    (after,) = one.rollouts.known()
+    assert (after.candidate, after.gates) == ("", ())
