@@ -26,12 +26,12 @@ from adaptivegen.generation.messages import Step
 from adaptivegen.jobs.events import make_event, terminal_event
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media, media_key
-from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger, span
 from edge_node.draft.places import DraftPlaces, Made
 from edge_node.hub import EventHub
+from edge_node.sides import Jobs
 
 KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
 
@@ -71,7 +71,7 @@ class DraftDesk:
         *,
         node_id: str,
         places: DraftPlaces,
-        jobs: JobStore,
+        jobs: Jobs,
         hub: EventHub,
         card: ModelCard,
         clock: Clock,
@@ -116,6 +116,11 @@ class DraftDesk:
     def tenants_of(self, job_id: str) -> list[str]:
         """Whose drafts of this id are in the making: one at most, unless ids collide."""
         return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.mp4.done()]
+
+    def drafting(self, tenant: str, job_id: str) -> bool:
+        """Whether the job's draft is in the making, or on its way into the store."""
+        entry = self._entries.get((tenant, job_id))
+        return entry is not None and entry.task is not None and not entry.task.done()
 
     @property
     def active(self) -> int:
@@ -216,10 +221,11 @@ class DraftDesk:
             fps=spec.request.fps,
             familiarity=generated.familiarity,
         )
-        await self._jobs.blob.put(media.key, generated.mp4)
+        jobs = self._jobs.of(spec.tenant, spec.id)
+        await jobs.blob.put(media.key, generated.mp4)
         now_ns = self._now_ns()
         manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=now_ns, made_by=made.edge_id)
-        record = await self._jobs.store_draft(spec.tenant, spec.id, manifest)
+        record = await jobs.store_draft(spec.tenant, spec.id, manifest)
         draft_s = self._clock.monotonic_s() - timing.began_s
         times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id, late=made.late)
         self.times[spec.id] = times
@@ -255,7 +261,7 @@ class DraftDesk:
             finished_at_ns=self._now_ns(),
             error=Failure(code=error.code, message=error.message),
         )
-        record, _ = await self._jobs.finish(manifest)
+        record, _ = await self._jobs.of(spec.tenant, spec.id).finish(manifest)
         await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
 
     def _forget_old(self) -> None:
