@@ -94,6 +94,8 @@ class Follower:
             tenant=record.tenant,
             gpu_s=record.gpu_s,
         )
-        await self._scheduler.report(outcome)
-        if self._keep is not None and record.final is not None:
-            await self._keep(record)
+        try:
+            await self._scheduler.report(outcome)
+        finally:  # also where no scheduler hears of it
+            if self._keep is not None and record.final is not None:
+                await self._keep(record)
