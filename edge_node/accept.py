@@ -228,6 +228,7 @@ class Acceptor:
                 return await self._sides.find(asked.tenant, seen_id or asked.id)
             except NotFound as exc:
                 raise not_known_here(seen_id or asked.id, exc.message) from exc
+        await self._prepare(asked)
         envelope = Envelope(
             tenant=asked.tenant,
             id=asked.id,
@@ -237,7 +238,7 @@ class Acceptor:
             spooled_at_ns=self._clock.now_ns(),
             begun=asked.told,
         )
-        await held.spool.admit(envelope, needed_bytes=len(asked.upload or b""))
+        await held.spool.admit(envelope, needed_bytes=len(asked.start_mp4 or b""))
         try:
             spec, record = await self._spool(asked, held, why=why)
         finally:
@@ -250,7 +251,6 @@ class Acceptor:
         return await self._begun(spec, record, asked.start_mp4, timed=False)
 
     async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:
-        await self._prepare(asked)
         jobs, tenant, request = held.spool.jobs, asked.tenant, asked.request
         if asked.start_mp4 is not None and request.reference is not None:
             await jobs.blob.put(request.reference.key, asked.start_mp4)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus
@@ -39,7 +40,7 @@ from edge_node.placing import EdgeIdentity
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition, Sides
 from edge_node.spool.drain import Drainer
-from edge_node.spool.rules import CutOff
+from edge_node.spool.rules import CutOff, sheltered_note
 from edge_node.videos import Videos
 
 
@@ -130,15 +131,11 @@ async def build(
         card=card,
         clock=clock,
         observe=metrics.observe,
+        shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
     )
     metrics.watch(desk)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
     follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock, keep=keep)
-
-    def accepted(record: JobRecord, decision: Decision, fresh: bool) -> None:
-        metrics.accepted.inc()
-        follower.follow(record, decision, fresh=fresh)
-
     videos = Videos(
         identity=_identity(settings, endpoint),
         jobs=jobs,
@@ -152,7 +149,7 @@ async def build(
         max_waiting_drafts=settings.max_waiting_drafts,
         borrows=settings.borrows,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
-        on_accepted=accepted,
+        on_accepted=partial(_accepted, metrics, follower),
         partition=partition,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
@@ -161,6 +158,11 @@ async def build(
         metrics.watch_partition(partition, drain)
     parts = (runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics)
     return Edge(*parts, partition, drain)
+
+
+def _accepted(metrics: EdgeMetrics, follower: Follower, record: JobRecord, decision: Decision, fresh: bool) -> None:
+    metrics.accepted.inc()
+    follower.follow(record, decision, fresh=fresh)
 
 
 def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:

@@ -47,7 +47,7 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin):
         description="Folder of this edge alone, for what it accepts while it is cut off from broker or store, and for "
         "finals it can repeat then; none: it accepts nothing then, and waits for both at its start.",
     )
-    spool_max_jobs: int = Field(1000, ge=1, le=100_000, description="Jobs the spool may hold.")
+    spool_max_jobs: int = Field(1000, ge=1, le=10_000, description="Jobs the spool may hold.")
     spool_max_bytes: int = Field(2 * 1024**3, ge=4 * 1024**2, description="Bytes the spool may hold.")
     known_max_bytes: int = Field(256 * 1024**2, ge=0, description="Bytes of finals kept for repeats while cut off.")
     reach_s: float = Field(

@@ -16,12 +16,12 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.errors import AdaptiveGenError, NotFound, ResourceExhausted, Unavailable
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import Media
+from adaptivegen.jobs.spec import JobSpec, Media
 from adaptivegen.jobs.store import JobStore
 from edge_node.spool.known import Known
 from edge_node.spool.reach import Reach
 from edge_node.spool.rules import RETRY_S, CutOff, is_cut, not_known_here, side_to_change, sides_to_read
-from edge_node.spool.spool import Spool
+from edge_node.spool.spool import Envelope, Spool
 
 HANDOVER_WAIT_S = 5.0  # that a change waits for a job on its way
 CHANGE_S, CUT_CHANGE_S = 15.0, 1.0  # that it may take at the centre, and while cut off
@@ -158,6 +158,23 @@ class Sides:
                 raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
         finally:
             lock.release()
+
+    async def shelter(self, spec: JobSpec, error: AdaptiveGenError, *, note: str) -> JobStore:
+        """Where the draft goes of a job that the centre has and cannot be reached for (`error`): the spool takes the
+        job in, as one that was begun there. Raises `error` where there is no spool or no cut, ResourceExhausted."""
+        held = self._partition
+        if held is None or not is_cut(error):
+            raise error
+        held.reach.failed(error)
+        envelope = Envelope(
+            tenant=spec.tenant, id=spec.id, why=error.message, spooled_at_ns=self.centre.clock.now_ns(), begun=True
+        )
+        await held.spool.admit(envelope, needed_bytes=0)
+        try:
+            await held.spool.jobs.submit(spec.model_copy(update={"notes": (*spec.notes, note)}))
+        finally:
+            held.spool.settle(envelope)
+        return held.spool.jobs
 
     def blob_of(self, media: Media) -> BlobStore:
         """The store that has a clip's bytes: this edge's own where it has them."""

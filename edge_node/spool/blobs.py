@@ -73,37 +73,38 @@ class ProvenStore:
 
 class MeteredStore:
     """A store of one process that knows its keys and their sizes without asking, as far as it wrote or listed them.
-    `sizes` are bytes by key; `measure` reads what is there."""
+    `sizes` are bytes by key, `total_bytes` of all; `measure` reads what is there."""
 
     def __init__(self, store: BlobStore) -> None:
         self.url = store.url
         self._store = store
         self.sizes: dict[str, int] = {}
+        self.total_bytes = 0
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all objects."""
-        return sum(self.sizes.values())
+    def _measured(self, key: str, size_bytes: int) -> None:
+        self.total_bytes += size_bytes - self.sizes.get(key, 0)
+        self.sizes[key] = size_bytes
 
     async def measure(self) -> list[ObjectMeta]:
         """List all that is there, least recently written first."""
         found = [meta async for meta in self._store.list("")]
         self.sizes = {meta.key: meta.size_bytes for meta in found}
+        self.total_bytes = sum(self.sizes.values())
         return sorted(found, key=lambda meta: meta.last_modified_ns)
 
     async def put(self, key: str, data: bytes) -> None:
         await self._store.put(key, data)
-        self.sizes[key] = len(data)
+        self._measured(key, len(data))
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         won = await self._store.put_if_absent(key, data)
         if won:
-            self.sizes[key] = len(data)
+            self._measured(key, len(data))
         return won
 
     async def put_file(self, key: str, path: Path) -> None:
         await self._store.put_file(key, path)
-        self.sizes[key] = (await self._store.head(key)).size_bytes
+        self._measured(key, (await self._store.head(key)).size_bytes)
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
         return await self._store.get(key, start=start, end=end)
@@ -121,7 +122,7 @@ class MeteredStore:
 
     async def delete(self, key: str) -> None:
         await self._store.delete(key)
-        self.sizes.pop(key, None)
+        self.total_bytes -= self.sizes.pop(key, 0)
 
     async def close(self) -> None:
         await self._store.close()

@@ -39,11 +39,13 @@ async def hand_over(
     here = spool.jobs
     first, spec = await here.first_spec(tenant, job_id), await here.spec(tenant, job_id)
     draft, manifest = await here.draft(tenant, job_id), await here.manifest(tenant, job_id)
+    standing = await _standing(envelope, centre)
     await spool.begin(envelope.name)
     held_by = await _bind(envelope, centre)
     after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
     notes = (handed_note(node_id, after_s=after_s),)
-    decided = await again(spec, draft is not None) if manifest is None and spec.want_final else None
+    wanted = manifest is None and spec.want_final and standing is None
+    decided = await again(spec, draft is not None) if wanted else None
     spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
     if spec.upgrade:
         first = first.model_copy(update={"notes": notes})
@@ -56,6 +58,16 @@ async def hand_over(
             record = await centre.ask_final(spec)
     await spool.remove(first)
     return spec, record
+
+
+async def _standing(envelope: Envelope, centre: JobStore) -> JobSpec | None:
+    """The spec that the centre has of a job that was begun there: then that counts, and nothing is decided anew."""
+    if not envelope.begun:
+        return None
+    try:
+        return await centre.first_spec(*envelope.name)
+    except NotFound:
+        return None
 
 
 async def _bind(envelope: Envelope, centre: JobStore) -> str:

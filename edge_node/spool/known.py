@@ -77,7 +77,7 @@ class Known:
     async def remember(self, tenant: str, content_key: str, entry: ContentEntry, source: BlobStore) -> None:
         """Keep a final with its bytes, read from `source`; one that is too large, or cannot be read or kept, is not."""
         key = content_index_key(tenant, content_key)
-        size_bytes = sum(media.size_bytes for media in _media(entry))
+        size_bytes = len(entry.encode()) + sum(media.size_bytes for media in _media(entry))
         if key in self._entries:
             self._entries.move_to_end(key)
             return

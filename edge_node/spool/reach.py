@@ -44,6 +44,7 @@ class Reach:
         self._budget_s = budget_s
         self._circuit = Circuit()
         self._look = asyncio.Event()
+        self._told = ""  # the code of the failure that was logged last: not one a probe
         self.connected = asyncio.Event()
         self.connected.set()
 
@@ -94,10 +95,13 @@ class Reach:
         try:
             await _within(PROBE_DEADLINE_S, self._ask())
         except AdaptiveGenError as exc:
-            get_logger().debug("probe_failed", code=exc.code, error=exc.message)
+            if exc.code != self._told:
+                get_logger().warning("probe_failed", code=exc.code, error=exc.message)
+            self._told = exc.code
             if self._circuit.failed(_said(exc), now_s=self._clock.monotonic_s()):
                 self._opened()
             return
+        self._told = ""
         if self._circuit.worked(now_s=self._clock.monotonic_s()):
             self.connected.set()
             get_logger().info("cut_off_over")

@@ -91,6 +91,11 @@ def spooled_note(edge_id: str, why: str) -> str:
     return f"kept at {edge_id}, which is cut off ({why}); its final begins when the edge is back"
 
 
+def sheltered_note(edge_id: str) -> str:
+    """What a video says whose draft was made when its edge had just been cut off."""
+    return f"its draft is kept at {edge_id}, which is cut off; how its final is, only the centre knows"
+
+
 def handed_note(edge_id: str, *, after_s: float) -> str:
     """What it says once it was handed over."""
     return f"accepted by {edge_id} while it was cut off, handed over after {max(0.0, after_s):.0f} s"

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store, storage_error
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AlreadyRunning, Conflict, InternalError, NotFound, ResourceExhausted
+from adaptivegen.errors import AlreadyRunning, Conflict, InternalError, NotFound, ResourceExhausted, StorageFailure
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, job_key, record_key
 from adaptivegen.jobs.store import JOBS_BUCKET, JobStore
@@ -172,7 +172,7 @@ class Spool:
 
     def check_room(self, needed_bytes: int) -> None:
         """Raise ResourceExhausted where a job that brings so many bytes has no room."""
-        jobs = len(self._envelopes.keys() | self._admitted)
+        jobs = len(self._envelopes) + len(self._admitted - self._envelopes.keys())
         check_room(self._limits, jobs=jobs, used_bytes=self.used_bytes, needed_bytes=needed_bytes)
 
     # ---- in, and out ------------------------------------------------------------------------------------------
@@ -221,8 +221,11 @@ class Spool:
         self._locks.pop(name, None)
         if input_key and input_key not in {await self._input_of(*other) for other in self._envelopes}:
             keys.append(input_key)
-        for key in keys:
-            await self.blob.delete(key)
+        try:
+            for key in keys:
+                await self.blob.delete(key)
+        except StorageFailure as exc:  # swept at the next start
+            get_logger().warning("remainder_left", job_id=spec.id, code=exc.code, error=exc.message)
         await (await self.jobs.bus.kv(JOBS_BUCKET)).delete(record_key(*name))
 
     async def open_drafts(self) -> list[tuple[JobSpec, JobRecord]]:
