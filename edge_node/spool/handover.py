@@ -55,7 +55,7 @@ async def hand_over(
     else:
         record = await _open(first if spec.upgrade else spec, draft, centre)
         if spec.upgrade:
-            record = await centre.ask_final(spec)
+            record = await _queue(spec, await centre.ask_final(spec), centre)
     await spool.remove(first)
     return spec, record
 
@@ -105,8 +105,15 @@ async def _open(spec: JobSpec, draft: DraftManifest | None, centre: JobStore) ->
         record = await centre.store_draft(spec.tenant, spec.id, draft)
     if record.ended:
         await centre.clear(spec.tenant, spec.id)
-    elif record.want_final and record.status == "queued":  # again: an earlier attempt may have died before its message
-        await centre.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token="submit", trace=spec.trace)
+    return await _queue(spec, record, centre)
+
+
+async def _queue(spec: JobSpec, record: JobRecord, centre: JobStore) -> JobRecord:
+    """Publish the job's message again: an earlier attempt may have died before it, longer ago than a `JobStore` looks
+    back. Repeats are dropped by the broker, later ones by the worker."""
+    if record.want_final and record.status == "queued":
+        token = "upgrade" if spec.upgrade else "submit"
+        await centre.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token=token, trace=spec.trace)
     return record
 
 
