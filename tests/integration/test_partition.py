@@ -1,6 +1,7 @@
 """An edge that is cut off from the real broker, the store, or both: it goes on, and hands over when they are back."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
-from tests.integration.centre import Centre, Ports, post, ready, spooled, spooling_edge, when
-from tests.integration.real_nodes import Node, until, worker
+from tests.integration.centre import PROMPT, Centre, Ports, post, ready, spooled, spooling_edge, when
+from tests.integration.real_nodes import Node, scheduler, until, worker
 from tests.servers import NatsServer
 
 FIRST_LOOK_S = 1.5  # the aim is one; these machines are shared
@@ -292,3 +294,67 @@ async def test_a_cancel_and_an_upgrade_while_spooled_hold_at_the_centre(centre: 
         assert await centre.messages() == [upgraded["id"]]
         assert (await stored(centre, upgraded["id"]))["parts"] == ["draft", "spec", "upgrade"]
         assert (centre.store / "ratings" / "local" / upgraded["id"]).exists()
+
+
+async def test_the_scheduler_decides_anew_on_the_final_and_only_on_it(centre: Centre) -> None:
+    async with (
+        scheduler(centre.nats.url, centre.folder) as placing,
+        worker(centre.nats.url, centre.folder, scheduler_addresses=placing.grpc),
+    ):
+        ports = Ports(centre, scheduler_addresses=placing.grpc, place_budget_s=2.0)
+        async with spooling_edge(ports) as node, client_of(node) as client:
+            await ready(client, "ready")
+
+            async def placed() -> bool | None:
+                video = await post(client, plan="draft", seed=77)
+                return True if decision_of(centre, video["id"])["decided_by"] == "scheduler-1" else None
+
+            await until("a scheduler that knows the edge", placed)
+            centre.cut("broker")
+            await ready(client, "cut off")
+            video = await post(client, steps=2)  # the scheduler answers still, and is not asked
+            assert "cut off" in video["notes"][0]
+            drafted = await when(client, video["id"], draft=True)
+            centre.heal("broker")
+            done = await when(client, video["id"], status="completed")
+            assert done["draft"] == drafted["draft"]
+            assert done["plan"] == "refine"
+            decision = decision_of(centre, video["id"])
+            assert (decision["decided_by"], decision["edge_id"]) == ("scheduler-1", "edge-1")
+            assert "before, while cut off" in decision["reasons"][-1]
+
+
+def decision_of(centre: Centre, video_id: str) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads((centre.store / "jobs" / "local" / video_id / "spec").read_text())
+    decision: dict[str, Any] = spec["decision"]
+    return decision
+
+
+async def test_an_upload_is_kept_and_handed_over_with_its_job(centre: Centre) -> None:
+    ports = Ports(centre)
+    async with spooling_edge(ports) as node, client_of(node) as client:
+        await ready(client, "ready")
+        centre.cut("both")
+        await ready(client, "cut off")
+        image = io.BytesIO()
+        Image.new("RGB", (64, 64), (200, 30, 30)).save(image, "PNG")
+        answer = await client.post(
+            "/v1/videos",
+            data={"prompt": PROMPT, "seed": "1"},
+            files={"input_reference": ("red.png", image.getvalue(), "image/png")},
+        )
+        assert answer.status_code == 202, answer.text
+        video = answer.json()
+        refused = await client.post(
+            "/v1/videos", data={"prompt": PROMPT}, files={"input_reference": ("x.png", b"no image", "image/png")}
+        )
+        assert refused.status_code == 415
+        await when(client, video["id"], draft=True)
+        inputs = [path.name for path in (ports.spool / "jobs" / "inputs" / "local").glob("*")]
+        assert len(inputs) == 1
+        centre.heal("both")
+        await empty(ports)
+        assert [path.name for path in (centre.store / "inputs" / "local").glob("*")] == inputs
+        left = [path for path in (ports.spool / "jobs").rglob("*") if path.is_file()]
+        assert left == []
+        assert await centre.messages() == [video["id"]]
