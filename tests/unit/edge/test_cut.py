@@ -51,7 +51,7 @@ class Failing:
                 method = getattr(blob, name)
                 return failing(method) if name in CALLS else method
 
-        made.jobs.blob = Blob()  # type: ignore[assignment]
+        made.jobs.blob = Blob()
         bus.kv = failing(kv)  # type: ignore[method-assign]
         bus.work_queue = failing(queue)  # type: ignore[method-assign]
 
