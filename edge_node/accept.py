@@ -119,7 +119,7 @@ class Acceptor:
             except AdaptiveGenError as exc:
                 if not is_cut(exc):
                     raise
-                why = f"{exc.code}: {exc.message}"
+                why = exc.code
                 get_logger().warning("centre_not_reached", job_id=asked.id, code=exc.code, error=exc.message)
         return await self._here(asked, held, why=why)
 
@@ -227,7 +227,7 @@ class Acceptor:
             try:
                 return await self._sides.find(asked.tenant, seen_id or asked.id)
             except NotFound as exc:
-                raise not_known_here(seen_id or asked.id, exc.message) from exc
+                raise not_known_here(seen_id or asked.id, exc.code) from exc
         await self._prepare(asked)
         envelope = Envelope(
             tenant=asked.tenant,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.errors import AdaptiveGenError, NotFound, ResourceExhausted, Unavailable
+from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, NotFound, ResourceExhausted, Unavailable
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, Media
@@ -108,7 +108,7 @@ class Sides:
     def _said(self, error: AdaptiveGenError, job_id: str) -> None:
         """Raise what is said instead of an error of the centre: what cannot be known while cut off is not missing."""
         if is_cut(error) or (isinstance(error, NotFound) and self.cut_off):
-            raise not_known_here(job_id, error.message) from error
+            raise not_known_here(job_id, error.code) from error
 
     async def ids(self, tenant: str) -> list[str]:
         """The tenant's videos, oldest first; while cut off those kept here."""
@@ -135,7 +135,7 @@ class Sides:
                 async with asyncio.timeout(CUT_CHANGE_S if held.reach.cut_off else CHANGE_S):
                     yield self.centre
             except TimeoutError as exc:
-                raise not_known_here(job_id, "the centre did not answer in time") from exc
+                raise not_known_here(job_id, DeadlineExceeded.code) from exc
             except AdaptiveGenError as exc:
                 held.reach.failed(exc)
                 self._said(exc, job_id)
@@ -167,7 +167,7 @@ class Sides:
             raise error
         held.reach.failed(error)
         envelope = Envelope(
-            tenant=spec.tenant, id=spec.id, why=error.message, spooled_at_ns=self.centre.clock.now_ns(), begun=True
+            tenant=spec.tenant, id=spec.id, why=error.code, spooled_at_ns=self.centre.clock.now_ns(), begun=True
         )
         await held.spool.admit(envelope, needed_bytes=0)
         try:

@@ -55,7 +55,7 @@ class Reach:
 
     @property
     def why(self) -> str:
-        """The failure it is cut off by, empty while it is not."""
+        """The code of the error it is cut off by, empty while it is not: strangers see it, messages name addresses."""
         return self._circuit.why
 
     @property
@@ -65,8 +65,8 @@ class Reach:
 
     def trip(self, error: AdaptiveGenError) -> None:
         """Cut off from the beginning: this edge starts without the centre."""
-        self._circuit.trip(_said(error), now_s=self._clock.monotonic_s())
-        self._opened()
+        self._circuit.trip(error.code, now_s=self._clock.monotonic_s())
+        self._opened(error)
 
     async def call(self, work: Awaitable[Result]) -> Result:
         """Await a call of the centre within the budget. Raises what it raises, and DeadlineExceeded."""
@@ -80,8 +80,8 @@ class Reach:
         """A call of the centre ended so; what says nothing about the way there is not counted."""
         if is_cut(error):
             self._look.set()  # is it the way there, or this call?
-            if self._circuit.failed(_said(error), now_s=self._clock.monotonic_s()):
-                self._opened()
+            if self._circuit.failed(error.code, now_s=self._clock.monotonic_s()):
+                self._opened(error)
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -98,8 +98,8 @@ class Reach:
             if exc.code != self._told:
                 get_logger().warning("probe_failed", code=exc.code, error=exc.message)
             self._told = exc.code
-            if self._circuit.failed(_said(exc), now_s=self._clock.monotonic_s()):
-                self._opened()
+            if self._circuit.failed(exc.code, now_s=self._clock.monotonic_s()):
+                self._opened(exc)
             return
         self._told = ""
         if self._circuit.worked(now_s=self._clock.monotonic_s()):
@@ -116,9 +116,9 @@ class Reach:
         except NotFound:
             return
 
-    def _opened(self) -> None:
+    def _opened(self, error: AdaptiveGenError) -> None:
         self.connected.clear()
-        get_logger().warning("cut_off", why=self._circuit.why)
+        get_logger().warning("cut_off", code=error.code, error=error.message)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, while cut off through all; else until a call has failed."""
@@ -141,7 +141,3 @@ async def _within(seconds: float, work: Awaitable[Result]) -> Result:
             return await work
     except TimeoutError as exc:
         raise DeadlineExceeded(f"broker and store did not answer in {seconds:g} s") from exc
-
-
-def _said(error: AdaptiveGenError) -> str:
-    return f"{error.code}: {error.message}"

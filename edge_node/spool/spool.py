@@ -37,7 +37,7 @@ Name = tuple[str, str]  # tenant, id
 
 class Envelope(BaseModel):
     """What is known of a spooled job beside the job. key, body: its idempotency key and the digest of its body, empty
-    without one; why: the failure it was spooled for; begun: the centre may have the job, or parts of it."""
+    without one; why: the code of the error it was spooled for; begun: the centre may have the job, or parts of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -99,7 +99,7 @@ class Spool:
 
     def _hold(self) -> None:
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what tenants asked for is in it
             lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise storage_error(exc, f"the spool {self._folder}") from exc
