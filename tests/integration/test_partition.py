@@ -179,6 +179,40 @@ async def test_an_edge_killed_while_cut_off_starts_without_the_centre_and_hands_
         assert not list((centre.store / "pending").glob(f"*{drafted['id']}"))
 
 
+async def test_an_edge_killed_while_it_hands_over_doubles_and_loses_nothing(
+    centre: Centre, processes: list[subprocess.Popen[bytes]]
+) -> None:
+    ports = Ports(centre, log_level="warning")
+
+    def start() -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen(ports.command(), env={**os.environ, **ports.environment()}))
+        return processes[-1]
+
+    async with httpx.AsyncClient(base_url=ports.endpoint.http_url or "", timeout=30) as client:
+        process = start()
+        await ready(client, "ready")
+        centre.cut("both")
+        await ready(client, "cut off")
+        ids = [(await post(client, seed=seed, plan="cloud", key=f"k{seed}"))["id"] for seed in range(12)]
+        centre.heal("both")
+        for left in (9, 6, 3):
+
+            async def fewer(left: int = left) -> bool | None:
+                return True if len(spooled(ports)) <= left else None
+
+            await until(f"{left} in the spool", fewer)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process = start()
+        await empty(ports)
+        await ready(client, "ready")
+        assert await centre.messages() == ids
+        for number, video_id in enumerate(ids):
+            assert (await stored(centre, video_id))["parts"] == ["spec"]
+            assert (await post(client, seed=number, plan="cloud", key=f"k{number}"))["id"] == video_id
+        assert len(list((centre.store / "jobs" / "local").glob("*"))) == len(ids)
+
+
 async def test_a_broker_that_hangs_holds_up_a_request_for_a_bound_and_the_next_not_at_all(centre: Centre) -> None:
     ports = Ports(centre, reach_s=1.0)
     async with spooling_edge(ports) as node, client_of(node) as client:
@@ -226,6 +260,7 @@ async def test_what_cannot_be_known_while_cut_off_is_not_said_to_be_missing(cent
     async with spooling_edge(ports) as node, client_of(node) as client:
         await ready(client, "ready")
         before = await post(client, seed=1, key="k")
+        await when(client, before["id"], draft=True)
         centre.cut("both")
         await ready(client, "cut off")
         asks = [("GET", ""), ("GET", "/events"), ("GET", "/content"), ("POST", "/cancel"), ("POST", "/upgrade")]
