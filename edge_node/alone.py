@@ -54,6 +54,23 @@ def decide_alone(
     )
 
 
+def known_alone(query: PlacementQuery, *, pool: str, why: str, now_ns: int) -> Decision:
+    """A hit of what this edge has itself."""
+    candidate = Candidate(plan="hit", feasible=True, reason="this edge has kept the same video")
+    return Decision(
+        job_id=query.job_id,
+        plan="hit",
+        edge_id=query.edge_id,
+        pool=pool,
+        final_steps=0,
+        refine_t0=None,
+        decided_by=query.edge_id,
+        decided_at_ns=now_ns,
+        reasons=(f"the edge decided alone: {why}", "the same video was rendered before, and is kept here"),
+        candidates=(candidate,),
+    )
+
+
 def _candidate(plan: Plan, feasible: bool, *, can_draft: bool, can_refine: bool) -> Candidate:
     if feasible:
         reason = "possible as far as this edge knows"

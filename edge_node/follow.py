@@ -1,8 +1,10 @@
-"""What an edge does when a video it accepted ends: bring the final into the cache, tell the scheduler what happened."""
+"""What an edge does when a video it accepted ends: bring the final into the cache, keep it for repeats, tell the
+scheduler what happened."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
@@ -22,13 +24,21 @@ class Follower:
     """Follows accepted jobs to their end. `run` must be running."""
 
     def __init__(
-        self, *, hub: EventHub, delivery: Delivery, desk: DraftDesk, scheduler: PlacementClient, clock: Clock
+        self,
+        *,
+        hub: EventHub,
+        delivery: Delivery,
+        desk: DraftDesk,
+        scheduler: PlacementClient,
+        clock: Clock,
+        keep: Callable[[JobRecord], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
         self._hub = hub
         self._delivery = delivery
         self._desk = desk
         self._scheduler = scheduler
+        self._keep = keep
         self._group: asyncio.TaskGroup | None = None
         self._following: set[tuple[str, str]] = set()
 
@@ -89,7 +99,11 @@ class Follower:
             given_up=record.given_up,
             work=_work(record),
         )
-        await self._scheduler.report(outcome)
+        try:
+            await self._scheduler.report(outcome)
+        finally:  # also where no scheduler hears of it
+            if self._keep is not None and record.final is not None:
+                await self._keep(record)
 
 
 def _work(record: JobRecord) -> float:

@@ -19,9 +19,9 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, NotFound, ResourceExhausted
 from adaptivegen.jobs.events import JobEvent, decode_event, event_subject, make_event, terminal_event
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.store import JobStore
 from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger
+from edge_node.sides import Jobs
 
 HISTORY = 256  # events kept per job
 WATCHER_BUFFER = 256
@@ -100,7 +100,7 @@ class EventHub:
         self,
         *,
         node_id: str,
-        jobs: JobStore,
+        jobs: Jobs,
         clock: Clock,
         look_again_s: float = LOOK_AGAIN_S,
         max_topics: int = MAX_TOPICS,
@@ -170,6 +170,17 @@ class EventHub:
             topic.idle_since_s = self._clock.monotonic_s()
         return topic
 
+    async def moved(self, tenant: str, job_id: str) -> None:
+        """The job went into the spool, or out of it: hear of it there from now on, if someone listens."""
+        topic = self._topics.get((tenant, job_id))
+        if topic is None:
+            return
+        feed, topic.feed = topic.feed, None
+        if feed is not None and self._group is not None:
+            self._group.create_task(guarded("events", end(feed)))
+        if topic.in_use:
+            await self.open(tenant, job_id)
+
     async def watch(self, tenant: str, job_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:
         """The events of `stream` without its quiet marks."""
         async with aclosing(self.stream(tenant, job_id, after=after)) as events:
@@ -233,7 +244,7 @@ class EventHub:
         """Hold the topic's subscription, from its making to its end."""
         subscription: Subscription | None = None
         try:
-            subscription = await self._jobs.bus.subscribe(event_subject(tenant, job_id))
+            subscription = await self._jobs.of(tenant, job_id).bus.subscribe(event_subject(tenant, job_id))
             topic.subscribed.set()
             async for message in subscription:
                 try:

@@ -7,15 +7,14 @@ import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.blob.selftest import selftest
-from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
-from adaptivegen.errors import ModelNotFound
+from adaptivegen.errors import AdaptiveGenError, ModelNotFound
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
@@ -36,9 +35,14 @@ from edge_node.draft.places import DraftPlaces
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
+from edge_node.partition import Keeper, drainer, first_reach, open_partition
+from edge_node.placing import EdgeIdentity
 from edge_node.settings import EdgeSettings
+from edge_node.sides import Partition, Sides
+from edge_node.spool.drain import Drainer
+from edge_node.spool.rules import CutOff, sheltered_note
 from edge_node.versions import Versions
-from edge_node.videos import EdgeIdentity, Videos
+from edge_node.videos import Videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,12 @@ class Edge:
     scheduler: PlacementClient
     videos: Videos
     metrics: EdgeMetrics
+    partition: Partition | None
+    drain: Drainer | None
+
+    def cut(self) -> CutOff | None:
+        """What is said while this edge is cut off; None while it is not."""
+        return self.partition.cut() if self.partition is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Base:
     callers: Authenticator
     blob: BlobStore
     runner: ModelRunner
+    lost: AdaptiveGenError | None = None  # why the store was not reached, where this edge has a spool
 
 
 async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, resources: AsyncExitStack) -> Base:
@@ -77,9 +88,8 @@ async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, r
     """
     _card(settings, "cloud_model")
     card, callers = _card(settings, "draft_model"), _authenticator(settings)
-    blob = open_store(settings.store_url)
+    blob, lost = await first_reach(settings, rng)
     resources.push_async_callback(blob.close)
-    await selftest(blob, rng)
     runner = ModelRunner(
         "edge_node.draft.child",
         [settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
@@ -88,7 +98,7 @@ async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, r
     )
     resources.push_async_callback(runner.close)
     await runner.start()
-    return Base(card, callers, blob, runner)
+    return Base(card, callers, blob, runner, lost)
 
 
 async def build(
@@ -97,17 +107,21 @@ async def build(
     endpoint: Endpoint,
     *,
     bus: Bus,
+    lost: AdaptiveGenError | None,
     clock: Clock,
     rng: random.Random,
     stop: asyncio.Event,
     resources: AsyncExitStack,
 ) -> Edge:
-    """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. Raises SettingsInvalid."""
+    """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. lost: why broker or store
+    were not reached. Raises SettingsInvalid, and what the spool raises."""
     card, runner = base.card, base.runner
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
     desired = DesiredModels(bus, clock)
+    partition = await open_partition(settings, jobs, lost=lost, clock=clock, rng=rng, resources=resources)
+    sides = Sides(jobs, partition)
     metrics = EdgeMetrics()
-    hub = EventHub(node_id=settings.node_id, jobs=jobs, clock=clock)
+    hub = EventHub(node_id=settings.node_id, jobs=sides, clock=clock)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
     places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
@@ -115,19 +129,16 @@ async def build(
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
-        jobs=jobs,
+        jobs=sides,
         hub=hub,
         card=card,
         clock=clock,
         observe=metrics.observe,
+        shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
     )
     metrics.watch(desk)
-    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock)
-
-    def accepted(record: JobRecord, decision: Decision, fresh: bool) -> None:
-        metrics.accepted.inc()
-        follower.follow(record, decision, fresh=fresh)
-
+    keep = Keeper(partition.known, jobs).keep if partition is not None else None
+    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock, keep=keep)
     videos = Videos(
         identity=_identity(settings, endpoint),
         jobs=jobs,
@@ -142,12 +153,20 @@ async def build(
         max_waiting_drafts=settings.max_waiting_drafts,
         borrows=settings.borrows,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
-        on_accepted=accepted,
+        on_accepted=partial(_accepted, metrics, follower),
+        partition=partition,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
-    return Edge(
-        desired, runner, hub, attempts, places, lending, desk, cancels, delivery, follower, scheduler, videos, metrics
-    )
+    drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
+    if partition is not None and drain is not None:
+        metrics.watch_partition(partition, drain)
+    drafting = (runner, hub, attempts, places, lending, desk, cancels)
+    return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
+
+
+def _accepted(metrics: EdgeMetrics, follower: Follower, record: JobRecord, decision: Decision, fresh: bool) -> None:
+    metrics.accepted.inc()
+    follower.follow(record, decision, fresh=fresh)
 
 
 def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:

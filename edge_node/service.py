@@ -17,7 +17,7 @@ from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.local_only import own_names
 from adaptivegen.nodes import NodeReport
-from adaptivegen.process import end, retry_until
+from adaptivegen.process import end
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.placement_client import find_schedulers
 from adaptivegen.rpc.server import RpcServer
@@ -28,6 +28,7 @@ from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
+from edge_node.partition import first_connect
 from edge_node.parts import Base, Edge, build, prepare
 from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
@@ -48,10 +49,13 @@ async def serve(settings: EdgeSettings, *, clock: Clock, rng: random.Random, sto
         rpc.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=False))
         bus = open_bus(settings)
         resources.push_async_callback(bus.close)
-        if not await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
+        connected, lost = await first_connect(settings, bus, stop=stop, clock=clock)
+        if not connected:
             return
-        endpoint = _endpoint(settings, listener, rpc)
-        edge = await build(settings, base, endpoint, bus=bus, clock=clock, rng=rng, stop=stop, resources=resources)
+        endpoint, lost = _endpoint(settings, listener, rpc), lost or base.lost
+        edge = await build(
+            settings, base, endpoint, bus=bus, lost=lost, clock=clock, rng=rng, stop=stop, resources=resources
+        )
         VideoServicer(edge.videos, base.callers).add_to(rpc)
         DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
@@ -90,6 +94,8 @@ async def _run(
                 find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
                 find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
+                *(() if edge.partition is None else (edge.partition.reach.run(),)),
+                *(() if edge.drain is None else (edge.drain.run(),)),
             )
         ]
         await rpc.start()
@@ -154,6 +160,7 @@ def _web(
         authenticator=base.callers,
         delivery=edge.delivery,
         ready=lambda: edge.runner.ready and not stop.is_set(),
+        cut=edge.cut,
         registry=edge.metrics.registry,
         rng=rng,
         bodies=Bodies(max_bytes=settings.max_upload_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -42,6 +43,17 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
         512, ge=1, le=100_000, description="HTTP connections; requests on further ones are answered 503."
     )
     media_url_ttl_s: float = Field(3600.0, gt=0, le=LONGEST_S, description="Validity of signed media URLs.")
+    spool_dir: Path | None = Field(
+        None,
+        description="Folder of this edge alone, for what it accepts while it is cut off from broker or store, and for "
+        "finals it can repeat then; none: it accepts nothing then, and waits for both at its start.",
+    )
+    spool_max_jobs: int = Field(1000, ge=1, le=10_000, description="Jobs the spool may hold.")
+    spool_max_bytes: int = Field(2 * 1024**3, ge=4 * 1024**2, description="Bytes the spool may hold.")
+    known_max_bytes: int = Field(256 * 1024**2, ge=0, description="Bytes of finals kept for repeats while cut off.")
+    reach_s: float = Field(
+        2.0, gt=0, le=30, description="What a call of broker or store may take, with a spool; then it counts as failed."
+    )
     api_keys_file: ReadableFile | None = Field(None, description="JSON file of API keys (see edge_node.auth).")
     api_key_pepper: SecretStr = Field(SecretStr(""), description="Secret the stored key digests are keyed with.")
 

@@ -38,6 +38,10 @@ class Versions:
         line = self._line(model)
         return self._card(version if version in line.versions else line.stable, model)
 
+    def card(self, version: str) -> ModelCard:
+        """Of a version as it was just named here."""
+        return self._library.card(version)
+
     def _line(self, model: str) -> Line:
         if model not in self._library.names():
             self._library.card(model)  # says which models there are

@@ -1,6 +1,7 @@
 """Real servers for tests: a nats-server of our own on a free port."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import time
@@ -36,6 +37,15 @@ class NatsServer:
                 return
             time.sleep(0.05)
         raise RuntimeError("nats-server did not start")
+
+    def pause(self) -> None:
+        """It hangs, with its connections open."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -40,6 +40,7 @@ def _write(root: Path, key: str, fill: Callable[[BinaryIO], None], *, exclusive:
     path = root / key
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, file = _open_temporary(path)
+    renamed = False
     try:
         with file:
             fill(file)
@@ -52,9 +53,11 @@ def _write(root: Path, key: str, fill: Callable[[BinaryIO], None], *, exclusive:
                 return False
         else:
             os.rename(temporary, path)
+            renamed = True
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        if not renamed:  # else the name is free, and may be that of another writer's file by now
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
     _sync_folders(path.parent, root)
     return True
 

@@ -12,8 +12,10 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from adaptivegen.bus.nats_client import SteadyClient
 
-class TlsClient(Client):
+
+class TlsClient(SteadyClient):
     """Refuses servers without TLS, on each connection and reconnection, before it tells them who it is."""
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -26,4 +28,4 @@ class TlsClient(Client):
 
 def client_for(servers: list[str], *, with_ca: bool) -> Client:
     """A client for these URLs: TLS is asked for by a CA to check with, or by any `tls://`."""
-    return TlsClient() if with_ca or any(url.lower().startswith("tls://") for url in servers) else Client()
+    return TlsClient() if with_ca or any(url.lower().startswith("tls://") for url in servers) else SteadyClient()

@@ -138,6 +138,7 @@ def new_record(spec: JobSpec) -> JobRecord:
         edge_id=spec.decision.edge_id,
         want_final=spec.want_final,
         eta_s=(chosen.final_s or 0.0) if chosen else 0.0,
+        notes=spec.notes,
         created_at_ns=spec.created_at_ns,
         updated_at_ns=spec.created_at_ns,
     )

@@ -72,6 +72,7 @@ class JobSpec(_Stored):
     want_final: bool
     upgrade: bool = False  # written for the final of a draft-only job, asked for later
     trace: dict[str, str] = {}
+    notes: tuple[str, ...] = ()  # which its record begins with
 
 
 class DraftManifest(_Stored):

@@ -35,7 +35,7 @@ from adaptivegen.errors import (
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.events import JobEvent, cancel_subject, event_subject
 from adaptivegen.jobs.index import JobIndex
-from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, new_record, rebuild, upgrade
+from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, rebuild, upgrade
 from adaptivegen.jobs.spec import (
     ContentEntry,
     DraftManifest,
@@ -89,6 +89,10 @@ class JobStore:
     async def _bucket(self) -> KeyValue:
         return await self.bus.kv(JOBS_BUCKET)
 
+    def of(self, tenant: str, job_id: str) -> JobStore:
+        """The store that holds the job: this one. An edge with a spool has two."""
+        return self
+
     # ---- submission -------------------------------------------------------------------------------------------
 
     async def reserve(self, *, tenant: str, key: str, job_id: str, body_digest: str) -> str:
@@ -124,8 +128,10 @@ class JobStore:
             raise Conflict(f"idempotency key {key!r} was used with another body", param="idempotency_key")
         return binding.id
 
-    async def submit(self, spec: JobSpec) -> tuple[JobSpec, JobRecord]:
+    async def submit(self, spec: JobSpec, draft: DraftManifest | None = None) -> tuple[JobSpec, JobRecord]:
         """Make the job durable and queue it (unless only a draft is wanted); the caller may then answer 202.
+
+        draft: one that is stored already; its manifest goes before the spec, so that no worker begins without it.
 
         Returns the spec and the record that stand: of two submissions of one id the first to write its spec wins, and
         the other goes on with that. When the index or the queue does not acknowledge, the error goes to the client, and
@@ -133,10 +139,12 @@ class JobStore:
         Taking it back is not possible safely: the lost answer may have been a success.
         """
         await self.blob.put(pending_key(spec.tenant, spec.id), b"")
+        if draft is not None:
+            await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
         if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode()):
             spec = await self.spec(spec.tenant, spec.id)
             return spec, await self.resume(spec)
-        return spec, await self._index_and_queue(spec, new_record(spec), first=True)
+        return spec, await self._index_and_queue(spec, rebuild(spec, draft=draft, manifest=None), first=True)
 
     async def resume(self, spec: JobSpec) -> JobRecord:
         """Index and queue a job whose spec is durable, as far as an earlier attempt did not get; its record."""
@@ -194,7 +202,11 @@ class JobStore:
     async def spec(self, tenant: str, job_id: str) -> JobSpec:
         """The job's spec as last written (the upgrade's, once asked for); raises NotFound."""
         upgraded = await self._load(JobSpec, job_key(tenant, job_id, "upgrade"))
-        spec = upgraded or await self._load(JobSpec, job_key(tenant, job_id, "spec"))
+        return upgraded or await self.first_spec(tenant, job_id)
+
+    async def first_spec(self, tenant: str, job_id: str) -> JobSpec:
+        """The job's spec as first written; raises NotFound."""
+        spec = await self._load(JobSpec, job_key(tenant, job_id, "spec"))
         if spec is None:
             raise NotFound(f"no video {job_id!r}", param="id")
         return spec

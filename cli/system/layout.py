@@ -195,6 +195,7 @@ def _edge(options: SystemOptions, ports: Ports, secrets: Secrets, number: int) -
         "CLOUD_MODEL": options.cloud_model,
         "THREADS": str(options.threads),
         "SIGNING_KEYS": _signing(secrets),
+        "SPOOL_DIR": str(options.data_dir / "spool" / f"edge-{number}"),
     }
     http, grpc = ports.edges_http[number - 1], ports.edges_grpc[number - 1]
     return _Service("edge", "edge_node", f"edge-{number}", 3, settings, http_port=http, grpc_port=grpc)

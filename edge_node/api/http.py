@@ -29,6 +29,7 @@ from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, given_request_i
 from edge_node.api import render
 from edge_node.api.body import Bodies
 from edge_node.delivery import Delivery
+from edge_node.spool.rules import CutOff
 from edge_node.videos import Videos
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -50,6 +51,7 @@ class HttpApi:
         bodies: Bodies,
         cards: Callable[[], Iterable[ModelCard]],
         local_names: frozenset[str] | None = None,
+        cut: Callable[[], CutOff | None] = lambda: None,
     ) -> None:
         self._videos = videos
         self._cards = cards
@@ -60,6 +62,7 @@ class HttpApi:
         self._rng = rng
         self._bodies = bodies
         self._local_names = local_names
+        self._cut = cut
 
     def application(self) -> Starlette:
         """The application, to be served by uvicorn."""
@@ -111,7 +114,7 @@ class HttpApi:
         records, has_more = await self._videos.list(
             self._tenant(request), after=query.get("after"), limit=int(limit[:6]), ascending=order == "asc"
         )
-        return JSONResponse(render.page(records, has_more=has_more))
+        return JSONResponse(render.page(records, has_more=has_more, partial=self._cut() is not None))
 
     async def content(self, request: Request) -> Response:
         """The bytes, from the cache (307) or from here, whole or a range."""
@@ -121,7 +124,8 @@ class HttpApi:
         chosen: Variant = "draft" if variant == "draft" else "video"
         tenant = self._tenant(request)
         media = await self._videos.media(tenant, request.path_params["id"], chosen)
-        location = self._delivery.cache_location(media, tenant=tenant)
+        only_here = self._videos.only_here(media)
+        location = None if only_here else self._delivery.cache_location(media, tenant=tenant)
         if location is not None:
             return RedirectResponse(location, status_code=307, headers={"cache-control": "private, no-store"})
         etag = etag_of(media.sha256)
@@ -188,12 +192,14 @@ class HttpApi:
 
     async def healthz(self, request: Request) -> Response:
         """200 while the process lives."""
-        return JSONResponse({"status": "alive"})
+        return JSONResponse({"status": "alive", **render.cut_off(self._cut())})
 
     async def readyz(self, request: Request) -> Response:
-        """200 when requests are welcome, else 503."""
-        ready = self._ready()
-        return JSONResponse({"status": "ready" if ready else "not ready"}, status_code=200 if ready else 503)
+        """200 when requests are welcome, else 503; an edge that is cut off says so, and welcomes what has room."""
+        ready, cut = self._ready(), self._cut()
+        welcome = ready and (cut is None or cut.has_room)
+        status = ("ready" if cut is None else "cut off") if ready else "not ready"
+        return JSONResponse({"status": status, **render.cut_off(cut)}, status_code=200 if welcome else 503)
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus text."""

@@ -9,6 +9,7 @@ from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Media
 from adaptivegen.models.card import ModelCard
+from edge_node.spool.rules import CutOff
 
 POLL_MIN_MS = 250
 POLL_MAX_MS = 5000
@@ -55,15 +56,23 @@ def media(found: Media | None) -> dict[str, Any] | None:
     return found.model_dump(exclude={"key", "content_type"}) if found else None
 
 
-def page(records: list[JobRecord], *, has_more: bool) -> dict[str, Any]:
-    """A page of videos."""
+def page(records: list[JobRecord], *, has_more: bool, partial: bool = False) -> dict[str, Any]:
+    """A page of videos. partial: the edge is cut off and lists those it keeps itself; else that is not said."""
     return {
+        **({"partial": True} if partial else {}),
         "object": "list",
         "data": [video(record) for record in records],
         "has_more": has_more,
         "first_id": records[0].id if records else None,
         "last_id": records[-1].id if records else None,
     }
+
+
+def cut_off(cut: CutOff | None) -> dict[str, Any]:
+    """How an edge says that it is cut off; nothing while it is not."""
+    if cut is None:
+        return {}
+    return {"cut_off": {"why": cut.why, "for_s": round(cut.for_s, 1), "spooled_jobs": cut.jobs, "room": cut.has_room}}
 
 
 def model(card: ModelCard) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from adaptivegen.clock import Clock
@@ -32,6 +32,7 @@ from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger, span
 from edge_node.draft.places import DraftPlaces, Made
 from edge_node.hub import EventHub
+from edge_node.sides import Jobs
 
 KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
 
@@ -64,18 +65,20 @@ class _Clocked:
 
 
 class DraftDesk:
-    """All drafts of one edge. `run` must be running."""
+    """All drafts of one edge. `run` must be running. shelter: where a draft goes whose job's store has failed, or the
+    failure again."""
 
     def __init__(
         self,
         *,
         node_id: str,
         places: DraftPlaces,
-        jobs: JobStore,
+        jobs: Jobs,
         hub: EventHub,
         card: ModelCard,
         clock: Clock,
         observe: Callable[[DraftTimes], None],
+        shelter: Callable[[JobSpec, AdaptiveGenError], Awaitable[JobStore]] | None = None,
     ) -> None:
         self._node_id = node_id
         self._places = places
@@ -84,6 +87,7 @@ class DraftDesk:
         self.card = card
         self._clock = clock
         self._observe = observe
+        self._shelter = shelter
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
         self.times: OrderedDict[str, DraftTimes] = OrderedDict()
@@ -116,6 +120,11 @@ class DraftDesk:
     def tenants_of(self, job_id: str) -> list[str]:
         """Whose drafts of this id are in the making: one at most, unless ids collide."""
         return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.mp4.done()]
+
+    def drafting(self, tenant: str, job_id: str) -> bool:
+        """Whether the job's draft is in the making, or on its way into the store."""
+        entry = self._entries.get((tenant, job_id))
+        return entry is not None and entry.task is not None and not entry.task.done()
 
     @property
     def active(self) -> int:
@@ -216,10 +225,15 @@ class DraftDesk:
             fps=spec.request.fps,
             familiarity=generated.familiarity,
         )
-        await self._jobs.blob.put(media.key, generated.mp4)
         now_ns = self._now_ns()
         manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=now_ns, made_by=made.edge_id)
-        record = await self._jobs.store_draft(spec.tenant, spec.id, manifest)
+        try:
+            record = await self._keep(self._jobs.of(spec.tenant, spec.id), spec, manifest, generated.mp4)
+        except AdaptiveGenError as exc:
+            if self._shelter is None:
+                raise
+            record = await self._keep(await self._shelter(spec, exc), spec, manifest, generated.mp4)
+            await self._hub.moved(spec.tenant, spec.id)
         draft_s = self._clock.monotonic_s() - timing.began_s
         times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id, late=made.late)
         self.times[spec.id] = times
@@ -230,6 +244,11 @@ class DraftDesk:
         if record.ended:
             await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
         get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3), made_by=made.edge_id)
+
+    @staticmethod
+    async def _keep(jobs: JobStore, spec: JobSpec, manifest: DraftManifest, mp4: bytes) -> JobRecord:
+        await jobs.blob.put(manifest.media.key, mp4)
+        return await jobs.store_draft(spec.tenant, spec.id, manifest)
 
     async def _failed(self, spec: JobSpec, entry: _Entry, error: AdaptiveGenError) -> None:
         """Tell a waiting worker that there is no draft; a job that was only a draft ends."""
@@ -255,7 +274,7 @@ class DraftDesk:
             finished_at_ns=self._now_ns(),
             error=Failure(code=error.code, message=error.message),
         )
-        record, _ = await self._jobs.finish(manifest)
+        record, _ = await self._jobs.of(spec.tenant, spec.id).finish(manifest)
         await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
 
     def _forget_old(self) -> None:

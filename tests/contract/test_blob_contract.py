@@ -157,3 +157,9 @@ async def test_illegal_keys_are_refused_by_every_call(store: BlobStore, key: str
 async def test_the_self_test_passes_and_leaves_nothing(store: BlobStore) -> None:
     await selftest(store, random.Random(1))
     assert [meta async for meta in store.list("")] == []
+
+
+async def test_writers_of_one_key_at_once_take_nothing_from_one_another(store: BlobStore) -> None:
+    for turn in range(40):
+        await asyncio.gather(*(store.put("one/key", f"{turn} {writer}".encode()) for writer in range(6)))
+    assert (await store.get("one/key")).startswith(b"39 ")

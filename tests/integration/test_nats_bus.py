@@ -113,6 +113,31 @@ async def test_a_subscription_goes_on_after_the_broker_came_back(own_nats: NatsS
                 break
 
 
+async def test_a_broker_that_hung_for_a_while_is_heard_again_at_once(own_nats: NatsServer) -> None:
+    bus = NatsBus([own_nats.url], name="test")
+    await bus.start()
+    try:
+        bucket = await bus.kv("steady")
+        await bucket.put("a", b"1")
+        own_nats.pause()
+        try:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await bus.subscribe("steady.>")  # its round trip to the server is given up, and answered later
+        finally:
+            own_nats.resume()
+        async with asyncio.timeout(3):
+            subscription = await bus.subscribe("steady.>")
+            await bus.publish("steady.x", b"heard")
+            async for message in subscription:
+                assert message.data == b"heard"
+                break
+            assert await bucket.get("a") is not None
+    finally:
+        own_nats.resume()
+        await bus.close()
+
+
 async def test_a_client_that_was_closed_for_good_is_replaced_and_its_subscriptions_follow(
     own_nats: NatsServer,
 ) -> None:

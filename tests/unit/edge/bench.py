@@ -4,11 +4,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
-from adaptivegen.clock import SystemClock
+from adaptivegen.clock import ManualClock, SystemClock
 from adaptivegen.desired import DesiredModels
 from adaptivegen.errors import (
     AdaptiveGenError,
@@ -23,6 +25,11 @@ from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
+from edge_node.sides import Partition, Sides
+from edge_node.spool.known import Known
+from edge_node.spool.reach import Reach
+from edge_node.spool.rules import SpoolLimits
+from edge_node.spool.spool import Spool
 from edge_node.versions import Versions
 from edge_node.videos import EdgeIdentity, Videos
 
@@ -81,15 +88,22 @@ class ScriptedPlacer:
 class Edge:
     """The application service of one edge on memory parts."""
 
-    def __init__(self) -> None:
-        clock = SystemClock()
+    def __init__(self, spool: Spool | None = None, known: Known | None = None) -> None:
+        """With a spool it has a partition mode."""
+        self.clock = clock = SystemClock()
         self.bus = MemoryBus(clock)
         self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock)
         self.model = HeldModel()
         self.placer = ScriptedPlacer()
         self.accepted: list[str] = []
         self.desired = DesiredModels(self.bus, clock)
-        self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
+        self.partition = None
+        self.reach_clock = ManualClock()
+        if spool is not None and known is not None:
+            reach = Reach(self.jobs, prove=nothing, node_id="edge-1", clock=self.reach_clock, budget_s=5.0)
+            self.partition = Partition(spool, reach, known)
+        self.sides = Sides(self.jobs, self.partition)
+        self.hub = EventHub(node_id="edge-1", jobs=self.sides, clock=clock)
         card = load_card("pocket-draft")
         self.desk = DraftDesk(
             node_id="edge-1",
@@ -101,11 +115,12 @@ class Edge:
                 clock=clock,
                 attempted=lambda attempt: None,
             ),
-            jobs=self.jobs,
+            jobs=self.sides,
             hub=self.hub,
             card=card,
             clock=clock,
             observe=lambda times: None,
+            shelter=partial(self.sides.shelter, note="sheltered"),
         )
         self.videos = Videos(
             identity=EdgeIdentity("edge-1", "127.0.0.1:1", "default", "pocket-cloud"),
@@ -122,6 +137,7 @@ class Edge:
             borrows=True,
             upload_limits=UploadLimits(max_bytes=1000),
             on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
+            partition=self.partition,
         )
 
     async def create(self, key: str | None = "k", **changes: object) -> JobRecord:
@@ -141,9 +157,21 @@ class Edge:
         return (await self.jobs.spec("t", record.id)).decision.decided_by
 
 
+async def nothing() -> None:
+    """There is nothing to prove."""
+
+
 @asynccontextmanager
-async def edge() -> AsyncIterator[Edge]:
-    made = Edge()
+async def edge(spool: Path | None = None) -> AsyncIterator[Edge]:
+    """One edge; with a spool in the folder, if one is given."""
+    if spool is None:
+        made = Edge()
+    else:
+        held = Spool(spool, limits=SpoolLimits(max_jobs=4, max_bytes=1024**3), clock=SystemClock())
+        await held.open(random.Random(2))
+        known = Known(spool / "known", max_bytes=1024**2)
+        await known.open()
+        made = Edge(held, known)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         tasks = [group.create_task(made.hub.run()), group.create_task(made.desk.run())]
         await asyncio.sleep(0)
@@ -151,3 +179,5 @@ async def edge() -> AsyncIterator[Edge]:
         for task in tasks:
             assert not task.done()
             task.cancel()
+    if made.partition is not None:
+        await made.partition.spool.close()

@@ -73,6 +73,12 @@ def test_edges_know_scheduler_cache_and_the_key_the_cache_checks() -> None:
     assert edge["ADAPTIVEGEN_EDGE_SIGNING_KEYS"] == cache["ADAPTIVEGEN_CACHE_SIGNING_KEYS"] == f"up:{'ab' * 32}"
 
 
+def test_every_edge_has_a_spool_of_its_own() -> None:
+    made = plans(edges=2)
+    spools = [made[name].env["ADAPTIVEGEN_EDGE_SPOOL_DIR"] for name in ("edge-1", "edge-2")]
+    assert spools == ["/d/spool/edge-1", "/d/spool/edge-2"]
+
+
 def test_all_services_share_broker_and_store_and_keep_to_loopback() -> None:
     made = plans(edges=2)
     for name, plan in made.items():

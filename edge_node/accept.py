@@ -1,0 +1,324 @@
+"""How an edge accepts a request: looks it up, has it placed, makes it durable, begins its draft.
+
+Decides the order of these, and that what cannot go to the centre goes into the spool, where the edge has one. Owns the
+idempotency keys this edge has seen lately.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound, ResourceExhausted
+from adaptivegen.ids import check_idempotency_key, new_video_id
+from adaptivegen.jobs.events import EventType, make_event
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest, input_key
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.media.upload import Target, UploadLimits, decode_upload
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import Decision
+from adaptivegen.request import GenerationRequest, Reference, content_key, parse_request
+from adaptivegen.telemetry import get_logger
+from edge_node.draft.desk import DraftDesk
+from edge_node.hub import EventHub
+from edge_node.placing import EdgeIdentity, Placing
+from edge_node.sides import Partition, Sides
+from edge_node.spool.rules import is_cut, not_known_here, spooled_note
+from edge_node.spool.spool import Envelope
+
+MAX_CONCURRENT_UPLOADS = 2
+MAX_SEEN_KEYS = 4096
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request on its way in. id: the video's, an earlier attempt's where `earlier`; request: without seed and
+    upload until `prepared`; card: until then of the version it is checked by, then of the one that is to make the
+    final; told: the centre may have the job."""
+
+    tenant: str
+    id: str
+    card: ModelCard
+    request: GenerationRequest
+    upload: bytes | None
+    key: str = ""
+    body: str = ""
+    earlier: bool = False
+    prepared: bool = False
+    start_mp4: bytes | None = None
+    spec: JobSpec | None = None
+    told: bool = False
+
+
+class Acceptor:
+    """The way in at one edge. on_accepted: is told of each accepted job, its decision, and whether its time counts from
+    now."""
+
+    def __init__(
+        self,
+        *,
+        identity: EdgeIdentity,
+        sides: Sides,
+        partition: Partition | None,
+        placing: Placing,
+        hub: EventHub,
+        desk: DraftDesk,
+        draft_card: ModelCard,
+        clock: Clock,
+        rng: random.Random,
+        upload_limits: UploadLimits,
+        on_accepted: Callable[[JobRecord, Decision, bool], None],
+    ) -> None:
+        self._identity = identity
+        self._sides = sides
+        self._centre = sides.centre
+        self._partition = partition
+        self._placing = placing
+        self._hub = hub
+        self._desk = desk
+        self._draft_card = draft_card
+        self._clock = clock
+        self._rng = rng
+        self._upload_limits = upload_limits
+        self._on_accepted = on_accepted
+        self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest")
+        self._seen: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()  # id and body by tenant and key
+
+    async def create(
+        self, tenant: str, model: str, values: Mapping[str, object], *, upload: bytes | None, key: str | None
+    ) -> JobRecord:
+        """Accept a request; the job is durable when this returns. Same key and body: the same video."""
+        card = self._placing.versions.stable(model)
+        request = parse_request(values, card, reference=_placeholder(upload)).model_copy(update={"model": model})
+        asked = Asked(tenant, new_video_id(now_ns=self._clock.now_ns(), rng=self._rng), card, request, upload)
+        if key is not None:
+            loop = asyncio.get_running_loop()  # an upload may have megabytes
+            asked.key = check_idempotency_key(key)
+            asked.body = await loop.run_in_executor(self._hashing, _body_digest, values, upload)
+        held = self._partition
+        if held is None:
+            return await self._at_centre(asked)
+        if asked.key and (bound := held.spool.bound(tenant, asked.key, asked.body)) is not None:
+            asked.id = bound
+            if held.spool.state(tenant, bound) != "absent":
+                return await self._sides.find(tenant, bound)
+            return await self._here(asked, held, why=held.reach.why)  # the first attempt is at it
+        why = held.reach.why
+        if not held.reach.cut_off:
+            try:
+                return await self._at_centre(asked)
+            except AdaptiveGenError as exc:
+                if not is_cut(exc):
+                    raise
+                why = exc.code
+                get_logger().warning("centre_not_reached", job_id=asked.id, code=exc.code, error=exc.message)
+        return await self._here(asked, held, why=why)
+
+    async def _call(self, work: Awaitable[Result]) -> Result:
+        """A call of the centre: with a spool to fall back on, within a bound."""
+        return await (work if self._partition is None else self._partition.reach.call(work))
+
+    async def _prepare(self, asked: Asked) -> None:
+        """Decode the upload in a child, draw the seed: once, wherever the job goes then."""
+        if asked.prepared:
+            return
+        if asked.upload is not None:
+            asked.request, asked.start_mp4 = await self._decode(asked.tenant, asked.request, asked.upload)
+        if asked.request.seed is None:
+            asked.request = asked.request.model_copy(update={"seed": self._rng.getrandbits(63)})
+        asked.card = self._placing.versions.of(asked.request)
+        asked.prepared = True
+
+    async def _decode(self, tenant: str, request: GenerationRequest, upload: bytes) -> tuple[GenerationRequest, bytes]:
+        """The decoded clip; the original is not kept."""
+        if self._uploads.locked():
+            raise ResourceExhausted(f"{MAX_CONCURRENT_UPLOADS} uploads are being decoded", retry_after_s=1.0)
+        target = Target(width=request.width, height=request.height, frames=request.frames, fps=request.fps)
+        async with self._uploads:
+            decoded = await decode_upload(upload, target, limits=self._upload_limits)
+        sha256 = hashlib.sha256(decoded.mp4).hexdigest()
+        reference = Reference(kind=decoded.kind, sha256=sha256, key=input_key(tenant, sha256))
+        return request.model_copy(update={"reference": reference}), decoded.mp4
+
+    def _content_key(self, asked: Asked) -> str:
+        return content_key(asked.request, cloud_digest=asked.card.digest, draft_digest=self._draft_card.digest)
+
+    # ---- at the centre ----------------------------------------------------------------------------------------
+
+    async def _at_centre(self, asked: Asked) -> JobRecord:
+        jobs, tenant = self._centre, asked.tenant
+        if asked.key and (met := await self._reserve(asked)) is not None:
+            return met
+        await self._prepare(asked)
+        if asked.start_mp4 is not None and asked.request.reference is not None:
+            await self._call(jobs.blob.put(asked.request.reference.key, asked.start_mp4))
+        key = self._content_key(asked)
+        known = await self._call(jobs.content(tenant, key))
+        query = self._placing.query(tenant, asked.id, asked.request, asked.card, content_known=known is not None)
+        decision = await self._placing.decide(query.model_copy(update={"keeps_id": bool(asked.key)}))
+        spec = asked.spec = self._placing.spec(tenant, asked.request, asked.card, key, decision)
+        if decision.plan == "hit" and known is not None:
+            asked.told = True
+            record = await self._call(self._hit(jobs, spec, known))
+            if self._partition is not None:
+                await self._partition.known.remember(tenant, key, known, jobs.blob)
+            return record
+        await self._call(self._hub.open(tenant, spec.id))
+        asked.told = True
+        spec, record = await self._call(jobs.submit(spec))
+        return await self._begun(spec, record, asked.start_mp4, timed=True)
+
+    async def _reserve(self, asked: Asked) -> JobRecord | None:
+        """Bind the key; the record where an earlier attempt has the job already, None where the job is to be made."""
+        jobs, mine = self._centre, asked.id
+        held = await self._call(jobs.reserve(tenant=asked.tenant, key=asked.key, job_id=mine, body_digest=asked.body))
+        self._saw(asked.tenant, asked.key, held, asked.body)
+        if held == mine:
+            return None
+        asked.id, asked.earlier = held, True
+        try:
+            spec = await self._call(jobs.spec(asked.tenant, held))
+        except NotFound:  # the first attempt died before it was durable, or is under way: whoever writes the spec first
+            asked.earlier = False  # decides, and the other goes on with that
+            return None
+        return await self._start(spec, await self._call(jobs.resume(spec)), None, timed=False)
+
+    def _saw(self, tenant: str, key: str, job_id: str, body: str) -> None:
+        self._seen[tenant, key] = job_id, body
+        while len(self._seen) > MAX_SEEN_KEYS:
+            self._seen.popitem(last=False)
+
+    async def _hit(self, jobs: JobStore, spec: JobSpec, known: ContentEntry) -> JobRecord:
+        """Answer with an earlier final: a job that is complete as soon as it exists, and never queued."""
+        now_ns = self._clock.now_ns()
+        manifest = Manifest(
+            id=spec.id,
+            tenant=spec.tenant,
+            outcome="completed",
+            epoch=0,
+            finished_at_ns=now_ns,
+            final=known.final,
+            plan="hit",
+            cached=True,
+            notes=(f"the same request was rendered as {known.id}",),
+        )
+        draft = DraftManifest(media=known.draft, steps=0, completed_at_ns=now_ns) if known.draft else None
+        record = await jobs.record_hit(spec, draft, manifest)
+        get_logger().info("job_hit", job_id=spec.id, of=known.id)
+        return record
+
+    # ---- in the spool -----------------------------------------------------------------------------------------
+
+    async def _here(self, asked: Asked, held: Partition, *, why: str) -> JobRecord:
+        """Keep the job here until the centre is back. Raises ResourceExhausted where there is no room, Unavailable for
+        a key whose job this edge knows of and cannot read."""
+        seen_id, seen_body = self._seen.get((asked.tenant, asked.key), ("", ""))
+        if asked.key and seen_id and seen_body != asked.body:
+            raise Conflict(f"idempotency key {asked.key!r} was used with another body", param="idempotency_key")
+        if asked.earlier or (seen_id and seen_id != asked.id):
+            try:
+                return await self._sides.find(asked.tenant, seen_id or asked.id)
+            except NotFound as exc:
+                raise not_known_here(seen_id or asked.id, exc.code) from exc
+        await self._prepare(asked)
+        envelope = Envelope(
+            tenant=asked.tenant,
+            id=asked.id,
+            key=asked.key,
+            body=asked.body,
+            why=why,
+            spooled_at_ns=self._clock.now_ns(),
+            begun=asked.told,
+        )
+        await held.spool.admit(envelope, needed_bytes=len(asked.start_mp4 or b""))
+        try:
+            spec, record = await self._spool(asked, held, why=why)
+        finally:
+            held.spool.settle(envelope)
+        get_logger().info("job_spooled", job_id=spec.id, plan=spec.decision.plan, why=why, jobs=len(held.spool))
+        if record.ended:
+            return record
+        await self._hub.moved(spec.tenant, spec.id)
+        await self._hub.open(spec.tenant, spec.id)
+        return await self._begun(spec, record, asked.start_mp4, timed=False)
+
+    async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:
+        jobs, tenant, request = held.spool.jobs, asked.tenant, asked.request
+        if asked.start_mp4 is not None and request.reference is not None:
+            await jobs.blob.put(request.reference.key, asked.start_mp4)
+        key = self._content_key(asked)
+        known = await held.known.find(tenant, key)
+        query = self._placing.query(tenant, asked.id, request, asked.card, content_known=known is not None)
+        reason = f"cut off from broker or store ({why})"
+        decide = self._placing.alone if known is None else self._placing.known
+        decision = decide(query, why=reason)
+        spec = asked.spec or self._placing.spec(tenant, request, asked.card, key, decision)
+        changes = {"decision": decision, "want_final": decision.plan != "draft"}
+        spec = spec.model_copy(update={**changes, "notes": (spooled_note(self._identity.node_id, why),)})
+        if known is not None:
+            return spec, await self._hit(jobs, spec, known)
+        return await jobs.submit(spec)
+
+    # ---- then -------------------------------------------------------------------------------------------------
+
+    async def _begun(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None, *, timed: bool) -> JobRecord:
+        """Say that a job was accepted, and start on it."""
+        await self.publish("queued", record)
+        get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
+        return await self._start(spec, record, start_mp4, timed=timed)
+
+    async def _start(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None, *, timed: bool) -> JobRecord:
+        """Begin the draft of a durable job where it is this edge's to make and not made yet, and follow the job.
+
+        timed: it was submitted just now, and its final does not wait in a spool.
+        """
+        mine = spec.decision.edge_id == self._identity.node_id and spec.decision.makes_draft
+        if mine and record.draft is None and not record.ended:
+            await self.begin_draft(spec, record, start_mp4)
+        self._on_accepted(record, spec.decision, timed)
+        return record
+
+    async def begin_draft(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None = None) -> None:
+        """Start the draft of a durable job; its upload is read where it is not given."""
+        if start_mp4 is None and spec.request.reference is not None:
+            start_mp4 = await self._sides.of(spec.tenant, spec.id).blob.get(spec.request.reference.key)
+        self._desk.begin(spec, record, start_mp4)
+
+    def accepted(self, record: JobRecord, decision: Decision, *, timed: bool) -> None:
+        """A job goes on by a new decision."""
+        self._on_accepted(record, decision, timed)
+
+    async def handed(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
+        """The centre has a job that was spooled here: its watchers hear of it there."""
+        if envelope.key:
+            self._saw(envelope.tenant, envelope.key, envelope.id, envelope.body)
+        await self._hub.moved(spec.tenant, spec.id)
+        if not record.ended:
+            await self.publish("queued", record)
+
+    async def publish(self, kind: EventType, record: JobRecord) -> None:
+        """Tell an event of this edge."""
+        now_ns = self._clock.now_ns()
+        await self._hub.publish(make_event(kind, record, producer=self._identity.node_id, now_ns=now_ns))
+
+
+def _placeholder(upload: bytes | None) -> Reference | None:
+    """Stands for an upload while the other fields are checked: nobody's CPU is spent on a request that is refused."""
+    return Reference(kind="video", sha256="", key="") if upload is not None else None
+
+
+def _body_digest(values: Mapping[str, object], upload: bytes | None) -> str:
+    """What an idempotency key is bound to."""
+    text = json.dumps(dict(values), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode() + b"\0" + (upload or b"")).hexdigest()

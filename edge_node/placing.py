@@ -1,0 +1,153 @@
+"""How an edge comes to a decision on a request, and to the job's spec: asks the scheduler, else decides alone.
+
+Owns nothing but who this edge is. Must not know where jobs are kept.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound
+from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.ids import new_token
+from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query, refusal_of
+from adaptivegen.request import GenerationRequest
+from adaptivegen.telemetry import carry, get_logger
+from edge_node.alone import decide_alone, known_alone
+from edge_node.spool.rules import deadline_left_s
+from edge_node.versions import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeIdentity:
+    """Who this edge is and what it offers."""
+
+    node_id: str
+    grpc_address: str
+    pool: str
+    default_model: str
+
+
+class Placing:
+    """The decisions of one edge."""
+
+    def __init__(
+        self,
+        *,
+        identity: EdgeIdentity,
+        draft_card: ModelCard,
+        versions: Versions,
+        runner: ModelRunner,
+        placer: Placer,
+        clock: Clock,
+        rng: random.Random,
+        max_waiting_drafts: int,
+        borrows: bool,
+    ) -> None:
+        self._identity = identity
+        self._draft_card = draft_card
+        self.versions = versions
+        self._runner = runner
+        self._placer = placer
+        self._clock = clock
+        self._rng = rng
+        self._max_waiting_drafts = max_waiting_drafts
+        self._borrows = borrows
+
+    def query(
+        self, tenant: str, job_id: str, request: GenerationRequest, card: ModelCard, *, content_known: bool
+    ) -> PlacementQuery:
+        """What a scheduler is told of a request; card: of the version that is to make the final."""
+        return PlacementQuery(
+            job_id=job_id,
+            tenant=tenant,
+            edge_id=self._identity.node_id,
+            intent=request.intent,
+            draft_model=self._draft_card.name,
+            cloud_model=card.name,
+            width=request.width,
+            height=request.height,
+            frames=request.frames,
+            final_steps=request.steps or 0,
+            content_known=content_known,
+            has_reference=request.reference is not None,
+            requested_plan=request.plan,
+            session=request.session,
+            draft_digest=self._draft_card.digest if self._borrows else "",
+            tier=request.service_tier,
+            deadline_s=request.deadline_s,
+            allow_reduced=request.allow_reduced,
+        )
+
+    async def decide(self, query: PlacementQuery) -> Decision:
+        """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
+
+        Only what the client did wrong is the client's to hear, and a refusal: raises its error."""
+        try:
+            decision = on_query(await self._placer.place(query), query)
+        except (InvalidRequest, ModelNotFound):
+            raise
+        except AdaptiveGenError as exc:
+            get_logger().warning("deciding_alone", job_id=query.job_id, code=exc.code, error=exc.message)
+            return self.alone(query, why=f"no scheduler answered ({exc.message})")
+        if (refusal := refusal_of(decision)) is not None:
+            get_logger().info("refused", job_id=query.job_id, tenant=query.tenant, code=refusal.code)
+            raise refusal
+        return decision
+
+    def alone(self, query: PlacementQuery, *, why: str) -> Decision:
+        """Decide without a scheduler."""
+        return decide_alone(
+            query,
+            draft_card=self._draft_card,
+            cloud_card=self.versions.card(query.cloud_model),
+            can_draft=self._runner.ready and self._runner.queued < self._max_waiting_drafts,
+            pool=self._identity.pool,
+            why=why,
+            now_ns=self._clock.now_ns(),
+        )
+
+    def known(self, query: PlacementQuery, *, why: str) -> Decision:
+        """Decide, without a scheduler, on what was rendered before."""
+        return known_alone(query, pool=self._identity.pool, why=why, now_ns=self._clock.now_ns())
+
+    async def again(self, spec: JobSpec, drafted: bool) -> Decision | None:
+        """A scheduler's decision on the final of a job that this edge decided on while it was cut off; None where there
+        is none, or a refusal: the job was accepted."""
+        age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
+        card = self.versions.still(spec.request.model, spec.cloud_model)
+        query = self.query(spec.tenant, spec.id, spec.request, card, content_known=False)
+        changes: dict[str, object] = {
+            "requested_plan": spec.decision.plan,
+            "draft_known": drafted,
+            "keeps_id": True,
+            "deadline_s": deadline_left_s(spec.request.deadline_s, age_s=age_s),
+        }
+        query = query.model_copy(update=changes)
+        try:
+            return on_query(await self._placer.place(query), query)
+        except AdaptiveGenError as exc:
+            get_logger().info("own_decision_stands", job_id=spec.id, code=exc.code, error=exc.message)
+            return None
+
+    def spec(self, tenant: str, request: GenerationRequest, card: ModelCard, key: str, decision: Decision) -> JobSpec:
+        """The spec of a new job; `key` is its content key, `card` of the version that is to make the final."""
+        return JobSpec(
+            id=decision.job_id,
+            tenant=tenant,
+            created_at_ns=self._clock.now_ns(),
+            request=request,
+            content_key=key,
+            draft_model=self._draft_card.name,
+            cloud_model=card.name,
+            draft_steps=self._draft_card.limits.steps_default,
+            decision=decision,
+            edge_grpc_address=self._identity.grpc_address,
+            draft_token=new_token(prefix="dt", rng=self._rng, bits=160),
+            want_final=decision.plan != "draft",
+            trace=carry(),
+        )

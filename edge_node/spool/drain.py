@@ -1,0 +1,128 @@
+"""Empties the spool while the centre is within reach: oldest first, one job at a time, at a pace.
+
+Owns the loop, and the rests of jobs that could not be handed over. A failure of the way there ends the pass, and
+counts for the circuit; one of a single job lets the next have its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, platform_fault
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.telemetry import get_logger
+from edge_node.spool.handover import Again, hand_over
+from edge_node.spool.reach import Reach
+from edge_node.spool.rules import is_cut
+from edge_node.spool.spool import Envelope, Name, Spool
+
+PER_S = 10.0  # jobs handed over
+LOOK_AGAIN_S = 0.3  # while drafts are in the making
+HANDOVER_S = 30.0  # that one job may take
+FIRST_REST_S, LONGEST_REST_S = 1.0, 300.0  # of a job that the centre does not take
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # of all, where the way there fails
+
+
+class Drainer:
+    """The way out of the spool. drafting: whether a job's draft is in the making; handed: is told of each job that the
+    centre has; begin_draft: starts the draft of a job that a former life of this edge left without."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        reach: Reach,
+        centre: JobStore,
+        clock: Clock,
+        node_id: str,
+        again: Again,
+        drafting: Callable[[str, str], bool],
+        handed: Callable[[Envelope, JobSpec, JobRecord], Awaitable[None]],
+        begin_draft: Callable[[JobSpec, JobRecord], Awaitable[None]],
+    ) -> None:
+        self._spool = spool
+        self._reach = reach
+        self._centre = centre
+        self._clock = clock
+        self._node_id = node_id
+        self._again = again
+        self._drafting = drafting
+        self._handed = handed
+        self._begin_draft = begin_draft
+        self._rests: dict[Name, tuple[float, float]] = {}  # until, and how long the next is
+        self._pause_s = FIRST_PAUSE_S
+        self.on_drained: Callable[[], None] | None = None
+
+    async def run(self) -> None:
+        """Drain until cancelled."""
+        await self._resume_drafts()
+        if len(self._spool):
+            self._spool.filled.set()
+        while True:
+            await self._spool.filled.wait()
+            await self._reach.connected.wait()
+            try:
+                whole = await self.drain()
+            except Exception as exc:  # a bug must not keep all that is in the spool there
+                get_logger().error("unexpected_error", what="drain", exc_info=exc)
+                whole = False
+            if not whole:
+                await self._clock.sleep(self._pause_s)
+                self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
+            elif len(self._spool):
+                await self._clock.sleep(LOOK_AGAIN_S)
+            else:
+                self._spool.filled.clear()
+
+    async def drain(self) -> bool:
+        """One pass over what is in the spool now; False where it ended early, because the way to the centre fails."""
+        for envelope in self._spool.held:
+            until_s, _ = self._rests.get(envelope.name, (0.0, 0.0))
+            if self._drafting(*envelope.name) or self._clock.monotonic_s() < until_s:
+                continue
+            try:
+                await self._one(envelope)
+            except AdaptiveGenError as exc:
+                get_logger().warning(
+                    "not_handed_over", job_id=envelope.id, tenant=envelope.tenant, code=exc.code, error=exc.message
+                )
+                if is_cut(exc) or platform_fault(exc):
+                    self._reach.failed(exc)
+                    return False
+                self._rest(envelope)
+            else:
+                self._pause_s = FIRST_PAUSE_S
+            await self._clock.sleep(1 / PER_S)
+        return True
+
+    async def _one(self, envelope: Envelope) -> None:
+        async with self._spool.lock(*envelope.name):
+            if self._spool.state(*envelope.name) == "absent":
+                return
+            try:
+                async with asyncio.timeout(HANDOVER_S):
+                    spec, record = await hand_over(
+                        envelope, spool=self._spool, centre=self._centre, again=self._again, node_id=self._node_id
+                    )
+            except TimeoutError as exc:
+                raise DeadlineExceeded(f"{envelope.id} was not handed over in {HANDOVER_S:g} s") from exc
+        self._rests.pop(envelope.name, None)
+        if self.on_drained is not None:
+            self.on_drained()
+        get_logger().info("job_handed_over", job_id=spec.id, status=record.status, left=len(self._spool))
+        await self._handed(envelope, spec, record)
+
+    def _rest(self, envelope: Envelope) -> None:
+        _, rest_s = self._rests.get(envelope.name, (0.0, FIRST_REST_S))
+        self._rests[envelope.name] = self._clock.monotonic_s() + rest_s, min(LONGEST_REST_S, rest_s * 2)
+
+    async def _resume_drafts(self) -> None:
+        for spec, record in await self._spool.open_drafts():
+            try:
+                await self._begin_draft(spec, record)
+            except AdaptiveGenError as exc:  # its final does without
+                get_logger().warning("draft_not_resumed", job_id=spec.id, code=exc.code, error=exc.message)

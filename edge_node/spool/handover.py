@@ -1,0 +1,124 @@
+"""One job's way from the spool to the centre: an order of writes that can be repeated, by a restarted edge, too.
+
+    envelope `begun`      from here on the centre may have the job, and only the centre changes its outcome
+    idempotency key       bound to the job, unless it belongs to another: then both stand
+    upload, draft, rating content-addressed, or the last one counts
+    an open job           marker, draft manifest, spec (put-if-absent), record, message; then its upgrade
+    one that has ended    draft manifest, manifest (put-if-absent), spec, record
+    out of the spool      spec first
+
+Must not decide when (`drain.py` does) or what is asked of a scheduler (`placing.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from adaptivegen.errors import Conflict, NotFound
+from adaptivegen.jobs.rating import PREFIX
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.placement import Decision
+from adaptivegen.telemetry import get_logger
+from edge_node.spool.rules import handed_note, on_return
+from edge_node.spool.spool import Envelope, Spool
+
+Again = Callable[[JobSpec, bool], Awaitable[Decision | None]]
+
+
+async def hand_over(
+    envelope: Envelope, *, spool: Spool, centre: JobStore, again: Again, node_id: str
+) -> tuple[JobSpec, JobRecord]:
+    """Give a job to the centre and take it out of the spool; its spec and record as they stand there. The caller holds
+    the job's lock. again: asks for a new decision on an open job's final (its spec; whether it has a draft).
+
+    Raises what the centre's parts raise; then the job is still in the spool, and this can be done again.
+    """
+    tenant, job_id = envelope.name
+    here = spool.jobs
+    first, spec = await here.first_spec(tenant, job_id), await here.spec(tenant, job_id)
+    draft, manifest = await here.draft(tenant, job_id), await here.manifest(tenant, job_id)
+    standing = await _standing(envelope, centre)
+    await spool.begin(envelope.name)
+    held_by = await _bind(envelope, centre)
+    after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
+    notes = (handed_note(node_id, after_s=after_s),)
+    wanted = manifest is None and spec.want_final and standing is None
+    decided = await again(spec, draft is not None) if wanted else None
+    spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
+    if spec.upgrade:
+        first = first.model_copy(update={"notes": notes})
+    await _copy(first, draft, spool=spool, centre=centre)
+    if manifest is not None:
+        record = await _ended(first if spec.upgrade else spec, draft, manifest, centre)
+    else:
+        record = await _open(first if spec.upgrade else spec, draft, centre)
+        if spec.upgrade:
+            record = await _queue(spec, await centre.ask_final(spec), centre)
+    await spool.remove(first)
+    return spec, record
+
+
+async def _standing(envelope: Envelope, centre: JobStore) -> JobSpec | None:
+    """The spec that the centre has of a job that was begun there: then that counts, and nothing is decided anew."""
+    if not envelope.begun:
+        return None
+    try:
+        return await centre.first_spec(*envelope.name)
+    except NotFound:
+        return None
+
+
+async def _bind(envelope: Envelope, centre: JobStore) -> str:
+    """Bind the idempotency key; the job that it belongs to, empty where that is this one."""
+    if not envelope.key:
+        return ""
+    tenant, job_id = envelope.name
+    try:
+        held_by = await centre.reserve(tenant=tenant, key=envelope.key, job_id=job_id, body_digest=envelope.body)
+    except Conflict:
+        held_by = "a video of another request"
+    if held_by == job_id:
+        return ""
+    get_logger().warning("idempotency_key_taken", job_id=job_id, tenant=tenant, held_by=held_by)
+    return held_by
+
+
+async def _copy(spec: JobSpec, draft: DraftManifest | None, *, spool: Spool, centre: JobStore) -> None:
+    """Bring the job's upload, draft and rating over, as far as they are here: a repeat's draft is another job's."""
+    reference = spec.request.reference
+    keys = [reference.key] if reference is not None else []
+    keys += [draft.media.key] if draft is not None else []
+    for key in (*keys, f"{PREFIX}{spec.tenant}/{spec.id}"):
+        try:
+            data = await spool.blob.get(key)
+        except NotFound:
+            continue
+        await centre.blob.put(key, data)
+
+
+async def _open(spec: JobSpec, draft: DraftManifest | None, centre: JobStore) -> JobRecord:
+    """Submit an open job, or one that its draft has completed."""
+    spec, record = await centre.submit(spec, draft)
+    if draft is not None and record.draft is None:  # an earlier attempt had indexed it without
+        record = await centre.store_draft(spec.tenant, spec.id, draft)
+    if record.ended:
+        await centre.clear(spec.tenant, spec.id)
+    return await _queue(spec, record, centre)
+
+
+async def _queue(spec: JobSpec, record: JobRecord, centre: JobStore) -> JobRecord:
+    """Publish the job's message again: an earlier attempt may have died before it, longer ago than a `JobStore` looks
+    back. Repeats are dropped by the broker, later ones by the worker."""
+    if record.want_final and record.status == "queued":
+        token = "upgrade" if spec.upgrade else "submit"
+        await centre.enqueue(spec.tenant, spec.id, pool=spec.decision.pool, token=token, trace=spec.trace)
+    return record
+
+
+async def _ended(spec: JobSpec, draft: DraftManifest | None, manifest: Manifest, centre: JobStore) -> JobRecord:
+    """Store a job with its outcome. One that the centre had begun ends there by the manifest that won."""
+    record = await centre.record_hit(spec, draft, manifest)
+    await centre.clear(spec.tenant, spec.id)
+    return record

@@ -1,0 +1,118 @@
+"""The finals an edge can answer with while it is cut off: by tenant and content key, with their bytes, on its disk.
+
+Owns one folder, bounded in bytes and entries; what was not used for longest is forgotten first. An entry is written
+after its bytes and removed before them. Nothing crosses tenants: the tenant is in every key that is looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from adaptivegen.blob.base import BlobStore
+from adaptivegen.blob.store import open_store
+from adaptivegen.errors import AdaptiveGenError, NotFound
+from adaptivegen.jobs.spec import ContentEntry, Media, content_index_key
+from adaptivegen.telemetry import get_logger
+from edge_node.spool.blobs import MeteredStore
+
+MAX_ENTRIES = 4096
+LARGEST = 4  # parts of the room that one video may take at most: a quarter
+
+
+class Known:
+    """The finals kept in `folder`. `open` must have returned before anything else is called."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[str, ContentEntry] = OrderedDict()  # by key, the longest unused first
+        self._clips: set[str] = set()  # keys of their bytes
+        self.blob: MeteredStore
+
+    async def open(self) -> None:
+        """Find what is there; what is damaged or belongs to no entry is removed. Raises StorageFailure."""
+        self.blob = MeteredStore(open_store(f"file://{self._folder.absolute()}"))
+        metas = await self.blob.measure()
+        for meta in metas:
+            if meta.key.startswith("content/"):
+                try:
+                    entry = ContentEntry.model_validate_json(await self.blob.get(meta.key))
+                except ValidationError:
+                    continue
+                if all(media.key in self.blob.sizes for media in _media(entry)):
+                    self._add(meta.key, entry)
+        for meta in metas:
+            if meta.key not in self._entries and not self.has(meta.key):
+                await self.blob.delete(meta.key)
+        await self._make_room(0)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def has(self, key: str) -> bool:
+        """Whether the bytes of a clip are here, whole."""
+        return key in self._clips
+
+    async def find(self, tenant: str, content_key: str) -> ContentEntry | None:
+        """The final of a content key, if it is here and its bytes are as they were."""
+        key = content_index_key(tenant, content_key)
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        try:
+            for media in _media(entry):
+                if hashlib.sha256(await self.blob.get(media.key)).hexdigest() != media.sha256:
+                    raise NotFound(f"{media.key} is damaged")
+        except AdaptiveGenError as exc:
+            get_logger().warning("known_final_unusable", key=key, error=exc.message)
+            await self._forget(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    async def remember(self, tenant: str, content_key: str, entry: ContentEntry, source: BlobStore) -> None:
+        """Keep a final with its bytes, read from `source`; one that is too large, or cannot be read or kept, is not."""
+        key = content_index_key(tenant, content_key)
+        size_bytes = len(entry.encode()) + sum(media.size_bytes for media in _media(entry))
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return
+        if size_bytes * LARGEST > self._max_bytes:
+            return
+        try:
+            await self._make_room(size_bytes)
+            for media in _media(entry):
+                await self.blob.put(media.key, await source.get(media.key))
+            await self.blob.put(key, entry.encode())
+        except AdaptiveGenError as exc:
+            get_logger().info("final_not_kept", key=key, code=exc.code, error=exc.message)
+            return
+        self._add(key, entry)
+
+    def _add(self, key: str, entry: ContentEntry) -> None:
+        self._entries[key] = entry
+        self._clips.update(media.key for media in _media(entry))
+
+    async def _make_room(self, size_bytes: int) -> None:
+        while self._entries and (
+            self.blob.total_bytes + size_bytes > self._max_bytes or len(self._entries) >= MAX_ENTRIES
+        ):
+            await self._forget(next(iter(self._entries)))
+
+    async def _forget(self, key: str) -> None:
+        entry = self._entries.pop(key)
+        self._clips.difference_update(media.key for media in _media(entry))
+        for gone in (key, *(media.key for media in _media(entry))):
+            await self.blob.delete(gone)
+
+    async def close(self) -> None:
+        """Let go of the folder."""
+        await self.blob.close()
+
+
+def _media(entry: ContentEntry) -> tuple[Media, ...]:
+    return (entry.final,) if entry.draft is None else (entry.final, entry.draft)

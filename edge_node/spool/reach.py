@@ -1,0 +1,143 @@
+"""Whether this edge reaches the centre: broker and object store together. What it does not reach, it is cut off from.
+
+Owns the circuit (`circuit.py`), the probes that open and close it, and the bound on what a request waits for it.
+Must know nothing of jobs beyond where they are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, NotFound
+from adaptivegen.jobs.store import JobStore
+from adaptivegen.process import end
+from adaptivegen.telemetry import get_logger
+from edge_node.spool.circuit import Circuit
+from edge_node.spool.rules import is_cut
+
+Result = TypeVar("Result")
+PROBE_EVERY_S = 2.0  # while all is well
+PROBE_CUT_EVERY_S = 0.5
+PROBE_DEADLINE_S = 2.0
+
+
+class Reach:
+    """The way to the centre. `run` must be running. prove: opens and tests the store where that was not done yet;
+    budget_s: what one call of a request may take."""
+
+    def __init__(
+        self,
+        centre: JobStore,
+        *,
+        prove: Callable[[], Awaitable[None]],
+        node_id: str,
+        clock: Clock,
+        budget_s: float,
+    ) -> None:
+        self._centre = centre
+        self._prove = prove
+        self._key = f"probe/{node_id}"
+        self._clock = clock
+        self._budget_s = budget_s
+        self._circuit = Circuit()
+        self._look = asyncio.Event()
+        self._told = ""  # the code of the failure that was logged last: not one a probe
+        self.connected = asyncio.Event()
+        self.connected.set()
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the centre is not to be tried now."""
+        return self._circuit.open
+
+    @property
+    def why(self) -> str:
+        """The code of the error it is cut off by, empty while it is not: strangers see it, messages name addresses."""
+        return self._circuit.why
+
+    @property
+    def cut_s(self) -> float:
+        """Seconds since it was cut off; 0 while it is not."""
+        return self._clock.monotonic_s() - self._circuit.since_s if self._circuit.open else 0.0
+
+    def trip(self, error: AdaptiveGenError) -> None:
+        """Cut off from the beginning: this edge starts without the centre."""
+        self._circuit.trip(error.code, now_s=self._clock.monotonic_s())
+        self._opened(error)
+
+    async def call(self, work: Awaitable[Result]) -> Result:
+        """Await a call of the centre within the budget. Raises what it raises, and DeadlineExceeded."""
+        try:
+            return await _within(self._budget_s, work)
+        except AdaptiveGenError as exc:
+            self.failed(exc)
+            raise
+
+    def failed(self, error: AdaptiveGenError) -> None:
+        """A call of the centre ended so; what says nothing about the way there is not counted."""
+        if is_cut(error):
+            self._look.set()  # is it the way there, or this call?
+            if self._circuit.failed(error.code, now_s=self._clock.monotonic_s()):
+                self._opened(error)
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        while True:
+            await self.probe()
+            self._look.clear()
+            await self._pause(PROBE_CUT_EVERY_S if self.cut_off else PROBE_EVERY_S)
+
+    async def probe(self) -> None:
+        """Ask broker and store for something small; while cut off, write it, too."""
+        try:
+            await _within(PROBE_DEADLINE_S, self._ask())
+        except AdaptiveGenError as exc:
+            if exc.code != self._told:
+                get_logger().warning("probe_failed", code=exc.code, error=exc.message)
+            self._told = exc.code
+            if self._circuit.failed(exc.code, now_s=self._clock.monotonic_s()):
+                self._opened(exc)
+            return
+        self._told = ""
+        if self._circuit.worked(now_s=self._clock.monotonic_s()):
+            self.connected.set()
+            get_logger().info("cut_off_over")
+
+    async def _ask(self) -> None:
+        await self._prove()
+        await self._centre.index.complete()
+        if self.cut_off:
+            await self._centre.blob.put(self._key, b"")
+        try:
+            await self._centre.blob.get(self._key)
+        except NotFound:
+            return
+
+    def _opened(self, error: AdaptiveGenError) -> None:
+        self.connected.clear()
+        get_logger().warning("cut_off", code=error.code, error=error.message)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, while cut off through all; else until a call has failed."""
+        if self.cut_off:
+            await self._clock.sleep(seconds)
+            return
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(self._clock.sleep(seconds)), group.create_task(_until(self._look))]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await end(*waits)
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _within(seconds: float, work: Awaitable[Result]) -> Result:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError as exc:
+        raise DeadlineExceeded(f"broker and store did not answer in {seconds:g} s") from exc

@@ -1,0 +1,218 @@
+"""How the spool is emptied: in order, at a pace, around what cannot go, and only while the centre answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from adaptivegen.errors import BrokerUnavailable, DeadlineExceeded, ResourceExhausted, StorageFailure
+from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import JobSpec, job_key
+from edge_node.spool.circuit import LONGEST_SETTLE_S
+from edge_node.spool.drain import FIRST_PAUSE_S, LONGEST_PAUSE_S, PER_S, Drainer
+from edge_node.spool.reach import Reach
+from edge_node.spool.spool import Envelope
+from tests.jobs import JOB_ID, make_spec
+from tests.unit.edge.spooling import Bench, bench
+from tests.unit.jobs.crashing import queued_ids
+
+IDS = [f"{JOB_ID[:-1]}{number}" for number in range(4)]
+
+
+class Draining:
+    """A drainer on virtual time, and what it told."""
+
+    def __init__(self, made: Bench) -> None:
+        self.made = made
+        self.drafting: set[str] = set()
+        self.handed: list[str] = []
+        self.begun: list[str] = []
+        self.reach = Reach(made.centre, prove=self.prove, node_id="edge-1", clock=made.clock, budget_s=5.0)
+        self.drainer = Drainer(
+            spool=made.spool,
+            reach=self.reach,
+            centre=made.centre,
+            clock=made.clock,
+            node_id="edge-1",
+            again=self.again,
+            drafting=lambda tenant, job_id: job_id in self.drafting,
+            handed=self.told,
+            begin_draft=self.begin,
+        )
+
+    async def prove(self) -> None:
+        """There is nothing to prove."""
+
+    async def again(self, spec: JobSpec, drafted: bool) -> None:
+        return None
+
+    async def told(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
+        self.handed.append(spec.id)
+
+    async def begin(self, spec: JobSpec, record: JobRecord) -> None:
+        self.begun.append(spec.id)
+
+    async def goes_on(self, seconds: float) -> None:
+        """Time passes, in steps in which files are written."""
+        for _ in range(round(seconds / 0.1)):
+            await self.made.clock.advance(0.1)
+            for _ in range(10):
+                await asyncio.sleep(0.0005)  # the threads that write files are on real time
+
+
+@asynccontextmanager
+async def draining(folder: Path, ids: list[str]) -> AsyncIterator[Draining]:
+    made = await bench(folder)
+    for job_id in ids:
+        await made.put(make_spec(job_id=job_id), draft=None)
+    found = Draining(made)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        running = group.create_task(found.drainer.run())
+        yield found
+        assert not running.done()
+        running.cancel()
+
+
+async def test_the_oldest_go_first_and_no_faster_than_the_pace(tmp_path: Path) -> None:
+    async with draining(tmp_path, list(reversed(IDS))) as found:
+        begun_s = found.made.clock.monotonic_s()
+        while len(found.handed) < len(IDS):
+            await found.goes_on(0.1)
+        assert found.handed == IDS
+        assert await queued_ids(found.made.bus) == IDS
+        assert found.made.clock.monotonic_s() - begun_s >= (len(IDS) - 1) / PER_S
+
+
+async def test_a_job_whose_draft_is_in_the_making_waits_for_it_and_holds_up_no_other(tmp_path: Path) -> None:
+    async with draining(tmp_path, IDS[:2]) as found:
+        found.drafting = {IDS[0]}
+        await found.goes_on(2)
+        assert found.handed == [IDS[1]]
+        found.drafting = set()
+        await found.goes_on(2)
+        assert found.handed == [IDS[1], IDS[0]]
+
+
+async def test_a_draft_that_a_former_life_left_out_is_begun(tmp_path: Path) -> None:
+    async with draining(tmp_path, IDS[:1]) as found:
+        await found.goes_on(0.1)
+        assert found.begun == IDS[:1]
+
+
+async def test_a_damaged_job_stays_and_holds_up_no_other(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    for job_id in IDS[:2]:
+        await made.put(make_spec(job_id=job_id), draft=None)
+    await made.spool.close()
+    (tmp_path / "jobs" / job_key("t", IDS[0], "spec")).write_text("damaged")
+    async with draining(tmp_path, []) as found:
+        await found.goes_on(2)
+        assert found.handed == [IDS[1]]
+        assert found.made.spool.ids("t") == [IDS[0]]
+        assert not found.reach.cut_off
+
+
+async def test_while_the_way_fails_it_is_tried_more_and_more_seldom_and_nothing_is_lost(tmp_path: Path) -> None:
+    async with draining(tmp_path, IDS[:2]) as found:
+        tries: list[float] = []
+        submit = found.made.centre.submit
+
+        async def full(*args: object) -> None:
+            tries.append(found.made.clock.monotonic_s())
+            raise ResourceExhausted("the queue is full")
+
+        found.made.centre.submit = full  # type: ignore[method-assign, assignment]
+        await found.goes_on(8)
+        pauses = [after - before for before, after in pairwise(tries)]
+        assert pauses[0] >= 0.999 * FIRST_PAUSE_S  # virtual time is a sum of floats
+        assert all(after >= 1.8 * before for before, after in pairwise(pauses))
+        assert found.handed == []
+        assert not found.reach.cut_off  # it answered
+        found.made.centre.submit = submit  # type: ignore[method-assign]
+        while len(found.handed) < 2:
+            await found.goes_on(1)
+        assert found.made.clock.monotonic_s() < 8 + 2 * LONGEST_PAUSE_S
+
+
+async def test_a_cut_on_the_way_stops_it_until_the_centre_is_back(tmp_path: Path) -> None:
+    async with draining(tmp_path, IDS[:2]) as found:
+        submit = found.made.centre.submit
+        tries: list[int] = []
+
+        async def away(*args: object) -> None:
+            tries.append(1)
+            raise BrokerUnavailable("away")
+
+        found.made.centre.submit = away  # type: ignore[method-assign, assignment]
+        await found.goes_on(3)
+        assert found.reach.cut_off
+        tried = len(tries)
+        await found.goes_on(5)
+        assert len(tries) == tried == 2
+        found.made.centre.submit = submit  # type: ignore[method-assign]
+        await found.reach.probe()
+        await found.goes_on(1.2)
+        await found.reach.probe()
+        assert not found.reach.cut_off
+        await found.goes_on(3)
+        assert found.handed == IDS[:2]
+
+
+async def test_what_comes_into_an_empty_spool_is_handed_over_as_well(tmp_path: Path) -> None:
+    async with draining(tmp_path, []) as found:
+        await found.goes_on(1)
+        await found.made.put(make_spec(job_id=IDS[0]), draft=None)
+        await found.goes_on(1)
+        assert found.handed == IDS[:1]
+
+
+async def test_a_job_that_another_holds_waits_for_its_turn(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    await made.put(make_spec(), draft=None)
+    found = Draining(made)
+    async with made.spool.lock("t", JOB_ID):  # a cancel is at it
+        draining_ = asyncio.create_task(found.drainer.drain())
+        for _ in range(50):
+            await asyncio.sleep(0.0002)
+        assert (found.handed, made.spool.state("t", JOB_ID)) == ([], "spooled")
+    while not found.handed:
+        await found.goes_on(0.1)
+    await found.goes_on(0.2)
+    assert await draining_
+
+
+async def test_a_probe_that_fails_is_counted_and_one_that_works_closes_it_after_a_while(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    failing: list[Exception] = [StorageFailure("away")]
+
+    async def prove() -> None:
+        if failing:
+            raise failing[0]
+
+    reach = Reach(made.centre, prove=prove, node_id="edge-1", clock=made.clock, budget_s=1.0)
+    await reach.probe()
+    assert not reach.cut_off
+    await reach.probe()
+    assert reach.cut_off
+    assert reach.why == "storage_failure"
+    assert not reach.connected.is_set()
+    await made.clock.advance(7)
+    assert reach.cut_s == 7
+    failing.clear()
+    await reach.probe()
+    await made.clock.advance(LONGEST_SETTLE_S)
+    assert reach.cut_off
+    await reach.probe()
+    assert (reach.cut_off, reach.cut_s, reach.connected.is_set()) == (False, 0.0, True)
+
+
+async def test_what_a_request_waits_for_the_centre_has_a_bound(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    reach = Reach(made.centre, prove=Draining(made).prove, node_id="edge-1", clock=made.clock, budget_s=0.01)
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            await reach.call(asyncio.Event().wait())
+    assert reach.cut_off
