@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 
@@ -34,9 +34,20 @@ from core_cloud.settings import WorkerSettings
 from core_cloud.turns import AskedTurns, Turns
 from core_cloud.worker import Worker
 
+MODEL_CHILD = ("core_cloud.engine.child",)
 
-async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
-    """Run the worker until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises."""
+
+async def serve(
+    settings: WorkerSettings,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    stop: asyncio.Event,
+    child: Sequence[str] = MODEL_CHILD,
+) -> None:
+    """Run the worker until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises.
+
+    child: module of the model's process, and its first arguments."""
     configure_logging("worker", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
     get_logger().info("starting", **describe(settings))
@@ -46,7 +57,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
         await selftest(blob, rng)
-        runner = await _model(settings, clock=clock, resources=resources)
+        runner = await _model(settings, child, clock=clock, resources=resources)
         server = RpcServer(rng=rng)
         port = server.reserve(host=settings.host, port=settings.grpc_port, tls=server_tls(settings, mutual=True))
         endpoint = Endpoint("worker", settings.node_id, grpc_address=settings.advertised(port))
@@ -110,11 +121,13 @@ def _card(settings: WorkerSettings) -> ModelCard:
         raise settings.refuse("model", ", ".join(card_names())) from exc
 
 
-async def _model(settings: WorkerSettings, *, clock: Clock, resources: AsyncExitStack) -> ModelRunner:
+async def _model(
+    settings: WorkerSettings, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
+) -> ModelRunner:
     """The model, loaded in its child."""
     runner = ModelRunner(
-        "core_cloud.engine.child",
-        [settings.model, settings.backend, str(settings.threads)],
+        child[0],
+        [*child[1:], settings.model, settings.backend, str(settings.threads)],
         clock=clock,
         step_timeout_s=settings.step_timeout_s,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -68,7 +68,9 @@ class Base:
     runner: ModelRunner
 
 
-async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, resources: AsyncExitStack) -> Base:
+async def prepare(
+    settings: EdgeSettings, child: Sequence[str], *, clock: Clock, rng: random.Random, resources: AsyncExitStack
+) -> Base:
     """Check models, keys and store, and load the draft model; what has to be closed goes to `resources`.
 
     Raises SettingsInvalid, StoreUnsafe, and what the store and the model raise.
@@ -79,8 +81,8 @@ async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, r
     resources.push_async_callback(blob.close)
     await selftest(blob, rng)
     runner = ModelRunner(
-        "edge_node.draft.child",
-        [settings.draft_model, str(settings.threads)],
+        child[0],
+        [*child[1:], settings.draft_model, str(settings.threads)],
         clock=clock,
         max_waiting=settings.max_waiting_drafts,
     )

@@ -37,6 +37,7 @@ from scheduler.admin import Admin
 from scheduler.api.http import AdminHttp
 from scheduler.api.stream import Streams
 from scheduler.audit import Audit
+from scheduler.decide.balanced import placing_of
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
@@ -89,7 +90,8 @@ async def serve(
         drains = Drains(bus, view.nodes)
         herald = Herald(view, bus, clock=clock, time=time)
         scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
-        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed)
+        placing = placing_of(settings.placing, view)
+        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed, placing=placing)
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
         audit = Audit(blob, node_id=settings.node_id, time=time)
@@ -108,7 +110,7 @@ async def serve(
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
         parts = [
-            Watch(view, bus, drains, clock=clock, time=time).run(),
+            Watch(view, bus, drains, clock=clock, time=time, placing=placing).run(),
             scaling.run(),
             policies.run(),
             quotas.run(),

@@ -11,6 +11,7 @@ from adaptivegen.models.base import SplitGenerator
 from adaptivegen.models.card import ModelCard, parse_card
 
 WEIGHTS = Path(__file__).parent / "weights"
+_FOLDERS: list[Path] = [WEIGHTS]  # of cards, in this process
 NEEDED = {
     "text_encoder",
     "tokenizer",
@@ -23,17 +24,27 @@ NEEDED = {
 }  # logical names of files
 
 
-def card_names(weights: Path = WEIGHTS) -> tuple[str, ...]:
-    """Names of all models that have a card, sorted."""
-    return tuple(sorted(path.parent.name for path in weights.glob("*/card.json")))
+def add_cards(folder: Path) -> None:
+    """Look for cards in this folder, too, for as long as this process lives: `<folder>/<name>/card.json`."""
+    _FOLDERS.append(folder)
 
 
-def load_card(name: str, weights: Path = WEIGHTS) -> ModelCard:
+def card_names(weights: Path | None = None) -> tuple[str, ...]:
+    """Names of all models that have a card, sorted; weights: of this folder alone."""
+    return tuple(sorted(_card_paths(weights)))
+
+
+def load_card(name: str, weights: Path | None = None) -> ModelCard:
     """Read a model's card; raises ModelNotFound, or InvalidRequest for a malformed card."""
-    known = card_names(weights)
+    known = _card_paths(weights)
     if name not in known:
-        raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(known) or 'none'}", param="model")
-    return parse_card((weights / name / "card.json").read_text(encoding="utf-8"))
+        raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(sorted(known)) or 'none'}", param="model")
+    return parse_card(known[name].read_text(encoding="utf-8"))
+
+
+def _card_paths(weights: Path | None) -> dict[str, Path]:
+    folders = _FOLDERS if weights is None else [weights]
+    return {path.parent.name: path for folder in folders for path in folder.glob("*/card.json")}
 
 
 def verified_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:

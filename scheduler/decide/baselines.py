@@ -1,7 +1,8 @@
 """Known load balancers behind one port, to measure our placement of drafts against. Pure.
 
 Each picks one of the edges that can draft, by nothing but what its paper or its proxy uses; none knows model cards.
-They serve comparisons (`benchmarks.compare_drafters`, the simulator), not the running system.
+They serve comparisons: in simulated time (`benchmarks.compare_drafters`), and on a running system behind the port of
+`placing` (`balanced`, `benchmarks.compare_live`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Balancer(Protocol):
         """One that was sent there has ended, after so long."""
         ...
 
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """One that was sent there has ended without a draft, and after what time is not known."""
+        ...
+
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """A heartbeat."""
         ...
@@ -47,6 +52,9 @@ class Unaware:
     def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
         """See Balancer."""
 
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """See Balancer."""
 
@@ -55,8 +63,8 @@ class AlwaysHome(Unaware):
     """The edge that asks drafts: no balancing at all."""
 
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
-        """See Balancer."""
-        return home
+        """See Balancer; where home cannot draft, the first that can does."""
+        return home if home in edge_ids else edge_ids[0]
 
 
 class RoundRobin(Unaware):
@@ -83,6 +91,10 @@ class Counting(Unaware):
 
     def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
         """See Balancer."""
+        self.lost(edge_id, now_s=now_s)
+
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
         self.active[edge_id] = max(0, self.active.get(edge_id, 0) - 1)
 
 
@@ -102,6 +114,9 @@ class TwoChoices(Counting):
         """See Balancer."""
         drawn = rng.sample(edge_ids, min(2, len(edge_ids)))
         return min(drawn, key=lambda edge_id: self.active.get(edge_id, 0))
+
+
+PENALTY_S = 1e9  # load of a node with requests under way of which none has come back yet (Finagle)
 
 
 @dataclass(slots=True)
@@ -128,10 +143,12 @@ class PeakEwma(Counting):
         cost.at_s = now_s
 
     def _load(self, edge_id: str, now_s: float) -> float:
-        """Without news the cost decays, so that a node that was bad once is tried again."""
-        cost = self._costs.get(edge_id)
-        value_s = cost.value_s * math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s) if cost is not None else 0.0
-        return value_s * (self.active.get(edge_id, 0) + 1)
+        """Without news the cost decays, so that a node that was bad once is tried again. One of which nothing is known
+        gets one request, and no second before that has come back."""
+        cost, active = self._costs.get(edge_id), self.active.get(edge_id, 0)
+        if cost is None:
+            return PENALTY_S + active if active else 0.0
+        return cost.value_s * math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s) * (active + 1)
 
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""
@@ -181,6 +198,12 @@ class Prequal(Unaware):
         if waiting:
             probe = self._probes.setdefault(edge_id, _Probe())
             probe.latencies.setdefault(waiting.popleft(), deque(maxlen=self._kept)).append(took_s)
+
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+        waiting = self._sent_with.get(edge_id)
+        if waiting:
+            waiting.popleft()
 
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""

@@ -25,7 +25,7 @@ MAX_PIXELS = 2**40  # of a whole clip; far beyond any model, near enough to keep
 def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Decision:
     """Choose a plan, or refuse. Raises ModelNotFound for a cloud model without a card, InvalidRequest for impossible
     numbers."""
-    _check(view, query)
+    check(view, query)
     situation = look_at(view, query, now_ns=now_ns, rng=rng)
     admitted = admit(situation, weigh(situation), now_ns=now_ns)
     choice = choose(situation, admitted)
@@ -133,7 +133,8 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _check(view: View, query: PlacementQuery) -> None:
+def check(view: View, query: PlacementQuery) -> None:
+    """Raise ModelNotFound or InvalidRequest for what no policy could place."""
     card = view.cards.get(query.cloud_model)
     if card is None:
         known = ", ".join(sorted(view.cards)) or "none"
