@@ -1,18 +1,18 @@
 """Our placing against known policies on a running system: `python -m benchmarks.compare_live`.
 
 Real processes: nats-server, a scheduler, two edges, two workers; their models sleep instead of computing
-(`live.sleeper`), everything else is as it is. Links delay and jitter (`live.links`). Requests come through the SDK, as a
-Poisson stream with bursts in between; the first edge's model fails at once for a while, twice, and later the second
+(`live.sleeper`), everything else is as it is. Links delay and jitter (`live.links`). Requests come through the SDK, as
+a Poisson stream with bursts in between; the first edge's model fails at once for a while, twice, and later the second
 edge's takes three times as long (`live.load`). Arrivals, intents, deadlines and how long a generation takes but for the
 node are the same under every policy of one run. The policies take turns in an order drawn for every run, each with a
 scheduler that has learned nothing yet and sees a few requests to their ends before the run counts.
 
-ours           as it is, with its default policy
-ours_frugal    the same with FRUGAL_COST QoE points for a cloud second when iterating, for comparisons at equal GPU-seconds
-the others     `scheduler.decide.balanced`, by the scheduler's setting `placing`
+ours         as it is, with its default policy
+ours_frugal  the same, with FRUGAL_COST QoE points for a cloud second when iterating: for comparing at equal GPU-seconds
+the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`
 
-Prints, in Markdown: each measure by policy with its 95 % interval over the runs; ours less the others' by pairs of runs,
-after Holm; our QoE at equal GPU-seconds; how good our predictions were over all runs of ours and one longer one.
+Prints, in Markdown: each measure by policy with its 95 % interval over the runs; ours less the others' by pairs of
+runs, after Holm; our QoE at equal GPU-seconds; how good our predictions were over all runs of ours and one longer one.
 """
 
 from __future__ import annotations

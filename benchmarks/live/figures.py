@@ -140,9 +140,9 @@ def _word(mean: float, p: float, more: bool) -> str:
 def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float | str]]:
     """By other policy: our QoE at its GPU-seconds, less its own, over pairs of runs.
 
-    Ours is known at two weights of a cloud second. Between their GPU-seconds our QoE is taken to lie on the line between
-    the two, which mixing the two would give; above both, ours is the one with more QoE, with fewer GPU-seconds than the
-    other has. Below both nothing can be said: renders ask for finals.
+    Ours is known at two weights of a cloud second. Between their GPU-seconds our QoE is taken to lie on the line
+    between the two, which mixing the two would give; above both, ours is the one with more QoE, with fewer GPU-seconds
+    than the other has. Below both nothing can be said: renders ask for finals.
     """
     others = [name for name in runs if name not in (OURS, FRUGAL)]
     pairs = {name: list(zip(runs[OURS], runs[FRUGAL], runs[name], strict=True)) for name in others}
@@ -172,8 +172,8 @@ def _qoe_at(gpu_s: float, known: Sequence[Figures], *, near: float = 0.02) -> fl
 
 
 def predicted(pairs: Sequence[tuple[float, float, float]]) -> dict[str, float]:
-    """How good predictions of finals were, from predicted, upper and observed seconds: the mean absolute error as a share
-    of the observed, its median, and the share of observed times below the upper ones."""
+    """How good predictions of finals were, from predicted, upper and observed seconds: the mean absolute error as a
+    share of the observed, its median, and the share of observed times below the upper ones."""
     if not pairs:
         return {"finals": 0}
     errors = [abs(told - seen) / seen for told, _, seen in pairs]

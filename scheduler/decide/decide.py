@@ -61,7 +61,7 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     """Note the work the decision sends to the edge and to the pool, and what was predicted of the job; returns the job
     that is open now, None where there is none."""
     if decision.makes_draft and not query.draft_known:
-        work = draft_at(view, query, decision.drafter)
+        work = draft_at(view, query, decision.drafter, now_ns=now_ns)
         view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
         view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
         view.sessions.note(

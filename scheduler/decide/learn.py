@@ -19,6 +19,7 @@ from adaptivegen.errors import SettingsInvalid
 
 LEAST_S = 1e-4  # observed or predicted times below are too short to be compared
 SURPRISE = 3.0  # deviations beyond which an observation is taken for an accident
+WARNED_S = 10.0  # for which one far slower than expected counts, before there is another
 FURTHEST = math.log(20.0)  # a node's factor lies between a twentieth and twenty
 WINDOW = 100  # outcomes that a spread remembers
 GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
@@ -52,13 +53,19 @@ class LearnSettings:
 
 @dataclass(slots=True)
 class Speed:
-    """One node's factor for one model: mean and variance of its logarithm, as of `at_s`, after `seen` observations."""
+    """One node's factor for one model: mean and variance of its logarithm, as of `at_s`, after `seen` observations.
+
+    warned: the logarithm of one that was far above what was expected, as of `warned_s`, until there is another: it is
+    taken for an accident, but not tried again at once where there is a choice; else None.
+    """
 
     mean: float
     variance: float
     at_s: float
     seen: int = 0
     surprises: int = 0  # in a row, of one sign
+    warned: float | None = None
+    warned_s: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -72,7 +79,7 @@ class Speed:
         side says that the node has changed, and is believed.
         """
         settled = self.variance + settings.drift_per_s * max(0.0, now_s - self.at_s)
-        off = log_ratio - self.mean
+        off, self.warned = log_ratio - self.mean, None
         bound = SURPRISE * math.sqrt(settled + settings.noise)
         if abs(off) <= bound:
             self.surprises = 0
@@ -80,11 +87,17 @@ class Speed:
             settled, self.surprises = settings.unknown, 0
         else:
             self.surprises = 1 if off > 0 else -1
+            if off > 0:
+                self.warn(log_ratio, now_s=now_s)
             off = math.copysign(bound, off)
         gain = settled / (settled + settings.noise)
         self.mean = clamped(self.mean + gain * off)
         self.variance = settled * (1.0 - gain)
         self.at_s, self.seen = now_s, self.seen + 1
+
+    def warn(self, log_ratio: float, *, now_s: float) -> None:
+        """Something took at least so long, by the logarithm of its ratio."""
+        self.warned, self.warned_s = clamped(log_ratio), now_s
 
 
 class Speeds:
@@ -122,6 +135,19 @@ class Speeds:
     def factor(self, node_id: str, kind: str, model: str) -> float:
         """By how much the card's times are to be multiplied on this node."""
         return math.exp(self._mean(node_id, kind, model))
+
+    def warned(self, node_id: str, model: str, *, now_s: float) -> float:
+        """The factor by one observation of the last WARNED_S that nothing has confirmed yet; 0 where there is none."""
+        speed = self._nodes.get(node_id, {}).get(model)
+        if speed is None or speed.warned is None or now_s - speed.warned_s > WARNED_S:
+            return 0.0
+        return math.exp(speed.warned)
+
+    def warn(self, node_id: str, ratio: float, *, now_s: float) -> None:
+        """A node was so many times slower than was expected of it, or slower still: it was not waited for."""
+        for speed in self._nodes.get(node_id, {}).values():
+            if ratio > 1.0:
+                speed.warn(speed.mean + math.log(ratio), now_s=now_s)
 
     def _mean(self, node_id: str, kind: str, model: str) -> float:
         speed = self._nodes.get(node_id, {}).get(model)

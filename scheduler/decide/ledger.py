@@ -269,6 +269,22 @@ class OpenJobs:
         """The job, if it is open."""
         return self._jobs.get(job_id)
 
+    def has_ended(self, job_id: str) -> bool:
+        """Whether it is known to have ended, not long ago."""
+        return job_id in self._ended
+
+    def told(self, worker_id: str) -> tuple[str, ...]:
+        """Jobs that a worker was told to begin, and that it has not shown yet; the newest last."""
+        return tuple(self._handed.get(worker_id, ()))
+
+    def left_s(self, job_id: str, *, now_ns: int) -> float:
+        """Seconds that a worker will still have a job that it has begun, where that does not tell: till it is predicted
+        to end, and at least its work. 0 of one that is not known, or has outlasted both."""
+        job, started_ns = self._jobs.get(job_id), self._started_ns.get(job_id)
+        if job is None or started_ns is None:
+            return 0.0
+        return max(0.0, job.work_s - (now_ns - started_ns) / 1e9, (job.ends_at_ns - now_ns) / 1e9)
+
     @property
     def mean_s(self) -> float:
         """Seconds of work that a final takes on average."""
