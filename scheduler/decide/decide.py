@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
-from adaptivegen.placement import FINAL_PLANS, Decision, PlacementQuery, Plan
+from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_at, final_work, newcomer
+from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -88,9 +88,23 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
             work = work.times(factor)  # of the pool, as it was weighed
             known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
+        known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
     return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
+
+
+def _ready_at_ns(
+    view: View, query: PlacementQuery, decision: Decision, chosen: Candidate | None, *, now_ns: int
+) -> int:
+    """When the draft should be there that a final begins from, whoever decided who makes it; 0 where none is waited
+    for or nothing is known. What was just sent to that edge is counted, this draft included."""
+    if not decision.makes_draft or query.draft_known:
+        return 0
+    if chosen is not None and chosen.draft_s is not None:
+        return now_ns + round(chosen.draft_s * 1e9)
+    left_s = draft_wait_s(view, view.nodes.get(decision.drafter), query.draft_model, now_ns=now_ns)
+    return now_ns + round(left_s * 1e9)
 
 
 def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:

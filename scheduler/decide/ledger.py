@@ -73,7 +73,8 @@ class OpenJobs:
             return
         ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
         needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
-        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns}
+        ready_ns = now_ns + max(0, job.ready_at_ns - job.placed_at_ns) if job.ready_at_ns else 0
+        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns, "ready_at_ns": ready_ns}
         self._replace(job.model_copy(update=here), now_ns=now_ns)
 
     def _put(self, job: OpenJob, *, now_ns: int) -> None:
