@@ -5,14 +5,17 @@ Real processes: nats-server, a scheduler, two edges, two workers; their models s
 a Poisson stream with bursts in between; the first edge's model fails at once for a while, twice, and later the second
 edge's takes three times as long (`live.load`). Arrivals, intents, deadlines and how long a generation takes but for the
 node are the same under every policy of one run. The policies take turns in an order drawn for every run, each with a
-scheduler that has learned nothing yet and sees a few requests to their ends before the run counts.
+scheduler that has learned nothing yet and sees a few requests to their ends before the run counts. A run has parts,
+each with its own arrivals and the same misbehaviour; the parts are what is compared by pairs. Parts of one run follow
+one another on one scheduler, so they are not quite independent.
 
 ours         as it is, with its default policy
 ours_frugal  the same, with FRUGAL_COST QoE points for a cloud second when iterating: for comparing at equal GPU-seconds
 the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`
 
-Prints, in Markdown: each measure by policy with its 95 % interval over the runs; ours less the others' by pairs of
-runs, after Holm; our QoE at equal GPU-seconds; how good our predictions were over all runs of ours and one longer one.
+Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
+parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
+WARM_S seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import Clock, SystemClock
 from benchmarks.live.figures import FRUGAL, MEASURES, OURS, Figures, at_equal_gpu, figures, predicted, table, verdicts
-from benchmarks.live.load import arrivals
+from benchmarks.live.load import run_of
 from benchmarks.live.system import LINKS, SCHEDULER, LiveSystem, running
 from benchmarks.live.watch import predictions, run_load
 from benchmarks.machine import hardware
@@ -41,8 +44,7 @@ from scheduler.decide.placing import PLACINGS
 
 POLICIES = (OURS, FRUGAL, *(name for name in PLACINGS if name != OURS))
 FRUGAL_COST = "3"
-WARM_S = 5.0  # of a scheduler's life, before its predictions are counted
-LONG_WARM_S = 60.0  # in the longer run
+WARM_S = 10.0  # of a scheduler's life, before its predictions are counted
 Pairs = list[tuple[float, float, float]]
 
 
@@ -52,43 +54,41 @@ class Found:
 
     runs: dict[str, list[Figures]] = field(default_factory=dict)
     pairs: Pairs = field(default_factory=list)
-    long_pairs: Pairs = field(default_factory=list)
     cores: float = 0.0
     loads: list[float] = field(default_factory=list)
 
 
 async def one_run(
-    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, seconds: float
-) -> tuple[Figures, Path]:
-    """One policy's run; returns its figures and the folder of its decision log."""
+    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, parts: int, seconds: float
+) -> tuple[list[Figures], Path]:
+    """One policy's run; returns the figures of its parts and the folder of its decision log."""
     log = system.folder / "decisions" / f"{policy}-{number}"
     costs = {"COST_ITERATE": FRUGAL_COST} if policy == FRUGAL else {}
+    requests = run_of(seed + number * parts, parts=parts, seconds=seconds)
     async with system.scheduler(OURS if policy == FRUGAL else policy, log, **costs):
-        seen = await run_load(system, arrivals(seed + number, seconds), blob, tag=f"{policy} {number}", seconds=seconds)
-    return figures(seen, SCHEDULER), log
+        seen = await run_load(system, requests, blob, tag=f"{policy} {number}", parts=parts, seconds=seconds)
+    by_part = [[one for one in seen if one.request.part == part] for part in range(parts)]
+    return [figures(some, SCHEDULER) for some in by_part if some], log
 
 
 async def measure(options: argparse.Namespace, policies: Sequence[str], *, clock: Clock) -> Found:
     """All runs."""
     found, order = Found({name: [] for name in policies}), random.Random(options.seed)
+    shape = {"seed": options.seed, "parts": options.parts, "seconds": options.seconds}
     with tempfile.TemporaryDirectory(prefix="adaptivegen-live-", ignore_cleanup_errors=True) as name:
         async with running(Path(name), LINKS, clock=clock, rng=random.Random(options.seed)) as system:
             blob = open_store(system.store_url)
             began_s, used_s = clock.monotonic_s(), system.cpu_s()
             for number in range(options.runs):
                 for policy in order.sample(policies, len(policies)):
-                    run = {"number": number, "seed": options.seed, "seconds": options.seconds}
-                    got, log = await one_run(system, blob, policy, **run)
-                    found.runs[policy].append(got)
+                    parts, log = await one_run(system, blob, policy, number=number, **shape)
+                    found.runs[policy] += parts
                     found.loads.append(psutil.getloadavg()[0])
                     if policy == OURS:
                         found.pairs += predictions(log, after_s=WARM_S)
-                    say(f"run {number + 1} of {options.runs}, {policy}: {_short(got)}")
+                    for part in parts:
+                        say(f"run {number + 1} of {options.runs}, {policy}: {_short(part)}")
             found.cores = (system.cpu_s() - used_s) / (clock.monotonic_s() - began_s)
-            if options.long and OURS in policies:
-                run = {"number": options.runs, "seed": options.seed, "seconds": options.long}
-                _, log = await one_run(system, blob, OURS, **run)
-                found.long_pairs = predictions(log, after_s=LONG_WARM_S)
             await blob.close()
     return found
 
@@ -111,7 +111,6 @@ def report(found: Found) -> dict[str, object]:
         "ours_less_others": verdicts(found.runs) if compared else {},
         "qoe_at_equal_gpu_s": at_equal_gpu(found.runs) if compared and FRUGAL in found.runs else {},
         "predictions": predicted(found.pairs),
-        "predictions_long": predicted(found.long_pairs),
         "cores_used": round(found.cores, 3),
         "load_average": [round(load, 2) for load in found.loads],
     }
@@ -126,7 +125,7 @@ def show(found: Found, told: dict[str, object]) -> None:
     if told["qoe_at_equal_gpu_s"]:
         print("\nqoe at equal GPU-seconds, ours less theirs:")
         _show_pairs(at_equal_gpu(found.runs))
-    print(f"\npredictions of finals, in the runs: {told['predictions']}\nin the longer run: {told['predictions_long']}")
+    print(f"\npredictions of finals: {told['predictions']}")
     loads = found.loads
     print(f"cores used: {found.cores:.2f}; load average while it ran: {min(loads):.1f} to {max(loads):.1f}")
 
@@ -142,9 +141,9 @@ def _show_pairs(by_policy: dict[str, dict[str, float | str]]) -> None:
 def main() -> int:
     """Measure and report; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, help="of every policy")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of arrivals in each run")
-    parser.add_argument("--long", type=float, default=0.0, help="seconds of a last run of ours, for its predictions")
+    parser.add_argument("--runs", type=int, default=2, help="of every policy")
+    parser.add_argument("--parts", type=int, default=3, help="of every run, which are compared one by one")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of arrivals in each part")
     parser.add_argument("--policies", default=",".join(POLICIES), help="comma-separated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for all figures")
@@ -153,8 +152,8 @@ def main() -> int:
     if unknown := set(policies) - set(POLICIES):
         parser.error(f"no such policies: {', '.join(sorted(unknown))}; known: {', '.join(POLICIES)}")
     machine = hardware()
-    command = f"python -m benchmarks.compare_live --runs {options.runs} --seconds {options.seconds:g}"
-    command += f" --long {options.long:g} --seed {options.seed} --policies {options.policies}"
+    command = f"python -m benchmarks.compare_live --runs {options.runs} --parts {options.parts}"
+    command += f" --seconds {options.seconds:g} --seed {options.seed} --policies {options.policies}"
     found = asyncio.run(measure(options, policies, clock=SystemClock()))
     told = report(found)
     print(f"hardware: {machine}\ncommand:  {command}\n")

@@ -1,4 +1,4 @@
-"""From what clients saw to figures: of one run, then of all runs of each policy against ours. Pure."""
+"""From what clients saw to figures: of one part of a run, then of all of each policy against ours. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS, FRUGAL = "ours", "ours_frugal"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. A first frame, or a final that a render asked for, that never came counts as PATIENCE_S.
+    """Of one part of a run. A first frame, or a final that a render asked for, that never came counts as PATIENCE_S.
 
     qoe: mean, by the project's formula and its default policy, 1 where nothing came; first_p95_s, final_p95_s: of all
     requests, and of the renders; deadlines: share of those that had one whose final came in time; gpu_s: seconds of a
@@ -78,7 +78,7 @@ def qoe_of(seen: Seen) -> float:
 
 
 def figures(seen: Sequence[Seen], scheduler: str) -> Figures:
-    """Of one run, of which there is one request at least."""
+    """Of one part, of which there is one request at least."""
     renders = [one for one in seen if one.request.intent == "render"]
     due = [one for one in renders if one.request.deadline_s is not None]
     met = [one for one in due if one.final_s is not None and one.final_s <= (one.request.deadline_s or 0.0)]
@@ -100,7 +100,7 @@ def _or_never(seconds: float | None) -> float:
 
 
 def table(runs: Mapping[str, Sequence[Figures]]) -> list[str]:
-    """In Markdown: the mean of each measure over the runs, with half of its 95 % interval."""
+    """In Markdown: the mean of each measure over the parts, with half of its 95 % interval."""
     lines = [f"| policy | {' | '.join(measure.title for measure in MEASURES)} |", "| --- |" + " --- |" * len(MEASURES)]
     for name, found in runs.items():
         cells = []
@@ -112,7 +112,7 @@ def table(runs: Mapping[str, Sequence[Figures]]) -> list[str]:
 
 
 def verdicts(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, float | str]]]:
-    """By measure and other policy: ours less theirs over pairs of runs, its interval, p after Holm over the policies,
+    """By measure and other policy: ours less theirs over pairs of parts, its interval, p after Holm over the policies,
     and in a word whether ours is better, worse, or whether that cannot be told."""
     others = [name for name in runs if name not in (OURS, FRUGAL)]
     found: dict[str, dict[str, dict[str, float | str]]] = {}
@@ -131,14 +131,14 @@ def verdicts(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[
 
 def _word(mean: float, p: float, more: bool) -> str:
     if math.isnan(p):
-        return "one run"
+        return "one part"
     if p >= 0.05:
         return "tied"
     return "better" if (mean > 0) == more else "worse"
 
 
 def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float | str]]:
-    """By other policy: our QoE at its GPU-seconds, less its own, over pairs of runs.
+    """By other policy: our QoE at its GPU-seconds, less its own, over pairs of parts.
 
     Ours is known at two weights of a cloud second. Between their GPU-seconds our QoE is taken to lie on the line
     between the two, which mixing the two would give; above both, ours is the one with more QoE, with fewer GPU-seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.live.conduct import Spell
@@ -22,17 +22,28 @@ SLOW_FACTOR = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. deadline_s: set on some renders, which may then be reduced."""
+    """One request, `at_s` after the run has begun. part: of the run; deadline_s: set on some renders, which may then be
+    reduced."""
 
     name: str
     at_s: float
     edge_id: str
     intent: Literal["iterate", "render"]
     deadline_s: float | None
+    part: int = 0
+
+
+def run_of(seed: int, *, parts: int, seconds: float) -> list[Request]:
+    """All requests of a run in several parts of so many seconds, each part with arrivals of its own."""
+    found = []
+    for part in range(parts):
+        for one in arrivals(seed + part, seconds):
+            found.append(replace(one, at_s=one.at_s + part * seconds, part=part))
+    return found
 
 
 def arrivals(seed: int, seconds: float) -> list[Request]:
-    """All requests of one run, by time."""
+    """The requests of one part, by time."""
     rng = random.Random(seed)
     times: list[tuple[float, str]] = []
     now_s = 0.0
@@ -59,10 +70,15 @@ def arrivals(seed: int, seconds: float) -> list[Request]:
     return found
 
 
-def spells(begin_s: float, seconds: float) -> dict[str, list[Spell]]:
-    """How each node behaves in a run that begins then: the first edge flaps, later the second is slow."""
+def spells(begin_s: float, seconds: float, *, parts: int = 1) -> dict[str, list[Spell]]:
+    """How each node behaves in a run that begins then: in every part the first edge flaps, later the second is slow."""
+
+    def spell(part: int, of: tuple[float, float], *, factor: float = 1.0, fails: bool = False) -> Spell:
+        from_s, until_s = (begin_s + (part + share) * seconds for share in of)
+        return Spell(from_s, until_s, factor=factor, fails=fails)
+
     return {
-        "edge-1": [Spell(begin_s + a * seconds, begin_s + b * seconds, fails=True) for a, b in FLAPS],
-        "edge-2": [Spell(begin_s + SLOW[0] * seconds, begin_s + SLOW[1] * seconds, factor=SLOW_FACTOR)],
+        "edge-1": [spell(part, flap, fails=True) for part in range(parts) for flap in FLAPS],
+        "edge-2": [spell(part, SLOW, factor=SLOW_FACTOR) for part in range(parts)],
         **{name: [] for name in WORKERS},
     }

@@ -23,6 +23,8 @@ WARNED_S = 10.0  # for which one far slower than expected counts, before there i
 FURTHEST = math.log(20.0)  # a node's factor lies between a twentieth and twenty
 WINDOW = 100  # outcomes that a spread remembers
 GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
+STEP, FIRST_STEP = 0.01, 0.05  # by which an outcome moves the centre, and how much more the first one does
+FURTHEST_CENTRE = 0.5
 STRICTEST, LOOSEST = 0.002, 0.3  # share of misses that a spread's level may be set to
 MAX_NODES, MAX_MODELS = 4096, 16  # that are remembered, and models of each
 
@@ -175,6 +177,8 @@ class Speeds:
 class Spread:
     """How far predictions of one kind were off: ln(observed / predicted), of the last WINDOW outcomes.
 
+    centre: what is to be added to the logarithm of a prediction so that half of the outcomes lie below; it goes a step
+    after each of them, so that whatever is never predicted (round trips, transfers) is, on the whole.
     upper: what is added to the logarithm of a prediction so that `coverage` of the outcomes lie below: a quantile of
     what was off, whose level adapts: after misses beyond what is due it is set more cautiously. Before there are
     outcomes, and with few of them, guesses stand in.
@@ -186,6 +190,7 @@ class Spread:
         self._offs: deque[float] = deque(maxlen=WINDOW)
         self._missed = 1.0 - self._settings.coverage  # the share that may lie above, as it is set now
         self.upper = self._quantile(1.0 - self._missed)
+        self.centre = 0.0
         self.seen = 0
         self.covered = 0
 
@@ -197,6 +202,9 @@ class Spread:
         if not math.isfinite(off):
             return
         off = clamped(off)
+        step = STEP + FIRST_STEP / (1 + self.seen)
+        moved = self.centre + math.copysign(min(step, abs(off)), off)
+        self.centre = min(FURTHEST_CENTRE, max(-FURTHEST_CENTRE, moved))
         missed = off > (self.upper if upper is None else upper)
         self.seen, self.covered = self.seen + 1, self.covered + (not missed)
         allowed = 1.0 - self._settings.coverage

@@ -106,6 +106,11 @@ class Learned:
 
     # ---- predictions --------------------------------------------------------------------------------------------
 
+    def centred_s(self, part: str, predicted_s: float | None) -> float | None:
+        """A prediction of a part, moved to the middle of what is observed of such; None stays None."""
+        spread = self.spreads.get(part)
+        return predicted_s * math.exp(spread.centre) if predicted_s is not None and spread is not None else predicted_s
+
     def upper_s(self, part: str, predicted_s: float | None) -> float | None:
         """The upper end of a prediction of a part, such as "draft" or "final refine"; None stays None."""
         return predicted_s * math.exp(self._upper(part)) if predicted_s is not None else None

@@ -21,7 +21,7 @@ CLOCK = SystemClock()
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other addresses of loopback are Linux's")
 async def test_two_policies_are_compared_on_a_running_system() -> None:
-    options = argparse.Namespace(runs=1, seconds=4.0, long=0.0, seed=5)
+    options = argparse.Namespace(runs=1, parts=1, seconds=4.0, seed=5)
     found = await measure(options, ["ours", "round_robin"], clock=CLOCK)
     for name in ("ours", "round_robin"):
         (run,) = found.runs[name]
@@ -31,7 +31,7 @@ async def test_two_policies_are_compared_on_a_running_system() -> None:
     told = report(found)
     assert told["predictions"]
     verdicts = told["ours_less_others"]
-    assert isinstance(verdicts, dict) and verdicts["qoe"]["round_robin"]["ours"] == "one run"
+    assert isinstance(verdicts, dict) and verdicts["qoe"]["round_robin"]["ours"] == "one part"
     assert not math.isnan(verdicts["qoe"]["round_robin"]["mean"])
 
 

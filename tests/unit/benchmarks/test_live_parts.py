@@ -14,7 +14,7 @@ from adaptivegen.models.registry import load_card
 from benchmarks.live.cards import CLOUD, DRAFT, cloud_card, draft_card, write_cards
 from benchmarks.live.conduct import Spell, conduct_at, write_conduct
 from benchmarks.live.figures import FRUGAL, OURS, Figures, at_equal_gpu, figures, predicted, qoe_of, verdicts
-from benchmarks.live.load import EDGES, Request, arrivals, spells
+from benchmarks.live.load import EDGES, Request, arrivals, run_of, spells
 from benchmarks.live.sleeper import SleepingModel
 from benchmarks.live.watch import PATIENCE_S, Seen
 from scheduler.decide.work import draft_work, work_of
@@ -29,9 +29,17 @@ def test_a_load_is_the_same_for_the_same_seed() -> None:
     assert all(one.intent == "render" for one in load if one.deadline_s)
 
 
+def test_parts_follow_one_another_and_are_drawn_anew() -> None:
+    load = run_of(7, parts=2, seconds=30.0)
+    assert [one for one in load if one.part == 0] == arrivals(7, 30.0)
+    second = [one for one in load if one.part == 1]
+    assert len(second) == len(arrivals(8, 30.0)) and all(30.0 <= one.at_s < 61.0 for one in second)
+    assert len({one.name for one in load}) == len(load)
+
+
 def test_one_edge_is_well_at_any_time() -> None:
-    ill = spells(100.0, 20.0)
-    for tenth in range(200):
+    ill = spells(100.0, 20.0, parts=2)
+    for tenth in range(400):
         now_s = 100.0 + tenth / 10
         assert sum(any(spell.from_s <= now_s < spell.until_s for spell in ill[name]) for name in EDGES) <= 1
 
