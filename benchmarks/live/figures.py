@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.live.cards import cloud_card, draft_card
-from benchmarks.live.paired import holm, interval, paired, quantile
+from benchmarks.live.paired import Interval, holm, interval, paired, quantile
 from benchmarks.live.watch import PATIENCE_S, Seen
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
 
@@ -105,7 +105,7 @@ def table(runs: Mapping[str, Sequence[Figures]]) -> list[str]:
     for name, found in runs.items():
         cells = []
         for measure in MEASURES:
-            told = interval([measure.of(one) for one in found])
+            told = interval([value for one in found if not math.isnan(value := measure.of(one))] or [math.nan])
             cells.append(f"{told.mean:.3f} ± {told.half:.3f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
@@ -117,16 +117,20 @@ def verdicts(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[
     others = [name for name in runs if name not in (OURS, FRUGAL)]
     found: dict[str, dict[str, dict[str, float | str]]] = {}
     for measure in MEASURES:
-        off = {
-            name: paired([measure.of(one) for one in runs[OURS]], [measure.of(one) for one in runs[name]])
-            for name in others
-        }
+        off = {name: _paired(measure, runs[OURS], runs[name]) for name in others}
         adjusted = holm({name: one.p for name, one in off.items()})
         found[measure.name] = {
             name: {**asdict(one), "p_holm": adjusted[name], "ours": _word(one.mean, adjusted[name], measure.more)}
             for name, one in off.items()
         }
     return found
+
+
+def _paired(measure: Measure, ours: Sequence[Figures], theirs: Sequence[Figures]) -> Interval:
+    """Of the parts in which both have the measure; where nobody had a deadline none was met or missed."""
+    pairs = [(measure.of(mine), measure.of(other)) for mine, other in zip(ours, theirs, strict=True)]
+    both = [pair for pair in pairs if not any(math.isnan(value) for value in pair)]
+    return paired([mine for mine, _ in both], [other for _, other in both]) if both else interval([math.nan])
 
 
 def _word(mean: float, p: float, more: bool) -> str:
