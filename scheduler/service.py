@@ -38,6 +38,7 @@ from scheduler.api.http import AdminHttp
 from scheduler.api.stream import Streams
 from scheduler.audit import Audit
 from scheduler.decide.balanced import placing_of
+from scheduler.decide.placing import Placing
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
@@ -77,7 +78,7 @@ async def serve(
     tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
-    view = _view(settings, cards)
+    view, placing = _view(settings, cards)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
@@ -90,7 +91,6 @@ async def serve(
         drains = Drains(bus, view.nodes)
         herald = Herald(view, bus, clock=clock, time=time)
         scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
-        placing = placing_of(settings.placing, view)
         placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed, placing=placing)
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
@@ -125,9 +125,9 @@ async def serve(
     get_logger().info("stopped")
 
 
-def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:
-    """A view of nothing yet."""
-    return View(
+def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> tuple[View, Placing]:
+    """A view of nothing yet, and who decides by it."""
+    view = View(
         nodes=NodeTable(),
         cards=cards,
         decider=settings.node_id,
@@ -136,6 +136,7 @@ def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:
         select=settings.select(),
         admission=settings.admission(),
     )
+    return view, placing_of(settings.placing, view)
 
 
 async def _run(

@@ -171,20 +171,26 @@ class _Probe:
         return statistics.median(self.latencies[nearest])
 
 
+PROBES = 128  # of which the quantile is taken
+
+
 class Prequal(Unaware):
     """The node with the least latency among those that are cold, which have no more requests in flight than a quantile
-    of all; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats stand for probes: with so few
-    nodes the last of every node is kept, and the sender counts on what it sends."""
+    of what probes have told of late; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats
+    stand for probes: with so few nodes the last of every node is kept, and the sender counts on what it sends."""
 
     def __init__(self, *, hot_quantile: float = 0.84, kept: int = 16) -> None:
         self._hot_quantile = hot_quantile
         self._kept = kept
         self._probes: dict[str, _Probe] = {}
         self._sent_with: dict[str, deque[int]] = {}
+        self._told: deque[int] = deque(maxlen=PROBES)
 
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """See Balancer."""
-        self._probes.setdefault(report.node_id, _Probe()).in_flight = report.in_flight + report.queued
+        in_flight = report.in_flight + report.queued
+        self._probes.setdefault(report.node_id, _Probe()).in_flight = in_flight
+        self._told.append(in_flight)
 
     def sent(self, edge_id: str, *, now_s: float) -> None:
         """See Balancer."""
@@ -208,7 +214,10 @@ class Prequal(Unaware):
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""
         probes = {edge_id: self._probes.get(edge_id, _Probe()) for edge_id in edge_ids}
-        limit = hot_above((probe.in_flight for probe in probes.values()), self._hot_quantile)
-        cold = [edge_id for edge_id, probe in probes.items() if probe.in_flight <= limit]
-        rng.shuffle(cold)  # ties are broken by chance
+        known = [*self._told, *(probe.in_flight for probe in probes.values())]
+        limit = hot_above(known, self._hot_quantile)
+        names = rng.sample(edge_ids, len(edge_ids))  # ties are broken by chance
+        cold = [edge_id for edge_id in names if probes[edge_id].in_flight <= limit]
+        if not cold:
+            return min(names, key=lambda edge_id: probes[edge_id].in_flight)
         return min(cold, key=lambda edge_id: probes[edge_id].latency_s())
