@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from typing import Any
@@ -36,9 +36,20 @@ from core_cloud.settings import WorkerSettings
 from core_cloud.turns import AskedTurns, Turns
 from core_cloud.worker import Worker
 
+MODEL_CHILD = ("core_cloud.engine.child",)
 
-async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
-    """Run the worker until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises."""
+
+async def serve(
+    settings: WorkerSettings,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    stop: asyncio.Event,
+    child: Sequence[str] = MODEL_CHILD,
+) -> None:
+    """Run the worker until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises.
+
+    child: module of the models' processes, and its first arguments."""
     configure_logging("worker", settings.node_id, settings.log_level)
     settings.require_mutual_tls()
     get_logger().info("starting", **describe(settings))
@@ -57,7 +68,7 @@ async def serve(settings: WorkerSettings, *, clock: Clock, rng: random.Random, s
             return
         desired = DesiredModels(bus, clock)
         await desired.read()
-        models = await _models(settings, desired, clock=clock, resources=resources)
+        models = await _models(settings, desired, child, clock=clock, resources=resources)
         schedulers = PlacementClient(
             settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
         )
@@ -117,15 +128,15 @@ def _check_model(settings: WorkerSettings) -> None:
 
 
 async def _models(
-    settings: WorkerSettings, desired: DesiredModels, *, clock: Clock, resources: AsyncExitStack
+    settings: WorkerSettings, desired: DesiredModels, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
 ) -> ModelSet:
     """The versions of the model that this worker is to have; the one that serves is loaded."""
     library, finished = settings.library(), Finished()
 
     def open_runner(card: ModelCard) -> ModelRunner:
         return ModelRunner(
-            "core_cloud.engine.child",
-            [card.name, settings.backend, str(settings.threads), str(library.folder(card.name))],
+            child[0],
+            [*child[1:], card.name, settings.backend, str(settings.threads), str(library.folder(card.name))],
             clock=clock,
             step_timeout_s=settings.step_timeout_s,
             finished=finished,

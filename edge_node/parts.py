@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -81,7 +81,9 @@ class Base:
     lost: AdaptiveGenError | None = None  # why the store was not reached, where this edge has a spool
 
 
-async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, resources: AsyncExitStack) -> Base:
+async def prepare(
+    settings: EdgeSettings, child: Sequence[str], *, clock: Clock, rng: random.Random, resources: AsyncExitStack
+) -> Base:
     """Check models, keys and store, and load the draft model; what has to be closed goes to `resources`.
 
     Raises SettingsInvalid, StoreUnsafe, and what the store and the model raise.
@@ -91,8 +93,8 @@ async def prepare(settings: EdgeSettings, *, clock: Clock, rng: random.Random, r
     blob, lost = await first_reach(settings, rng)
     resources.push_async_callback(blob.close)
     runner = ModelRunner(
-        "edge_node.draft.child",
-        [settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
+        child[0],
+        [*child[1:], settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
         clock=clock,
         max_waiting=settings.max_waiting_drafts,
     )

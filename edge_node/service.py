@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from adaptivegen.broker import open_bus
@@ -33,15 +33,26 @@ from edge_node.parts import Base, Edge, build, prepare
 from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
+MODEL_CHILD = ("edge_node.draft.child",)
 
-async def serve(settings: EdgeSettings, *, clock: Clock, rng: random.Random, stop: asyncio.Event) -> None:
-    """Run the edge until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises at start."""
+
+async def serve(
+    settings: EdgeSettings,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    stop: asyncio.Event,
+    child: Sequence[str] = MODEL_CHILD,
+) -> None:
+    """Run the edge until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises at start.
+
+    child: module of the model's process, and its first arguments."""
     configure_logging("edge", settings.node_id, settings.log_level)
     get_logger().info("starting", **describe(settings))
     if settings.clear_to_strangers and settings.auth == "required":
         get_logger().warning("schedulers_without_tls", missing=settings.variable("tls_client_ca"))
     async with AsyncExitStack() as resources:
-        base = await prepare(settings, clock=clock, rng=rng, resources=resources)
+        base = await prepare(settings, child, clock=clock, rng=rng, resources=resources)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
         rpc = RpcServer(rng=rng)

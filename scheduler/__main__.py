@@ -10,14 +10,15 @@ from adaptivegen.clock import SystemClock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.process import refuse, run
 from adaptivegen.settings import load
-from scheduler.service import load_cards, serve
+from scheduler.service import serve
 from scheduler.settings import SchedulerSettings
 
 
 def main() -> int:
     """Read the settings and cards, run until SIGTERM; returns the exit status."""
     try:
-        settings, cards = load(SchedulerSettings), load_cards()
+        settings = load(SchedulerSettings)
+        cards = settings.library().cards()
     except AdaptiveGenError as exc:
         return refuse(exc)
 

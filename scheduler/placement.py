@@ -10,8 +10,8 @@ from adaptivegen.errors import InvalidRequest
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.telemetry import get_logger
-from scheduler.decide.decide import decide, record
 from scheduler.decide.jobs import OpenJob
+from scheduler.decide.placing import Ours, Placing
 from scheduler.decide.recent import Recent
 from scheduler.decide.view import View
 from scheduler.decision_log import DecisionLog
@@ -38,7 +38,7 @@ EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
 
 class Placement:
     """Answers the placement service from one view. placed: told of every job that is placed here; heard: of every
-    outcome."""
+    outcome; placing: who decides, by default ours."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Placement:
         log: DecisionLog | None = None,
         placed: Callable[[OpenJob], None] = lambda job: None,
         heard: Callable[[Outcome], None] = lambda outcome: None,
+        placing: Placing | None = None,
     ) -> None:
         self._view = view
         self._log = log
@@ -56,6 +57,7 @@ class Placement:
         self._rng = rng
         self._placed = placed
         self._heard = heard
+        self._placing = placing or Ours(view)
         self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
         self.recent = Recent()
 
@@ -68,8 +70,8 @@ class Placement:
         if query.session:
             check_name(query.session, field="session")
         now_ns = self._time.now_ns()
-        decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
-        job = record(self._view, query, decision, now_ns=now_ns)
+        decision = self._placing.decide(query, now_ns=now_ns, rng=self._rng)
+        job = self._placing.record(query, decision, now_ns=now_ns)
         self.plans[decision.plan, decision.refused_param] += 1
         self.recent.placed(query, decision, self._view.policy.qoe)
         if job is not None:
@@ -130,7 +132,7 @@ class Placement:
             raise InvalidRequest.field("work", outcome.work, f"0 to {MOST_WORK:g}")
         self.recent.ended(outcome, self._view.cards, decider=self._view.decider)
         self._heard(outcome)
-        off = self._view.ended(outcome, now_ns=self._time.now_ns())
+        off = self._placing.ended(outcome, now_ns=self._time.now_ns())
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)
         get_logger().info("outcome", **outcome.model_dump(), off={part: round(value, 3) for part, value in off.items()})
@@ -139,7 +141,7 @@ class Placement:
         """How it went when one node asked another. Raises InvalidRequest."""
         check_name(attempt.node_id, field="node_id")
         check_name(attempt.reporter, field="reporter")
-        self._view.attempted(attempt, now_ns=self._time.now_ns())
+        self._placing.attempted(attempt, now_ns=self._time.now_ns())
         if not attempt.ok:
             get_logger().warning(
                 "attempt_failed",

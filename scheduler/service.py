@@ -37,6 +37,8 @@ from scheduler.admin import Admin
 from scheduler.api.http import AdminHttp
 from scheduler.api.stream import Streams
 from scheduler.audit import Audit
+from scheduler.decide.balanced import placing_of
+from scheduler.decide.placing import Placing
 from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
 from scheduler.drains import Drains
@@ -78,7 +80,7 @@ async def serve(
     tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
-    view = _view(settings, cards)
+    view, placing = _view(settings, cards)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
@@ -93,7 +95,9 @@ async def serve(
         scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
         lines = ServedLines(bus, blob, clock=clock, time=time)
         rollouts = Rollouts(view, lines, settings.library(), blob, clock=clock, time=time)
-        placement = Placement(view, time=time, rng=rng, log=log, placed=herald.placed, heard=rollouts.heard)
+        placement = Placement(
+            view, time=time, rng=rng, log=log, placed=herald.placed, heard=rollouts.heard, placing=placing
+        )
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
         audit = Audit(blob, node_id=settings.node_id, time=time)
@@ -120,7 +124,7 @@ async def serve(
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
         parts = [
-            Watch(view, bus, drains, clock=clock, time=time).run(),
+            Watch(view, bus, drains, clock=clock, time=time, placing=placing).run(),
             scaling.run(),
             policies.run(),
             quotas.run(),
@@ -137,9 +141,9 @@ async def serve(
     get_logger().info("stopped")
 
 
-def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:
-    """A view of nothing yet."""
-    return View(
+def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> tuple[View, Placing]:
+    """A view of nothing yet, and who decides by it."""
+    view = View(
         nodes=NodeTable(),
         cards=cards,
         decider=settings.node_id,
@@ -148,6 +152,7 @@ def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:
         select=settings.select(),
         admission=settings.admission(),
     )
+    return view, placing_of(settings.placing, view)
 
 
 async def _run(

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.settings import LONGEST_S, ModelsMixin, ReadableFile, ServiceSettings, refused
 from scheduler.decide.elastic import MOST_WORKERS, ElasticSettings
+from scheduler.decide.placing import PlacingName
 from scheduler.decide.policy import Policy
 from scheduler.decide.qoe import DEAREST, LEAST_S, NEAREST
 from scheduler.decide.quota import LONGEST_WAIT_S, AdmissionSettings
@@ -46,6 +47,9 @@ class SchedulerSettings(ServiceSettings, ModelsMixin):
         0.005, ge=0, le=DEAREST, description="QoE points a cloud second must bring when rendering."
     )
 
+    placing: PlacingName = Field(
+        "ours", description="Who decides; all but `ours` are there for comparisons (docs/adr/0026), not for use."
+    )
     explore: float = Field(0.02, ge=0, le=0.02, description="Share of drafts that may try an edge not tried lately.")
 
     max_wait_s: float = Field(

@@ -12,6 +12,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
 from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
 from adaptivegen.telemetry import get_logger
+from scheduler.decide.placing import Ours, Placing
 from scheduler.decide.view import FORGET_AFTER_S, View
 from scheduler.drains import Drains
 from scheduler.hearing import hear
@@ -25,10 +26,21 @@ LOG_EVERY_S = 10.0
 
 
 class Watch:
-    """Feeds one view. `malformed` and `refused` count heartbeats that were not taken."""
+    """Feeds one view, heartbeats by way of whoever places (`placing`, by default ours). `malformed` and `refused` count
+    heartbeats that were not taken."""
 
-    def __init__(self, view: View, bus: Bus, drains: Drains, *, clock: Clock, time: SteadyTime) -> None:
+    def __init__(
+        self,
+        view: View,
+        bus: Bus,
+        drains: Drains,
+        *,
+        clock: Clock,
+        time: SteadyTime,
+        placing: Placing | None = None,
+    ) -> None:
         self._view = view
+        self._placing = placing or Ours(view)
         self._nodes = view.nodes
         self._drains = drains
         self._bus = bus
@@ -63,7 +75,7 @@ class Watch:
             return
         known = self._nodes.get(report.node_id) is not None
         now_ns = self._time.now_ns()
-        verdict = self._view.hear(report, now_ns=now_ns)
+        verdict = self._placing.hear(report, now_ns=now_ns)
         if verdict == "full":
             self.refused += 1
             self._complain("node_table_full", node=report.node_id, so_far=self.refused)

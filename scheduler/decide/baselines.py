@@ -1,7 +1,8 @@
 """Known load balancers behind one port, to measure our placement of drafts against. Pure.
 
 Each picks one of the edges that can draft, by nothing but what its paper or its proxy uses; none knows model cards.
-They serve comparisons (`benchmarks.compare_drafters`, the simulator), not the running system.
+They serve comparisons: in simulated time (`benchmarks.compare_drafters`), and on a running system behind the port of
+`placing` (`balanced`, `benchmarks.compare_live`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Balancer(Protocol):
         """One that was sent there has ended, after so long."""
         ...
 
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """One that was sent there has ended without a draft, and after what time is not known."""
+        ...
+
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """A heartbeat."""
         ...
@@ -47,6 +52,9 @@ class Unaware:
     def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
         """See Balancer."""
 
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """See Balancer."""
 
@@ -55,8 +63,8 @@ class AlwaysHome(Unaware):
     """The edge that asks drafts: no balancing at all."""
 
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
-        """See Balancer."""
-        return home
+        """See Balancer; where home cannot draft, the first that can does."""
+        return home if home in edge_ids else edge_ids[0]
 
 
 class RoundRobin(Unaware):
@@ -83,6 +91,10 @@ class Counting(Unaware):
 
     def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:
         """See Balancer."""
+        self.lost(edge_id, now_s=now_s)
+
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
         self.active[edge_id] = max(0, self.active.get(edge_id, 0) - 1)
 
 
@@ -102,6 +114,9 @@ class TwoChoices(Counting):
         """See Balancer."""
         drawn = rng.sample(edge_ids, min(2, len(edge_ids)))
         return min(drawn, key=lambda edge_id: self.active.get(edge_id, 0))
+
+
+PENALTY_S = 1e9  # load of a node with requests under way of which none has come back yet (Finagle)
 
 
 @dataclass(slots=True)
@@ -128,10 +143,12 @@ class PeakEwma(Counting):
         cost.at_s = now_s
 
     def _load(self, edge_id: str, now_s: float) -> float:
-        """Without news the cost decays, so that a node that was bad once is tried again."""
-        cost = self._costs.get(edge_id)
-        value_s = cost.value_s * math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s) if cost is not None else 0.0
-        return value_s * (self.active.get(edge_id, 0) + 1)
+        """Without news the cost decays, so that a node that was bad once is tried again. One of which nothing is known
+        gets one request, and no second before that has come back."""
+        cost, active = self._costs.get(edge_id), self.active.get(edge_id, 0)
+        if cost is None:
+            return PENALTY_S + active if active else 0.0
+        return cost.value_s * math.exp(-max(0.0, now_s - cost.at_s) / self._tau_s) * (active + 1)
 
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""
@@ -154,20 +171,26 @@ class _Probe:
         return statistics.median(self.latencies[nearest])
 
 
+PROBES = 128  # of which the quantile is taken
+
+
 class Prequal(Unaware):
     """The node with the least latency among those that are cold, which have no more requests in flight than a quantile
-    of all; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats stand for probes: with so few
-    nodes the last of every node is kept, and the sender counts on what it sends."""
+    of what probes have told of late; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats
+    stand for probes: with so few nodes the last of every node is kept, and the sender counts on what it sends."""
 
     def __init__(self, *, hot_quantile: float = 0.84, kept: int = 16) -> None:
         self._hot_quantile = hot_quantile
         self._kept = kept
         self._probes: dict[str, _Probe] = {}
         self._sent_with: dict[str, deque[int]] = {}
+        self._told: deque[int] = deque(maxlen=PROBES)
 
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """See Balancer."""
-        self._probes.setdefault(report.node_id, _Probe()).in_flight = report.in_flight + report.queued
+        in_flight = report.in_flight + report.queued
+        self._probes.setdefault(report.node_id, _Probe()).in_flight = in_flight
+        self._told.append(in_flight)
 
     def sent(self, edge_id: str, *, now_s: float) -> None:
         """See Balancer."""
@@ -182,10 +205,19 @@ class Prequal(Unaware):
             probe = self._probes.setdefault(edge_id, _Probe())
             probe.latencies.setdefault(waiting.popleft(), deque(maxlen=self._kept)).append(took_s)
 
+    def lost(self, edge_id: str, *, now_s: float) -> None:
+        """See Balancer."""
+        waiting = self._sent_with.get(edge_id)
+        if waiting:
+            waiting.popleft()
+
     def pick(self, edge_ids: Sequence[str], *, home: str, now_s: float, rng: random.Random) -> str:
         """See Balancer."""
         probes = {edge_id: self._probes.get(edge_id, _Probe()) for edge_id in edge_ids}
-        limit = hot_above((probe.in_flight for probe in probes.values()), self._hot_quantile)
-        cold = [edge_id for edge_id, probe in probes.items() if probe.in_flight <= limit]
-        rng.shuffle(cold)  # ties are broken by chance
+        known = [*self._told, *(probe.in_flight for probe in probes.values())]
+        limit = hot_above(known, self._hot_quantile)
+        names = rng.sample(edge_ids, len(edge_ids))  # ties are broken by chance
+        cold = [edge_id for edge_id in names if probes[edge_id].in_flight <= limit]
+        if not cold:
+            return min(names, key=lambda edge_id: probes[edge_id].in_flight)
         return min(cold, key=lambda edge_id: probes[edge_id].latency_s())

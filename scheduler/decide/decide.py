@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
-from adaptivegen.placement import FINAL_PLANS, Decision, PlacementQuery, Plan
+from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_at, final_work, newcomer
+from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -25,7 +25,7 @@ MAX_PIXELS = 2**40  # of a whole clip; far beyond any model, near enough to keep
 def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Decision:
     """Choose a plan, or refuse. Raises ModelNotFound for a cloud model without a card, InvalidRequest for impossible
     numbers."""
-    _check(view, query)
+    check(view, query)
     situation = look_at(view, query, now_ns=now_ns, rng=rng)
     admitted = admit(situation, weigh(situation), now_ns=now_ns)
     choice = choose(situation, admitted)
@@ -61,7 +61,7 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     """Note the work the decision sends to the edge and to the pool, and what was predicted of the job; returns the job
     that is open now, None where there is none."""
     if decision.makes_draft and not query.draft_known:
-        work = draft_at(view, query, decision.drafter)
+        work = draft_at(view, query, decision.drafter, now_ns=now_ns)
         view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
         view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
         view.sessions.note(
@@ -88,9 +88,23 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
             work = work.times(factor)  # of the pool, as it was weighed
             known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
+        known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
     return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
+
+
+def _ready_at_ns(
+    view: View, query: PlacementQuery, decision: Decision, chosen: Candidate | None, *, now_ns: int
+) -> int:
+    """When the draft should be there that a final begins from, whoever decided who makes it; 0 where none is waited
+    for or nothing is known. What was just sent to that edge is counted, this draft included."""
+    if not decision.makes_draft or query.draft_known:
+        return 0
+    if chosen is not None and chosen.draft_s is not None:
+        return now_ns + round(chosen.draft_s * 1e9)
+    left_s = draft_wait_s(view, view.nodes.get(decision.drafter), query.draft_model, now_ns=now_ns)
+    return now_ns + round(left_s * 1e9)
 
 
 def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
@@ -133,7 +147,8 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _check(view: View, query: PlacementQuery) -> None:
+def check(view: View, query: PlacementQuery) -> None:
+    """Raise ModelNotFound or InvalidRequest for what no policy could place."""
     card = view.cards.get(query.cloud_model)
     if card is None:
         known = ", ".join(sorted(view.cards)) or "none"

@@ -139,16 +139,20 @@ class _Choice:
         """
         if self.query.session or name == self.query.edge_id or self._best - self.worth[name] > DEAREST_TRIAL:
             return False
-        upper_s = self.view.learned.upper_s("draft at a peer", self.offers.by_edge[name].done_s)
+        upper_s = self._upper_s("draft at a peer", self.offers.by_edge[name])
         untried = self.now_s - self.view.sent_s(self.query.edge_id, name) >= UNTRIED_S
         return untried and upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
+
+    def _upper_s(self, part: Part, offer: Offer) -> float | None:
+        learned = self.view.learned
+        return learned.upper_s(part, learned.centred_s(part, offer.done_s))
 
     def _at(self, name: str, by_name: Mapping[str, float], note: str, *, trial: Drafting | None = None) -> Drafting:
         """The draft made at this edge."""
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
         part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
-        late_s = self.view.learned.upper_s(part, chosen.done_s) or 0.0
+        late_s = self._upper_s(part, chosen) or 0.0
         backups = [offer.edge_id for offer in others if offer.done_s <= BACKUP_WITHIN * late_s]
         told = [chosen, *others[: MAX_TOLD - 1]]
         return Drafting(

@@ -11,6 +11,7 @@ from scheduler.decide.jobs import OpenJob
 RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
 LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that have a deadline
+READY_WITHIN_S = 0.1  # a draft that is predicted so soon is as good as there
 NO_DEADLINE = 2**63
 Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
 
@@ -119,9 +120,21 @@ class Flow:
         self.work_s += job.work_s
 
     def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
-        """The next of its jobs of these models."""
-        urgent = next((job for job in self._met(now_ns) if job.model in models), None)
-        other = next((job for _, _, job in self._places.values() if job.model in models and job is not urgent), None)
+        """The next of its jobs of these models; those whose drafts should be there go before the others, with which a
+        worker would only wait."""
+        ready_by_ns = now_ns + round(READY_WITHIN_S * 1e9)
+        job = self._first(models, ready_by_ns, now_ns=now_ns)
+        if job is not None:
+            return job
+        waiting = [job for _, _, job in self._places.values() if job.model in models]
+        return min(waiting, key=lambda job: job.ready_at_ns, default=None)
+
+    def _first(self, models: frozenset[str], ready_by_ns: int, *, now_ns: int) -> OpenJob | None:
+        def fit(job: OpenJob) -> bool:
+            return job.model in models and job.ready_at_ns <= ready_by_ns
+
+        urgent = next((job for job in self._met(now_ns) if fit(job)), None)
+        other = next((job for _, _, job in self._places.values() if fit(job) and job is not urgent), None)
         if urgent is None or other is None:
             return urgent or other
         aged = now_ns - other.placed_at_ns >= AGED_S * 1e9

@@ -17,8 +17,9 @@ class OpenJob(BaseModel):
     """A placed job. Times are wall nanoseconds of the scheduler that tells of it.
 
     pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
-    which gpu_s to generate; ends_at_ns: when it is predicted to end; deadline_at_ns: when it is needed, 0 for
-    none; decided_at_ns: of its decision, as that says itself; guessed: nothing is known but that it waits.
+    which gpu_s to generate; ends_at_ns: when it is predicted to end; ready_at_ns: when its draft is predicted to be
+    there, 0 where it needs none; deadline_at_ns: when it is needed, 0 for none; decided_at_ns: of its decision, as that
+    says itself; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class OpenJob(BaseModel):
     gpu_s: Seconds = 0.0
     placed_at_ns: Nanoseconds
     ends_at_ns: Nanoseconds = 0
+    ready_at_ns: Nanoseconds = 0
     deadline_at_ns: Nanoseconds = 0
     decided_at_ns: Nanoseconds = 0
     guessed: bool = False

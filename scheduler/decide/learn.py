@@ -19,9 +19,12 @@ from adaptivegen.errors import SettingsInvalid
 
 LEAST_S = 1e-4  # observed or predicted times below are too short to be compared
 SURPRISE = 3.0  # deviations beyond which an observation is taken for an accident
+WARNED_S = 10.0  # for which one far slower than expected counts, before there is another
 FURTHEST = math.log(20.0)  # a node's factor lies between a twentieth and twenty
 WINDOW = 100  # outcomes that a spread remembers
 GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
+STEP, FIRST_STEP = 0.01, 0.05  # by which an outcome moves the centre, and how much more the first one does
+FURTHEST_CENTRE = 0.5
 STRICTEST, LOOSEST = 0.002, 0.3  # share of misses that a spread's level may be set to
 MAX_NODES, MAX_MODELS = 4096, 16  # that are remembered, and models of each
 
@@ -52,13 +55,19 @@ class LearnSettings:
 
 @dataclass(slots=True)
 class Speed:
-    """One node's factor for one model: mean and variance of its logarithm, as of `at_s`, after `seen` observations."""
+    """One node's factor for one model: mean and variance of its logarithm, as of `at_s`, after `seen` observations.
+
+    warned: the logarithm of one that was far above what was expected, as of `warned_s`, until there is another: it is
+    taken for an accident, but not tried again at once where there is a choice; else None.
+    """
 
     mean: float
     variance: float
     at_s: float
     seen: int = 0
     surprises: int = 0  # in a row, of one sign
+    warned: float | None = None
+    warned_s: float = 0.0
 
     @property
     def factor(self) -> float:
@@ -72,7 +81,7 @@ class Speed:
         side says that the node has changed, and is believed.
         """
         settled = self.variance + settings.drift_per_s * max(0.0, now_s - self.at_s)
-        off = log_ratio - self.mean
+        off, self.warned = log_ratio - self.mean, None
         bound = SURPRISE * math.sqrt(settled + settings.noise)
         if abs(off) <= bound:
             self.surprises = 0
@@ -80,11 +89,17 @@ class Speed:
             settled, self.surprises = settings.unknown, 0
         else:
             self.surprises = 1 if off > 0 else -1
+            if off > 0:
+                self.warn(log_ratio, now_s=now_s)
             off = math.copysign(bound, off)
         gain = settled / (settled + settings.noise)
         self.mean = clamped(self.mean + gain * off)
         self.variance = settled * (1.0 - gain)
         self.at_s, self.seen = now_s, self.seen + 1
+
+    def warn(self, log_ratio: float, *, now_s: float) -> None:
+        """Something took at least so long, by the logarithm of its ratio."""
+        self.warned, self.warned_s = clamped(log_ratio), now_s
 
 
 class Speeds:
@@ -123,6 +138,19 @@ class Speeds:
         """By how much the card's times are to be multiplied on this node."""
         return math.exp(self._mean(node_id, kind, model))
 
+    def warned(self, node_id: str, model: str, *, now_s: float) -> float:
+        """The factor by one observation of the last WARNED_S that nothing has confirmed yet; 0 where there is none."""
+        speed = self._nodes.get(node_id, {}).get(model)
+        if speed is None or speed.warned is None or now_s - speed.warned_s > WARNED_S:
+            return 0.0
+        return math.exp(speed.warned)
+
+    def warn(self, node_id: str, ratio: float, *, now_s: float) -> None:
+        """A node was so many times slower than was expected of it, or slower still: it was not waited for."""
+        for speed in self._nodes.get(node_id, {}).values():
+            if ratio > 1.0:
+                speed.warn(speed.mean + math.log(ratio), now_s=now_s)
+
     def _mean(self, node_id: str, kind: str, model: str) -> float:
         speed = self._nodes.get(node_id, {}).get(model)
         if speed is not None:
@@ -149,6 +177,8 @@ class Speeds:
 class Spread:
     """How far predictions of one kind were off: ln(observed / predicted), of the last WINDOW outcomes.
 
+    centre: what is to be added to the logarithm of a prediction so that half of the outcomes lie below; it goes a step
+    after each of them, so that whatever is never predicted (round trips, transfers) is, on the whole.
     upper: what is added to the logarithm of a prediction so that `coverage` of the outcomes lie below: a quantile of
     what was off, whose level adapts: after misses beyond what is due it is set more cautiously. Before there are
     outcomes, and with few of them, guesses stand in.
@@ -160,6 +190,7 @@ class Spread:
         self._offs: deque[float] = deque(maxlen=WINDOW)
         self._missed = 1.0 - self._settings.coverage  # the share that may lie above, as it is set now
         self.upper = self._quantile(1.0 - self._missed)
+        self.centre = 0.0
         self.seen = 0
         self.covered = 0
 
@@ -171,6 +202,9 @@ class Spread:
         if not math.isfinite(off):
             return
         off = clamped(off)
+        step = STEP + FIRST_STEP / (1 + self.seen)
+        moved = self.centre + math.copysign(min(step, abs(off)), off)
+        self.centre = min(FURTHEST_CENTRE, max(-FURTHEST_CENTRE, moved))
         missed = off > (self.upper if upper is None else upper)
         self.seen, self.covered = self.seen + 1, self.covered + (not missed)
         allowed = 1.0 - self._settings.coverage

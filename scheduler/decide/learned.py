@@ -92,9 +92,10 @@ class Learned:
         self._heard.pop(node_id, None)
         self.speeds.forget(node_id)
 
-    def edge_factor(self, edge_id: str, model: str) -> float:
-        """By how much the card's times are to be multiplied at this edge."""
-        return self.speeds.factor(edge_id, "edge", model)
+    def edge_factor(self, edge_id: str, model: str, *, now_s: float | None = None) -> float:
+        """By how much the card's times are to be multiplied at this edge; now_s: with what it was warned of of late."""
+        factor = self.speeds.factor(edge_id, "edge", model)
+        return factor if now_s is None else max(factor, self.speeds.warned(edge_id, model, now_s=now_s))
 
     def pool_factor(self, worker_ids: Iterable[str], model: str) -> float:
         """The same of a pool whose workers take jobs as they are free: a fast one takes more of them."""
@@ -104,6 +105,11 @@ class Learned:
         return len(factors) / sum(1.0 / factor for factor in factors)
 
     # ---- predictions --------------------------------------------------------------------------------------------
+
+    def centred_s(self, part: str, predicted_s: float | None) -> float | None:
+        """A prediction of a part, moved to the middle of what is observed of such; None stays None."""
+        spread = self.spreads.get(part)
+        return predicted_s * math.exp(spread.centre) if predicted_s is not None and spread is not None else predicted_s
 
     def upper_s(self, part: str, predicted_s: float | None) -> float | None:
         """The upper end of a prediction of a part, such as "draft" or "final refine"; None stays None."""
@@ -131,10 +137,11 @@ class Learned:
         while len(self._told) > MAX_EXPECTED:
             self._told.popitem(last=False)
 
-    def outcome(self, outcome: Outcome, *, decider: str) -> dict[str, float]:
+    def outcome(self, outcome: Outcome, *, decider: str, now_s: float = 0.0) -> dict[str, float]:
         """Learn from how a job went that this scheduler placed; returns ln(observed / predicted) by part.
 
-        A draft counts whatever became of its final, a final where it was made as it was decided.
+        A draft counts whatever became of its final, a final where it was made as it was decided. An edge whose draft
+        was overtaken by a second copy has finished nothing, so its heartbeats do not tell how slow it was.
         """
         told = self._told.get(outcome.job_id)
         if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
@@ -148,6 +155,8 @@ class Learned:
             seconds = observed.get(part)
             if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
                 offs[part] = clamped(math.log(seconds / predicted_s))
+                if part.startswith("draft") and outcome.draft_late:
+                    self.speeds.warn(told.drafter, seconds / predicted_s, now_s=now_s)
                 self.spreads.setdefault(part, Spread(self._settings)).observe(offs[part], upper=upper)
                 self.revision += 1
         return offs

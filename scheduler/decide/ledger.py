@@ -73,7 +73,8 @@ class OpenJobs:
             return
         ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
         needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
-        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns}
+        ready_ns = now_ns + max(0, job.ready_at_ns - job.placed_at_ns) if job.ready_at_ns else 0
+        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns, "ready_at_ns": ready_ns}
         self._replace(job.model_copy(update=here), now_ns=now_ns)
 
     def _put(self, job: OpenJob, *, now_ns: int) -> None:
@@ -268,6 +269,22 @@ class OpenJobs:
     def get(self, job_id: str) -> OpenJob | None:
         """The job, if it is open."""
         return self._jobs.get(job_id)
+
+    def has_ended(self, job_id: str) -> bool:
+        """Whether it is known to have ended, not long ago."""
+        return job_id in self._ended
+
+    def told(self, worker_id: str) -> tuple[str, ...]:
+        """Jobs that a worker was told to begin, and that it has not shown yet; the newest last."""
+        return tuple(self._handed.get(worker_id, ()))
+
+    def left_s(self, job_id: str, *, now_ns: int) -> float:
+        """Seconds that a worker will still have a job that it has begun, where that does not tell: till it is predicted
+        to end, and at least its work. 0 of one that is not known, or has outlasted both."""
+        job, started_ns = self._jobs.get(job_id), self._started_ns.get(job_id)
+        if job is None or started_ns is None:
+            return 0.0
+        return max(0.0, job.work_s - (now_ns - started_ns) / 1e9, (job.ends_at_ns - now_ns) / 1e9)
 
     @property
     def mean_s(self) -> float:

@@ -76,7 +76,7 @@ def _at_home(
 ) -> Offer | str:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
-    work = draft_at(view, query, edge)
+    work = draft_at(view, query, edge, now_ns=now_ns)
     if work is None:
         return f"the card of {card.name} has no measured times"
     condition = node.condition(now_ns) if node is not None else "stale"
@@ -110,7 +110,7 @@ def _elsewhere(
     links = asking.report.links if asking is not None else {}
     found = []
     for name in sampled(lending, rng, keep=[session.edge_id] if session else []):
-        work = draft_at(view, query, name)
+        work = draft_at(view, query, name, now_ns=now_ns)
         if work is not None:
             handover_s = links.get(name, UNKNOWN_HANDOVER_S)
             found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))

@@ -39,7 +39,10 @@ class Situation:
         final_s: float | None = None,
         gpu_s: float = 0.0,
     ) -> Candidate:
-        """A feasible candidate with its QoE and score."""
+        """A feasible candidate with its QoE and score; times as predicted, without what outcomes say of such."""
+        learned = self.view.learned
+        draft_s = learned.centred_s(self.drafting.part, draft_s)
+        final_s = learned.centred_s(f"final {plan}", final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
         shown_first = final_quality if plan == "hit" else draft_quality(self.view, self.query, self.draft)
@@ -51,7 +54,6 @@ class Situation:
             final_quality=final_quality,
             final_s=final_s,
         )
-        learned = self.view.learned
         return Candidate(
             plan=plan,
             feasible=True,

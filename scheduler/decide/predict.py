@@ -30,11 +30,11 @@ class PoolWait:
     propensity: float = 1.0
 
 
-def draft_at(view: View, query: PlacementQuery, edge_id: str) -> Work | None:
+def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
     """The work of the asked draft at an edge; None when its card is not known or has no profile."""
     card = view.cards.get(query.draft_model)
     work = draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
-    return work.times(view.learned.edge_factor(edge_id, query.draft_model)) if work is not None else None
+    return work.times(view.draft_factor(edge_id, query.draft_model, now_ns=now_ns)) if work is not None else None
 
 
 def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
@@ -48,7 +48,7 @@ def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int) -> f
     """Seconds until the edge's draft model is free; an edge that has not reported yet is taken to be idle."""
     if node is None:
         return 0.0
-    return node.remaining_s(now_ns, factor=view.learned.edge_factor(node.report.node_id, model))
+    return node.remaining_s(now_ns, factor=view.draft_factor(node.report.node_id, model, now_ns=now_ns))
 
 
 def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> PoolWait:
@@ -58,7 +58,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     new = newcomer(view, query, now_ns=now_ns)
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
-        slots = [free_at_s for node in workers for free_at_s in node.slots_free_at_s(now_ns)]
+        slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
         served = frozenset(workers[0].report.models).union(*(node.report.models for node in workers[1:]))
         wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:

@@ -290,6 +290,33 @@ class View:
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 
+    def free_at_s(self, node: Node, *, now_ns: int) -> list[float]:
+        """When each place of a worker becomes free, in seconds from now: by its report, and by what is known here of
+        jobs that it was told since, that have ended since, or that it has and does not generate yet (it waits for a
+        draft)."""
+        report, told = node.report, self.jobs.told(node.report.node_id)
+        told = tuple(job_id for job_id in told if job_id not in report.at_hand)[-node.slots :]
+        if not told and not report.at_hand:
+            return node.slots_free_at_s(now_ns)
+        shown_s = [
+            left_s if report.remaining_s else self.jobs.left_s(job_id, now_ns=now_ns)
+            for job_id, left_s in zip(report.at_hand, node.slots_free_at_s(now_ns), strict=False)
+            if not self.jobs.has_ended(job_id)
+        ]
+        told_s = [self.jobs.left_s(job_id, now_ns=now_ns) for job_id in told]
+        busy_s = told_s + shown_s[: node.slots - len(told_s)]  # told of another, it has ended one that it showed
+        return busy_s + [0.0] * (node.slots - len(busy_s))
+
+    def draft_factor(self, edge_id: str, model: str, *, now_ns: int) -> float:
+        """By how much the card's times of a draft are to be multiplied at this edge now: as learned, and at least what
+        a last draft that was far slower than that, or the one at hand, gives reason to expect."""
+        factor = self.learned.edge_factor(edge_id, model, now_s=now_ns / 1e9)
+        node = self.nodes.get(edge_id)
+        if node is None or not node.report.in_flight or not node.report.remaining_s:
+            return factor
+        card_s = node.report.remaining_s / (node.report.in_flight + node.report.queued)
+        return max(factor, node.report.elapsed_s / card_s)  # so slow it is, if it were done now
+
     def pools(self) -> tuple[str, ...]:
         """Pools of all known workers and open jobs, sorted."""
         return tuple(sorted({*self.jobs.pools(), *(n.report.pool for n in self.nodes if n.report.kind == "worker")}))
@@ -313,7 +340,7 @@ class View:
             self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns, decided_at_ns=max(0, outcome.decided_at_ns))
         elif job is None and gpu_s:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
-        return self.learned.outcome(outcome, decider=self.decider)
+        return self.learned.outcome(outcome, decider=self.decider, now_s=now_ns / 1e9)
 
     def digest(self) -> str:
         """A name for this state: equal digests of one scheduler, equal nodes, jobs, quotas and what is used

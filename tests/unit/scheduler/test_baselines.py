@@ -88,3 +88,29 @@ def test_prequal_counts_on_what_it_sends_until_the_next_report() -> None:
     assert "a" not in picks(balancer)
     balancer.hear(report().model_copy(update={"node_id": "a"}), now_s=0.5)
     assert picks(balancer)["a"] > 60
+
+
+def test_prequal_knows_hot_nodes_by_what_probes_have_told_before() -> None:
+    balancer = Prequal(hot_quantile=0.84)
+    for second in range(40):  # mostly idle
+        for name in ("a", "b"):
+            balancer.hear(report().model_copy(update={"node_id": name}), now_s=float(second))
+    for name, took_s in (("a", 0.1), ("b", 2.0)):
+        balancer.sent(name, now_s=40.0)
+        balancer.done(name, took_s=took_s, now_s=42.0)
+    rng = random.Random(1)
+    busy = report(in_flight=1, queued=2).model_copy(update={"node_id": "a"})
+    balancer.hear(busy, now_s=43.0)
+    balancer.hear(report().model_copy(update={"node_id": "b"}), now_s=43.0)
+    assert {balancer.pick(["a", "b"], home="a", now_s=43.0, rng=rng) for _ in range(20)} == {"b"}  # the fast one is hot
+    balancer.hear(report(in_flight=4).model_copy(update={"node_id": "b"}), now_s=44.0)
+    assert {balancer.pick(["a", "b"], home="a", now_s=44.0, rng=rng) for _ in range(20)} == {"a"}  # both are hot
+
+
+def test_peak_ewma_sends_one_request_to_a_node_of_which_nothing_is_known() -> None:
+    balancer = PeakEwma()
+    balancer.done("a", took_s=1.0, now_s=0.0)
+    rng = random.Random(1)
+    assert balancer.pick(["a", "b"], home="a", now_s=0.1, rng=rng) == "b"
+    balancer.sent("b", now_s=0.1)
+    assert balancer.pick(["a", "b"], home="a", now_s=0.2, rng=rng) == "a"

@@ -1,0 +1,168 @@
+"""Our placing against known policies on a running system: `python -m benchmarks.compare_live`.
+
+Real processes: nats-server, a scheduler, two edges, two workers; their models sleep instead of computing
+(`live.sleeper`), everything else is as it is. Links delay and jitter (`live.links`). Requests come through the SDK, as
+a Poisson stream with bursts in between; the first edge's model fails at once for a while, twice, and later the second
+edge's takes three times as long (`live.load`). Arrivals, intents, deadlines and how long a generation takes but for the
+node are the same under every policy of one run. The policies take turns in an order drawn for every run, each with a
+scheduler that has learned nothing yet and sees a few requests to their ends before the run counts. A run has parts,
+each with its own arrivals and the same misbehaviour; the parts are what is compared by pairs. Parts of one run follow
+one another on one scheduler, so they are not quite independent.
+
+ours         as it is, with its default policy
+ours_frugal  the same, with FRUGAL_COST QoE points for a cloud second when iterating: for comparing at equal GPU-seconds
+the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`
+
+Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
+parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
+WARM_S seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from adaptivegen.blob.base import BlobStore
+from adaptivegen.blob.store import open_store
+from adaptivegen.clock import Clock, SystemClock
+from benchmarks.live.figures import FRUGAL, MEASURES, OURS, Figures, at_equal_gpu, figures, predicted, table, verdicts
+from benchmarks.live.load import run_of
+from benchmarks.live.system import LINKS, SCHEDULER, LiveSystem, running
+from benchmarks.live.watch import predictions, run_load
+from benchmarks.machine import hardware
+from scheduler.decide.placing import PLACINGS
+
+POLICIES = (OURS, FRUGAL, *(name for name in PLACINGS if name != OURS))
+FRUGAL_COST = "3"
+WARM_S = 10.0  # of a scheduler's life, before its predictions are counted
+Pairs = list[tuple[float, float, float]]
+
+
+@dataclass(slots=True)
+class Found:
+    """What all runs gave. cores: CPU seconds by wall seconds, of all processes together."""
+
+    runs: dict[str, list[Figures]] = field(default_factory=dict)
+    pairs: Pairs = field(default_factory=list)
+    cores: float = 0.0
+    loads: list[float] = field(default_factory=list)
+
+
+async def one_run(
+    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, parts: int, seconds: float
+) -> tuple[list[Figures], Path]:
+    """One policy's run; returns the figures of its parts and the folder of its decision log."""
+    log = system.folder / "decisions" / f"{policy}-{number}"
+    costs = {"COST_ITERATE": FRUGAL_COST} if policy == FRUGAL else {}
+    requests = run_of(seed + number * parts, parts=parts, seconds=seconds)
+    async with system.scheduler(OURS if policy == FRUGAL else policy, log, **costs):
+        seen = await run_load(system, requests, blob, tag=f"{policy} {number}", parts=parts, seconds=seconds)
+    by_part = [[one for one in seen if one.request.part == part] for part in range(parts)]
+    return [figures(some, SCHEDULER) for some in by_part if some], log
+
+
+async def measure(options: argparse.Namespace, policies: Sequence[str], *, clock: Clock) -> Found:
+    """All runs."""
+    found, order = Found({name: [] for name in policies}), random.Random(options.seed)
+    shape = {"seed": options.seed, "parts": options.parts, "seconds": options.seconds}
+    with tempfile.TemporaryDirectory(prefix="adaptivegen-live-", ignore_cleanup_errors=True) as name:
+        async with running(Path(name), LINKS, clock=clock, rng=random.Random(options.seed)) as system:
+            blob = open_store(system.store_url)
+            began_s, used_s = clock.monotonic_s(), system.cpu_s()
+            for number in range(options.runs):
+                for policy in order.sample(policies, len(policies)):
+                    parts, log = await one_run(system, blob, policy, number=number, **shape)
+                    found.runs[policy] += parts
+                    found.loads.append(psutil.getloadavg()[0])
+                    if policy == OURS:
+                        found.pairs += predictions(log, after_s=WARM_S)
+                    for part in parts:
+                        say(f"run {number + 1} of {options.runs}, {policy}: {_short(part)}")
+            found.cores = (system.cpu_s() - used_s) / (clock.monotonic_s() - began_s)
+            await blob.close()
+    return found
+
+
+def say(line: str) -> None:
+    """Progress, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _short(one: Figures) -> str:
+    told = " ".join(f"{measure.name}={measure.of(one):.3f}" for measure in MEASURES)
+    return f"{told} draft={one.draft_mean_s:.3f} requests={one.requests} unplaced={one.unplaced}"
+
+
+def report(found: Found) -> dict[str, object]:
+    """Everything that is told, for the JSON file."""
+    compared = OURS in found.runs and len(found.runs) > 1
+    return {
+        "runs": {name: [asdict(one) for one in runs] for name, runs in found.runs.items()},
+        "ours_less_others": verdicts(found.runs) if compared else {},
+        "qoe_at_equal_gpu_s": at_equal_gpu(found.runs) if compared and FRUGAL in found.runs else {},
+        "predictions": predicted(found.pairs),
+        "cores_used": round(found.cores, 3),
+        "load_average": [round(load, 2) for load in found.loads],
+    }
+
+
+def show(found: Found, told: dict[str, object]) -> None:
+    """The tables for a person."""
+    print("\n".join(table(found.runs)))
+    for measure, by_policy in verdicts(found.runs).items() if told["ours_less_others"] else ():
+        print(f"\n{measure}, ours less theirs:")
+        _show_pairs(by_policy)
+    if told["qoe_at_equal_gpu_s"]:
+        print("\nqoe at equal GPU-seconds, ours less theirs:")
+        _show_pairs(at_equal_gpu(found.runs))
+    print(f"\npredictions of finals: {told['predictions']}")
+    loads = found.loads
+    print(f"cores used: {found.cores:.2f}; load average while it ran: {min(loads):.1f} to {max(loads):.1f}")
+
+
+def _show_pairs(by_policy: dict[str, dict[str, float | str]]) -> None:
+    for name, told in by_policy.items():
+        if "mean" in told:
+            print(f"  {name}: {told['mean']:+.3f} ± {told['half']:.3f}, p {told['p_holm']:.4f}: {told['ours']}")
+        else:
+            print(f"  {name}: {told['ours']}")
+
+
+def main() -> int:
+    """Measure and report; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2, help="of every policy")
+    parser.add_argument("--parts", type=int, default=3, help="of every run, which are compared one by one")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of arrivals in each part")
+    parser.add_argument("--policies", default=",".join(POLICIES), help="comma-separated")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    options = parser.parse_args()
+    policies = [name for name in options.policies.split(",") if name]
+    if unknown := set(policies) - set(POLICIES):
+        parser.error(f"no such policies: {', '.join(sorted(unknown))}; known: {', '.join(POLICIES)}")
+    machine = hardware()
+    command = f"python -m benchmarks.compare_live --runs {options.runs} --parts {options.parts}"
+    command += f" --seconds {options.seconds:g} --seed {options.seed} --policies {options.policies}"
+    found = asyncio.run(measure(options, policies, clock=SystemClock()))
+    told = report(found)
+    print(f"hardware: {machine}\ncommand:  {command}\n")
+    show(found, told)
+    if options.json is not None:
+        whole = {"benchmark": "live", "hardware": machine, "command": command, **told}
+        options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What is asked when, and which nodes misbehave meanwhile: drawn from a seed, the same for every policy. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from benchmarks.live.conduct import Spell
+
+EDGES = ("edge-1", "edge-2")
+WORKERS = ("worker-1", "worker-2")
+RATE_PER_S = 0.9  # of the Poisson arrivals
+BURST, BURST_EVERY_S, BURST_WITHIN_S = 5, 10.0, 0.3
+BUSY_EDGE = 0.65  # share of the Poisson arrivals that come to the first edge; a burst comes to one edge or the other
+RENDERS, WITH_DEADLINE = 0.5, 0.5  # shares of all requests, and of the renders
+DEADLINE_S = 4.0
+FLAPS = ((0.10, 0.20), (0.30, 0.40))  # parts of the time in which the first edge's model fails at once
+SLOW = (0.5, 1.0)  # the part in which the second edge's model takes SLOW_FACTOR times as long
+SLOW_FACTOR = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, `at_s` after the run has begun. part: of the run; deadline_s: set on some renders, which may then be
+    reduced."""
+
+    name: str
+    at_s: float
+    edge_id: str
+    intent: Literal["iterate", "render"]
+    deadline_s: float | None
+    part: int = 0
+
+
+def run_of(seed: int, *, parts: int, seconds: float) -> list[Request]:
+    """All requests of a run in several parts of so many seconds, each part with arrivals of its own."""
+    found = []
+    for part in range(parts):
+        for one in arrivals(seed + part, seconds):
+            found.append(replace(one, at_s=one.at_s + part * seconds, part=part))
+    return found
+
+
+def arrivals(seed: int, seconds: float) -> list[Request]:
+    """The requests of one part, by time."""
+    rng = random.Random(seed)
+    times: list[tuple[float, str]] = []
+    now_s = 0.0
+    while (now_s := now_s + rng.expovariate(RATE_PER_S)) < seconds:
+        times.append((now_s, EDGES[rng.random() >= BUSY_EDGE]))
+    burst_s = BURST_EVERY_S / 2
+    while burst_s < seconds:
+        edge_id = rng.choice(EDGES)
+        times += [(burst_s + rng.uniform(0.0, BURST_WITHIN_S), edge_id) for _ in range(BURST)]
+        burst_s += BURST_EVERY_S
+    found = []
+    for number, (at_s, edge_id) in enumerate(sorted(times)):
+        render = rng.random() < RENDERS
+        deadline = rng.random() < WITH_DEADLINE
+        found.append(
+            Request(
+                name=f"request {seed} {number}",
+                at_s=at_s,
+                edge_id=edge_id,
+                intent="render" if render else "iterate",
+                deadline_s=DEADLINE_S if render and deadline else None,
+            )
+        )
+    return found
+
+
+def spells(begin_s: float, seconds: float, *, parts: int = 1) -> dict[str, list[Spell]]:
+    """How each node behaves in a run that begins then: in every part the first edge flaps, later the second is slow."""
+
+    def spell(part: int, of: tuple[float, float], *, factor: float = 1.0, fails: bool = False) -> Spell:
+        from_s, until_s = (begin_s + (part + share) * seconds for share in of)
+        return Spell(from_s, until_s, factor=factor, fails=fails)
+
+    return {
+        "edge-1": [spell(part, flap, fails=True) for part in range(parts) for flap in FLAPS],
+        "edge-2": [spell(part, SLOW, factor=SLOW_FACTOR) for part in range(parts)],
+        **{name: [] for name in WORKERS},
+    }

@@ -1,0 +1,1 @@
+"""Unit tests of the benchmarks: their parts that need no running system."""

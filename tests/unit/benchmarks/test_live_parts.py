@@ -1,0 +1,154 @@
+"""The parts of the live comparison that need no system: loads, conduct, cards, the sleeping model, the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import InternalError
+from adaptivegen.models.base import GenerationCancelled, GenerationInput, StepReport
+from adaptivegen.models.registry import load_card
+from benchmarks.live.cards import CLOUD, DRAFT, cloud_card, draft_card, write_cards
+from benchmarks.live.conduct import Spell, conduct_at, write_conduct
+from benchmarks.live.figures import FRUGAL, OURS, Figures, at_equal_gpu, figures, predicted, qoe_of, verdicts
+from benchmarks.live.load import EDGES, Request, arrivals, run_of, spells
+from benchmarks.live.sleeper import SleepingModel
+from benchmarks.live.watch import PATIENCE_S, Seen
+from scheduler.decide.work import draft_work, work_of
+
+
+def test_a_load_is_the_same_for_the_same_seed() -> None:
+    load = arrivals(7, 60.0)
+    assert load == arrivals(7, 60.0) != arrivals(8, 60.0)
+    assert [one.at_s for one in load] == sorted(one.at_s for one in load)
+    assert 55 <= len(load) <= 115  # 54 of the stream and 30 in bursts are meant
+    assert {one.edge_id for one in load} == set(EDGES)
+    assert all(one.intent == "render" for one in load if one.deadline_s)
+
+
+def test_parts_follow_one_another_and_are_drawn_anew() -> None:
+    load = run_of(7, parts=2, seconds=30.0)
+    assert [one for one in load if one.part == 0] == arrivals(7, 30.0)
+    second = [one for one in load if one.part == 1]
+    assert len(second) == len(arrivals(8, 30.0)) and all(30.0 <= one.at_s < 61.0 for one in second)
+    assert len({one.name for one in load}) == len(load)
+
+
+def test_one_edge_is_well_at_any_time() -> None:
+    ill = spells(100.0, 20.0, parts=2)
+    for tenth in range(400):
+        now_s = 100.0 + tenth / 10
+        assert sum(any(spell.from_s <= now_s < spell.until_s for spell in ill[name]) for name in EDGES) <= 1
+
+
+def test_conduct_holds_for_its_time(tmp_path: Path) -> None:
+    write_conduct(tmp_path / "conduct" / "edge-1.json", [Spell(1.0, 2.0, factor=3.0), Spell(2.0, 3.0, fails=True)])
+    read = [conduct_at(tmp_path / "conduct" / "edge-1.json", at_s) for at_s in (0.5, 1.0, 2.0, 3.0)]
+    assert [(spell.factor, spell.fails) for spell in read] == [(1.0, False), (3.0, False), (1.0, True), (1.0, False)]
+
+
+def test_cards_are_read_back_and_tell_the_times_they_say(tmp_path: Path) -> None:
+    write_cards(tmp_path)
+    assert load_card(DRAFT, tmp_path) == draft_card()
+    assert load_card(CLOUD, tmp_path) == cloud_card()
+    work = draft_work(draft_card(), width=96, height=96, frames=8)
+    assert work is not None and work.total_s == pytest.approx(0.434) and not work.note
+    refined = work_of(cloud_card(), width=96, height=96, frames=8, steps=8)
+    assert refined is not None and refined.total_s == pytest.approx(0.814)
+
+
+def wanted(**changes: object) -> GenerationInput:
+    values = {"prompt": "p", "seed": 3, "width": 64, "height": 64, "frames": 8, "steps": 4, "guidance": 1.0, **changes}
+    return GenerationInput(**values)  # type: ignore[arg-type]
+
+
+def model(folder: Path, *held: Spell) -> SleepingModel:
+    write_conduct(folder / "conduct.json", held)
+    quick = draft_card().profile[0].model_copy(update={"step_ms": 1.0, "text_ms": 0.0, "upsample_ms": 0.0})
+    return SleepingModel(draft_card().model_copy(update={"profile": (quick,)}), folder / "conduct.json", ManualClock())
+
+
+def test_the_sleeping_model_reports_each_step_and_makes_the_same_clip_again(tmp_path: Path) -> None:
+    steps: list[StepReport] = []
+    made = model(tmp_path).generate(wanted(), on_step=steps.append, should_stop=lambda: False)
+    again = model(tmp_path).generate(wanted(), on_step=lambda _: None, should_stop=lambda: False)
+    assert made.shape == (8, 64, 64, 3) and np.array_equal(made, again)
+    assert [(one.step, one.steps, one.look is not None) for one in steps] == [(n, 4, True) for n in (1, 2, 3, 4)]
+
+
+def test_the_sleeping_model_stops_and_fails_as_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GenerationCancelled):
+        model(tmp_path).generate(wanted(), on_step=lambda _: None, should_stop=lambda: True)
+    with pytest.raises(InternalError):
+        model(tmp_path, Spell(0.0, 1e18, fails=True)).generate(
+            wanted(), on_step=lambda _: None, should_stop=lambda: False
+        )
+
+
+def seen(intent: str = "render", deadline_s: float | None = None, **changes: object) -> Seen:
+    request = Request("r", 0.0, "edge-1", intent, deadline_s)  # type: ignore[arg-type]
+    return Seen(request, decided_by="scheduler-1", **changes)  # type: ignore[arg-type]
+
+
+def test_qoe_is_that_of_the_formula() -> None:
+    assert qoe_of(seen()) == 1.0
+    assert qoe_of(seen("iterate", draft_s=0.4)) == pytest.approx(1 + 0.5 * 2.4)
+    whole = seen(draft_s=0.4, final_s=3.0, plan="refine", final_steps=8)
+    assert qoe_of(whole) == pytest.approx(1 + 0.15 * 2.4 + 0.85 * 3.5)
+    reduced = seen(draft_s=0.4, final_s=3.0, plan="reduced", final_steps=4)
+    assert qoe_of(reduced) == pytest.approx(1 + 0.15 * 2.4 + 0.85 * 3.2)
+    noise = seen(final_s=3.0, plan="cloud", final_steps=16)
+    assert qoe_of(noise) == pytest.approx(1 + 0.85 * 3.6)
+
+
+def test_what_never_comes_counts_as_the_whole_patience() -> None:
+    found = figures(
+        [
+            seen(deadline_s=4.0, first_s=0.2, draft_s=0.4, final_s=4.1, plan="refine", final_steps=8, gpu_s=0.8),
+            seen(deadline_s=4.0, first_s=0.2, draft_s=0.4, final_s=3.9, plan="refine", final_steps=8, gpu_s=0.8),
+            seen("iterate", first_s=0.2, draft_s=0.4),
+            seen(refused="rate_limited"),
+        ],
+        "scheduler-1",
+    )
+    assert (found.deadlines, found.gpu_s, found.requests, found.unplaced) == (0.5, 0.4, 4, 0)
+    assert found.final_p95_s > 0.9 * PATIENCE_S and found.first_p95_s > 0.8 * PATIENCE_S
+
+
+def run(qoe: float, gpu_s: float) -> Figures:
+    return Figures(qoe, 1.0, 0.5, 3.0, 0.9, gpu_s, 30, 0)
+
+
+def test_verdicts_need_more_than_chance() -> None:
+    runs = {
+        OURS: [run(4.0 + n / 100, 0.8) for n in range(5)],
+        "less": [run(3.5 + n / 90, 0.8) for n in range(5)],
+        "alike": [run(4.0 + (-1) ** n * n / 10, 0.8) for n in range(5)],
+    }
+    told = verdicts(runs)
+    assert (told["qoe"]["less"]["ours"], told["qoe"]["alike"]["ours"]) == ("better", "tied")
+    assert told["first_p95_s"]["less"]["ours"] == "tied"
+
+
+def test_equal_gpu_seconds_lie_between_our_two_weights() -> None:
+    runs = {
+        OURS: [run(4.0, 0.8)] * 3,
+        FRUGAL: [run(3.0, 0.4)] * 3,
+        "half": [run(3.2, 0.6)] * 3,
+        "more": [run(3.9, 1.6)] * 3,
+        "none": [run(1.5, 0.0)] * 3,
+    }
+    told = at_equal_gpu(runs)
+    assert told["half"]["mean"] == pytest.approx(0.3) and told["half"]["ours"] == "better"
+    assert told["more"]["mean"] == pytest.approx(0.1)
+    assert told["none"] == {"ours": "below what ours can do"}
+
+
+def test_predictions_are_summed_up() -> None:
+    told = predicted([(1.0, 1.5, 1.25), (2.0, 2.4, 2.5)])
+    assert told["mape"] == pytest.approx(0.2) and told["bias"] == pytest.approx(-0.2)
+    assert told["coverage"] == 0.5
+    assert predicted([]) == {"finals": 0}

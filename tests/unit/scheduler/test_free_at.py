@@ -1,0 +1,140 @@
+"""When workers become free, by more than their last heartbeat; and how slow an edge is to be expected just now."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptivegen.nodes import NodeReport
+from adaptivegen.placement import Ticket
+from scheduler.decide.decide import record
+from scheduler.decide.learn import WARNED_S, Speeds
+from scheduler.decide.view import View
+from tests.unit.scheduler.builders import FINAL_S, JOB, NOW_NS, open_job, outcome, place, query, report, view
+
+SECOND_NS = 10**9
+OTHER = "vid_" + "1" * 26
+
+
+def free_s(seen: View, *, now_ns: int = NOW_NS) -> list[float]:
+    node = seen.nodes.get("worker-1")
+    assert node is not None
+    return seen.free_at_s(node, now_ns=now_ns)
+
+
+def told(seen: View, job_id: str = JOB, *, now_ns: int = NOW_NS) -> None:
+    """The worker asks and is told this job."""
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=job_id)
+    assert seen.jobs.next(ticket, now_ns=now_ns) is not None
+
+
+def beat(seen: View, *, now_ns: int, seq: int = 2, **changes: object) -> None:
+    heard: NodeReport = report("worker-1", seq=seq, **changes)
+    assert seen.hear(heard, now_ns=now_ns) == "accepted"
+
+
+def test_a_worker_that_says_nothing_of_a_job_is_free() -> None:
+    assert free_s(view()) == [0.0]
+
+
+def test_a_job_that_was_just_told_counts_before_any_heartbeat_shows_it() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    assert free_s(seen) == [12.0]
+    assert free_s(seen, now_ns=NOW_NS + SECOND_NS) == [11.0]
+
+
+def test_a_job_that_waits_for_its_draft_needs_its_work_and_ends_as_predicted() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0, ends_at_ns=NOW_NS + 15 * SECOND_NS))
+    told(seen)
+    later_ns = NOW_NS + 2 * SECOND_NS
+    beat(seen, now_ns=later_ns, in_flight=1, at_hand=(JOB,), remaining_s=0.0)
+    assert free_s(seen, now_ns=later_ns) == [pytest.approx(13.0)]
+
+
+def test_what_a_worker_says_of_its_own_progress_is_believed() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=4.0)
+    assert free_s(seen) == [4.0]
+
+
+def test_a_job_that_has_ended_since_the_heartbeat_is_no_longer_at_hand() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=4.0)
+    seen.jobs.settle(JOB, gpu_s=12.0, now_ns=NOW_NS)
+    assert free_s(seen) == [0.0]
+
+
+def test_of_two_jobs_the_one_told_last_is_at_hand() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=0.1)
+    seen.jobs.place(open_job(OTHER, work_s=8.0))
+    told(seen, OTHER)
+    assert free_s(seen) == [8.0]
+
+
+def test_a_new_request_waits_for_a_job_that_was_just_told() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    chosen = place(seen, query(job_id=OTHER, requested_plan="cloud")).chosen()
+    assert chosen is not None and chosen.final_s == pytest.approx(12.0 + FINAL_S)
+
+
+def test_an_edge_whose_draft_outlasts_what_was_expected_is_at_least_so_slow() -> None:
+    seen = view(report("edge-1", in_flight=1, queued=1, remaining_s=0.8, elapsed_s=1.2), report("worker-1"))
+    assert seen.draft_factor("edge-1", "pocket-draft", now_ns=NOW_NS) == pytest.approx(3.0)
+    assert view().draft_factor("edge-1", "pocket-draft", now_ns=NOW_NS) == 1.0
+
+
+def test_one_slow_observation_warns_for_a_while_and_moves_predictions_little() -> None:
+    speeds = Speeds()
+    for second in range(20):
+        speeds.observe("edge-1", "edge", "m", observed_s=1.0, predicted_s=1.0, now_s=float(second))
+    speeds.observe("edge-1", "edge", "m", observed_s=3.0, predicted_s=1.0, now_s=20.0)
+    assert speeds.factor("edge-1", "edge", "m") < 1.2
+    assert speeds.warned("edge-1", "m", now_s=21.0) == pytest.approx(3.0)
+    assert speeds.warned("edge-1", "m", now_s=20.1 + WARNED_S) == 0.0
+    speeds.observe("edge-1", "edge", "m", observed_s=1.0, predicted_s=1.0, now_s=22.0)
+    assert speeds.warned("edge-1", "m", now_s=22.0) == 0.0  # it was an accident
+
+
+def test_an_edge_whose_draft_was_overtaken_is_warned_of() -> None:
+    seen = view()
+    seen.learned.speeds.observe("edge-1", "edge", "pocket-draft", observed_s=0.37, predicted_s=0.37, now_s=0.0)
+    decision = place(seen, query(requested_plan="refine"))
+    seen.learned.expect(decision, draft_known=False)
+    late = outcome(decision, draft_s=1.48, final_s=14.0, drafted_by="edge-2", draft_late=True)
+    seen.ended(late, now_ns=NOW_NS)
+    factor = seen.draft_factor("edge-1", "pocket-draft", now_ns=NOW_NS + SECOND_NS)
+    assert factor == pytest.approx(4.0)
+    assert seen.learned.edge_factor("edge-1", "pocket-draft") == pytest.approx(1.0)
+
+
+def test_a_job_whose_draft_is_there_goes_before_one_that_would_only_wait() -> None:
+    seen = view()
+    seen.jobs.place(open_job(JOB, ready_at_ns=NOW_NS + 3 * SECOND_NS, deadline_at_ns=NOW_NS + 60 * SECOND_NS))
+    seen.jobs.place(open_job(OTHER, ready_at_ns=NOW_NS))
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
+    first = seen.jobs.next(ticket, now_ns=NOW_NS)
+    assert first is not None and first.job_id == OTHER
+    second = seen.jobs.next(ticket, now_ns=NOW_NS)  # where all would wait, the one whose draft comes first
+    assert second is not None and second.job_id == JOB
+
+
+def test_a_placed_job_knows_when_its_draft_should_be_there() -> None:
+    seen = view()
+    decision = place(seen, query(requested_plan="refine"))
+    chosen, job = decision.chosen(), record(seen, query(), decision, now_ns=NOW_NS)
+    assert chosen is not None and chosen.draft_s and job is not None
+    assert job.ready_at_ns == NOW_NS + round(chosen.draft_s * 1e9)
+    from_noise = place(seen, query(job_id=OTHER, requested_plan="cloud"))
+    other = record(seen, query(job_id=OTHER), from_noise, now_ns=NOW_NS)
+    assert other is not None and other.ready_at_ns == 0
