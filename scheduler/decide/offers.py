@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
-from scheduler.decide.predict import draft_at, draft_wait_s
+from scheduler.decide.predict import asked_draft
 from scheduler.decide.select import Place, sampled
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work
@@ -63,26 +63,27 @@ class Offers:
 
 def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
     """What the asking edge offers and what others do."""
+    work = asked_draft(view, query)
+    if work is None:
+        return Offers({}, f"the card of {card.name} has no measured times")
     in_rotation = view.in_rotation("edge", card.name, now_ns=now_ns, asker=query.edge_id)
     fit = {node.report.node_id: node for node in in_rotation}
-    home = _at_home(view, query, card, fit, now_ns=now_ns)
+    home = _at_home(view, query, card, fit, work, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
-    found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, now_ns=now_ns, rng=rng)}
+    found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
     return Offers(found, home if isinstance(home, str) else "")
 
 
 def _at_home(
-    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], *, now_ns: int
+    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], work: Work, *, now_ns: int
 ) -> Offer | str:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
-    work = draft_at(view, query, edge, now_ns=now_ns)
-    if work is None:
-        return f"the card of {card.name} has no measured times"
     condition = node.condition(now_ns) if node is not None else "stale"
     if node is None or condition == "stale":
         # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
-        return Offer(edge, "", 0.0, 0.0, work, note=f"edge {edge} has sent no fresh report, so it is taken to be idle")
+        here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns))
+        return Offer(edge, "", 0.0, 0.0, here, note=f"edge {edge} has sent no fresh report, so it is taken to be idle")
     if condition == "draining":
         return f"edge {edge} is being drained"
     if condition == "loading":
@@ -95,7 +96,7 @@ def _at_home(
 
 
 def _elsewhere(
-    view: View, query: PlacementQuery, fit: Mapping[str, Node], *, now_ns: int, rng: random.Random
+    view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int, rng: random.Random
 ) -> list[Offer]:
     """The other edges that lend drafts of the asking edge's own model; an older edge asks for none and lends none."""
     if not query.draft_digest:
@@ -110,15 +111,15 @@ def _elsewhere(
     links = asking.report.links if asking is not None else {}
     found = []
     for name in sampled(lending, rng, keep=[session.edge_id] if session else []):
-        work = draft_at(view, query, name, now_ns=now_ns)
-        if work is not None:
-            handover_s = links.get(name, UNKNOWN_HANDOVER_S)
-            found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
+        handover_s = links.get(name, UNKNOWN_HANDOVER_S)
+        found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
     return found
 
 
 def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
-    load_s = draft_wait_s(view, node, query.draft_model, now_ns=now_ns)
     name = node.report.node_id
+    factor = view.draft_factor(name, query.draft_model, now_ns=now_ns)
+    load_s = node.remaining_s(now_ns, factor=factor)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
-    return Offer(name, node.report.grpc_address, load_s + handover_s, load_s, work, weight, work.note)
+    wait_s = load_s + handover_s
+    return Offer(name, node.report.grpc_address, wait_s, load_s, work.times(factor), weight, work.note)

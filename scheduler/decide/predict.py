@@ -30,10 +30,15 @@ class PoolWait:
     propensity: float = 1.0
 
 
-def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
-    """The work of the asked draft at an edge; None when its card is not known or has no profile."""
+def asked_draft(view: View, query: PlacementQuery) -> Work | None:
+    """The work of the asked draft by its card; None when that is not known or has no profile."""
     card = view.cards.get(query.draft_model)
-    work = draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
+    return draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
+
+
+def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
+    """The work of the asked draft at an edge; None as for `asked_draft`."""
+    work = asked_draft(view, query)
     return work.times(view.draft_factor(edge_id, query.draft_model, now_ns=now_ns)) if work is not None else None
 
 
