@@ -38,8 +38,10 @@ class DesiredModels:
         try:
             entry = await (await self._bus.kv(POLICY_BUCKET)).get(KEY)
             if entry is not None and entry.revision != self._revision:
-                self._lines = parsed(Lines, entry.value, name="models")
+                found = parsed(Lines, entry.value, name="models")
                 self._revision = entry.revision
+                if found.number >= self._lines.number:  # an older copy that was late does not undo a newer change
+                    self._lines = found
             self._said = ""
         except AdaptiveGenError as exc:
             if exc.code != self._said:

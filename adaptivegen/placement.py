@@ -129,7 +129,8 @@ class PlacementQuery(BaseModel):
     at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
     allow_reduced: a final of fewer steps is better than a late one or none; keeps_id: asked again, the request has the
-    same job_id, so that a place can be kept for it.
+    same job_id, so that a place can be kept for it; line: the model that was asked for, of which cloud_model is a
+    version.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -154,6 +155,7 @@ class PlacementQuery(BaseModel):
     deadline_s: float | None = None
     allow_reduced: bool = False
     keeps_id: bool = False
+    line: str = ""
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -183,8 +185,8 @@ class Outcome(BaseModel):
     took.
 
     line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
-    did; given_up: one that was not tried again, since an attempt with it had ended without a final; work: pixels of all
-    frames of the final, times its steps.
+    did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final;
+    session: the request's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -206,8 +208,9 @@ class Outcome(BaseModel):
     line: str = ""
     cloud_model: str = ""
     made_with: str = ""
-    given_up: str = ""
-    work: float = 0.0
+    failed_with: str = ""
+    pixels: float = 0.0
+    session: str = ""
 
     def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
         """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""

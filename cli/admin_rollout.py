@@ -35,7 +35,7 @@ def start_rollout(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="The model that is to serve it.")],
     stages: Annotated[str, typer.Option(metavar="PERCENT,...", help="Of the sessions, growing (5,25,50).")] = "",
     stage_s: Annotated[float | None, typer.Option(help="Seconds that each stage lasts at least (300).")] = None,
-    min_outcomes: Annotated[int | None, typer.Option(min=1, help="Finals of the version at each (20).")] = None,
+    min_outcomes: Annotated[int | None, typer.Option(min=1, help="Sessions of the version at each (20).")] = None,
     max_s: Annotated[float | None, typer.Option(help="By when it must be promoted (86400).")] = None,
     risk: Annotated[float | None, typer.Option(help="Of judging wrong, at each gate (0.05).")] = None,
     max_more_failures: Annotated[float | None, typer.Option(help="Share of finals that more may fail (0.05).")] = None,
@@ -105,8 +105,20 @@ def roll_back(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End the try at once; without one, go back to the version before."""
+    """End the try at once."""
     _steer("rollback", line, reason, scheduler, data, as_json)
+
+
+@app.command("revert")
+def revert(
+    line: LineArgument,
+    reason: ReasonOption = "",
+    scheduler: SchedulerOption = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go back to the version before the last promotion."""
+    _steer("revert", line, reason, scheduler, data, as_json)
 
 
 @app.command("pause")

@@ -206,13 +206,21 @@ def quota_changes_table(changes: Iterable[QuotaChangeInfo]) -> Table:
 
 def lines_table(lines: Iterable[LineInfo]) -> Table:
     """One line for each model."""
-    table = _table("model", "served by", "before", "tried", "phase", "sessions", "finals", "nodes")
+    table = _table("model", "served by", "before", "tried", "phase", "share", "sessions", "nodes")
     for line in lines:
         phase = f"{line.phase}, paused" if line.paused else line.phase
         nodes = "; ".join(f"{node.node_id}: {_loaded(node)}" for node in line.nodes) or "none"
         share = f"{line.percent:g} %" if line.candidate else "-"
         _row(
-            table, line.line, line.stable, line.previous or "-", line.candidate or "-", phase, share, line.finals, nodes
+            table,
+            line.line,
+            line.stable,
+            line.previous or "-",
+            line.candidate or "-",
+            phase,
+            share,
+            line.sessions,
+            nodes,
         )
     return table
 

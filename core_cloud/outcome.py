@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from functools import partial
 
 from adaptivegen.bus.base import Bus, Delivery
 from adaptivegen.clock import Clock
@@ -101,20 +102,22 @@ class Outcomes:
         await self._index_content(spec, record)
         await delivery.ack()
 
-    async def failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
-        """After an attempt that raised: done when cancelled, back to the queue, or the job's outcome."""
+    async def failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError, *, version: str) -> None:
+        """After an attempt that raised: done when cancelled, back to the queue, or the job's outcome. version: of the
+        model, with which it was made."""
         get_logger().warning("job_attempt_failed", job_id=record.id, code=error.code, error=error.message)
         if isinstance(error, Cancelled):
             await delivery.ack()
         elif platform_fault(error):
             await self._return_patiently(delivery, record, error)
         elif error.retryable and record.attempts < MAX_CLAIMS:
-            await self._return(delivery, record, error, counts=True, delay_s=backoff_s(record.attempts))
+            delay_s = backoff_s(record.attempts)
+            await self._return(delivery, record, error, counts=True, delay_s=delay_s, version=version)
         else:
             failure = Failure(code=error.code, message=error.message)
             if record.attempts >= MAX_CLAIMS:
                 await self._dead_letter(delivery, f"{error.code}: {error.message}", msg_id=f"{record.id}.dead")
-            await self._finish_failed(record.tenant, record.id, failure, epoch=record.epoch)
+            await self._finish_failed(record.tenant, record.id, failure, epoch=record.epoch, version=version)
             await delivery.ack()
 
     async def poison(self, delivery: Delivery, record: JobRecord) -> None:
@@ -213,21 +216,33 @@ class Outcomes:
             await self._clock.sleep(RETRY_DELAY_S)
 
     async def _return(
-        self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError | None, *, counts: bool, delay_s: float
+        self,
+        delivery: Delivery,
+        record: JobRecord,
+        error: AdaptiveGenError | None,
+        *,
+        counts: bool,
+        delay_s: float,
+        version: str = "",
     ) -> None:
         now_ns = self._clock.now_ns()
         failure = Failure(code=error.code, message=error.message) if error else None
-        await self._jobs.change(
-            record.tenant,
-            record.id,
-            lambda r: give_back(
-                r, epoch=record.epoch, worker_id=record.worker_id, now_ns=now_ns, counts=counts, error=failure
-            ),
+        back = partial(
+            give_back,
+            epoch=record.epoch,
+            worker_id=record.worker_id,
+            now_ns=now_ns,
+            counts=counts,
+            error=failure,
+            failed_with=version,
         )
+        await self._jobs.change(record.tenant, record.id, back)
         await delivery.nak(delay_s)
         get_logger().info("job_given_back", job_id=record.id, attempt_counts=counts, delay_s=delay_s)
 
-    async def _finish_failed(self, tenant: str, job_id: str, failure: Failure, *, epoch: int) -> None:
+    async def _finish_failed(
+        self, tenant: str, job_id: str, failure: Failure, *, epoch: int, version: str = ""
+    ) -> None:
         manifest = Manifest(
             id=job_id,
             tenant=tenant,
@@ -236,6 +251,7 @@ class Outcomes:
             finished_at_ns=self._clock.now_ns(),
             worker_id=self._node_id,
             error=failure,
+            failed_with=version,
         )
         ended, won = await self._jobs.finish(manifest)
         if won:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from dataclasses import dataclass
 
 from adaptivegen.bus.base import Bus, Delivery, WorkQueue
@@ -40,7 +39,7 @@ from core_cloud.lease import Lease
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.progress import Progress, expect
 from core_cloud.turns import Rest, Turns
-from core_cloud.versions import Version, choose, takes
+from core_cloud.versions import Version, choose, refine_t0, steps_of, takes
 
 PULL_TIMEOUT_S = 5.0
 PAUSE_LOOK_S = 0.5
@@ -100,6 +99,7 @@ class Worker:
         self._current: asyncio.Task[None] | None = None
         self._claiming = asyncio.Lock()
         self._failures = 0  # of the version that serves, in a row
+        self._version = ""  # of the model, for the job at hand
         self._rest_s = 0.0  # as a scheduler has told
         uncounted = Uncounted()
         self._outcomes = Outcomes(
@@ -220,8 +220,10 @@ class Worker:
     async def _attempt(self, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
         """Work on a claimed job and settle it. Raises PreconditionFailed when it is another's meanwhile."""
         try:
+            self._version = ""
             await self._work(delivery, spec, record)
-            self._failures = 0
+            if self._models.ready and self._version == self._models.main.card.name:
+                self._failures = 0
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
         except PreconditionFailed:
@@ -236,7 +238,7 @@ class Worker:
         if isinstance(error, GenerationFailed) and not isinstance(error, TrialFailed):
             self._failures += 1
         try:
-            await self._outcomes.failed(delivery, record, error)
+            await self._outcomes.failed(delivery, record, error, version=self._version)
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
 
@@ -257,6 +259,7 @@ class Worker:
     async def _produce(self, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
         """The uploaded final, and the manifest that would make it the outcome."""
         version = choose(spec, self._line, self._models.loaded, attempts=record.attempts)
+        self._version = version.name
         kept = self._models.find(version.name)
         if kept is None:
             raise NodeUnavailable(f"{version.name} is not loaded")
@@ -282,18 +285,19 @@ class Worker:
 
     async def _plan(self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard) -> Plan:
         """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""
-        request, decision = spec.request, spec.decision
+        request = spec.request
         start, strength = Start(), None
-        if record.plan in ("refine", "reduced") and decision.refine_t0 is not None:
+        t0 = refine_t0(spec, card, version)
+        if record.plan in ("refine", "reduced") and t0 is not None:
             start = await self._drafts.draft(spec)
         drafted, note = start.mp4 is not None, start.note
         if drafted:
-            strength = decision.refine_t0
+            strength = t0
         elif request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
         name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
-        steps = _steps(spec, card, name, drafted=drafted)
+        steps = steps_of(spec, card, version, plan=name, drafted=drafted)
         command = GenerateCommand(
             request_id=f"{spec.id}.{record.epoch}",
             request=GenerationInput(
@@ -340,7 +344,7 @@ class Worker:
             final_steps=plan.command.request.steps,
             gpu_s=round(gpu_s, 3),
             made_with=plan.version.name,
-            given_up=plan.version.given_up,
+            failed_with=record.failed_with,
             plan=plan.name,
             notes=(*plan.notes, *filter(None, (doubt(generated.familiarity),))),
         )
@@ -355,17 +359,6 @@ class Worker:
                 get_logger().warning("upload_failed", key=key, code=exc.code, error=exc.message)
             await self._clock.sleep(pause_s)
         await self.jobs.blob.put(key, mp4)
-
-
-def _steps(spec: JobSpec, card: ModelCard, name: str, *, drafted: bool) -> int:
-    """As decided, where what was decided on is what is done; else as asked for or the card's, of these half where the
-    final is to be reduced."""
-    request, decision, limits = spec.request, spec.decision, card.limits
-    as_decided = name != "reduced" or drafted == (decision.refine_t0 is not None)
-    if name == decision.plan and as_decided and decision.final_steps:
-        return decision.final_steps
-    whole = request.steps or limits.steps_default
-    return max(limits.steps_min, math.ceil(whole / 2)) if name == "reduced" else whole
 
 
 _AS_DRAFT: dict[Task, Task] = {

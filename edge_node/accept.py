@@ -26,7 +26,7 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision
-from adaptivegen.request import GenerationRequest, Reference, content_key, parse_request
+from adaptivegen.request import GenerationRequest, Reference, parse_request
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.desk import DraftDesk
 from edge_node.hub import EventHub
@@ -137,7 +137,7 @@ class Acceptor:
             asked.request, asked.start_mp4 = await self._decode(asked.tenant, asked.request, asked.upload)
         if asked.request.seed is None:
             asked.request = asked.request.model_copy(update={"seed": self._rng.getrandbits(63)})
-        asked.card = self._placing.versions.of(asked.request)
+        asked.card = self._placing.versions.of(asked.request, asked.tenant)
         asked.prepared = True
 
     async def _decode(self, tenant: str, request: GenerationRequest, upload: bytes) -> tuple[GenerationRequest, bytes]:
@@ -152,7 +152,7 @@ class Acceptor:
         return request.model_copy(update={"reference": reference}), decoded.mp4
 
     def _content_key(self, asked: Asked) -> str:
-        return content_key(asked.request, cloud_digest=asked.card.digest, draft_digest=self._draft_card.digest)
+        return self._placing.content_key(asked.request, asked.card)
 
     # ---- at the centre ----------------------------------------------------------------------------------------
 

@@ -96,8 +96,9 @@ class Follower:
             line=record.model,
             cloud_model=record.cloud_model,
             made_with=record.made_with,
-            given_up=record.given_up,
-            work=_work(record),
+            failed_with=record.failed_with,
+            pixels=_pixels(record),
+            session=record.session,
         )
         try:
             await self._scheduler.report(outcome)
@@ -106,7 +107,7 @@ class Follower:
                 await self._keep(record)
 
 
-def _work(record: JobRecord) -> float:
-    """Pixels of all frames of the final, times its steps."""
+def _pixels(record: JobRecord) -> float:
+    """Of all frames of the final."""
     final = record.final
-    return float(final.width * final.height * final.frames * record.final_steps) if final is not None else 0.0
+    return float(final.width * final.height * final.frames) if final is not None else 0.0

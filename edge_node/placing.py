@@ -15,7 +15,7 @@ from adaptivegen.ids import new_token
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query, refusal_of
-from adaptivegen.request import GenerationRequest
+from adaptivegen.request import GenerationRequest, content_key
 from adaptivegen.telemetry import carry, get_logger
 from edge_node.alone import decide_alone, known_alone
 from edge_node.spool.rules import deadline_left_s
@@ -69,6 +69,7 @@ class Placing:
             intent=request.intent,
             draft_model=self._draft_card.name,
             cloud_model=card.name,
+            line=request.model,
             width=request.width,
             height=request.height,
             frames=request.frames,
@@ -83,14 +84,23 @@ class Placing:
             allow_reduced=request.allow_reduced,
         )
 
+    def content_key(self, request: GenerationRequest, card: ModelCard) -> str:
+        """By which repeats of a request find its final; card: of the version that makes it."""
+        return content_key(request, cloud_digest=card.digest, draft_digest=self._draft_card.digest)
+
     async def decide(self, query: PlacementQuery) -> Decision:
         """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
 
         Only what the client did wrong is the client's to hear, and a refusal: raises its error."""
         try:
             decision = on_query(await self._placer.place(query), query)
-        except (InvalidRequest, ModelNotFound):
+        except InvalidRequest:
             raise
+        except ModelNotFound as exc:
+            if query.cloud_model == query.line:
+                raise
+            get_logger().warning("version_not_known_to_scheduler", job_id=query.job_id, error=exc.message)
+            return self.alone(query, why=f"the scheduler does not know {query.cloud_model}")
         except AdaptiveGenError as exc:
             get_logger().warning("deciding_alone", job_id=query.job_id, code=exc.code, error=exc.message)
             return self.alone(query, why=f"no scheduler answered ({exc.message})")

@@ -67,6 +67,7 @@ async def serve(
         edge = await build(
             settings, base, endpoint, bus=bus, lost=lost, clock=clock, rng=rng, stop=stop, resources=resources
         )
+        await edge.desired.read()  # before the doors open: what serves may not be what this edge was started with
         VideoServicer(edge.videos, base.callers).add_to(rpc)
         DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error

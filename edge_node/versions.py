@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from adaptivegen.desired import DesiredModels
-from adaptivegen.errors import ModelNotFound
+from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.lines import Line
 from adaptivegen.models.registry import ModelLibrary
@@ -25,12 +25,13 @@ class Versions:
         """The card by which requests of a model are checked: a version that is tried can do all that this one can."""
         return self._card(self._line(model).stable, model)
 
-    def of(self, request: GenerationRequest) -> ModelCard:
-        """The version for a request, whose seed is drawn.
+    def of(self, request: GenerationRequest, tenant: str) -> ModelCard:
+        """The version for a tenant's request, whose seed is drawn.
 
         A session stays with one; of a request without a session its repeats do, which finds them in the cache.
         """
-        sticky = request.session or json.dumps([request.prompt, request.seed])
+        asked = [request.session] if request.session else [request.prompt, request.seed]
+        sticky = json.dumps([tenant, *asked])
         return self._card(self._line(request.model).version_of(sticky), request.model)
 
     def still(self, model: str, version: str) -> ModelCard:
@@ -52,8 +53,10 @@ class Versions:
         all the same, and the final is not kept for repeats."""
         try:
             return self._library.card(version)
-        except ModelNotFound:
+        except AdaptiveGenError as exc:  # also one of a newer software's, which this one cannot read
+            if version == model:
+                raise
             if version not in self._missing:
                 self._missing.add(version)
-                get_logger().warning("version_not_installed", model=model, version=version)
+                get_logger().warning("version_not_installed", model=model, version=version, error=exc.message)
             return self._library.card(model)

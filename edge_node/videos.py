@@ -157,7 +157,10 @@ class Videos:
             decision = await self.placing.decide(query)
         else:
             decision = self.placing.alone(query, why="cut off from broker or store")
-        return await jobs.ask_final(spec.model_copy(update={"decision": decision})), decision
+        changes = {"decision": decision, "cloud_model": card.name}
+        if card.name != spec.cloud_model:  # what its draft was made for is not served any more
+            changes["content_key"] = self.placing.content_key(spec.request, card)
+        return await jobs.ask_final(spec.model_copy(update=changes)), decision
 
     def watch(self, tenant: str, video_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:
         """Events of a video until it ends; raises NotFound when first read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from scheduler.steady import SteadyTime
 
 MAX_JOB_ID_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 64
-MOST_WORK = 1e18  # pixels times steps
+MOST_PIXELS = 1e15  # of all frames
 _OUTCOME_NAMES = (
     "edge_id",
     "worker_id",
@@ -30,7 +31,8 @@ _OUTCOME_NAMES = (
     "line",
     "cloud_model",
     "made_with",
-    "given_up",
+    "failed_with",
+    "session",
 )
 MAX_MODELS = 16  # of one worker
 EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
@@ -38,7 +40,7 @@ EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
 
 class Placement:
     """Answers the placement service from one view. placed: told of every job that is placed here; heard: of every
-    outcome; placing: who decides, by default ours."""
+    outcome; unknown: of every model without a card; placing: who decides, by default ours."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Placement:
         log: DecisionLog | None = None,
         placed: Callable[[OpenJob], None] = lambda job: None,
         heard: Callable[[Outcome], None] = lambda outcome: None,
+        unknown: Callable[[str], None] = lambda model: None,
         placing: Placing | None = None,
     ) -> None:
         self._view = view
@@ -57,6 +60,7 @@ class Placement:
         self._rng = rng
         self._placed = placed
         self._heard = heard
+        self._unknown = unknown
         self._placing = placing or Ours(view)
         self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
         self.recent = Recent()
@@ -67,6 +71,10 @@ class Placement:
         check_name(query.edge_id, field="edge_id")
         _check_job_id(query.job_id)
         check_name(query.draft_model, field="draft_model")
+        if query.line:
+            check_name(query.line, field="line")
+        if query.cloud_model not in self._view.cards:
+            self._unknown(query.cloud_model)
         if query.session:
             check_name(query.session, field="session")
         now_ns = self._time.now_ns()
@@ -108,7 +116,7 @@ class Placement:
         report = node.report if node is not None else None
         if node is None or report is None or report.kind != "worker" or report.pool != ticket.pool:
             return same  # one that was not heard of yet, or is none
-        others = self._view.workers(ticket.model, now_ns=now_ns).get(ticket.pool, [])
+        others = self._view.workers(ticket.model, now_ns=now_ns, line=report.line).get(ticket.pool, [])
         if self._view.state(node, now_ns) == "ejected" and any(other is not node for other in others):
             return same.model_copy(update={"rest_s": EJECTED_REST_S})
         job = self._view.jobs.next(ticket, now_ns=now_ns)
@@ -126,13 +134,13 @@ class Placement:
         for name in _OUTCOME_NAMES:
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
-        if not outcome.gpu_s >= 0.0:  # nor if it is no number
+        if not 0.0 <= outcome.gpu_s < math.inf:  # nor if it is no number
             raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
-        if not 0.0 <= outcome.work <= MOST_WORK:
-            raise InvalidRequest.field("work", outcome.work, f"0 to {MOST_WORK:g}")
+        if not (outcome.pixels == 0.0 or 1.0 <= outcome.pixels <= MOST_PIXELS):
+            raise InvalidRequest.field("pixels", outcome.pixels, f"0, or 1 to {MOST_PIXELS:g}")
         self.recent.ended(outcome, self._view.cards, decider=self._view.decider)
-        self._heard(outcome)
         off = self._placing.ended(outcome, now_ns=self._time.now_ns())
+        self._heard(outcome)
         if self._log is not None and outcome.decided_by == self._view.decider:
             self._log.ended(outcome)
         get_logger().info("outcome", **outcome.model_dump(), off={part: round(value, 3) for part, value in off.items()})

@@ -40,11 +40,23 @@ async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettin
     return Ratings(tuple(rated), len(keys) - len(rated))
 
 
-async def rated_since(blob: BlobStore, at_ns: int) -> list[Rating]:
-    """What was rated since, at most `MAX_SINCE`, the newest ones. Raises a storage error."""
-    found = [(meta.last_modified_ns, meta.key) async for meta in blob.list(PREFIX) if meta.last_modified_ns >= at_ns]
-    keys = [key for _, key in heapq.nlargest(MAX_SINCE, found)]
-    return [rating for rating in await read_all(keys, lambda key: _read(blob, key)) if rating is not None]
+class RatingsSince:
+    """What was rated since a moment, by the store's clock: the first `MAX_SINCE`, each read once and once more where it
+    was changed."""
+
+    def __init__(self, blob: BlobStore, at_ns: int) -> None:
+        self._blob = blob
+        self._at_ns = at_ns
+        self._read: dict[str, tuple[int, Rating | None]] = {}
+
+    async def read(self) -> list[Rating]:
+        """All of them, as they are now. Raises a storage error."""
+        found = [(meta.last_modified_ns, meta.key) async for meta in self._blob.list(PREFIX)]
+        for changed_ns, key in heapq.nsmallest(MAX_SINCE, (one for one in found if one[0] >= self._at_ns)):
+            known = self._read.get(key)
+            if (known is None and len(self._read) < MAX_SINCE) or (known is not None and known[0] != changed_ns):
+                self._read[key] = changed_ns, await _read(self._blob, key)
+        return [rating for _, rating in self._read.values() if rating is not None]
 
 
 async def _read(blob: BlobStore, key: str) -> Rating | None:

@@ -7,9 +7,10 @@ one that is started in mid-rollout needs as much again to be convinced, and is n
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -28,24 +29,40 @@ from scheduler.decide.rollout import Gate, Member, RolloutPlan, Step, card_gate,
 from scheduler.decide.view import View
 from scheduler.lines import LineChange, ServedLines
 from scheduler.numbered import MAX_TEXT_CHARS
-from scheduler.ratings import rated_since
+from scheduler.ratings import RatingsSince
 from scheduler.steady import SteadyTime
 
 LOOK_EVERY_S = 1.0
+LOOK_FOR_EVERY_S = 5.0  # into the folders of models
 RATINGS_EVERY_S = 30.0  # listing a store may cost money
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A rollout as this scheduler has followed it, in seconds of its own clock."""
+    """A rollout as this scheduler has followed it, in seconds of its own clock; time in which it is paused does not
+    count."""
 
     line: Line
     evidence: Evidence
     began_s: float
-    began_ns: int
     phase_s: float
     node_seen_s: float
-    ratings_s: float = field(default=-math.inf)
+    paused_s: float | None = None
+    ratings: RatingsSince | None = None
+
+    def follow(self, line: Line, *, now_s: float) -> None:
+        """Take over what has changed."""
+        if line.paused and self.paused_s is None:
+            self.paused_s = now_s
+        elif not line.paused and self.paused_s is not None:
+            self.began_s, self.phase_s = self.began_s + now_s - self.paused_s, self.phase_s + now_s - self.paused_s
+            self.paused_s = None
+        if (self.line.phase, self.line.percent) != (line.phase, line.percent):
+            self.phase_s = now_s
+            if self.line.phase != "canary":  # from now on both versions serve at the same time
+                self.evidence = Evidence(self.evidence.line, line.stable, line.candidate or "")
+            self.evidence.begin_stage()
+        self.line = line
 
 
 class Rollouts:
@@ -62,6 +79,7 @@ class Rollouts:
         self._time = time
         self._watched: dict[str, _Watched] = {}
         self._in_force = Lines()
+        self._looked_for_s = -math.inf
 
     # ---- what happens -----------------------------------------------------------------------------------------
 
@@ -71,11 +89,39 @@ class Rollouts:
         if watched is not None:
             watched.evidence.outcome(outcome)
 
+    def look_for(self, model: str) -> None:
+        """A model without a card is asked for: it may have been installed since the cards were read."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_for_s >= LOOK_FOR_EVERY_S:
+            self._looked_for_s = now_s
+            self._read_cards()
+
+    def _read_cards(self) -> None:
+        self._view.cards = {**self._view.cards, **self._library.cards()}
+
     async def run(self) -> None:
         """Look every second, until cancelled; what cannot be done now is looked at again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_rated())
+            while True:
+                await self.look()
+                await self._clock.sleep(LOOK_EVERY_S)
+
+    async def _keep_rated(self) -> None:
+        """Read what people rated; beside the looking, since a store may be slow."""
         while True:
-            await self.look()
-            await self._clock.sleep(LOOK_EVERY_S)
+            for name, watched in list(self._watched.items()):
+                try:
+                    await self.read_ratings(watched)
+                except AdaptiveGenError as exc:
+                    get_logger().warning("ratings_not_read", line=name, code=exc.code, error=exc.message)
+            await self._clock.sleep(RATINGS_EVERY_S)
+
+    async def read_ratings(self, watched: _Watched) -> None:
+        """Of a rollout that people see; raises a storage error."""
+        if watched.line.phase == "canary":
+            watched.ratings = watched.ratings or RatingsSince(self._blob, self._time.now_ns())
+            watched.evidence.rated(await watched.ratings.read())
 
     async def look(self) -> None:
         """Do what is due now."""
@@ -94,9 +140,8 @@ class Rollouts:
         if lines is self._in_force:
             return
         self._in_force = lines
-        known = set(self._view.cards)
-        if any(not set(line.versions) <= known for line in lines.lines.values()):
-            self._view.cards = self._library.cards()
+        if any(not set(line.versions) <= self._view.cards.keys() for line in lines.lines.values()):
+            self._read_cards()
         now_s = self._clock.monotonic_s()
         for name, line in lines.lines.items():
             watched = self._watched.get(name)
@@ -104,22 +149,17 @@ class Rollouts:
                 self._watched.pop(name, None)
             elif watched is None or watched.line.rollout != line.rollout:
                 evidence = Evidence(name, line.stable, line.candidate)
-                self._watched[name] = _Watched(line, evidence, now_s, self._time.now_ns(), now_s, now_s)
+                self._watched[name] = _Watched(line, evidence, now_s, now_s, now_s, now_s if line.paused else None)
             else:
-                if (watched.line.phase, watched.line.percent) != (line.phase, line.percent):
-                    watched.phase_s = now_s
-                    watched.evidence.begin_stage()
-                watched.line = line
+                watched.follow(line, now_s=now_s)
 
     async def _look(self, name: str, watched: _Watched) -> None:
         line, now_s = watched.line, self._clock.monotonic_s()
-        if line.phase == "canary" and now_s - watched.ratings_s >= RATINGS_EVERY_S:
-            watched.ratings_s = now_s
-            watched.evidence.rated(await rated_since(self._blob, watched.began_ns))
         members = self.members(name)
         if line.trial_node in members:
             watched.node_seen_s = now_s
-        lasted = Lasted(now_s - watched.phase_s, now_s - watched.began_s, now_s - watched.node_seen_s)
+        until_s = watched.paused_s if watched.paused_s is not None else now_s
+        lasted = Lasted(until_s - watched.phase_s, until_s - watched.began_s, now_s - watched.node_seen_s)
         step = next_step(line, self._lines.plan(name), watched.evidence, members, lasted)
         if step is not None:
             await self._take(name, line, step)
@@ -163,7 +203,7 @@ class Rollouts:
         members = self.members(name)
         if not members:
             raise Conflict(f"no healthy node serves {name}, so nobody could try {version}", param="line")
-        self._view.cards = cards
+        self._view.cards = {**self._view.cards, **cards}
 
         def make(line: Line, number: int) -> Line:
             if line.stable != stable.name:
@@ -175,7 +215,7 @@ class Rollouts:
         return change_info(made)
 
     async def steer(self, name: str, order: str, *, by: str, reason: str) -> LineChangeInfo:
-        """Promote, roll back, pause or go on. Raises InvalidRequest, Conflict, a storage error."""
+        """Promote, roll back, pause, resume or revert. Raises InvalidRequest, Conflict, a storage error."""
         made = await self._lines.change(
             name, order, lambda line, number: steered(name, line, order), by=by, reason=reason
         )
@@ -211,7 +251,7 @@ class Rollouts:
             paused=line.paused,
             percent=line.percent,
             stages=plan.stages if line.candidate is not None else (),
-            finals=watched.evidence.candidate.failures.count if watched is not None else 0,
+            sessions=watched.evidence.candidate.failures.count if watched is not None else 0,
             phase_s=self._clock.monotonic_s() - watched.phase_s if watched is not None else 0.0,
             gates=tuple(_gate_info(gate) for gate in found),
             nodes=tuple(

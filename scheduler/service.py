@@ -96,7 +96,14 @@ async def serve(
         lines = ServedLines(bus, blob, clock=clock, time=time)
         rollouts = Rollouts(view, lines, settings.library(), blob, clock=clock, time=time)
         placement = Placement(
-            view, time=time, rng=rng, log=log, placed=herald.placed, heard=rollouts.heard, placing=placing
+            view,
+            time=time,
+            rng=rng,
+            log=log,
+            placed=herald.placed,
+            heard=rollouts.heard,
+            unknown=rollouts.look_for,
+            placing=placing,
         )
         policies = Policies(view, bus, blob, clock=clock, time=time)
         quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)

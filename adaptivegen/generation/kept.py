@@ -23,6 +23,7 @@ from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger
 
 LOOK_EVERY_S = 0.5
+MOST_LOADED = 2
 TRIES = 2  # to load a version, before it is said that it cannot be
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 CHECK_PROMPT = "a red circle moves right over a sunset sky"
@@ -61,16 +62,17 @@ class ModelSet:
     _kept: dict[str, Kept] = field(default_factory=dict)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
+    _loading: tuple[str, asyncio.Task[None]] | None = None
 
     # ---- as others see it -------------------------------------------------------------------------------------
 
     @property
     def main(self) -> Kept:
-        """The version that serves; raises NodeUnavailable before one was loaded."""
-        for name in (*self.wanted(), *self._kept):  # whatever is there serves until what is wanted is loaded
-            if name in self._kept:
-                return self._kept[name]
-        raise NodeUnavailable("no model is loaded")
+        """The version that serves: what is wanted, else what lives; raises NodeUnavailable before one was loaded."""
+        known = [name for name in (*self.wanted(), *self._kept) if name in self._kept]
+        if not known:
+            raise NodeUnavailable("no model is loaded")
+        return self._kept[next((name for name in known if self._kept[name].runner.ready), known[0])]
 
     @property
     def ready(self) -> bool:
@@ -82,8 +84,9 @@ class ModelSet:
         """Names of the versions that can be used now, the one that serves first."""
         if not self._kept:
             return ()
-        main = self.main
-        return (main.card.name, *(name for name, kept in self._kept.items() if kept is not main and kept.runner.ready))
+        main, wanted = self.main, self.wanted()
+        others = [kept for name, kept in self._kept.items() if name in wanted and kept is not main]
+        return (main.card.name, *(kept.card.name for kept in others if kept.runner.ready))
 
     @property
     def refused(self) -> dict[str, str]:
@@ -127,25 +130,30 @@ class ModelSet:
             for kept in self._kept.values():
                 self._keep(kept)
             while True:
-                await self.converge()
+                await self._converge(group)
                 await self.clock.sleep(LOOK_EVERY_S)
 
-    async def converge(self) -> None:
-        """One look: load what is missing, end what is not wanted."""
+    async def _converge(self, group: asyncio.TaskGroup) -> None:
+        """One look: end what is not wanted, then load what is missing, one at a time and never a third beside two."""
         wanted = self.wanted()
         for name in list(self._failing):
             if name not in wanted:
                 del self._failing[name]  # wanted again, it is tried anew
-        for name in wanted:
-            if name not in self._kept and self._due(name):
-                await self._add(name)
+        if self._loading is not None and self._loading[0] not in wanted:
+            await end(self._loading[1])
         main = self.main if self._kept else None
         for name, kept in list(self._kept.items()):
-            if name not in wanted and kept is not main and not kept.users and not kept.runner.busy:
+            unused = not kept.users and not kept.runner.busy
+            if name not in wanted and kept is not main and unused:
                 await self._remove(name, kept)
+        if self._loading is not None and self._loading[1].done():
+            self._loading = None
+        missing = [name for name in wanted if name not in self._kept and self._due(name)]
+        if missing and self._loading is None and len(self._kept) < MOST_LOADED:
+            self._loading = missing[0], group.create_task(guarded("load", self._add(missing[0])))
 
     async def close(self) -> None:
-        """End all children."""
+        """End all children; `run` must have ended."""
         for kept in self._kept.values():
             await kept.runner.close()
         self._kept.clear()
@@ -157,10 +165,11 @@ class ModelSet:
     async def _add(self, name: str) -> None:
         try:
             card, runner = await self._load(name, tried=True)
-        except AdaptiveGenError as exc:
+        except Exception as exc:  # also a bug of a version that is tried: what serves must go on
             failing = self._failing.setdefault(name, _Failing())
             failing.times += 1
-            failing.reason = f"{exc.code}: {exc.message}"[:MAX_REASON]
+            said = f"{exc.code}: {exc.message}" if isinstance(exc, AdaptiveGenError) else f"{type(exc).__name__}: {exc}"
+            failing.reason = said[:MAX_REASON]
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failing.times - 1, 10))
             failing.again_at_s = self.clock.monotonic_s() + pause_s
             get_logger().error("version_not_loaded", model=name, times=failing.times, error=failing.reason)

@@ -31,8 +31,8 @@ class JobRecord(BaseModel):
     """The state of one video as every edge and scheduler reads it. Times are wall nanoseconds, `eta_s` and `gpu_s` (of
     a worker, for the final) seconds.
 
-    model: as the client asked for it; cloud_model: its version that is to make the final; made_with, given_up: see
-    `Manifest`.
+    model: as the client asked for it; cloud_model: its version that is to make the final; made_with, failed_with:
+    see `Manifest`; session: the request's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,7 +63,8 @@ class JobRecord(BaseModel):
     final_steps: int = 0
     gpu_s: float = 0.0
     made_with: str = ""
-    given_up: str = ""
+    failed_with: str = ""
+    session: str = ""
     cached: bool = False
     error: Failure | None = None
     last_error: Failure | None = None  # why the latest attempt ended without an outcome
@@ -130,6 +131,7 @@ def new_record(spec: JobSpec) -> JobRecord:
         prompt=request.prompt,
         model=request.model,
         cloud_model=spec.cloud_model,
+        session=request.session,
         size=request.size,
         seconds=request.seconds,
         seed=request.seed or 0,
@@ -205,10 +207,18 @@ def renew(
 
 
 def give_back(
-    record: JobRecord, *, epoch: int, worker_id: str, now_ns: int, counts: bool, error: Failure | None = None
+    record: JobRecord,
+    *,
+    epoch: int,
+    worker_id: str,
+    now_ns: int,
+    counts: bool,
+    error: Failure | None = None,
+    failed_with: str = "",
 ) -> JobRecord:
     """Return an unfinished job: queued again, free for any worker. The attempt `counts` when the job itself is to
-    blame (it fails as poison in the end), not for a drain, a full disk or a lost broker. Raises PreconditionFailed."""
+    blame (it fails as poison in the end), not for a drain, a full disk or a lost broker; failed_with: the version of
+    the model with which it was made. Raises PreconditionFailed."""
     check_fence(record, epoch=epoch, worker_id=worker_id)
     return record.model_copy(
         update={
@@ -217,6 +227,7 @@ def give_back(
             "worker_id": "",
             "lease_expires_at_ns": 0,
             "last_error": error or record.last_error,
+            "failed_with": record.failed_with or (failed_with if counts else ""),
             "updated_at_ns": now_ns,
         }
     )
@@ -287,7 +298,7 @@ def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
             "final_steps": manifest.final_steps,
             "gpu_s": manifest.gpu_s,
             "made_with": manifest.made_with,
-            "given_up": manifest.given_up,
+            "failed_with": record.failed_with or manifest.failed_with,
             "cached": manifest.cached,
             "error": manifest.error,
             "notes": tuple(dict.fromkeys((*record.notes, *manifest.notes))),

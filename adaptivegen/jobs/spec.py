@@ -93,7 +93,7 @@ class Failure(_Stored):
 
 class Manifest(_Stored):
     """The one outcome of a job. gpu_s: seconds of the worker that its final took; made_with: the version of the model
-    that made the final; given_up: the one that was to, where an attempt with it had ended without a final."""
+    that made the final; failed_with: the one with which the first attempt that failed was made."""
 
     id: str
     tenant: str
@@ -105,7 +105,7 @@ class Manifest(_Stored):
     final_steps: int = 0
     gpu_s: float = 0.0
     made_with: str = ""
-    given_up: str = ""
+    failed_with: str = ""
     plan: str = ""
     error: Failure | None = None
     cached: bool = False

@@ -59,11 +59,12 @@ class Line(BaseModel):
 
 
 class Lines(BaseModel):
-    """All lines that were ever changed, by name."""
+    """All lines that were ever changed, by name; number: of the change that made them so."""
 
     model_config = ConfigDict(frozen=True)
 
     lines: Annotated[dict[ModelName, Line], Field(max_length=MAX_LINES)] = {}
+    number: Annotated[int, Field(ge=0)] = 0
 
     def of(self, name: str) -> Line:
         """A line; raises ValidationError for a name that none can have."""
@@ -90,6 +91,8 @@ def why_no_successor(stable: ModelCard, candidate: ModelCard, others: Mapping[st
         low, high = f"{name}_min", f"{name}_max"
         if getattr(new, low) > getattr(old, low) or getattr(new, high) < getattr(old, high):
             return f"{candidate.name} allows less {name} than {stable.name}"
+    if new.guidance_default != old.guidance_default:
+        return f"{candidate.name} has another default guidance than {stable.name}, by which requests are completed"
     if new.prompt_max_bytes < old.prompt_max_bytes:
         return f"{candidate.name} takes shorter prompts than {stable.name}"
     return _why_not_refined(stable, candidate, others)

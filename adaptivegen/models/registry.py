@@ -41,7 +41,14 @@ def load_card(name: str, weights: Path = WEIGHTS) -> ModelCard:
     known = card_names(weights)
     if name not in known:
         raise ModelNotFound(f"no model {name[:80]!r}; known: {', '.join(known) or 'none'}", param="model")
-    return parse_card((weights / name / "card.json").read_text(encoding="utf-8"))
+    path = weights / name / "card.json"
+    try:
+        card = parse_card(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest.field("card", str(path), f"a file that can be read ({exc})") from exc
+    if card.name != name:
+        raise InvalidRequest.field("card.name", card.name, f"{name}, as its folder is called")
+    return card
 
 
 class ModelLibrary:

@@ -212,8 +212,8 @@ class LineNodeInfo:
 class LineInfo:
     """A name that clients ask for and the version that serves it; while another is tried, how that goes.
 
-    phase: steady, trial, loading or canary; percent: of the sessions, to the candidate; finals: of the candidate, since
-    the rollout began; phase_s: since this phase or stage began.
+    phase: steady, trial, loading or canary; percent: of the sessions, to the candidate; sessions: that it has served,
+    as far as they count; phase_s: since this phase or stage began.
     """
 
     line: str
@@ -224,7 +224,7 @@ class LineInfo:
     paused: bool
     percent: float
     stages: tuple[float, ...]
-    finals: int
+    sessions: int
     phase_s: float
     gates: tuple[GateInfo, ...]
     nodes: tuple[LineNodeInfo, ...]

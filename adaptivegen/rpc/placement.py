@@ -216,6 +216,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         deadline_s=message.deadline_s if message.HasField("deadline_s") else None,
         allow_reduced=message.allow_reduced,
         keeps_id=message.keeps_id,
+        line=message.line,
     )
 
 
@@ -263,8 +264,9 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 line=request.line,
                 cloud_model=request.cloud_model,
                 made_with=request.made_with,
-                given_up=request.given_up,
-                work=request.work,
+                failed_with=request.failed_with,
+                pixels=request.pixels,
+                session=request.session,
             )
         )
         return pb.ReportOutcomeResponse()

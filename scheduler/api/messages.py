@@ -123,7 +123,7 @@ class RolloutAsked(Asked):
     reason: Reason = ""
     stages: list[float] = Field([], description="Percent of the sessions, growing.")
     stage_s: float | None = Field(None, description="Seconds that each stage lasts at least.")
-    min_outcomes: int | None = Field(None, description="Finals of the version at each stage.")
+    min_outcomes: int | None = Field(None, description="Sessions of the version at each stage.")
     max_s: float | None = Field(None, description="By when it must be promoted, else it is rolled back.")
     risk: float | None = Field(None, description="Of judging wrong, at each gate.")
     max_more_failures: float | None = Field(None, description="Share of finals by which more may fail.")

@@ -180,7 +180,7 @@ async def _start_rollout(admin: AdminBackend, asked: RolloutAsked, by: str) -> L
 
 
 async def _steer_rollout(admin: AdminBackend, asked: Steer, by: str) -> LineChanged:
-    """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before."""
+    """Promotes, rolls back, pauses or resumes a rollout; revert goes back to the version before."""
     return LineChanged(await admin.steer_rollout(asked.line, asked.action, by=by, reason=asked.reason))
 
 

@@ -176,8 +176,10 @@ class Balanced(Ours):
 
     def _pool(self, query: PlacementQuery, *, now_ns: int) -> str:
         """The first pool by name with a worker for the model; nothing here knows which is sooner."""
-        pools = sorted(self._view.workers(query.cloud_model, now_ns=now_ns))
-        return pools[0] if pools else self._view.nodes.last_pool(query.cloud_model) or self._view.default_pool
+        pools = sorted(self._view.workers(query.cloud_model, now_ns=now_ns, line=query.line))
+        return (
+            pools[0] if pools else self._view.nodes.last_pool(query.cloud_model, query.line) or self._view.default_pool
+        )
 
 
 def placing_of(name: PlacingName, view: View) -> Placing:

@@ -8,7 +8,7 @@ from adaptivegen.errors import Conflict, InvalidRequest
 from adaptivegen.models.lines import Line
 from scheduler.decide.rollout import RolloutPlan, Step
 
-Order = Literal["promote", "rollback", "pause", "resume"]
+Order = Literal["promote", "rollback", "pause", "resume", "revert"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
@@ -37,10 +37,12 @@ def steered(name: str, line: Line, order: str) -> Line:
     """After what an operator ordered; raises InvalidRequest, Conflict."""
     if order not in ORDERS:
         raise InvalidRequest.field("action", order[:40], ", ".join(ORDERS))
-    if order == "rollback" and line.candidate is None:
+    if order == "revert":
+        if line.candidate is not None:
+            raise Conflict(f"{line.candidate} is being tried for {name}; roll it back first", param="action")
         if line.previous is None:
-            raise Conflict(f"{name} was never served by another version than {line.stable}", param="action")
-        return line.model_copy(update={"stable": line.previous, "previous": line.stable})
+            raise Conflict(f"no version before {line.stable} is known of {name}", param="action")
+        return line.model_copy(update={"stable": line.previous, "previous": None})  # twice is not back and forth
     if line.candidate is None:
         raise Conflict(f"no version is being tried for {name}", param="action")
     if order == "promote":

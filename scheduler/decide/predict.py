@@ -62,7 +62,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
     new = newcomer(view, query, now_ns=now_ns)
     offers: dict[str, tuple[Place, PoolWait]] = {}
-    for pool, workers in sorted(view.workers(model, now_ns=now_ns).items()):
+    for pool, workers in sorted(view.workers(model, now_ns=now_ns, line=query.line).items()):
         slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
         served = frozenset(workers[0].report.models).union(*(node.report.models for node in workers[1:]))
         wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
@@ -71,7 +71,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
             done_s = wait_s + factor * work.total_s if work is not None else wait_s
             offers[pool] = Place(pool, done_s, load_s=wait_s), PoolWait(pool, wait_s, len(workers), factor)
     if not offers:
-        return PoolWait(view.nodes.last_pool(model) or view.default_pool, None, 0, _factor(view, [], model))
+        return PoolWait(view.nodes.last_pool(model, query.line) or view.default_pool, None, 0, _factor(view, [], model))
     by_pool = chances([place for place, _ in offers.values()], view.select)
     pool = drawn(by_pool, rng)
     return replace(offers[pool][1], propensity=by_pool[pool])

@@ -23,7 +23,7 @@ LOAD_WITHIN_S = 300.0  # a candidate, at the node that tries it or at all
 NODE_BACK_WITHIN_S = 30.0  # the node that tries it; then another does
 LEAST_SPREAD = 0.02  # of the logarithm of times
 LEAST_STARS = 0.5  # spread of stars
-INTOLERABLE = 0.5  # share of failures at which nothing need be compared
+INTOLERABLE = 0.5  # share of failures of all finals, also of one session, at which nothing need be compared
 Verdict = Literal["harm", "passed", "open"]
 Action = Literal["retry", "load", "widen", "promote", "rollback"]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -32,7 +32,7 @@ Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]
 
 class RolloutPlan(BaseModel):
     """How a version is tried. stages: percent of sessions, growing; stage_s: seconds that each lasts at least;
-    min_outcomes: finals of the candidate before the next stage; max_s: by when it must be promoted; risk: of judging
+    min_outcomes: sessions of the candidate before the next stage; max_s: by when it must be promoted; risk: of judging
     wrong, at each gate.
 
     By how much the candidate may be worse: max_more_failures (share of finals), max_slower (share of the seconds that a
@@ -133,7 +133,7 @@ def gates(plan: RolloutPlan, evidence: Evidence) -> tuple[Gate, ...]:
             candidate.failures.value,
             failures.minus(stable.failures.interval(risk)),
             plan.max_more_failures,
-            intolerable=failures.low > INTOLERABLE,
+            intolerable=candidate.all_failures.interval(risk).low > INTOLERABLE,
         ),
         Gate(
             "seconds of a node",
@@ -214,17 +214,17 @@ def _canary(
     if line.paused:
         return None
     count = evidence.candidate.failures.count
+    unproven = [told(gate) for gate in found if gate.needed and gate.verdict == "open"]
+    lacking = sorted(node for node, member in members.items() if line.candidate not in member.loaded)
     wider = next((stage for stage in plan.stages if stage > line.percent), None)
     if wider is not None:
         if clock.phase_s >= plan.stage_s and count - evidence.at_stage >= plan.min_outcomes:
-            return Step("widen", f"{count} finals at up to {line.percent:g} % and no harm seen", percent=wider)
-    elif clock.phase_s >= plan.stage_s and count >= plan.min_outcomes:
-        lacking = sorted(node for node, member in members.items() if line.candidate not in member.loaded)
-        if not lacking and all(gate.verdict == "passed" for gate in found if gate.needed):
-            return Step("promote", "; ".join(told(gate) for gate in found if gate.needed))
+            return Step("widen", f"{count} sessions at up to {line.percent:g} % and no harm seen", percent=wider)
+    elif clock.phase_s >= plan.stage_s and count >= plan.min_outcomes and not lacking and not unproven:
+        return Step("promote", "; ".join(told(gate) for gate in found if gate.needed))
     if clock.rollout_s >= plan.max_s:
-        unproven = [told(gate) for gate in found if gate.needed and gate.verdict == "open"]
-        return Step("rollback", f"not proven within {plan.max_s:g} s: {'; '.join(unproven) or 'too few finals'}")
+        unproven += [f"it is not loaded at {', '.join(lacking)}"] if lacking else []
+        return Step("rollback", f"not proven within {plan.max_s:g} s: {'; '.join(unproven) or 'too few sessions'}")
     return None
 
 

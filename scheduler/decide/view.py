@@ -140,9 +140,9 @@ class NodeTable:
                 return "old"
             if not newer and report == known.report:
                 return "old"  # the very same message, however late: no sign of life
-            before = (known.report.kind, known.report.models)
+            before = (known.report.kind, known.report.models, known.report.line)
             known.hear(report, now_ns=now_ns)
-            if before != (report.kind, report.models):
+            if before != (report.kind, report.models, report.line):
                 self._serves(known)
         self._mark(known)
         return "accepted"
@@ -152,7 +152,7 @@ class NodeTable:
         report = node.report
         for nodes in self._serving.values():
             nodes.pop(report.node_id, None)
-        for model in report.models:
+        for model in (*report.models, *([_of_line(report.line)] if report.line else [])):
             self._serving.setdefault((report.kind, model), {})[report.node_id] = node
         self._serving = {key: nodes for key, nodes in self._serving.items() if nodes}
 
@@ -182,9 +182,10 @@ class NodeTable:
         """Healthy nodes of a kind that serve `model`."""
         return [node for node in self._serving.get((kind, model), {}).values() if node.condition(now_ns) == "healthy"]
 
-    def last_pool(self, model: str) -> str | None:
-        """The pool of the worker for `model` heard of last, in whatever condition."""
-        known = [node for node in self if node.report.kind == "worker" and model in node.report.models]
+    def last_pool(self, model: str, line: str = "") -> str | None:
+        """The pool of the worker for `model`, or of its line, heard of last, in whatever condition."""
+        workers = [node for node in self if node.report.kind == "worker"]
+        known = [node for node in workers if model in node.report.models or (line and node.report.line == line)]
         return max(known, key=lambda node: (node.received_at_ns, node.report.node_id)).report.pool if known else None
 
     # ---- work under way ---------------------------------------------------------------------------------------
@@ -210,6 +211,11 @@ class NodeTable:
         fingerprint = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
         self._digest ^= node.fingerprint ^ fingerprint
         node.fingerprint = fingerprint
+
+
+def _of_line(line: str) -> str:
+    """Under which the nodes of a line are found; no model is called so."""
+    return f"@{line}"
 
 
 @dataclass(slots=True)
@@ -283,10 +289,12 @@ class View:
         nodes = self.nodes.serving(kind, model, now_ns=now_ns)
         return self.healths.in_rotation(nodes, lambda node: node.report.node_id, now_s=now_ns / 1e9, asker=asker)
 
-    def workers(self, model: str, *, now_ns: int) -> dict[str, list[Node]]:
-        """Healthy workers that serve `model` and are not ejected, by pool."""
+    def workers(self, model: str, *, now_ns: int, line: str = "") -> dict[str, list[Node]]:
+        """Healthy workers that serve `model` and are not ejected, by pool; where there is none, those of its line,
+        which make its jobs by the version they have."""
         pools: dict[str, list[Node]] = {}
-        for node in self.in_rotation("worker", model, now_ns=now_ns):
+        found = self.in_rotation("worker", model, now_ns=now_ns)
+        for node in found or (self.in_rotation("worker", _of_line(line), now_ns=now_ns) if line else ()):
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 

@@ -139,7 +139,7 @@ async def test_a_version_is_tried_promoted_by_itself_and_taken_back_by_hand(
         await until("the old version being ended", alone)
         after = await one.video()
         assert (after["model"], after["model_version"], after["status"]) == (LINE, GOOD, "completed")
-        await one.admin.steer_rollout(LINE, "rollback", reason="people prefer the other")
+        await one.admin.steer_rollout(LINE, "revert", reason="people prefer the other")
 
         async def back() -> bool | None:
             return True if all(node.loaded == (LINE,) for node in (await one.line()).nodes) else None
@@ -148,10 +148,10 @@ async def test_a_version_is_tried_promoted_by_itself_and_taken_back_by_hand(
         assert (await one.video())["model_version"] == LINE
         history = await one.admin.line_changes()
         actions = [change.action for change in reversed(history)]
-        assert actions == ["start", "load", "widen", "pause", "resume", "promote", "rollback"]
+        assert actions == ["start", "load", "widen", "pause", "resume", "promote", "revert"]
         assert [change.by for change in history].count("scheduler-1 by itself") == 3
         done = [entry.action for entry in reversed(await one.admin.audit()) if entry.outcome == "done"]
-        assert done == ["start-rollout", "rollout-pause", "rollout-resume", "rollout-rollback"]
+        assert done == ["start-rollout", "rollout-pause", "rollout-resume", "rollout-revert"]
 
 
 async def test_a_version_that_fails_to_load_is_rolled_back_and_serving_goes_on(

@@ -1386,7 +1386,7 @@ class Line(_message.Message):
     PAUSED_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
-    FINALS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
     PHASE_S_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
@@ -1401,8 +1401,8 @@ class Line(_message.Message):
     paused: _builtins.bool
     percent: _builtins.float
     """of the sessions, to the candidate"""
-    finals: _builtins.int
-    """of the candidate, since the rollout began"""
+    sessions: _builtins.int
+    """that the candidate has served, as far as they count"""
     phase_s: _builtins.float
     """since this phase or stage began, as this scheduler saw it"""
     @_builtins.property
@@ -1422,14 +1422,14 @@ class Line(_message.Message):
         paused: _builtins.bool = ...,
         percent: _builtins.float = ...,
         stages: _abc.Iterable[_builtins.float] | None = ...,
-        finals: _builtins.int = ...,
+        sessions: _builtins.int = ...,
         phase_s: _builtins.float = ...,
         gates: _abc.Iterable[Global___Gate] | None = ...,
         nodes: _abc.Iterable[Global___LineNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "finals", b"finals", "gates", b"gates", "line", b"line", "nodes", b"nodes", "paused", b"paused", "percent", b"percent", "phase", b"phase", "phase_s", b"phase_s", "previous", b"previous", "stable", b"stable", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "gates", b"gates", "line", b"line", "nodes", b"nodes", "paused", b"paused", "percent", b"percent", "phase", b"phase", "phase_s", b"phase_s", "previous", b"previous", "sessions", b"sessions", "stable", b"stable", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1478,7 +1478,7 @@ class StartRolloutRequest(_message.Message):
     stage_s: _builtins.float
     """that each stage lasts at least"""
     min_outcomes: _builtins.int
-    """finals of the candidate at each"""
+    """sessions of the candidate at each"""
     max_s: _builtins.float
     """by when it must be promoted, else it is rolled back"""
     risk: _builtins.float
@@ -1572,7 +1572,7 @@ class SteerRolloutRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     line: _builtins.str
     action: _builtins.str
-    """promote, rollback, pause, resume"""
+    """promote, rollback, pause, resume, revert"""
     reason: _builtins.str
     def __init__(
         self,
@@ -1627,7 +1627,7 @@ class LineChange(_message.Message):
     """counts from 1"""
     line: _builtins.str
     action: _builtins.str
-    """start, retry, load, widen, promote, rollback, pause, resume"""
+    """start, retry, load, widen, promote, rollback, pause, resume, revert"""
     stable: _builtins.str
     """after it"""
     candidate: _builtins.str

@@ -266,7 +266,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SteerRollout(self, request, context):
-        """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before.
+        """Promotes, rolls back, pauses or resumes a rollout; revert goes back to the version before a promotion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -70,7 +70,7 @@ class AdminServiceStub:
     StartRollout: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartRolloutRequest, _admin_pb2.StartRolloutResponse]
     """Begins to try a version: at one node, loaded at all, then for a growing share of the sessions."""
     SteerRollout: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SteerRolloutRequest, _admin_pb2.SteerRolloutResponse]
-    """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before."""
+    """Promotes, rolls back, pauses or resumes a rollout; revert goes back to the version before a promotion."""
     ListLineChanges: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListLineChangesRequest, _admin_pb2.ListLineChangesResponse]
     """What was done with lines, by people and by itself, newest first."""
 
@@ -114,7 +114,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     StartRollout: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartRolloutRequest, _admin_pb2.StartRolloutResponse]  # type: ignore[assignment]
     """Begins to try a version: at one node, loaded at all, then for a growing share of the sessions."""
     SteerRollout: _aio.UnaryUnaryMultiCallable[_admin_pb2.SteerRolloutRequest, _admin_pb2.SteerRolloutResponse]  # type: ignore[assignment]
-    """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before."""
+    """Promotes, rolls back, pauses or resumes a rollout; revert goes back to the version before a promotion."""
     ListLineChanges: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListLineChangesRequest, _admin_pb2.ListLineChangesResponse]  # type: ignore[assignment]
     """What was done with lines, by people and by itself, newest first."""
 
@@ -269,7 +269,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SteerRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SteerRolloutResponse, _abc.Awaitable[_admin_pb2.SteerRolloutResponse]]:
-        """Promotes, rolls back, pauses or resumes a rollout; a rollback without one goes back to the version before."""
+        """Promotes, rolls back, pauses or resumes a rollout; revert goes back to the version before a promotion."""
 
     @_abc_1.abstractmethod
     def ListLineChanges(

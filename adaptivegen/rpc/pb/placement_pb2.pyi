@@ -42,6 +42,7 @@ class PlaceRequest(_message.Message):
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     ALLOW_REDUCED_FIELD_NUMBER: _builtins.int
     KEEPS_ID_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -77,6 +78,8 @@ class PlaceRequest(_message.Message):
     """fewer steps are better than late or never"""
     keeps_id: _builtins.bool
     """asked again, the request has the same job_id"""
+    line: _builtins.str
+    """the model that was asked for, of which cloud_model is a version"""
     def __init__(
         self,
         *,
@@ -100,10 +103,11 @@ class PlaceRequest(_message.Message):
         deadline_s: _builtins.float | None = ...,
         allow_reduced: _builtins.bool = ...,
         keeps_id: _builtins.bool = ...,
+        line: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "line", b"line", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
     _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
@@ -322,8 +326,9 @@ class ReportOutcomeRequest(_message.Message):
     LINE_FIELD_NUMBER: _builtins.int
     CLOUD_MODEL_FIELD_NUMBER: _builtins.int
     MADE_WITH_FIELD_NUMBER: _builtins.int
-    GIVEN_UP_FIELD_NUMBER: _builtins.int
-    WORK_FIELD_NUMBER: _builtins.int
+    FAILED_WITH_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -352,10 +357,12 @@ class ReportOutcomeRequest(_message.Message):
     """its version that was to make the final"""
     made_with: _builtins.str
     """the version that did; empty: there is no final"""
-    given_up: _builtins.str
-    """the version that was given up, since an attempt with it had ended without a final"""
-    work: _builtins.float
-    """of the final: pixels of all frames, times steps"""
+    failed_with: _builtins.str
+    """the version with which the first attempt that failed was made; empty: none did"""
+    pixels: _builtins.float
+    """of all frames of the final"""
+    session: _builtins.str
+    """the request's"""
     def __init__(
         self,
         *,
@@ -376,12 +383,13 @@ class ReportOutcomeRequest(_message.Message):
         line: _builtins.str = ...,
         cloud_model: _builtins.str = ...,
         made_with: _builtins.str = ...,
-        given_up: _builtins.str = ...,
-        work: _builtins.float = ...,
+        failed_with: _builtins.str = ...,
+        pixels: _builtins.float = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "final_s", b"final_s", "first_look_s", b"first_look_s", "given_up", b"given_up", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "plan", b"plan", "status", b"status", "tenant", b"tenant", "work", b"work", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,8 +18,10 @@ from tests.cards import cloud_card
 class Process:
     """Loads, generates and ends as told."""
 
-    def __init__(self, card: ModelCard, fails: Exception | None, breaks: Exception | None) -> None:
-        self.card, self.fails, self.breaks = card, fails, breaks
+    def __init__(
+        self, card: ModelCard, fails: Exception | None, breaks: Exception | None, hangs: asyncio.Event | None
+    ) -> None:
+        self.card, self.fails, self.breaks, self.hangs = card, fails, breaks, hangs
         self.ready = self.busy = False
         self.load_ms = 1.0
         self.finished = ()
@@ -29,6 +31,8 @@ class Process:
     async def start(self) -> None:
         if self.fails is not None:
             raise self.fails
+        if self.hangs is not None:
+            await self.hangs.wait()
         self.ready = True
 
     async def generate(self, command: GenerateCommand, start: None, on_step: object, *, noted: bool) -> None:
@@ -53,6 +57,7 @@ class Node:
         self.wanted: tuple[str, ...] = ("old",)
         self.fails: dict[str, Exception] = {}
         self.breaks: dict[str, Exception] = {}
+        self.hangs: asyncio.Event | None = None
         self.opened: list[Process] = []
         self.models = ModelSet(lambda: self.wanted, self._card, self._open, self.clock)
 
@@ -62,7 +67,7 @@ class Node:
         return cloud_card(name=name)
 
     def _open(self, card: ModelCard) -> Any:
-        process = Process(card, self.fails.get(card.name), self.breaks.get(card.name))
+        process = Process(card, self.fails.get(card.name), self.breaks.get(card.name), self.hangs)
         self.opened.append(process)
         return process
 
@@ -98,8 +103,8 @@ async def test_when_the_new_version_serves_the_old_one_is_ended() -> None:
         one.wanted = ("old", "new")
         await one.until(lambda: len(one.models.loaded) == 2)
         one.wanted = ("new",)
-        await one.until(lambda: one.models.loaded == ("new",))
-        assert one.models.main.card.name == "new" and one.opened[0].closed == 1
+        await one.until(lambda: one.opened[0].closed == 1)
+        assert one.models.main.card.name == "new" and one.models.loaded == ("new",)
 
 
 async def test_a_version_in_use_is_ended_when_nobody_uses_it_any_more() -> None:
@@ -113,8 +118,8 @@ async def test_a_version_in_use_is_ended_when_nobody_uses_it_any_more() -> None:
             for _ in range(10):
                 await one.clock.advance(LOOK_EVERY_S)
             assert one.opened[1].closed == 0
-        await one.until(lambda: one.models.loaded == ("old",))
-        assert one.opened[1].closed == 1
+        await one.until(lambda: one.opened[1].closed == 1)
+        assert one.models.loaded == ("old",)
 
 
 @pytest.mark.parametrize("when", ["fails", "breaks"])
@@ -145,6 +150,50 @@ async def test_what_is_loaded_serves_while_what_is_in_force_cannot_be_loaded() -
         one.wanted = ("unknown",)
         await one.until(lambda: "unknown" in one.models.refused)
         assert one.models.loaded == ("old",) and one.models.main.card.name == "old"
+
+
+async def test_a_third_version_is_not_loaded_beside_two() -> None:
+    async with node() as one:
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.models.loaded) == 2)
+        kept = one.models.find("new")
+        assert kept is not None
+        async with one.models.using(kept):
+            one.wanted = ("old", "third")
+            for _ in range(10):
+                await one.clock.advance(LOOK_EVERY_S)
+            assert len(one.opened) == 2 and one.models.loaded == ("old",)  # what is not wanted is not offered
+        await one.until(lambda: one.models.loaded == ("old", "third"))
+        assert [process.closed for process in one.opened] == [0, 1, 0]
+
+
+async def test_loading_that_is_not_wanted_any_more_is_given_up() -> None:
+    async with node() as one:
+        one.hangs = asyncio.Event()
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.opened) == 2)
+        one.wanted = ("old",)
+        await one.until(lambda: one.opened[1].closed == 1)
+        assert one.models.loaded == ("old",)
+
+
+async def test_what_lives_serves_while_what_is_in_force_has_died() -> None:
+    async with node() as one:
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.models.loaded) == 2)
+        one.opened[1].ready = False
+        one.wanted = ("new",)
+        for _ in range(10):
+            await one.clock.advance(LOOK_EVERY_S)
+        assert one.models.ready and one.models.main.card.name == "old" and one.opened[0].closed == 0
+
+
+async def test_a_bug_at_loading_a_version_is_a_version_that_cannot_be_loaded() -> None:
+    async with node() as one:
+        one.fails["new"] = ZeroDivisionError("a bug")
+        one.wanted = ("old", "new")
+        await one.until(lambda: "new" in one.models.refused)
+        assert "ZeroDivisionError" in one.models.refused["new"] and one.models.ready
 
 
 async def test_a_node_that_cannot_load_what_serves_does_not_start() -> None:

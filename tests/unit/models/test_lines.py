@@ -94,6 +94,7 @@ def test_a_version_that_can_do_all_that_the_other_can_may_follow_it() -> None:
         ({"steps_max": OLD.limits.steps_default}, "less steps"),
         ({"guidance_max": OLD.limits.guidance_default}, "less guidance"),
         ({"seed_max": 9}, "less seed"),
+        ({"guidance_default": 1.5}, "default guidance"),
         ({"prompt_max_bytes": 5}, "shorter prompts"),
     ],
 )

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptivegen.errors import ModelDigestMismatch, ModelNotFound
+from adaptivegen.errors import InvalidRequest, ModelDigestMismatch, ModelNotFound
 from adaptivegen.models.card import CardFile, Limits, ModelCard, card_digest, dump_card
-from adaptivegen.models.registry import NEEDED, card_names, load_card, open_generator, verified_files
+from adaptivegen.models.registry import NEEDED, ModelLibrary, card_names, load_card, open_generator, verified_files
+from tests.added_models import add_model
 
 CONTENT = b"weights"
 
@@ -80,3 +81,25 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "one" / "base.onnx").unlink()
     with pytest.raises(ModelDigestMismatch, match="missing"):
         verified_files(card, tmp_path)
+
+
+def test_a_card_is_called_as_its_folder_is(tmp_path: Path) -> None:
+    add_model(tmp_path, "pocket-one")
+    (tmp_path / "pocket-one").rename(tmp_path / "pocket-two")
+    with pytest.raises(InvalidRequest, match="pocket-two"):
+        load_card("pocket-two", tmp_path)
+    with pytest.raises(InvalidRequest):
+        ModelLibrary(tmp_path).card("pocket-two")
+    assert "pocket-two" not in ModelLibrary(tmp_path).cards()
+
+
+def test_added_models_are_found_beside_those_that_came_along_and_do_not_hide_them(tmp_path: Path) -> None:
+    library = ModelLibrary(tmp_path)
+    add_model(tmp_path, "pocket-later")
+    assert "pocket-later" in library.names() and "pocket-cloud" in library.names()
+    assert library.folder("pocket-later") == tmp_path
+    (tmp_path / "pocket-cloud").mkdir()
+    (tmp_path / "pocket-cloud" / "card.json").write_text("{}")
+    assert library.card("pocket-cloud").name == "pocket-cloud"
+    with pytest.raises(ModelNotFound, match="pocket-later"):
+        library.card("pocket-9")

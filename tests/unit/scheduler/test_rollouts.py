@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from adaptivegen.blob.store import open_store
@@ -18,6 +20,8 @@ from scheduler.decide.view import NodeTable, View
 from scheduler.lines import ServedLines
 from scheduler.rollouts import Rollouts
 from scheduler.steady import SteadyTime
+from tests.added_models import add_model
+from tests.unit.scheduler.test_ratings import rating
 
 LINE, GOOD, OTHER = "pocket-cloud", "pocket-cloud-mixed", "pocket-cloud-pruned"
 EAGER = {"stages": (10.0, 50.0), "stage_s": 10.0, "min_outcomes": 3, "max_more_failures": 1.0, "max_slower": 10.0}
@@ -35,9 +39,9 @@ class Broker:
 class One:
     """A scheduler as far as rollouts go."""
 
-    def __init__(self, shared: Broker, name: str = "scheduler-1") -> None:
+    def __init__(self, shared: Broker, name: str = "scheduler-1", library: ModelLibrary | None = None) -> None:
         self.shared, self.time = shared, SteadyTime(shared.clock)
-        library = ModelLibrary()
+        library = library or ModelLibrary()
         self.view = View(nodes=NodeTable(), cards=library.cards(), decider=name)
         self.lines = ServedLines(shared.bus, shared.blob, clock=shared.clock, time=self.time)
         self.rollouts = Rollouts(self.view, self.lines, library, shared.blob, clock=shared.clock, time=self.time)
@@ -69,7 +73,7 @@ class One:
             "cloud_model": version,
             "made_with": version,
             "gpu_s": 1.0,
-            "work": 1e6,
+            "pixels": 1e6,
         }
         self.rollouts.heard(Outcome.model_validate({**known, **changes}))
 
@@ -139,7 +143,7 @@ async def test_harm_that_one_scheduler_has_seen_ends_it_for_all() -> None:
     await second.look()
     for number in range(40):
         first.ends(number, LINE)
-        first.ends(1000 + number, GOOD, given_up=GOOD, made_with=LINE)
+        first.ends(1000 + number, GOOD, failed_with=GOOD, made_with=LINE)
     assert await first.look() == "steady" == await second.look()
     assert (second.line.stable, second.line.candidate) == (LINE, None)
     last = (await second.rollouts.history(1))[0]
@@ -161,7 +165,7 @@ async def test_a_scheduler_that_comes_later_goes_on_with_what_is_in_force() -> N
     later.hears(LINE, GOOD)
     assert await later.look() == "canary"
     info = later.rollouts.known()[0]
-    assert (info.candidate, info.percent, info.finals) == (GOOD, 10.0, 0)  # it has heard of none
+    assert (info.candidate, info.percent, info.sessions) == (GOOD, 10.0, 0)  # it has heard of none
     await shared.clock.advance(100.0)
     later.hears(LINE, GOOD)
     assert await later.look() == "canary" and later.line.percent == 10.0
@@ -199,6 +203,59 @@ async def test_a_damaged_copy_changes_nothing_at_nodes() -> None:
         assert nodes.of(LINE) == one.line
 
 
+async def test_paused_time_does_not_count() -> None:
+    one = One(Broker())
+    await one.until_canary()
+    await one.rollouts.steer(LINE, "pause", by="otto", reason="")
+    await one.shared.clock.advance(10 * 86400.0)
+    one.hears(LINE, GOOD)
+    assert await one.look() == "canary"
+    await one.rollouts.steer(LINE, "resume", by="otto", reason="")
+    for number in range(20):
+        one.ends(number, GOOD)
+    assert await one.look() == "canary" and one.line.percent == 10.0  # neither over its time nor wider
+
+
+async def test_what_went_before_the_canary_is_not_compared() -> None:
+    one = One(Broker())
+    await one.begin()
+    for number in range(40):
+        one.ends(number, LINE, gpu_s=9.0)  # while a second model is loaded beside it
+    one.hears(LINE, GOOD)
+    assert [await one.look(), await one.look()] == ["loading", "canary"]
+    (info,) = one.rollouts.known()
+    assert {gate.name: gate.stable for gate in info.gates}["seconds of a node"] is None
+
+
+async def test_a_card_that_was_installed_since_is_found_when_its_model_is_asked_for(tmp_path: Path) -> None:
+    shared = Broker()
+    one = One(shared, library=ModelLibrary(tmp_path))
+    add_model(tmp_path, "pocket-later")
+    assert "pocket-later" not in one.view.cards
+    one.rollouts.look_for("pocket-later")
+    assert "pocket-later" in one.view.cards
+    (tmp_path / "pocket-bad").mkdir()
+    (tmp_path / "pocket-bad" / "card.json").write_bytes(b"\xff{")
+    await shared.clock.advance(60.0)
+    one.rollouts.look_for("pocket-bad")  # what cannot be read takes nothing else along
+    assert "pocket-bad" not in one.view.cards and "pocket-later" in one.view.cards
+
+
+async def test_stars_count_for_the_version_that_made_the_final() -> None:
+    one = One(Broker())
+    await one.until_canary()
+    (watched,) = one.rollouts._watched.values()
+    await one.rollouts.read_ratings(watched)
+    for number in range(40):
+        stars, version = (1, GOOD) if number % 2 else (5, LINE)
+        known = rating(1, id=f"vid_{number:026d}", stars=stars, made_with=version)
+        await one.shared.blob.put(known.key, known.encode())
+    await one.rollouts.read_ratings(watched)
+    one.hears(LINE, GOOD)
+    assert await one.look() == "steady"
+    assert "stars" in (await one.rollouts.history(1))[0].reason
+
+
 async def test_what_cannot_be_started_is_refused_by_the_field_that_is_wrong() -> None:
     one = One(Broker())
     with pytest.raises(Conflict, match="no healthy node"):
@@ -226,7 +283,7 @@ async def test_operators_see_gates_and_what_nodes_have_loaded() -> None:
     await one.until_canary()
     one.ends(1, GOOD)
     (info,) = one.rollouts.known()
-    assert (info.line, info.stable, info.candidate, info.finals) == (LINE, LINE, GOOD, 1)
+    assert (info.line, info.stable, info.candidate, info.sessions) == (LINE, LINE, GOOD, 1)
     assert [gate.name for gate in info.gates] == ["measured quality", "failures", "seconds of a node", "stars"]
     assert info.gates[2].worse_low is None  # too few to say
     assert info.nodes[0].loaded == (LINE, GOOD)

@@ -192,3 +192,15 @@ def test_forgetting_a_node_leaves_the_digest_of_the_rest() -> None:
     nodes.observe(report("edge-2"), now_ns=after(FORGET_AFTER_S))
     nodes.expire(after(FORGET_AFTER_S + 1))
     assert nodes.digest() == table(report("edge-2")).digest()
+
+
+def test_a_version_that_no_worker_has_goes_to_the_workers_of_its_line() -> None:
+    """At a rollback nobody has the version loaded that serves again; its jobs must not go to a pool that is empty."""
+    seen = view()
+    seen.hear(report("worker-7", pool="gpu", models=("pocket-2",), line="pocket"), now_ns=NOW_NS)
+    assert list(seen.workers("pocket-1", now_ns=NOW_NS, line="pocket")) == ["gpu"]
+    assert seen.workers("pocket-1", now_ns=NOW_NS) == seen.workers("pocket-1", now_ns=NOW_NS, line="other") == {}
+    assert seen.nodes.last_pool("pocket-1", "pocket") == "gpu" and seen.nodes.last_pool("pocket-1") is None
+    again = report("worker-7", pool="gpu", models=("pocket-2",), line="other", seq=99)
+    seen.hear(again, now_ns=after(1))
+    assert seen.workers("pocket-1", now_ns=after(1), line="pocket") == {}

@@ -3,7 +3,8 @@
 from adaptivegen.errors import GenerationFailed, InvalidRequest
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
-from core_cloud.versions import Version, choose, takes
+from adaptivegen.models.card import Refine
+from core_cloud.versions import Version, choose, refine_t0, steps_of, takes
 from core_cloud.worker import UNWELL_FROM
 from tests.cards import cloud_card
 from tests.jobs import JOB_ID, make_spec
@@ -26,13 +27,13 @@ def test_a_job_is_made_with_the_version_it_was_placed_for() -> None:
 
 def test_after_an_attempt_without_a_final_the_version_that_serves_makes_it() -> None:
     chosen = choose(spec_for("new"), LINE, (LINE, "new"), attempts=2)
-    assert (chosen.name, chosen.given_up) == (LINE, "new") and "without a final" in chosen.note
+    assert chosen.name == LINE and "without a final" in chosen.note
     assert choose(spec_for(LINE), LINE, (LINE, "new"), attempts=3) == Version(LINE)
 
 
 def test_a_version_that_is_not_loaded_is_not_waited_for() -> None:
     chosen = choose(spec_for("new"), LINE, (LINE,), attempts=1)
-    assert (chosen.name, chosen.given_up) == (LINE, "") and "not loaded" in chosen.note
+    assert chosen.name == LINE and "not loaded" in chosen.note
     after = choose(spec_for(LINE), LINE, ("new",), attempts=1)  # promoted while the job waited
     assert after.name == "new"
 
@@ -42,6 +43,21 @@ def test_a_worker_takes_jobs_of_its_line_and_of_versions_it_has_loaded() -> None
     assert takes(spec_for("new", asked="new"), LINE, (LINE, "new"))
     assert not takes(spec_for("new", asked="new"), LINE, (LINE,))
     assert choose(spec_for("new", asked="new"), LINE, (LINE, "new"), attempts=2) == Version("new")  # no other was asked
+
+
+def test_what_was_decided_for_one_version_does_not_hold_for_another() -> None:
+    """Steps and where to start from a draft are a version's own; another's are of its card, within its limits."""
+    few = cloud_card().limits.model_copy(update={"steps_min": 6, "steps_default": 10, "steps_max": 20})
+    drafts = Refine(sources=("test-draft",), t0=0.7, steps=7)
+    other, strange = cloud_card(limits=few, refine=drafts), cloud_card(limits=few, refine=None)
+    spec = make_spec(plan="refine").model_copy(update={"cloud_model": "new", "draft_model": "test-draft"})
+    spec = spec.model_copy(update={"decision": spec.decision.model_copy(update={"refine_t0": 0.4, "final_steps": 2})})
+    own, by = Version("new"), Version(LINE, "because")
+    assert (refine_t0(spec, other, own), refine_t0(spec, other, by), refine_t0(spec, strange, by)) == (0.4, 0.7, None)
+    assert steps_of(spec, other, own, plan="refine", drafted=True) == 2
+    assert steps_of(spec, other, by, plan="refine", drafted=True) == 7
+    assert steps_of(spec, strange, by, plan="cloud", drafted=False) == 10
+    assert steps_of(spec, strange, by, plan="reduced", drafted=False) == 6  # not half of them: it cannot do so few
 
 
 async def until_ended(parts: Cloud, job_id: str) -> JobRecord:
@@ -58,7 +74,7 @@ async def test_a_version_that_fails_costs_an_attempt_and_not_the_video() -> None
         tried.errors = [GenerationFailed("a kernel of the new version")]
         await parts.jobs.submit(spec_for("new"))
         record = await parts.until_ended()
-        assert (record.status, record.made_with, record.given_up, record.attempts) == ("completed", LINE, "new", 2)
+        assert (record.status, record.made_with, record.failed_with, record.attempts) == ("completed", LINE, "new", 2)
         assert any("without a final" in note for note in record.notes)
         assert (len(tried.commands), len(parts.runner.commands)) == (1, 1)
         spec = spec_for("new")
@@ -76,7 +92,7 @@ async def test_a_version_that_is_tried_makes_its_jobs_and_they_are_found_by_repe
     async with cloud(more=(NEW,)) as parts:
         await parts.jobs.submit(spec_for("new"))
         record = await parts.until_ended()
-        assert (record.made_with, record.given_up, record.notes) == ("new", "", ())
+        assert (record.made_with, record.failed_with, record.notes) == ("new", "", ())
         assert await parts.jobs.content("t", spec_for("new").content_key) is not None
 
 
