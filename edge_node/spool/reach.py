@@ -68,10 +68,10 @@ class Reach:
         self._circuit.trip(error.code, now_s=self._clock.monotonic_s())
         self._opened(error)
 
-    async def call(self, work: Awaitable[Result]) -> Result:
-        """Await a call of the centre within the budget. Raises what it raises, and DeadlineExceeded."""
+    async def call(self, work: Awaitable[Result], *, within_s: float | None = None) -> Result:
+        """Await a call of the centre within the budget, or `within_s`. Raises what it raises, and DeadlineExceeded."""
         try:
-            return await _within(self._budget_s, work)
+            return await _within(self._budget_s if within_s is None else within_s, work)
         except AdaptiveGenError as exc:
             self.failed(exc)
             raise
