@@ -18,6 +18,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.errors import AdaptiveGenError, NotFound
 from adaptivegen.jobs.spec import ContentEntry, Media, content_index_key
+from adaptivegen.process import guarded
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.blobs import MeteredStore
 
@@ -41,7 +42,7 @@ class Known:
     async def run(self) -> None:
         """Keep what is wanted, until cancelled."""
         while True:
-            await self.remember(*await self._wanted.get())
+            await guarded("keep a final", self.remember(*await self._wanted.get()))
 
     def want(self, tenant: str, content_key: str, entry: ContentEntry, source: BlobStore) -> None:
         """Have a final kept soon; returns at once. Where too many wait it is not kept."""
