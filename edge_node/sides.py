@@ -160,10 +160,10 @@ class Sides:
             side = side_to_change(state, cut_off=held.reach.cut_off)
             try:
                 yield held.spool.jobs if side == "spool" else self.centre
-            except NotFound as exc:
-                if state != "begun":
-                    raise
-                raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+            except AdaptiveGenError as exc:
+                if state == "begun" and (isinstance(exc, NotFound) or is_cut(exc)):
+                    raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+                raise
         finally:
             lock.release()
 

@@ -55,7 +55,7 @@ async def events_of(client: httpx.AsyncClient, video_id: str) -> AsyncIterator[d
                 yield json.loads(line[6:])
 
 
-@pytest.mark.parametrize("what", ["broker", "store", "both"])
+@pytest.mark.parametrize("what", ["broker", "store", "folder", "both"])
 async def test_a_job_accepted_while_cut_off_is_drafted_told_and_handed_over_once(centre: Centre, what: str) -> None:
     ports = Ports(centre)
     async with spooling_edge(ports) as node, client_of(node) as client:
