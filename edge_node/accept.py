@@ -109,11 +109,8 @@ class Acceptor:
         held = self._partition
         if held is None:
             return await self._at_centre(asked)
-        if asked.key and (bound := held.spool.bound(tenant, asked.key, asked.body)) is not None:
-            asked.id = bound
-            if held.spool.state(tenant, bound) != "absent":
-                return await self._sides.find(tenant, bound)
-            return await self._here(asked, held, why=held.reach.why)  # the first attempt is at it
+        if asked.key and held.spool.bound(tenant, asked.key, asked.body) is not None:
+            return await self._here(asked, held, why=held.reach.why)
         why = held.reach.why
         if not held.reach.cut_off:
             try:
@@ -172,7 +169,7 @@ class Acceptor:
             asked.told = True
             record = await self._call(self._hit(jobs, spec, known))
             if self._partition is not None:
-                await self._partition.known.remember(tenant, key, known, jobs.blob)
+                self._partition.known.want(tenant, key, known, jobs.blob)
             return record
         await self._call(self._hub.open(tenant, spec.id))
         asked.told = True
@@ -232,6 +229,11 @@ class Acceptor:
             except NotFound as exc:
                 raise not_known_here(seen_id or asked.id, exc.code) from exc
         await self._prepare(asked)
+        bound = held.spool.bound(asked.tenant, asked.key, asked.body) if asked.key and not asked.told else None
+        if bound is not None:
+            if held.spool.state(asked.tenant, bound) != "absent":
+                return await self._sides.find(asked.tenant, bound)
+            asked.id, asked.spec = bound, None  # another of this key is on its way in: the first spec decides
         envelope = Envelope(
             tenant=asked.tenant,
             id=asked.id,
@@ -249,8 +251,11 @@ class Acceptor:
         get_logger().info("job_spooled", job_id=spec.id, plan=spec.decision.plan, why=why, jobs=len(held.spool))
         if record.ended:
             return record
-        await self._hub.moved(spec.tenant, spec.id)
-        await self._hub.open(spec.tenant, spec.id)
+        try:
+            await self._hub.moved(spec.tenant, spec.id)
+            await self._hub.open(spec.tenant, spec.id)
+        except ResourceExhausted as exc:  # the job is accepted: its streams may find a place later
+            get_logger().warning("events_not_kept", job_id=spec.id, error=exc.message)
         return await self._begun(spec, record, asked.start_mp4, timed=False)
 
     async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:

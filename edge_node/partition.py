@@ -30,8 +30,8 @@ from edge_node.spool.spool import Envelope, Spool
 from edge_node.videos import Videos
 
 START_S = 5.0  # that an edge with a spool waits for the store at its start
-INDEXED_AFTER_S = 1.0  # a worker tells of a final before it indexes it
-INDEX_LOOKS = 3
+INDEXED_AFTER_S = 0.5  # a worker tells of a final before it indexes it
+INDEX_LOOKS = 6
 
 
 async def first_reach(settings: EdgeSettings, rng: random.Random) -> tuple[BlobStore, AdaptiveGenError | None]:

@@ -106,7 +106,7 @@ async def _run(
                 find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
                 find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
-                *(() if edge.partition is None else (edge.partition.reach.run(),)),
+                *(() if edge.partition is None else (edge.partition.reach.run(), edge.partition.known.run())),
                 *(() if edge.drain is None else (edge.drain.run(),)),
             )
         ]

@@ -24,6 +24,7 @@ from edge_node.spool.rules import RETRY_S, CutOff, is_cut, not_known_here, side_
 from edge_node.spool.spool import Envelope, Spool
 
 HANDOVER_WAIT_S = 5.0  # that a change waits for a job on its way
+CUT_READ_S = 0.5  # that a broker may take for a record while it is known that something is cut
 CHANGE_S, CUT_CHANGE_S = 15.0, 1.0  # that it may take at the centre, and while cut off
 
 
@@ -93,7 +94,7 @@ class Sides:
         sides = sides_to_read(held.spool.state(tenant, job_id), cut_off=held.reach.cut_off)
         if sides[0] == "centre":
             try:
-                return await held.reach.call(self.centre.find(tenant, job_id))
+                return await self._at_centre(held.reach, tenant, job_id)
             except AdaptiveGenError as exc:
                 if held.spool.state(tenant, job_id) == "absent":
                     self._said(exc, job_id)
@@ -103,7 +104,14 @@ class Sides:
         try:
             return await held.spool.jobs.find(tenant, job_id)
         except NotFound:
-            return await held.reach.call(self.centre.find(tenant, job_id))  # it was handed over meanwhile
+            return await self._at_centre(held.reach, tenant, job_id)  # it was handed over meanwhile
+
+    async def _at_centre(self, reach: Reach, tenant: str, job_id: str) -> JobRecord:
+        """The record as the centre has it; as the store alone tells it, where the broker does not answer in time."""
+        try:
+            return await reach.call(self.centre.find(tenant, job_id), within_s=CUT_READ_S if reach.cut_off else None)
+        except DeadlineExceeded:
+            return await reach.call(self.centre.from_store(tenant, job_id))
 
     def _said(self, error: AdaptiveGenError, job_id: str) -> None:
         """Raise what is said instead of an error of the centre: what cannot be known while cut off is not missing."""
@@ -152,10 +160,10 @@ class Sides:
             side = side_to_change(state, cut_off=held.reach.cut_off)
             try:
                 yield held.spool.jobs if side == "spool" else self.centre
-            except NotFound as exc:
-                if state != "begun":
-                    raise
-                raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+            except AdaptiveGenError as exc:
+                if state == "begun" and (isinstance(exc, NotFound) or is_cut(exc)):
+                    raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+                raise
         finally:
             lock.release()
 

@@ -9,6 +9,7 @@ folders up to the root after. The temporary names are the same, so what a crash 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -38,7 +39,7 @@ def copy_object(root: Path, key: str, source: Path) -> None:
 
 def _write(root: Path, key: str, fill: Callable[[BinaryIO], None], *, exclusive: bool) -> bool:
     path = root / key
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(path.parent, root)
     temporary, file = _open_temporary(path)
     renamed = False
     try:
@@ -60,6 +61,16 @@ def _write(root: Path, key: str, fill: Callable[[BinaryIO], None], *, exclusive:
                 os.unlink(temporary)
     _sync_folders(path.parent, root)
     return True
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Make `folder` below `root`, never `root` itself: one that is gone (a disk that is not mounted) must not be taken
+    for an empty store. Raises OSError."""
+    if folder.is_dir():
+        return
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the folder of the object store is gone", str(root))
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:

@@ -80,6 +80,7 @@ class ObjectStore:
         self._deadline_s = deadline_s
         self._root = root
         self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="blob")
+        self._looker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="blob-look")  # never behind a write
 
     async def put(self, key: str, data: bytes) -> None:
         check_key(key)
@@ -138,6 +139,7 @@ class ObjectStore:
     async def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
         if prefix:
             check_key(prefix.removesuffix("/"))
+        await self._check_root()
         pages = obstore.list(self._store, prefix or None).__aiter__()
         while True:
             try:
@@ -155,6 +157,7 @@ class ObjectStore:
 
     async def close(self) -> None:
         self._writers.shutdown(wait=False)
+        self._looker.shutdown(wait=False)
 
     async def _open(self, key: str, start: int, end: int | None) -> Any:
         """The answer to a read of [start, end), or None when there is nothing in it."""
@@ -176,12 +179,25 @@ class ObjectStore:
 
     async def _call(self, key: str, operation: Awaitable[Result], *, deadline_s: float | None = None) -> Result:
         limit_s = self._deadline_s if deadline_s is None else deadline_s
-        with _translated(key, self.url):
-            try:
-                async with asyncio.timeout(limit_s):
-                    return await operation
-            except TimeoutError as exc:
-                raise DeadlineExceeded(f"the object store did not answer for {key!r} in {limit_s:g} s") from exc
+        try:
+            with _translated(key, self.url):
+                try:
+                    async with asyncio.timeout(limit_s):
+                        return await operation
+                except TimeoutError as exc:
+                    raise DeadlineExceeded(f"the object store did not answer for {key!r} in {limit_s:g} s") from exc
+        except NotFound as exc:  # nothing is found where the whole folder is gone, either
+            await self._check_root(exc)
+            raise
+
+    async def _check_root(self, cause: Exception | None = None) -> None:
+        """Raise StorageFailure where the store's whole folder is gone."""
+        if self._root is None:
+            return
+        with _translated(self.url, self.url):
+            there = await asyncio.get_running_loop().run_in_executor(self._looker, self._root.is_dir)
+        if not there:
+            raise StorageFailure(f"the folder of the object store {self.url} is gone") from cause
 
     async def _in_thread(self, work: Callable[..., Result], *args: Any, **options: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._writers, lambda: work(*args, **options))

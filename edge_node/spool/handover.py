@@ -40,6 +40,9 @@ async def hand_over(
     first, spec = await here.first_spec(tenant, job_id), await here.spec(tenant, job_id)
     draft, manifest = await here.draft(tenant, job_id), await here.manifest(tenant, job_id)
     standing = await _standing(envelope, centre)
+    if standing is not None and standing.content_key != first.content_key:  # another edge's attempt of the same key
+        get_logger().warning("draft_of_another_attempt", job_id=job_id, tenant=tenant)
+        draft = None
     await spool.begin(envelope.name)
     held_by = await _bind(envelope, centre)
     after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
@@ -61,9 +64,7 @@ async def hand_over(
 
 
 async def _standing(envelope: Envelope, centre: JobStore) -> JobSpec | None:
-    """The spec that the centre has of a job that was begun there: then that counts, and nothing is decided anew."""
-    if not envelope.begun:
-        return None
+    """The spec that the centre has of the job already: then that counts, and nothing is decided anew."""
     try:
         return await centre.first_spec(*envelope.name)
     except NotFound:

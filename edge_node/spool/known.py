@@ -6,8 +6,10 @@ after its bytes and removed before them. Nothing crosses tenants: the tenant is 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,10 +18,12 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.errors import AdaptiveGenError, NotFound
 from adaptivegen.jobs.spec import ContentEntry, Media, content_index_key
+from adaptivegen.process import guarded
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.blobs import MeteredStore
 
 MAX_ENTRIES = 4096
+MAX_WANTED = 64
 LARGEST = 4  # parts of the room that one video may take at most: a quarter
 
 
@@ -31,7 +35,19 @@ class Known:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[str, ContentEntry] = OrderedDict()  # by key, the longest unused first
         self._clips: set[str] = set()  # keys of their bytes
+        self._wanted: asyncio.Queue[tuple[str, str, ContentEntry, BlobStore]] = asyncio.Queue(MAX_WANTED)
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="known")
         self.blob: MeteredStore
+
+    async def run(self) -> None:
+        """Keep what is wanted, until cancelled."""
+        while True:
+            await guarded("keep a final", self.remember(*await self._wanted.get()))
+
+    def want(self, tenant: str, content_key: str, entry: ContentEntry, source: BlobStore) -> None:
+        """Have a final kept soon; returns at once. Where too many wait it is not kept."""
+        if not self._wanted.full():
+            self._wanted.put_nowait((tenant, content_key, entry, source))
 
     async def open(self) -> None:
         """Find what is there; what is damaged or belongs to no entry is removed. Raises StorageFailure."""
@@ -65,7 +81,7 @@ class Known:
             return None
         try:
             for media in _media(entry):
-                if hashlib.sha256(await self.blob.get(media.key)).hexdigest() != media.sha256:
+                if await self._digest(await self.blob.get(media.key)) != media.sha256:
                     raise NotFound(f"{media.key} is damaged")
         except AdaptiveGenError as exc:
             get_logger().warning("known_final_unusable", key=key, error=exc.message)
@@ -73,6 +89,10 @@ class Known:
             return None
         self._entries.move_to_end(key)
         return entry
+
+    async def _digest(self, data: bytes) -> str:
+        loop = asyncio.get_running_loop()  # a final may have megabytes
+        return await loop.run_in_executor(self._hashing, lambda: hashlib.sha256(data).hexdigest())
 
     async def remember(self, tenant: str, content_key: str, entry: ContentEntry, source: BlobStore) -> None:
         """Keep a final with its bytes, read from `source`; one that is too large, or cannot be read or kept, is not."""
@@ -111,6 +131,7 @@ class Known:
 
     async def close(self) -> None:
         """Let go of the folder."""
+        self._hashing.shutdown(wait=False)
         await self.blob.close()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, NotFound
+from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, DeadlineExceeded, NotFound
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.process import end
 from adaptivegen.telemetry import get_logger
@@ -68,10 +68,10 @@ class Reach:
         self._circuit.trip(error.code, now_s=self._clock.monotonic_s())
         self._opened(error)
 
-    async def call(self, work: Awaitable[Result]) -> Result:
-        """Await a call of the centre within the budget. Raises what it raises, and DeadlineExceeded."""
+    async def call(self, work: Awaitable[Result], *, within_s: float | None = None) -> Result:
+        """Await a call of the centre within the budget, or `within_s`. Raises what it raises, and DeadlineExceeded."""
         try:
-            return await _within(self._budget_s, work)
+            return await _within(self._budget_s if within_s is None else within_s, work)
         except AdaptiveGenError as exc:
             self.failed(exc)
             raise
@@ -93,7 +93,7 @@ class Reach:
     async def probe(self) -> None:
         """Ask broker and store for something small; while cut off, write it, too."""
         try:
-            await _within(PROBE_DEADLINE_S, self._ask())
+            await _within(PROBE_DEADLINE_S, self._ask_safely())
         except AdaptiveGenError as exc:
             if exc.code != self._told:
                 get_logger().warning("probe_failed", code=exc.code, error=exc.message)
@@ -105,6 +105,16 @@ class Reach:
         if self._circuit.worked(now_s=self._clock.monotonic_s()):
             self.connected.set()
             get_logger().info("cut_off_over")
+
+    async def _ask_safely(self) -> None:
+        """As `_ask`; a bug met by a probe must not end the edge, and is no answer."""
+        try:
+            await self._ask()
+        except AdaptiveGenError:
+            raise
+        except Exception as exc:
+            get_logger().error("unexpected_error", what="probe", exc_info=exc)
+            raise BrokerUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
     async def _ask(self) -> None:
         await self._prove()

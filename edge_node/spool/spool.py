@@ -69,7 +69,7 @@ class Spool:
         self._lock: int | None = None
         self._envelopes: dict[Name, Envelope] = {}
         self._admitted: set[Name] = set()  # on their way in: an envelope and no spec yet
-        self._keys: dict[tuple[str, str], Name] = {}
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}  # id and body by tenant and key, also of those admitted
         self._locks: dict[Name, asyncio.Lock] = {}
         self.filled = asyncio.Event()  # set whenever a job has come in
         self.on_job: Callable[[], None] = _nothing
@@ -158,13 +158,10 @@ class Spool:
 
     def bound(self, tenant: str, key: str, body: str) -> str | None:
         """The id of the job that an idempotency key was used for here; raises Conflict for another body."""
-        name = self._keys.get((tenant, key))
-        if name is None:
-            return None
-        envelope = self._envelopes.get(name)
-        if envelope is not None and envelope.body != body:
+        job_id, bound_body = self._keys.get((tenant, key), ("", ""))
+        if job_id and bound_body != body:
             raise Conflict(f"idempotency key {key!r} was used with another body", param="idempotency_key")
-        return name[1]
+        return job_id or None
 
     def lock(self, tenant: str, job_id: str) -> asyncio.Lock:
         """Held by whoever changes the job's outcome or hands it over."""
@@ -187,7 +184,7 @@ class Spool:
                 raise
             self._admitted.add(envelope.name)
         if envelope.key:
-            self._keys.setdefault((envelope.tenant, envelope.key), envelope.name)
+            self._keys.setdefault((envelope.tenant, envelope.key), (envelope.id, envelope.body))
         if envelope.name not in self._envelopes:
             await self.blob.put(_envelope_key(*envelope.name), envelope.encode())
 
@@ -199,8 +196,8 @@ class Spool:
                 self._keep(envelope)
                 self.filled.set()
                 self.on_job()
-        elif self._keys.get((envelope.tenant, envelope.key)) == envelope.name:
-            del self._keys[envelope.tenant, envelope.key]
+        else:
+            self._unbind(envelope)
 
     async def begin(self, name: Name) -> None:
         """Note, durably, that the centre may have the job from now on."""
@@ -217,7 +214,7 @@ class Spool:
         input_key = spec.request.reference.key if spec.request.reference is not None else ""
         await self.blob.delete(job_key(*name, "spec"))
         envelope = self._envelopes.pop(name)
-        self._keys.pop((envelope.tenant, envelope.key), None)
+        self._unbind(envelope)
         self._locks.pop(name, None)
         if input_key and input_key not in {await self._input_of(*other) for other in self._envelopes}:
             keys.append(input_key)
@@ -241,7 +238,12 @@ class Spool:
     def _keep(self, envelope: Envelope) -> None:
         self._envelopes[envelope.name] = envelope
         if envelope.key:
-            self._keys[envelope.tenant, envelope.key] = envelope.name
+            self._keys.setdefault((envelope.tenant, envelope.key), (envelope.id, envelope.body))
+
+    def _unbind(self, envelope: Envelope) -> None:
+        key = envelope.tenant, envelope.key
+        if self._keys.get(key) == (envelope.id, envelope.body):
+            del self._keys[key]
 
     async def _input_of(self, tenant: str, job_id: str) -> str:
         """The key of a job's upload, empty where it has none."""

@@ -70,7 +70,7 @@ def test_the_job_of_a_worker_that_hangs_is_finished_by_another_and_the_first_com
     assert edge.get(f"/v1/videos/{video['id']}").json() == done
 
 
-def test_a_broker_that_hangs_beyond_the_lease_delays_jobs_and_refuses_new_ones_in_time(
+def test_a_broker_that_hangs_beyond_the_lease_delays_jobs_and_new_ones_are_spooled_in_time(
     edge: httpx.Client, system: UpSystem
 ) -> None:
     video = submit(edge, PROMPT, seed=10, **LONG)
@@ -79,15 +79,17 @@ def test_a_broker_that_hangs_beyond_the_lease_delays_jobs_and_refuses_new_ones_i
     try:
         stopped_s = time.monotonic()
         answer = edge.post("/v1/videos", json={"prompt": PROMPT, "plan": "cloud", "seed": 11}, timeout=60)
-        assert answer.status_code in (503, 504), answer.text
-        assert answer.json()["error"]["retryable"]
+        assert answer.status_code == 202, answer.text
+        assert "cut off" in answer.json()["notes"][0]
+        assert time.monotonic() - stopped_s < 10
         assert edge.get(f"/v1/videos/{video['id']}", timeout=60).status_code == 200  # from the store
         time.sleep(max(0.0, 1.5 * LEASE_S - (time.monotonic() - stopped_s)))
     finally:
         system.kill("broker", signal.SIGCONT)
-    assert finish(edge, video["id"])["status"] == "completed"
-    assert len(system.stored(f"jobs/local/{video['id']}/manifest")) == 1
-    system.wait(lambda: len(finals(system, video["id"])) == 1)
+    for name in (video["id"], answer.json()["id"]):
+        assert finish(edge, name)["status"] == "completed"
+        assert len(system.stored(f"jobs/local/{name}/manifest")) == 1
+        system.wait(lambda name=name: len(finals(system, name)) == 1)  # type: ignore[misc]
 
 
 def test_a_full_store_refuses_new_videos_and_delays_the_one_at_work(edge: httpx.Client, system: UpSystem) -> None:

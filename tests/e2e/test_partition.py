@@ -54,6 +54,7 @@ def spooled(system: UpSystem) -> list[str]:
 def test_jobs_of_two_edges_cut_off_and_one_of_them_killed_are_all_finished_once(system: UpSystem) -> None:
     with system.client(0) as first, system.client(1) as second:
         before = finish(first, submit(first, PROMPT, seed=1)["id"])
+        system.wait(lambda: any((system.data / "spool" / "edge-1" / "known" / "content").glob("local/*")))
         with cut(system):
             for client in (first, second):
                 system.wait(lambda client=client: status(client) == "cut off")  # type: ignore[misc]

@@ -40,15 +40,19 @@ class Centre:
         self._away.rename(self.store)
 
     def cut(self, what: str) -> None:
-        """`broker`, `store` or `both`."""
+        """`broker`, `store`, `both`, or the store's `folder`, of which nothing is left."""
         if what in ("broker", "both"):
             self.nats.kill()
         if what in ("store", "both"):
             self.cut_store()
+        if what == "folder":
+            self.store.rename(self._away)
 
     def heal(self, what: str) -> None:
         if what in ("store", "both"):
             self.heal_store()
+        if what == "folder":
+            self._away.rename(self.store)
         if what in ("broker", "both"):
             self.nats.start()
 

@@ -55,7 +55,7 @@ async def events_of(client: httpx.AsyncClient, video_id: str) -> AsyncIterator[d
                 yield json.loads(line[6:])
 
 
-@pytest.mark.parametrize("what", ["broker", "store", "both"])
+@pytest.mark.parametrize("what", ["broker", "store", "folder", "both"])
 async def test_a_job_accepted_while_cut_off_is_drafted_told_and_handed_over_once(centre: Centre, what: str) -> None:
     ports = Ports(centre)
     async with spooling_edge(ports) as node, client_of(node) as client:
@@ -217,6 +217,7 @@ async def test_a_broker_that_hangs_holds_up_a_request_for_a_bound_and_the_next_n
     ports = Ports(centre, reach_s=1.0)
     async with spooling_edge(ports) as node, client_of(node) as client:
         await ready(client, "ready")
+        before = await post(client, seed=9, plan="cloud")
         centre.nats.pause()
         try:
             begun_s = time.monotonic()
@@ -226,10 +227,11 @@ async def test_a_broker_that_hangs_holds_up_a_request_for_a_bound_and_the_next_n
             begun_s = time.monotonic()
             second = await post(client, seed=2)
             assert time.monotonic() - begun_s < 0.9
+            assert (await client.get(f"/v1/videos/{before['id']}")).json()["id"] == before["id"]  # from the store
         finally:
             centre.nats.resume()
         await empty(ports)
-        assert sorted(await centre.messages()) == [first["id"], second["id"]]
+        assert sorted(await centre.messages()) == [before["id"], first["id"], second["id"]]
 
 
 async def test_a_full_spool_refuses_with_a_time_to_come_back_and_keeps_what_it_has(centre: Centre) -> None:

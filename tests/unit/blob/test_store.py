@@ -166,3 +166,20 @@ async def test_a_read_only_disk_is_storage_read_only(small_disk: Path) -> None:
             await write
     assert await store.get("k") == b"kept"
     await store.close()
+
+
+async def test_a_store_whose_folder_is_gone_is_no_empty_store_and_is_not_made_anew(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    store = open_store(f"file://{root}")
+    await store.put("a/b", b"x")
+    root.rename(tmp_path / "away")
+    for call in (store.get("a/b"), store.head("a/b"), store.put("a/b", b"y"), store.put_if_absent("c", b"y")):
+        with pytest.raises(StorageFailure, match="is gone"):
+            await call
+    with pytest.raises(StorageFailure):
+        await store.delete("a/b")
+    with pytest.raises(StorageFailure):
+        [meta async for meta in store.list("a/")]
+    assert not root.exists()
+    (tmp_path / "away").rename(root)
+    assert await store.get("a/b") == b"x"

@@ -41,6 +41,7 @@ class Failing:
             async def call(*args: Any, **kwargs: Any) -> Any:
                 if outer.away is not None:
                     outer.calls += 1
+                    await asyncio.sleep(0)  # others go on meanwhile
                     raise outer.away
                 return await method(*args, **kwargs)
 
@@ -184,14 +185,25 @@ async def test_a_submission_cut_in_its_midst_is_one_job_whose_outcome_only_the_c
         assert (await made.videos.cancel("t", record.id)).status == "cancelled"
 
 
-async def test_requests_of_one_key_that_come_together_while_cut_off_are_one_video(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["known to be cut off", "not yet known"])
+async def test_requests_of_one_key_that_come_together_while_cut_off_are_one_video(tmp_path: Path, known: bool) -> None:
     async with edge(tmp_path) as made:
         centre = Failing(made)
         centre.away = StorageFailure("away")
-        partition(made).reach.trip(centre.away)
+        if known:
+            partition(made).reach.trip(centre.away)
         records = await asyncio.gather(*(made.create(seed=None) for _ in range(4)))
         assert len({record.id for record in records}) == 1
         assert len({record.seed for record in records}) == 1
+        assert len(partition(made).spool) == 1
+
+
+async def test_of_requests_of_one_key_with_two_bodies_that_come_together_one_is_refused(tmp_path: Path) -> None:
+    async with edge(tmp_path) as made:
+        centre = Failing(made)
+        centre.away = StorageFailure("away")
+        answers = await asyncio.gather(made.create(seed=1), made.create(seed=2), return_exceptions=True)
+        assert [type(answer) for answer in answers].count(Conflict) == 1
         assert len(partition(made).spool) == 1
 
 

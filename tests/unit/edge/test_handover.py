@@ -111,6 +111,17 @@ async def test_of_a_job_that_the_centre_had_begun_its_spec_and_its_holder_stand(
     assert await queued_ids(made.bus) == [JOB_ID]  # the first submission's
 
 
+async def test_a_draft_of_another_attempt_than_the_one_that_stands_is_not_handed_over(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    await made.centre.submit(refine().model_copy(update={"content_key": "a" * 64}))
+    await queued_ids(made.bus)
+    await made.put(refine(), key="k")
+    _, record = await made.hand_over()
+    assert (record.status, record.draft) == ("queued", None)
+    assert await made.centre.draft("t", JOB_ID) is None
+    assert made.files() == []
+
+
 async def test_a_job_that_has_its_final_by_then_keeps_it(tmp_path: Path) -> None:
     made = await bench(tmp_path)
     await made.centre.submit(refine())
