@@ -12,7 +12,8 @@ from benchmarks.live.paired import Interval, holm, interval, paired, quantile
 from benchmarks.live.watch import PATIENCE_S, Seen
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
 
-OURS, FRUGAL = "ours", "ours_frugal"
+OURS, FRUGAL, NO_CLOUD = "ours", "ours_frugal", "always_edge"
+NEAR = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,35 +145,37 @@ def _word(mean: float, p: float, more: bool) -> str:
 def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float | str]]:
     """By other policy: our QoE at its GPU-seconds, less its own, over pairs of parts.
 
-    Ours is known at two weights of a cloud second. Between their GPU-seconds our QoE is taken to lie on the line
-    between the two, which mixing the two would give; above both, ours is the one with more QoE, with fewer GPU-seconds
-    than the other has. Below both nothing can be said: renders ask for finals.
+    Ours is known at two weights of a cloud second, and without any cloud second as `always_edge`, where that was run.
+    Between two of these our QoE is taken to lie on the line between them, which mixing the two would give; above all,
+    ours is the one with most QoE, with fewer GPU-seconds than the other has.
     """
-    others = [name for name in runs if name not in (OURS, FRUGAL)]
-    pairs = {name: list(zip(runs[OURS], runs[FRUGAL], runs[name], strict=True)) for name in others}
+    others = [name for name in runs if name not in (OURS, FRUGAL, NO_CLOUD)]
+    known = [name for name in (OURS, FRUGAL, NO_CLOUD) if name in runs]
     found: dict[str, dict[str, float | str]] = {}
     off = {}
-    for name, triples in pairs.items():
-        ours = [_qoe_at(one.gpu_s, [mine, frugal]) for mine, frugal, one in triples]
+    for name in others:
+        ours = [_qoe_at(one.gpu_s, [runs[point][part] for point in known]) for part, one in enumerate(runs[name])]
         if any(math.isnan(value) for value in ours):
             found[name] = {"ours": "below what ours can do"}
         else:
-            off[name] = paired(ours, [one.qoe for _, _, one in triples])
+            off[name] = paired(ours, [one.qoe for one in runs[name]])
     adjusted = holm({name: one.p for name, one in off.items()})
     for name, one in off.items():
         found[name] = {**asdict(one), "p_holm": adjusted[name], "ours": _word(one.mean, adjusted[name], True)}
     return found
 
 
-def _qoe_at(gpu_s: float, known: Sequence[Figures], *, near: float = 0.02) -> float:
-    """near: GPU-seconds by which ours may exceed them, as a share, before it is said to need more."""
-    low, high = sorted(known, key=lambda one: one.gpu_s)
-    if gpu_s >= high.gpu_s / (1.0 + near):
-        return max(low.qoe, high.qoe)
-    if gpu_s < low.gpu_s / (1.0 + near):
+def _qoe_at(gpu_s: float, known: Sequence[Figures]) -> float:
+    """NEAR: GPU-seconds by which ours may exceed them, as a share, before it is said to need more."""
+    points = sorted((one.gpu_s / (1.0 + NEAR), one.qoe) for one in known)
+    if gpu_s < points[0][0]:
         return math.nan
-    share = (gpu_s - low.gpu_s) / (high.gpu_s - low.gpu_s)
-    return low.qoe + max(0.0, share) * (high.qoe - low.qoe)
+    below = [point for point in points if point[0] <= gpu_s]
+    above = [point for point in points if point[0] > gpu_s]
+    if not above:
+        return max(value for _, value in below)
+    (low_s, low), (high_s, high) = below[-1], above[0]
+    return low + (gpu_s - low_s) / (high_s - low_s) * (high - low)
 
 
 def predicted(pairs: Sequence[tuple[float, float, float]]) -> dict[str, float]:
