@@ -117,7 +117,6 @@ async def build(
 ) -> Edge:
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. lost: why broker or store
     were not reached. Raises SettingsInvalid, and what the spool raises."""
-    card, runner = base.card, base.runner
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
     desired = DesiredModels(bus, clock)
     partition = await open_partition(settings, jobs, lost=lost, clock=clock, rng=rng, resources=resources)
@@ -133,7 +132,7 @@ async def build(
         places=places,
         jobs=sides,
         hub=hub,
-        card=card,
+        card=base.card,
         clock=clock,
         observe=metrics.observe,
         shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
@@ -146,8 +145,8 @@ async def build(
         jobs=jobs,
         hub=hub,
         desk=desk,
-        runner=runner,
-        draft_card=card,
+        runner=base.runner,
+        draft_card=base.card,
         versions=Versions(desired, settings.library()),
         placer=scheduler,
         clock=clock,
@@ -162,7 +161,7 @@ async def build(
     drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
-    drafting = (runner, hub, attempts, places, lending, desk, cancels)
+    drafting = (base.runner, hub, attempts, places, lending, desk, cancels)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
 
 

@@ -35,27 +35,14 @@ from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
 from scheduler.api.http import AdminHttp
-from scheduler.api.stream import Streams
-from scheduler.audit import Audit
-from scheduler.decide.balanced import placing_of
-from scheduler.decide.placing import Placing
-from scheduler.decide.view import NodeTable, View
 from scheduler.decision_log import DecisionLog
-from scheduler.drains import Drains
-from scheduler.herald import Herald
 from scheduler.http import HttpApi
-from scheduler.lines import ServedLines
 from scheduler.metrics import SchedulerMetrics
+from scheduler.parts import build
 from scheduler.placement import Placement
-from scheduler.policies import Policies
-from scheduler.quotas import TenantQuotas
-from scheduler.rollouts import Rollouts
-from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
-from scheduler.snapshot import Snapshots
 from scheduler.steady import SteadyTime
-from scheduler.surveys import OpenJobSurvey, StorageSurvey
-from scheduler.watch import Watch
+from scheduler.surveys import OpenJobSurvey
 
 MAX_CONNECTIONS = 128  # over HTTP; as many as `api.stream` allows are streams of dashboards
 
@@ -80,7 +67,6 @@ async def serve(
     tls = server_tls(settings, mutual=True)
     get_logger().info("starting", models=sorted(cards), **describe(settings))
     time = SteadyTime(clock)
-    view, placing = _view(settings, cards)
     async with AsyncExitStack() as resources:
         blob = open_store(settings.store_url)
         resources.push_async_callback(blob.close)
@@ -90,76 +76,23 @@ async def serve(
         resources.push_async_callback(bus.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         log = _decision_log(settings, clock, resources)
-        drains = Drains(bus, view.nodes)
-        herald = Herald(view, bus, clock=clock, time=time)
-        scaling = Scaling(view, bus, drains, settings.elastic(), clock=clock, time=time)
-        lines = ServedLines(bus, blob, clock=clock, time=time)
-        rollouts = Rollouts(view, lines, settings.library(), blob, clock=clock, time=time)
-        placement = Placement(
-            view,
-            time=time,
-            rng=rng,
-            log=log,
-            placed=herald.placed,
-            heard=rollouts.heard,
-            unknown=rollouts.look_for,
-            placing=placing,
-        )
-        policies = Policies(view, bus, blob, clock=clock, time=time)
-        quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
-        audit = Audit(blob, node_id=settings.node_id, time=time)
-        admin = Admin(
-            view,
-            jobs,
-            drains=drains,
-            scaling=scaling,
-            policies=policies,
-            quotas=quotas,
-            rollouts=rollouts,
-            audit=audit,
-            time=time,
-        )
-        snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, clock=clock, time=time)
-        streams = Streams(snapshots.take, clock=clock)
-        rpc = _server(placement, admin, roles, rng)
+        made = build(settings, cards, jobs, blob, bus, log, clock=clock, time=time, rng=rng)
+        rpc = _server(made.placement, made.admin, roles, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
-        metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans, lines=rollouts.known)
-        web = _web(settings, metrics, AdminHttp(admin, roles, streams), listener, stop=stop)
+        web = _web(settings, made.metrics, AdminHttp(made.admin, roles, made.streams), listener, stop=stop)
         await rpc.start()
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
         parts = [
-            Watch(view, bus, drains, clock=clock, time=time, placing=placing).run(),
-            scaling.run(),
-            policies.run(),
-            quotas.run(),
-            lines.run(),
-            rollouts.run(),
-            herald.run(),
-            streams.run(),
-            StorageSurvey(view, blob, clock=clock).run(),
+            *made.running,
             discovery.register(_endpoint(settings, listener, port)),
-            _reconcile(jobs, bus, settings, OpenJobSurvey(view, time=time), clock=clock, stop=stop),
+            _reconcile(jobs, bus, settings, OpenJobSurvey(made.view, time=time), clock=clock, stop=stop),
             *([log.run()] if log is not None else []),
         ]
         await _run(parts, rpc, web, grace_s=settings.drain_grace_s, stop=stop)
     get_logger().info("stopped")
-
-
-def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> tuple[View, Placing]:
-    """A view of nothing yet, and who decides by it."""
-    view = View(
-        nodes=NodeTable(),
-        cards=cards,
-        decider=settings.node_id,
-        default_pool=settings.pool,
-        policy=settings.policy(),
-        select=settings.select(),
-        admission=settings.admission(),
-    )
-    return view, placing_of(settings.placing, view)
 
 
 async def _run(
