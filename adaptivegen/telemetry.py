@@ -7,6 +7,7 @@ Spans are made by OpenTelemetry; without an exporter they cost little and still 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -64,11 +65,16 @@ def get_logger() -> structlog.stdlib.BoundLogger:
     return logger
 
 
+@functools.cache
+def _tracer() -> trace.Tracer:
+    """The process's, whichever provider it has by the time of a span; looking it up takes longer than a small span."""
+    return trace.get_tracer("adaptivegen")
+
+
 @contextmanager
 def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[trace.Span]:
     """A span, child of the context in `carrier` when it holds a valid `traceparent`, else of the current one."""
-    tracer = trace.get_tracer("adaptivegen")
-    with tracer.start_as_current_span(name, context=_parent(carrier), attributes=attributes) as current:
+    with _tracer().start_as_current_span(name, context=_parent(carrier), attributes=attributes) as current:
         yield current
 
 
@@ -77,7 +83,7 @@ async def spanned(
 ) -> AsyncGenerator[Item, None]:
     """The items, each made within one span (as `span`). It is entered item by item: who is left half read may be ended
     by another task, where a span that was still entered could not be left."""
-    current = trace.get_tracer("adaptivegen").start_span(name, context=_parent(carrier))
+    current = _tracer().start_span(name, context=_parent(carrier))
     try:
         while True:
             with trace.use_span(current):
