@@ -67,8 +67,8 @@ class NodeReport(BaseModel):
     draining: bool = False
     ending: bool = False
     capacity: Annotated[int, Field(ge=0, le=4096)] = 1
-    in_flight: Annotated[int, Field(ge=0)] = 0
-    queued: Annotated[int, Field(ge=0)] = 0
+    in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    queued: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     remaining_s: Seconds = 0.0
     elapsed_s: Seconds = 0.0
     finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()

@@ -13,6 +13,7 @@ from typing import Any
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
+from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer
@@ -73,7 +74,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         return None
     job = _open_job(view, query, decision, now_ns=now_ns)
     view.jobs.place(job)
-    view.learned.expect(decision, draft_known=query.draft_known)
+    factor = view.draft_factor(decision.drafter, query.draft_model, now_ns=now_ns, asker=query.edge_id)
+    view.learned.expect(decision, draft_known=query.draft_known, draft_factor=factor)
     return job
 
 
@@ -102,9 +104,10 @@ def _ready_at_ns(
     if not decision.makes_draft or query.draft_known:
         return 0
     if chosen is not None and chosen.draft_s is not None:
-        return now_ns + round(chosen.draft_s * 1e9)
-    left_s = draft_wait_s(view, view.nodes.get(decision.drafter), query.draft_model, now_ns=now_ns)
-    return now_ns + round(left_s * 1e9)
+        left_s = chosen.draft_s
+    else:
+        left_s = draft_wait_s(view, view.nodes.get(decision.drafter), query.draft_model, now_ns=now_ns)
+    return now_ns + round(min(left_s, LATEST_DRAFT_S) * 1e9)
 
 
 def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:

@@ -11,6 +11,7 @@ from scheduler.decide.jobs import OpenJob
 RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
 LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that have a deadline
+LATEST_DRAFT_S = 60.0  # whatever is predicted, a job is taken to have its draft by then
 READY_WITHIN_S = 0.1  # a draft that is predicted so soon is as good as there
 NO_DEADLINE = 2**63
 Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
@@ -119,19 +120,29 @@ class Flow:
         bisect.insort(self._order, place, key=_standing)
         self.work_s += job.work_s
 
-    def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
-        """The next of its jobs of these models; those whose drafts should be there go before the others, with which a
-        worker would only wait."""
-        ready_by_ns = now_ns + round(READY_WITHIN_S * 1e9)
-        job = self._first(models, ready_by_ns, now_ns=now_ns)
-        if job is not None:
-            return job
+    def soonest(self, models: frozenset[str]) -> OpenJob | None:
+        """The job of these models whose draft should be there first."""
         waiting = [job for _, _, job in self._places.values() if job.model in models]
         return min(waiting, key=lambda job: job.ready_at_ns, default=None)
 
-    def _first(self, models: frozenset[str], ready_by_ns: int, *, now_ns: int) -> OpenJob | None:
+    def ready(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
+        """The next of its jobs of these models whose drafts should be there; with the others a worker would only wait.
+        That it does for one with a deadline, which it could not meet after the job that is ready."""
+        job = self._ready(models, now_ns=now_ns)
+        if job is None:
+            return None
+        done_ns = now_ns + job.work_s * 1e9
+        for urgent in self._met(now_ns):
+            fits = urgent is not job and urgent.model in models and urgent.ready_at_ns <= done_ns
+            if fits and done_ns + urgent.work_s * 1e9 > urgent.deadline_at_ns and job.deadline_at_ns == 0:
+                return urgent
+        return job
+
+    def _ready(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
+        ready_by_ns, aged_ns = now_ns + round(READY_WITHIN_S * 1e9), now_ns - round(AGED_S * 1e9)
+
         def fit(job: OpenJob) -> bool:
-            return job.model in models and job.ready_at_ns <= ready_by_ns
+            return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
         other = next((job for _, _, job in self._places.values() if fit(job) and job is not urgent), None)

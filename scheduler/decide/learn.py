@@ -20,7 +20,8 @@ from adaptivegen.errors import SettingsInvalid
 LEAST_S = 1e-4  # observed or predicted times below are too short to be compared
 SURPRISE = 3.0  # deviations beyond which an observation is taken for an accident
 WARNED_S = 10.0  # for which one far slower than expected counts, before there is another
-FURTHEST = math.log(20.0)  # a node's factor lies between a twentieth and twenty
+MOST_FACTOR = 20.0
+FURTHEST = math.log(MOST_FACTOR)  # a node's factor lies between a twentieth and twenty
 WINDOW = 100  # outcomes that a spread remembers
 GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
 STEP, FIRST_STEP = 0.01, 0.05  # by which an outcome moves the centre, and how much more the first one does
@@ -98,7 +99,7 @@ class Speed:
         self.at_s, self.seen = now_s, self.seen + 1
 
     def warn(self, log_ratio: float, *, now_s: float) -> None:
-        """Something took at least so long, by the logarithm of its ratio."""
+        """Something took so long, by the logarithm of its ratio."""
         self.warned, self.warned_s = clamped(log_ratio), now_s
 
 
@@ -110,6 +111,7 @@ class Speeds:
         self._nodes: OrderedDict[str, dict[str, Speed]] = OrderedDict()  # the one heard of last at the end
         self._classes: dict[tuple[str, str], dict[str, float]] = {}  # kind and model -> node -> its mean
         self._middles: dict[tuple[str, str], float] = {}  # of these, as far as they are known
+        self._told: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # by asker and node: log, when
 
     def __repr__(self) -> str:
         return f"Speeds(nodes={len(self._nodes)}, classes={sorted(self._classes)})"
@@ -138,18 +140,25 @@ class Speeds:
         """By how much the card's times are to be multiplied on this node."""
         return math.exp(self._mean(node_id, kind, model))
 
-    def warned(self, node_id: str, model: str, *, now_s: float) -> float:
-        """The factor by one observation of the last WARNED_S that nothing has confirmed yet; 0 where there is none."""
+    def warned(self, node_id: str, model: str, *, now_s: float, asker: str = "") -> float:
+        """The factor by one observation of the last WARNED_S that nothing has confirmed yet, of the node itself or of
+        the edge that asks; 0 where there is none."""
         speed = self._nodes.get(node_id, {}).get(model)
-        if speed is None or speed.warned is None or now_s - speed.warned_s > WARNED_S:
-            return 0.0
-        return math.exp(speed.warned)
+        own = speed is not None and speed.warned is not None and now_s - speed.warned_s <= WARNED_S
+        factor = math.exp(speed.warned) if own and speed is not None and speed.warned is not None else 0.0
+        told, at_s = self._told.get((asker, node_id), (0.0, -math.inf))
+        return max(factor, math.exp(told)) if now_s - at_s <= WARNED_S else factor
 
-    def warn(self, node_id: str, ratio: float, *, now_s: float) -> None:
-        """A node was so many times slower than was expected of it, or slower still: it was not waited for."""
-        for speed in self._nodes.get(node_id, {}).values():
-            if ratio > 1.0:
-                speed.warn(speed.mean + math.log(ratio), now_s=now_s)
+    def warn(self, asker: str, node_id: str, ratio: float, *, now_s: float) -> None:
+        """To this asker a node was so many times slower than its card, or slower still: it was not waited for. That may
+        be the way between the two, so that it counts for nobody else."""
+        if not ratio > 1.0:
+            return
+        before, at_s = self._told.pop((asker, node_id), (0.0, -math.inf))
+        standing = before if now_s - at_s <= WARNED_S else 0.0
+        self._told[asker, node_id] = clamped(max(standing, math.log(ratio))), now_s
+        while len(self._told) > MAX_NODES:
+            self._told.popitem(last=False)
 
     def _mean(self, node_id: str, kind: str, model: str) -> float:
         speed = self._nodes.get(node_id, {}).get(model)
@@ -197,13 +206,15 @@ class Spread:
     def __repr__(self) -> str:
         return f"Spread(upper={self.upper:.3f}, seen={self.seen}, covered={self.covered})"
 
-    def observe(self, off: float, *, upper: float | None = None) -> None:
-        """One outcome: ln(observed / predicted). upper: the upper prediction it was told with, by default today's."""
+    def observe(self, off: float, *, upper: float | None = None, centre: float | None = None) -> None:
+        """One outcome: ln(observed / predicted). upper, centre: those it was told with, by default today's. While many
+        are out, what comes back was told long ago: without their own centres it would be moved again and again."""
         if not math.isfinite(off):
             return
         off = clamped(off)
         step = STEP + FIRST_STEP / (1 + self.seen)
-        moved = self.centre + math.copysign(min(step, abs(off)), off)
+        away = off + (self.centre if centre is None else centre) - self.centre
+        moved = self.centre + math.copysign(min(step, abs(away)), away)
         self.centre = min(FURTHEST_CENTRE, max(-FURTHEST_CENTRE, moved))
         missed = off > (self.upper if upper is None else upper)
         self.seen, self.covered = self.seen + 1, self.covered + (not missed)

@@ -23,16 +23,24 @@ MAX_HEARD = 8192  # nodes of which it is known how much of their work was heard 
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What was predicted of a job when it was placed, by the decision and the edge it was told to.
+class Expected:
+    """Seconds as predicted, the logarithm of the upper prediction over them, and the centre that is in them."""
 
-    parts: seconds, and the logarithm of the upper prediction over them.
-    """
+    seconds: float
+    upper: float
+    centre: float
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was predicted of a job when it was placed, by the decision and the edge it was told to. draft_factor: by
+    which the card's times of the draft were multiplied."""
 
     decided_at_ns: int
     edge_id: str
     drafter: str
-    parts: dict[str, tuple[float, float]]
+    parts: dict[str, Expected]
+    draft_factor: float = 1.0
 
 
 class Learned:
@@ -92,10 +100,11 @@ class Learned:
         self._heard.pop(node_id, None)
         self.speeds.forget(node_id)
 
-    def edge_factor(self, edge_id: str, model: str, *, now_s: float | None = None) -> float:
-        """By how much the card's times are to be multiplied at this edge; now_s: with what it was warned of of late."""
+    def edge_factor(self, edge_id: str, model: str, *, now_s: float | None = None, asker: str = "") -> float:
+        """By how much the card's times are to be multiplied at this edge; now_s: with what it was warned of of late, by
+        itself or by the edge that asks."""
         factor = self.speeds.factor(edge_id, "edge", model)
-        return factor if now_s is None else max(factor, self.speeds.warned(edge_id, model, now_s=now_s))
+        return factor if now_s is None else max(factor, self.speeds.warned(edge_id, model, now_s=now_s, asker=asker))
 
     def pool_factor(self, worker_ids: Iterable[str], model: str) -> float:
         """The same of a pool whose workers take jobs as they are free: a fast one takes more of them."""
@@ -115,6 +124,10 @@ class Learned:
         """The upper end of a prediction of a part, such as "draft" or "final refine"; None stays None."""
         return predicted_s * math.exp(self._upper(part)) if predicted_s is not None else None
 
+    def _centre(self, part: str) -> float:
+        spread = self.spreads.get(part)
+        return spread.centre if spread is not None else 0.0
+
     def _upper(self, part: str) -> float:
         spread = self.spreads.get(part)
         return max(0.0, spread.upper if spread is not None else self._unknown.upper)
@@ -123,17 +136,22 @@ class Learned:
     def _unknown(self) -> Spread:
         return Spread(self._settings)
 
-    def expect(self, decision: Decision, *, draft_known: bool) -> None:
+    def expect(self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0) -> None:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
         chosen = decision.chosen()
         part = "draft at a peer" if decision.drafted_elsewhere else "draft"
         times = {} if chosen is None else {part: chosen.draft_s, f"final {decision.plan}": chosen.final_s}
         if draft_known:
             times.pop(part, None)
-        parts = {part: (s, self._upper(part)) for part, s in times.items() if s is not None and s >= LEAST_S}
+        parts = {
+            part: Expected(s, self._upper(part), self._centre(part))
+            for part, s in times.items()
+            if s is not None and s >= LEAST_S
+        }
         self._told.pop(decision.job_id, None)
         if parts:
-            self._told[decision.job_id] = Told(decision.decided_at_ns, decision.edge_id, decision.drafter, parts)
+            by, at_ns = decision.edge_id, decision.decided_at_ns
+            self._told[decision.job_id] = Told(at_ns, by, decision.drafter, parts, draft_factor)
         while len(self._told) > MAX_EXPECTED:
             self._told.popitem(last=False)
 
@@ -148,16 +166,19 @@ class Learned:
             return {}
         del self._told[outcome.job_id]
         observed = {part: _draft_s(outcome, told) for part in told.parts if part.startswith("draft")}
-        if outcome.status == "completed":
+        as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
+        if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
             observed[f"final {outcome.plan}"] = outcome.final_s
         offs: dict[str, float] = {}
-        for part, (predicted_s, upper) in told.parts.items():
+        for part, expected in told.parts.items():
             seconds = observed.get(part)
             if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
-                offs[part] = clamped(math.log(seconds / predicted_s))
+                offs[part] = clamped(math.log(seconds / expected.seconds))
                 if part.startswith("draft") and outcome.draft_late:
-                    self.speeds.warn(told.drafter, seconds / predicted_s, now_s=now_s)
-                self.spreads.setdefault(part, Spread(self._settings)).observe(offs[part], upper=upper)
+                    ratio = told.draft_factor * seconds / expected.seconds
+                    self.speeds.warn(told.edge_id, told.drafter, ratio, now_s=now_s)
+                spread = self.spreads.setdefault(part, Spread(self._settings))
+                spread.observe(offs[part], upper=expected.upper, centre=expected.centre)
                 self.revision += 1
         return offs
 

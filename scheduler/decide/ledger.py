@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from adaptivegen.placement import Ticket
+from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.line import Line
 from scheduler.decide.promises import Promises
@@ -40,6 +41,7 @@ class OpenJobs:
         self._since_ns: dict[str, int] = {}  # when they became known here
         self._started_ns: dict[str, int] = {}  # handed out or at work
         self._at_work: set[str] = set()  # of these
+        self._generated: set[str] = set()  # of these: their workers' models have been at them
         self._handed: dict[str, dict[str, int]] = {}  # by worker: the jobs it was told and has not shown, and when
         self._ended: OrderedDict[str, int] = OrderedDict()  # and when
         self._mean_s = FIRST_GUESS_S
@@ -73,7 +75,11 @@ class OpenJobs:
             return
         ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
         needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
-        ready_ns = now_ns + max(0, job.ready_at_ns - job.placed_at_ns) if job.ready_at_ns else 0
+        ready_ns = (
+            now_ns + min(round(LATEST_DRAFT_S * 1e9), max(0, job.ready_at_ns - job.placed_at_ns))
+            if job.ready_at_ns
+            else 0
+        )
         here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns, "ready_at_ns": ready_ns}
         self._replace(job.model_copy(update=here), now_ns=now_ns)
 
@@ -133,9 +139,12 @@ class OpenJobs:
             guessed=True,
         )
 
-    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int) -> None:
-        """A worker says which jobs it works on; one that it was told and does not show waits again."""
+    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int, generating: bool = False) -> None:
+        """A worker says which jobs it works on, and whether its model is at it; one that it was told and does not show
+        waits again."""
         at_hand = set(job_ids)
+        if generating:
+            self._generated.update(job_id for job_id in at_hand if job_id in self._jobs)
         for job_id in at_hand:
             job = self._jobs.get(job_id)
             if job is not None and job.wants_final and job_id not in self._at_work:
@@ -169,6 +178,7 @@ class OpenJobs:
         job = self._jobs[job_id]
         del self._started_ns[job_id]
         self._at_work.discard(job_id)
+        self._generated.discard(job_id)
         self._lines[job.pool].put_back(job, weight=self._weight(job))
         self.revision += 1
 
@@ -218,6 +228,7 @@ class OpenJobs:
         del self._since_ns[job_id]
         self._started_ns.pop(job_id, None)
         self._at_work.discard(job_id)
+        self._generated.discard(job_id)
         if job.wants_final:
             self._lines[job.pool].end(job, took_s=0.0)  # what is charged still: its end has settled that before
             self._lines[job.pool].drop(job)
@@ -279,12 +290,15 @@ class OpenJobs:
         return tuple(self._handed.get(worker_id, ()))
 
     def left_s(self, job_id: str, *, now_ns: int) -> float:
-        """Seconds that a worker will still have a job that it has begun, where that does not tell: till it is predicted
-        to end, and at least its work. 0 of one that is not known, or has outlasted both."""
+        """Seconds that a worker will still have a job that it has begun, where that does not tell: all of its work, and
+        what its draft is still waited for, until it generates; then what is left of the work. 0 of one that is not
+        known."""
         job, started_ns = self._jobs.get(job_id), self._started_ns.get(job_id)
         if job is None or started_ns is None:
             return 0.0
-        return max(0.0, job.work_s - (now_ns - started_ns) / 1e9, (job.ends_at_ns - now_ns) / 1e9)
+        if job_id in self._generated:
+            return max(0.0, job.work_s - (now_ns - started_ns) / 1e9)
+        return job.work_s + max(0.0, (job.ready_at_ns - now_ns) / 1e9)
 
     @property
     def mean_s(self) -> float:

@@ -13,6 +13,7 @@ than any, since earliest-deadline-first collapses when there is too much to do (
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -103,12 +104,12 @@ class _Lane:
             flow.charge(begun.charge * (took_s / job.work_s - 1.0))
 
     def first(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
-        """The job whose turn it is among those of these models."""
-        for flow in sorted(self._backlogged(), key=lambda flow: (flow.counter, flow.oldest)):
-            job = flow.first(models, now_ns=now_ns)
-            if job is not None:
-                return job
-        return None
+        """The job whose turn it is among those of these models: of the tenants that have one whose draft should be
+        there; else of all, since then a worker can only wait."""
+        flows = sorted(self._backlogged(), key=lambda flow: (flow.counter, flow.oldest))
+        ready = (flow.ready(models, now_ns=now_ns) for flow in flows)
+        others = (flow.soonest(models) for flow in flows)
+        return next((job for job in itertools.chain(ready, others) if job is not None), None)
 
     def share(self, tenant: str, weight: float) -> float:
         """The share of what is done that a tenant with this weight would have if its jobs waited, too."""

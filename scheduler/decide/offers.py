@@ -82,7 +82,7 @@ def _at_home(
     condition = node.condition(now_ns) if node is not None else "stale"
     if node is None or condition == "stale":
         # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
-        here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns))
+        here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns, asker=edge))
         return Offer(edge, "", 0.0, 0.0, here, note=f"edge {edge} has sent no fresh report, so it is taken to be idle")
     if condition == "draining":
         return f"edge {edge} is being drained"
@@ -118,7 +118,7 @@ def _elsewhere(
 
 def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
     name = node.report.node_id
-    factor = view.draft_factor(name, query.draft_model, now_ns=now_ns)
+    factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     load_s = node.remaining_s(now_ns, factor=factor)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
     wait_s = load_s + handover_s

@@ -39,7 +39,9 @@ def asked_draft(view: View, query: PlacementQuery) -> Work | None:
 def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
     """The work of the asked draft at an edge; None as for `asked_draft`."""
     work = asked_draft(view, query)
-    return work.times(view.draft_factor(edge_id, query.draft_model, now_ns=now_ns)) if work is not None else None
+    if work is None:
+        return None
+    return work.times(view.draft_factor(edge_id, query.draft_model, now_ns=now_ns, asker=query.edge_id))
 
 
 def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
@@ -64,7 +66,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns, line=query.line).items()):
         slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
-        served = frozenset(workers[0].report.models).union(*(node.report.models for node in workers[1:]))
+        served = frozenset((model,)).union(*(node.report.models for node in workers))
         wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
             factor = _factor(view, workers, model)

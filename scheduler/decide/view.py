@@ -17,6 +17,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import HEARTBEAT_S, NodeKind, NodeReport
 from adaptivegen.placement import FINAL_PLANS, Attempt, Outcome
 from scheduler.decide.health import Healths
+from scheduler.decide.learn import LEAST_S, MOST_FACTOR
 from scheduler.decide.learned import Learned
 from scheduler.decide.ledger import OpenJobs
 from scheduler.decide.policy import Policy
@@ -256,7 +257,8 @@ class View:
             self.healths.hear(report.node_id, report.failed_in_row, now_s=now_ns / 1e9)
             self.learned.hear(report, self.cards, now_ns=now_ns)
             if report.kind == "worker":
-                self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns)
+                generating = report.remaining_s > 0
+                self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns, generating=generating)
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
@@ -315,15 +317,18 @@ class View:
         busy_s = told_s + shown_s[: node.slots - len(told_s)]  # told of another, it has ended one that it showed
         return busy_s + [0.0] * (node.slots - len(busy_s))
 
-    def draft_factor(self, edge_id: str, model: str, *, now_ns: int) -> float:
+    def draft_factor(self, edge_id: str, model: str, *, now_ns: int, asker: str = "") -> float:
         """By how much the card's times of a draft are to be multiplied at this edge now: as learned, and at least what
-        a last draft that was far slower than that, or the one at hand, gives reason to expect."""
-        factor = self.learned.edge_factor(edge_id, model, now_s=now_ns / 1e9)
+        a last draft that was far slower than that, as the edge or the asker saw it, or the one at hand, gives reason to
+        expect."""
+        factor = self.learned.edge_factor(edge_id, model, now_s=now_ns / 1e9, asker=asker)
         node = self.nodes.get(edge_id)
         if node is None or not node.report.in_flight or not node.report.remaining_s:
             return factor
         card_s = node.report.remaining_s / (node.report.in_flight + node.report.queued)
-        return max(factor, node.report.elapsed_s / card_s)  # so slow it is, if it were done now
+        if card_s < LEAST_S:
+            return factor
+        return max(factor, min(node.report.elapsed_s / card_s, MOST_FACTOR))  # so slow it is, if it were done now
 
     def pools(self) -> tuple[str, ...]:
         """Pools of all known workers and open jobs, sorted."""

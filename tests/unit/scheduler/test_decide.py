@@ -320,7 +320,7 @@ def test_the_same_view_query_time_and_chance_give_the_same_decision() -> None:
             "remaining_s": st.floats(0, 1e9),
             "ready": st.booleans(),
             "capacity": st.integers(0, 4096),
-            "in_flight": st.integers(0, 10**9),
+            "in_flight": st.integers(0, 10**6),
         }
     ),
     intent=st.sampled_from(["iterate", "render"]),

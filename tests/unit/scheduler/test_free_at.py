@@ -7,7 +7,7 @@ import pytest
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Ticket
 from scheduler.decide.decide import record
-from scheduler.decide.learn import WARNED_S, Speeds
+from scheduler.decide.learn import MOST_FACTOR, WARNED_S, Speeds
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import FINAL_S, JOB, NOW_NS, open_job, outcome, place, query, report, view
 
@@ -36,21 +36,33 @@ def test_a_worker_that_says_nothing_of_a_job_is_free() -> None:
     assert free_s(view()) == [0.0]
 
 
-def test_a_job_that_was_just_told_counts_before_any_heartbeat_shows_it() -> None:
+def test_a_job_that_was_told_counts_whole_until_a_heartbeat_shows_that_its_model_is_at_it() -> None:
     seen = view()
     seen.jobs.place(open_job(work_s=12.0))
     told(seen)
     assert free_s(seen) == [12.0]
-    assert free_s(seen, now_ns=NOW_NS + SECOND_NS) == [11.0]
+    later_ns = NOW_NS + SECOND_NS
+    assert free_s(seen, now_ns=later_ns) == [12.0]
+    beat(seen, now_ns=later_ns, in_flight=1, at_hand=(JOB,), remaining_s=9.0)
+    beat(seen, now_ns=later_ns + 8 * SECOND_NS, seq=3, in_flight=1, at_hand=(JOB,), remaining_s=0.0)  # it uploads
+    assert free_s(seen, now_ns=later_ns + 8 * SECOND_NS) == [pytest.approx(4.0)]
 
 
-def test_a_job_that_waits_for_its_draft_needs_its_work_and_ends_as_predicted() -> None:
+def test_a_job_that_waits_for_its_draft_needs_that_and_all_of_its_work() -> None:
     seen = view()
-    seen.jobs.place(open_job(work_s=12.0, ends_at_ns=NOW_NS + 15 * SECOND_NS))
+    seen.jobs.place(open_job(work_s=12.0, ready_at_ns=NOW_NS + 5 * SECOND_NS))
     told(seen)
-    later_ns = NOW_NS + 2 * SECOND_NS
-    beat(seen, now_ns=later_ns, in_flight=1, at_hand=(JOB,), remaining_s=0.0)
-    assert free_s(seen, now_ns=later_ns) == [pytest.approx(13.0)]
+    for later_s, free in ((2, 15.0), (7, 12.0), (60, 12.0)):  # however late its draft is
+        later_ns = NOW_NS + later_s * SECOND_NS
+        beat(seen, now_ns=later_ns, seq=later_s, in_flight=1, at_hand=(JOB,), remaining_s=0.0)
+        assert free_s(seen, now_ns=later_ns) == [pytest.approx(free)]
+
+
+def test_a_job_that_begins_sooner_than_was_predicted_does_not_hold_its_worker_until_then() -> None:
+    seen = view()
+    seen.jobs.place(open_job(work_s=12.0, ends_at_ns=NOW_NS + 540 * SECOND_NS))
+    told(seen)
+    assert free_s(seen) == [12.0]
 
 
 def test_what_a_worker_says_of_its_own_progress_is_believed() -> None:
@@ -113,9 +125,69 @@ def test_an_edge_whose_draft_was_overtaken_is_warned_of() -> None:
     seen.learned.expect(decision, draft_known=False)
     late = outcome(decision, draft_s=1.48, final_s=14.0, drafted_by="edge-2", draft_late=True)
     seen.ended(late, now_ns=NOW_NS)
-    factor = seen.draft_factor("edge-1", "pocket-draft", now_ns=NOW_NS + SECOND_NS)
+    later_ns = NOW_NS + SECOND_NS
+    factor = seen.draft_factor("edge-1", "pocket-draft", now_ns=later_ns, asker="edge-1")
     assert factor == pytest.approx(4.0)
+    assert seen.draft_factor("edge-1", "pocket-draft", now_ns=later_ns, asker="edge-3") == pytest.approx(1.0)
     assert seen.learned.edge_factor("edge-1", "pocket-draft") == pytest.approx(1.0)
+
+
+def test_a_second_warning_does_not_take_the_first_back() -> None:
+    speeds = Speeds()
+    speeds.warn("edge-1", "edge-2", 3.0, now_s=0.0)
+    speeds.warn("edge-1", "edge-2", 1.1, now_s=1.0)
+    assert speeds.warned("edge-2", "m", now_s=2.0, asker="edge-1") == pytest.approx(3.0)
+    assert speeds.warned("edge-2", "m", now_s=2.0, asker="edge-2") == 0.0  # its own users have nothing to do with it
+    speeds.warn("edge-1", "edge-2", 1e9, now_s=3.0)
+    assert speeds.warned("edge-2", "m", now_s=3.0, asker="edge-1") == pytest.approx(MOST_FACTOR)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"remaining_s": 5e-324, "queued": 1}, {"remaining_s": 1e-300, "elapsed_s": 1e9}, {"elapsed_s": 1e9}]
+)
+def test_whatever_an_edge_says_of_its_draft_at_hand_it_is_at_most_so_slow(odd: dict[str, float]) -> None:
+    known = {"in_flight": 1, "remaining_s": 1.0, "elapsed_s": 1.0}
+    seen = view(report("edge-1", **{**known, **odd}), report("worker-1"))
+    assert 1.0 <= seen.draft_factor("edge-1", "pocket-draft", now_ns=NOW_NS) <= MOST_FACTOR
+    assert place(seen, query()).plan != "refuse"
+
+
+def test_a_job_with_a_deadline_keeps_its_turn_where_it_could_not_meet_it_after_the_one_that_is_ready() -> None:
+    for deadline_s, first in ((90, JOB), (200, OTHER)):
+        seen = view()
+        urgent = {"ready_at_ns": NOW_NS + SECOND_NS, "deadline_at_ns": NOW_NS + deadline_s * SECOND_NS}
+        seen.jobs.place(open_job(JOB, work_s=60.0, **urgent))
+        seen.jobs.place(open_job(OTHER, work_s=60.0))
+        ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
+        due = seen.jobs.next(ticket, now_ns=NOW_NS)
+        assert due is not None and due.job_id == first
+
+
+def test_of_another_tenant_a_job_that_is_ready_goes_before_one_that_would_only_wait() -> None:
+    seen = view()
+    seen.jobs.place(open_job(JOB, tenant="local", ready_at_ns=NOW_NS + 9 * SECOND_NS))
+    seen.jobs.place(open_job(OTHER, tenant="other"))
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
+    due = seen.jobs.next(ticket, now_ns=NOW_NS)
+    assert due is not None and due.job_id == OTHER
+
+
+def test_a_job_whose_draft_is_never_there_gets_its_turn_in_the_end() -> None:
+    seen = view()
+    far = open_job(JOB, placed_at_ns=NOW_NS, ready_at_ns=2**62)
+    seen.jobs.hear_of(far, now_ns=NOW_NS)
+    seen.jobs.place(open_job(OTHER, placed_at_ns=NOW_NS + 61 * SECOND_NS))
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=OTHER)
+    due = seen.jobs.next(ticket, now_ns=NOW_NS + 61 * SECOND_NS)
+    assert due is not None and due.job_id == JOB
+
+
+def test_a_request_waits_for_jobs_of_a_version_that_its_line_has_not_loaded_yet() -> None:
+    seen = view(report("edge-1"), report("worker-1", models=("pocket-old",), line="pocket-cloud"))
+    for number in range(20):
+        seen.jobs.place(open_job(f"vid_{number:026d}", work_s=12.0))
+    chosen = place(seen, query(job_id=OTHER, requested_plan="cloud", line="pocket-cloud")).chosen()
+    assert chosen is not None and chosen.final_s == pytest.approx(240.0 + FINAL_S)
 
 
 def test_a_job_whose_draft_is_there_goes_before_one_that_would_only_wait() -> None:
