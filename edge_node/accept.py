@@ -220,6 +220,17 @@ class Acceptor:
     async def _here(self, asked: Asked, held: Partition, *, why: str) -> JobRecord:
         """Keep the job here until the centre is back. Raises ResourceExhausted where there is no room, Unavailable for
         a key whose job this edge knows of and cannot read."""
+        for prepared in (False, True):  # while an upload is decoded the job of an earlier attempt may come, or go on
+            if prepared:
+                await self._prepare(asked)
+            earlier = await self._earlier(asked, held)
+            if earlier is not None:
+                return earlier
+        async with held.spool.lock(asked.tenant, asked.id):  # it is not handed over before its draft is begun
+            return await self._keep(asked, held, why=why)
+
+    async def _earlier(self, asked: Asked, held: Partition) -> JobRecord | None:
+        """The job of an earlier attempt with the same key, where this edge knows of one."""
         seen_id, seen_body = self._seen.get((asked.tenant, asked.key), ("", ""))
         if asked.key and seen_id and seen_body != asked.body:
             raise Conflict(f"idempotency key {asked.key!r} was used with another body", param="idempotency_key")
@@ -228,12 +239,15 @@ class Acceptor:
                 return await self._sides.find(asked.tenant, seen_id or asked.id)
             except NotFound as exc:
                 raise not_known_here(seen_id or asked.id, exc.code) from exc
-        await self._prepare(asked)
         bound = held.spool.bound(asked.tenant, asked.key, asked.body) if asked.key and not asked.told else None
         if bound is not None:
             if held.spool.state(asked.tenant, bound) != "absent":
                 return await self._sides.find(asked.tenant, bound)
             asked.id, asked.spec = bound, None  # another of this key is on its way in: the first spec decides
+        return None
+
+    async def _keep(self, asked: Asked, held: Partition, *, why: str) -> JobRecord:
+        """Take it into the spool, and start on it."""
         envelope = Envelope(
             tenant=asked.tenant,
             id=asked.id,

@@ -11,7 +11,7 @@ from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, DeadlineExceeded, StoreUnsafe
+from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, DeadlineExceeded, StorageReadOnly, StoreUnsafe
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
@@ -29,6 +29,7 @@ from edge_node.spool.rules import SpoolLimits, is_cut
 from edge_node.spool.spool import Envelope, Spool
 from edge_node.videos import Videos
 
+IDENTITY = "store"  # in the spool's folder: which store this edge has proven
 START_S = 5.0  # that an edge with a spool waits for the store at its start
 INDEXED_AFTER_S = 0.5  # a worker tells of a final before it indexes it
 INDEX_LOOKS = 6
@@ -43,7 +44,7 @@ async def first_reach(settings: EdgeSettings, rng: random.Random) -> tuple[BlobS
         blob = open_store(settings.store_url)
         await selftest(blob, rng)
         return blob, None
-    store = ProvenStore(settings.store_url, rng)
+    store = ProvenStore(settings.store_url, rng, identity=settings.spool_dir / IDENTITY)
     try:
         async with asyncio.timeout(START_S):
             await store.prove()
@@ -52,7 +53,7 @@ async def first_reach(settings: EdgeSettings, rng: random.Random) -> tuple[BlobS
     except StoreUnsafe:
         raise
     except AdaptiveGenError as exc:
-        if not is_cut(exc):
+        if not (is_cut(exc) or isinstance(exc, StorageReadOnly)):  # also a mount point with nothing mounted there
             raise
         return store, exc
     return store, None

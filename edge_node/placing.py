@@ -129,16 +129,16 @@ class Placing:
         """A scheduler's decision on the final of a job that this edge decided on while it was cut off; None where there
         is none, or a refusal: the job was accepted."""
         age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
-        card = self.versions.still(spec.request.model, spec.cloud_model)
-        query = self.query(spec.tenant, spec.id, spec.request, card, content_known=False)
         changes: dict[str, object] = {
             "requested_plan": spec.decision.plan,
             "draft_known": drafted,
             "keeps_id": True,
             "deadline_s": deadline_left_s(spec.request.deadline_s, age_s=age_s),
         }
-        query = query.model_copy(update=changes)
-        try:
+        try:  # also where its model is not installed here any more
+            card = self.versions.still(spec.request.model, spec.cloud_model)
+            query = self.query(spec.tenant, spec.id, spec.request, card, content_known=False)
+            query = query.model_copy(update=changes)
             return on_query(await self._placer.place(query), query)
         except AdaptiveGenError as exc:
             get_logger().info("own_decision_stands", job_id=spec.id, code=exc.code, error=exc.message)

@@ -195,7 +195,11 @@ class ObjectStore:
         if self._root is None:
             return
         with _translated(self.url, self.url):
-            there = await asyncio.get_running_loop().run_in_executor(self._looker, self._root.is_dir)
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    there = await asyncio.get_running_loop().run_in_executor(self._looker, self._root.is_dir)
+            except TimeoutError as exc:
+                raise DeadlineExceeded(f"the folder of the object store {self.url} does not answer") from exc
         if not there:
             raise StorageFailure(f"the folder of the object store {self.url} is gone") from cause
 

@@ -13,25 +13,30 @@ from adaptivegen.blob.base import BlobStore, ObjectMeta
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.errors import StorageFailure
+from edge_node.spool.identity import Identity
 
 
 class ProvenStore:
     """The store of a URL, which fails every call until it was opened and has passed its self-test: nothing may rely on
     put-if-absent before. An edge with a spool begins without it."""
 
-    def __init__(self, url: str, rng: random.Random) -> None:
+    def __init__(self, url: str, rng: random.Random, *, identity: Path | None = None) -> None:
         self.url = url
         self._rng = rng
+        self._identity = Identity(identity, rng) if identity is not None else None
         self._opened: BlobStore | None = None
         self._proven = False
 
     async def prove(self) -> None:
-        """Open and test it, unless that was done. Raises SettingsInvalid, StoreUnsafe, and what the store raises."""
+        """Open and test it, unless that was done, and see that it is the one of before (`identity`). Raises
+        SettingsInvalid, StoreUnsafe, StorageFailure, and what the store raises."""
         if self._opened is None:
             self._opened = open_store(self.url)
         if not self._proven:
             await selftest(self._opened, self._rng)
-            self._proven = True
+        if self._identity is not None:
+            await self._identity.check(self._opened)
+        self._proven = True
 
     def _store(self) -> BlobStore:
         if self._opened is None or not self._proven:

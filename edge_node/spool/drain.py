@@ -16,6 +16,7 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.handover import Again, hand_over
+from edge_node.spool.own_store import SpoolFailure
 from edge_node.spool.reach import Reach
 from edge_node.spool.rules import is_cut
 from edge_node.spool.spool import Envelope, Name, Spool
@@ -90,9 +91,12 @@ class Drainer:
                 get_logger().warning(
                     "not_handed_over", job_id=envelope.id, tenant=envelope.tenant, code=exc.code, error=exc.message
                 )
-                if is_cut(exc) or platform_fault(exc):
+                self._rest(envelope)  # the others have their turn first, whatever is the matter
+                if not isinstance(exc, SpoolFailure) and (is_cut(exc) or platform_fault(exc)):
                     self._reach.failed(exc)
                     return False
+            except Exception as exc:  # a bug met by one job must not keep all others here
+                get_logger().error("unexpected_error", what="handover", job_id=envelope.id, exc_info=exc)
                 self._rest(envelope)
             else:
                 self._pause_s = FIRST_PAUSE_S
@@ -101,7 +105,7 @@ class Drainer:
 
     async def _one(self, envelope: Envelope) -> None:
         async with self._spool.lock(*envelope.name):
-            if self._spool.state(*envelope.name) == "absent":
+            if self._spool.state(*envelope.name) == "absent" or self._drafting(*envelope.name):
                 return
             try:
                 async with asyncio.timeout(HANDOVER_S):
@@ -121,8 +125,8 @@ class Drainer:
         self._rests[envelope.name] = self._clock.monotonic_s() + rest_s, min(LONGEST_REST_S, rest_s * 2)
 
     async def _resume_drafts(self) -> None:
-        for spec, record in await self._spool.open_drafts():
-            try:
+        try:
+            for spec, record in await self._spool.open_drafts():
                 await self._begin_draft(spec, record)
-            except AdaptiveGenError as exc:  # its final does without
-                get_logger().warning("draft_not_resumed", job_id=spec.id, code=exc.code, error=exc.message)
+        except AdaptiveGenError as exc:  # finals do without
+            get_logger().warning("drafts_not_resumed", code=exc.code, error=exc.message)

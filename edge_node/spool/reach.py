@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 PROBE_EVERY_S = 2.0  # while all is well
 PROBE_CUT_EVERY_S = 0.5
 PROBE_DEADLINE_S = 2.0
+PROVE_DEADLINE_S = 10.0  # the store's test is many round trips
 
 
 class Reach:
@@ -44,6 +45,7 @@ class Reach:
         self._budget_s = budget_s
         self._circuit = Circuit()
         self._look = asyncio.Event()
+        self._suspected = False  # a call has failed since the last probe
         self._told = ""  # the code of the failure that was logged last: not one a probe
         self.connected = asyncio.Event()
         self.connected.set()
@@ -77,11 +79,15 @@ class Reach:
             raise
 
     def failed(self, error: AdaptiveGenError) -> None:
-        """A call of the centre ended so; what says nothing about the way there is not counted."""
-        if is_cut(error):
-            self._look.set()  # is it the way there, or this call?
-            if self._circuit.failed(error.code, now_s=self._clock.monotonic_s()):
-                self._opened(error)
+        """A call of the centre ended so; what says nothing about the way there is not counted.
+
+        Is it the way there, or one bad object? A probe tells: calls count once until it has, and not while cut off."""
+        if not is_cut(error) or self._circuit.open:
+            return
+        self._look.set()
+        if not self._suspected:
+            self._suspected = True
+            self._circuit.failed(error.code, now_s=self._clock.monotonic_s())
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -91,9 +97,11 @@ class Reach:
             await self._pause(PROBE_CUT_EVERY_S if self.cut_off else PROBE_EVERY_S)
 
     async def probe(self) -> None:
-        """Ask broker and store for something small; while cut off, write it, too."""
+        """Ask broker and store for something small; while cut off, or where a call has failed, write it, too."""
+        suspected, self._suspected = self._suspected, False
         try:
-            await _within(PROBE_DEADLINE_S, self._ask_safely())
+            await _within(PROVE_DEADLINE_S, self._safely(self._prove()))
+            await _within(PROBE_DEADLINE_S, self._safely(self._ask(write=self.cut_off or suspected)))
         except AdaptiveGenError as exc:
             if exc.code != self._told:
                 get_logger().warning("probe_failed", code=exc.code, error=exc.message)
@@ -106,20 +114,19 @@ class Reach:
             self.connected.set()
             get_logger().info("cut_off_over")
 
-    async def _ask_safely(self) -> None:
-        """As `_ask`; a bug met by a probe must not end the edge, and is no answer."""
+    async def _safely(self, asking: Awaitable[None]) -> None:
+        """A bug met by a probe must not end the edge, and is no answer."""
         try:
-            await self._ask()
+            await asking
         except AdaptiveGenError:
             raise
         except Exception as exc:
             get_logger().error("unexpected_error", what="probe", exc_info=exc)
             raise BrokerUnavailable(f"{type(exc).__name__}: {exc}") from exc
 
-    async def _ask(self) -> None:
-        await self._prove()
+    async def _ask(self, *, write: bool) -> None:
         await self._centre.index.complete()
-        if self.cut_off:
+        if write:
             await self._centre.blob.put(self._key, b"")
         try:
             await self._centre.blob.get(self._key)
