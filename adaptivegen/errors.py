@@ -259,36 +259,45 @@ class Status:
     http: int
 
 
-STATUS: dict[type[AdaptiveGenError], Status] = {
-    AdaptiveGenError: Status("INTERNAL", 500),
-    InvalidRequest: Status("INVALID_ARGUMENT", 400),
-    UnsupportedMedia: Status("INVALID_ARGUMENT", 415),
-    PayloadTooLarge: Status("INVALID_ARGUMENT", 413),
-    Unauthenticated: Status("UNAUTHENTICATED", 401),
-    PermissionDenied: Status("PERMISSION_DENIED", 403),
-    NotFound: Status("NOT_FOUND", 404),
-    ModelNotFound: Status("NOT_FOUND", 404),
-    Conflict: Status("FAILED_PRECONDITION", 409),
-    PreconditionFailed: Status("ABORTED", 412),
-    AlreadyRunning: Status("FAILED_PRECONDITION", 409),
-    ResourceExhausted: Status("RESOURCE_EXHAUSTED", 429),
-    QuotaExceeded: Status("RESOURCE_EXHAUSTED", 429),
-    Overloaded: Status("RESOURCE_EXHAUSTED", 429),
-    Unavailable: Status("UNAVAILABLE", 503),
-    BrokerUnavailable: Status("UNAVAILABLE", 503),
-    NodeUnavailable: Status("UNAVAILABLE", 503),
-    DeadlineExceeded: Status("DEADLINE_EXCEEDED", 504),
-    RequestTimeout: Status("DEADLINE_EXCEEDED", 408),
-    Cancelled: Status("CANCELLED", 499),
-    StorageFailure: Status("UNAVAILABLE", 503),
-    StorageFull: Status("RESOURCE_EXHAUSTED", 507),
-    StorageReadOnly: Status("FAILED_PRECONDITION", 507),
-    StoreUnsafe: Status("FAILED_PRECONDITION", 500),
-    ModelDigestMismatch: Status("DATA_LOSS", 500),
-    GenerationFailed: Status("INTERNAL", 500),
-    SettingsInvalid: Status("FAILED_PRECONDITION", 500),
-    InternalError: Status("INTERNAL", 500),
-}
+class _Statuses(dict[type[AdaptiveGenError], Status]):
+    """Statuses by type; a part's own kind of an error has that of the error it is a kind of."""
+
+    def __missing__(self, cls: type[AdaptiveGenError]) -> Status:
+        return next(self[base] for base in cls.__mro__[1:] if base in self)
+
+
+STATUS: dict[type[AdaptiveGenError], Status] = _Statuses(
+    {
+        AdaptiveGenError: Status("INTERNAL", 500),
+        InvalidRequest: Status("INVALID_ARGUMENT", 400),
+        UnsupportedMedia: Status("INVALID_ARGUMENT", 415),
+        PayloadTooLarge: Status("INVALID_ARGUMENT", 413),
+        Unauthenticated: Status("UNAUTHENTICATED", 401),
+        PermissionDenied: Status("PERMISSION_DENIED", 403),
+        NotFound: Status("NOT_FOUND", 404),
+        ModelNotFound: Status("NOT_FOUND", 404),
+        Conflict: Status("FAILED_PRECONDITION", 409),
+        PreconditionFailed: Status("ABORTED", 412),
+        AlreadyRunning: Status("FAILED_PRECONDITION", 409),
+        ResourceExhausted: Status("RESOURCE_EXHAUSTED", 429),
+        QuotaExceeded: Status("RESOURCE_EXHAUSTED", 429),
+        Overloaded: Status("RESOURCE_EXHAUSTED", 429),
+        Unavailable: Status("UNAVAILABLE", 503),
+        BrokerUnavailable: Status("UNAVAILABLE", 503),
+        NodeUnavailable: Status("UNAVAILABLE", 503),
+        DeadlineExceeded: Status("DEADLINE_EXCEEDED", 504),
+        RequestTimeout: Status("DEADLINE_EXCEEDED", 408),
+        Cancelled: Status("CANCELLED", 499),
+        StorageFailure: Status("UNAVAILABLE", 503),
+        StorageFull: Status("RESOURCE_EXHAUSTED", 507),
+        StorageReadOnly: Status("FAILED_PRECONDITION", 507),
+        StoreUnsafe: Status("FAILED_PRECONDITION", 500),
+        ModelDigestMismatch: Status("DATA_LOSS", 500),
+        GenerationFailed: Status("INTERNAL", 500),
+        SettingsInvalid: Status("FAILED_PRECONDITION", 500),
+        InternalError: Status("INTERNAL", 500),
+    }
+)
 
 BY_CODE: dict[str, type[AdaptiveGenError]] = {cls.code: cls for cls in STATUS if cls is not AdaptiveGenError}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -46,7 +48,7 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     spool_dir: Path | None = Field(
         None,
         description="Folder of this edge alone, for what it accepts while it is cut off from broker or store, and for "
-        "finals it can repeat then; none: it accepts nothing then, and waits for both at its start.",
+        "finals it can repeat then, an absolute path; none: it accepts nothing then, and waits for both at its start.",
     )
     spool_max_jobs: int = Field(1000, ge=1, le=10_000, description="Jobs the spool may hold.")
     spool_max_bytes: int = Field(2 * 1024**3, ge=4 * 1024**2, description="Bytes the spool may hold.")
@@ -63,6 +65,36 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
         if value and not is_url(value):
             raise ValueError("http(s)://host[:port]")
         return value
+
+    @field_validator("spool_dir", mode="before")
+    @classmethod
+    def _no_spool(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("spool_dir")
+    @classmethod
+    def _legal_spool_dir(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as exc:  # its URL would name another folder
+            raise ValueError("a path in UTF-8") from exc
+        if not value.is_absolute():
+            raise ValueError("an absolute path, of a folder of this edge alone")
+        return value
+
+    @model_validator(mode="after")
+    def _spool_apart(self) -> Self:
+        """What is in the spool's folder and is no part of a job there is removed: it must be no part of the store."""
+        parts = urlsplit(self.store_url)
+        if self.spool_dir is None or parts.scheme != "file":
+            return self
+        spool, store = (Path(os.path.realpath(path)) for path in (self.spool_dir, unquote(parts.path)))
+        if spool.is_relative_to(store) or store.is_relative_to(spool):
+            limit = f"a folder that is neither in that of store_url ({store}) nor around it"
+            raise refused("spool_dir", self.spool_dir, limit)
+        return self
 
     @model_validator(mode="after")
     def _keys(self) -> Self:

@@ -2,7 +2,7 @@
 
     envelope `begun`      from here on the centre may have the job, and only the centre changes its outcome
     idempotency key       bound to the job, unless it belongs to another: then both stand
-    upload, draft, rating content-addressed, or the last one counts
+    upload, draft, rating content-addressed and checked, or the last one counts
     an open job           marker, draft manifest, spec (put-if-absent), record, message; then its upgrade
     one that has ended    draft manifest, manifest (put-if-absent), spec, record
     out of the spool      spec first
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from adaptivegen.errors import Conflict, NotFound
-from adaptivegen.jobs.rating import PREFIX
+from adaptivegen.errors import Conflict, InternalError, NotFound
+from adaptivegen.jobs.rating import PREFIX, decode_rating
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest
 from adaptivegen.jobs.store import JobStore
@@ -24,6 +24,7 @@ from adaptivegen.telemetry import get_logger
 from edge_node.spool.rules import handed_note, on_return
 from edge_node.spool.spool import Envelope, Spool
 
+DAMAGED_NOTE = "its draft was damaged while it was kept there, and is left out"
 Again = Callable[[JobSpec, bool], Awaitable[Decision | None]]
 
 
@@ -33,7 +34,8 @@ async def hand_over(
     """Give a job to the centre and take it out of the spool; its spec and record as they stand there. The caller holds
     the job's lock. again: asks for a new decision on an open job's final (its spec; whether it has a draft).
 
-    Raises what the centre's parts raise; then the job is still in the spool, and this can be done again.
+    Raises what the centre's parts raise, SpoolFailure, and InternalError for a job or an upload that is damaged; then
+    the job is still in the spool, and this can be done again.
     """
     tenant, job_id = envelope.name
     here = spool.jobs
@@ -43,10 +45,15 @@ async def hand_over(
     if standing is not None and standing.content_key != first.content_key:  # another edge's attempt of the same key
         get_logger().warning("draft_of_another_attempt", job_id=job_id, tenant=tenant)
         draft = None
+    notes: tuple[str, ...] = ()
+    if draft is not None and not await _is_sound(draft, spool):
+        get_logger().error("spooled_draft_damaged", job_id=job_id, tenant=tenant, key=draft.media.key)
+        draft, notes = None, (DAMAGED_NOTE,)
+    await _check_upload(first, spool)
     await spool.begin(envelope.name)
     held_by = await _bind(envelope, centre)
     after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
-    notes = (handed_note(node_id, after_s=after_s),)
+    notes = (handed_note(node_id, after_s=after_s), *notes)
     wanted = manifest is None and spec.want_final and standing is None
     decided = await again(spec, draft is not None) if wanted else None
     spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
@@ -86,16 +93,51 @@ async def _bind(envelope: Envelope, centre: JobStore) -> str:
     return held_by
 
 
+async def _is_sound(draft: DraftManifest, spool: Spool) -> bool:
+    """Whether the bytes of a draft are what its manifest says; a repeat's draft is another job's, and not here."""
+    try:
+        return await spool.digest(draft.media.key) == draft.media.sha256
+    except NotFound:
+        return True
+
+
+async def _check_upload(spec: JobSpec, spool: Spool) -> None:
+    """Raise InternalError where a job's upload is here and not what was uploaded."""
+    reference = spec.request.reference
+    if reference is None:
+        return
+    try:
+        sha256 = await spool.digest(reference.key)
+    except NotFound:  # the centre has it: the job was sheltered
+        return
+    if sha256 != reference.sha256:
+        raise InternalError(f"the upload {reference.key} of {spec.id} is damaged in this edge's spool")
+
+
 async def _copy(spec: JobSpec, draft: DraftManifest | None, *, spool: Spool, centre: JobStore) -> None:
     """Bring the job's upload, draft and rating over, as far as they are here: a repeat's draft is another job's."""
     reference = spec.request.reference
     keys = [reference.key] if reference is not None else []
     keys += [draft.media.key] if draft is not None else []
-    for key in (*keys, f"{PREFIX}{spec.tenant}/{spec.id}"):
+    for key in keys:
         try:
             data = await spool.blob.get(key)
         except NotFound:
             continue
+        await centre.blob.put(key, data)
+    await _copy_rating(f"{PREFIX}{spec.tenant}/{spec.id}", spool=spool, centre=centre)
+
+
+async def _copy_rating(key: str, *, spool: Spool, centre: JobStore) -> None:
+    """Bring a rating over, unless the centre has one that is as new: from the client, after an earlier attempt."""
+    try:
+        data = await spool.blob.get(key)
+    except NotFound:
+        return
+    if await centre.blob.put_if_absent(key, data):
+        return
+    ours, theirs = decode_rating(data), decode_rating(await centre.blob.get(key))
+    if ours is not None and theirs is not None and ours.at_ns > theirs.at_ns:
         await centre.blob.put(key, data)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,15 +16,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.blob.store import open_store
 from adaptivegen.errors import AdaptiveGenError, NotFound
 from adaptivegen.jobs.spec import ContentEntry, Media, content_index_key
 from adaptivegen.process import guarded
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.blobs import MeteredStore
+from edge_node.spool.own_store import open_own
 
 MAX_ENTRIES = 4096
 MAX_WANTED = 64
+_OWN = re.compile(r"content/[\w.=-]+/[\w.=-]+|out/[\w.=-]+/[\w.=-]+/[0-9]+/[0-9a-f]+\.mp4", re.ASCII)
 LARGEST = 4  # parts of the room that one video may take at most: a quarter
 
 
@@ -50,9 +52,10 @@ class Known:
             self._wanted.put_nowait((tenant, content_key, entry, source))
 
     async def open(self) -> None:
-        """Find what is there; what is damaged or belongs to no entry is removed. Raises StorageFailure."""
-        self.blob = MeteredStore(open_store(f"file://{self._folder.absolute()}"))
-        metas = await self.blob.measure()
+        """Find what is there; what is damaged or belongs to no entry is removed, of clips and entries: nothing else is
+        touched. Raises StorageFailure."""
+        self.blob = MeteredStore(open_own(self._folder))
+        metas = [meta for meta in await self.blob.measure() if _OWN.fullmatch(meta.key)]
         for meta in metas:
             if meta.key.startswith("content/"):
                 try:
@@ -86,6 +89,8 @@ class Known:
         except AdaptiveGenError as exc:
             get_logger().warning("known_final_unusable", key=key, error=exc.message)
             await self._forget(key)
+            return None
+        if key not in self._entries:  # forgotten meanwhile, for want of room
             return None
         self._entries.move_to_end(key)
         return entry
@@ -124,10 +129,16 @@ class Known:
             await self._forget(next(iter(self._entries)))
 
     async def _forget(self, key: str) -> None:
-        entry = self._entries.pop(key)
+        """Let an entry go, if it is there still; what cannot be deleted is removed at the next start."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return
         self._clips.difference_update(media.key for media in _media(entry))
-        for gone in (key, *(media.key for media in _media(entry))):
-            await self.blob.delete(gone)
+        try:
+            for gone in (key, *(media.key for media in _media(entry))):
+                await self.blob.delete(gone)
+        except AdaptiveGenError as exc:
+            get_logger().warning("known_final_left", key=key, code=exc.code, error=exc.message)
 
     async def close(self) -> None:
         """Let go of the folder."""

@@ -12,27 +12,44 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
 import random
+import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from adaptivegen.blob.base import check_key
 from adaptivegen.blob.selftest import selftest
-from adaptivegen.blob.store import open_store, storage_error
+from adaptivegen.blob.store import storage_error
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AlreadyRunning, Conflict, InternalError, NotFound, ResourceExhausted, StorageFailure
+from adaptivegen.errors import (
+    AlreadyRunning,
+    Conflict,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    ResourceExhausted,
+    SettingsInvalid,
+    StorageFailure,
+)
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec, job_key, record_key
 from adaptivegen.jobs.store import JOBS_BUCKET, JobStore
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.blobs import MeteredStore
 from edge_node.spool.local_bus import SpoolBus
+from edge_node.spool.own_store import open_own
 from edge_node.spool.rules import SpoolLimits, State, check_room
 
 Name = tuple[str, str]  # tenant, id
+LOCK = ".lock"
+# what a job store and this write; anything else in the folder is not the spool's
+KINDS = {"envelope", "pending", "jobs", "out", "content", "ratings", "inputs", "idempotency", "selftest"}
 
 
 class Envelope(BaseModel):
@@ -67,6 +84,7 @@ class Spool:
         self._limits = limits
         self._clock = clock
         self._lock: int | None = None
+        self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._envelopes: dict[Name, Envelope] = {}
         self._admitted: set[Name] = set()  # on their way in: an envelope and no spec yet
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}  # id and body by tenant and key, also of those admitted
@@ -80,13 +98,18 @@ class Spool:
     # ---- start and end ----------------------------------------------------------------------------------------
 
     async def open(self, rng: random.Random) -> None:
-        """Take the folder, test it, find the jobs in it. Raises AlreadyRunning, StoreUnsafe, StorageFailure."""
+        """Take the folder, test it, find the jobs in it. Raises AlreadyRunning, SettingsInvalid for a folder of
+        others, StoreUnsafe, StorageFailure."""
         self._hold()
-        self.blob = MeteredStore(open_store(f"file://{self._folder.absolute() / 'jobs'}"))
+        self.blob = MeteredStore(open_own(self._folder / "jobs"))
         self.jobs = JobStore(blob=self.blob, bus=SpoolBus(self._clock), clock=self._clock)
         await selftest(self.blob, rng)
-        keys = [meta.key for meta in await self.blob.measure()]
-        names = {(parts[1], parts[2]) for key in keys if (parts := key.split("/"))[0] == "jobs" and parts[-1] == "spec"}
+        keys = [meta.key for meta in await self.blob.measure() if _own_kind(meta.key)]
+        names = {
+            (parts[1], parts[2])
+            for key in keys
+            if len(parts := key.split("/")) == 4 and parts[0] == "jobs" and parts[-1] == "spec"
+        }
         for tenant, job_id in sorted(names, key=lambda name: name[1]):
             self._keep(await self._read_envelope(tenant, job_id))
             try:
@@ -100,7 +123,8 @@ class Spool:
     def _hold(self) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what tenants asked for is in it
-            lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._shut()
+            lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise storage_error(exc, f"the spool {self._folder}") from exc
         try:
@@ -109,6 +133,18 @@ class Spool:
             os.close(lock)
             raise AlreadyRunning(f"another edge uses the spool {self._folder}", param="spool_dir") from exc
         self._lock = lock
+
+    def _shut(self) -> None:
+        """Close a folder to others that was there and is open to them, if it is empty or was a spool before: of any
+        other, somebody else may have need. Raises OSError, SettingsInvalid."""
+        mode = stat.S_IMODE(self._folder.stat().st_mode)
+        if not mode & 0o077:
+            return
+        names = os.listdir(self._folder)
+        if names and LOCK not in names:
+            said = f"spool_dir is {str(self._folder)!r}, which holds other files and is open to others (mode {mode:o})"
+            raise SettingsInvalid(f"{said}; allowed: a folder of this edge alone, with mode 700", param="spool_dir")
+        self._folder.chmod(0o700)
 
     async def _read_envelope(self, tenant: str, job_id: str) -> Envelope:
         """A job whose envelope is damaged is handed over without its key, as one that may have been begun."""
@@ -119,7 +155,7 @@ class Spool:
             return Envelope(tenant=tenant, id=job_id, spooled_at_ns=self._clock.now_ns(), begun=True)
 
     async def _sweep(self, keys: list[str], names: set[Name]) -> None:
-        """Remove what belongs to no job."""
+        """Remove those of `keys`, all of the spool's own kinds, that belong to no job."""
         inputs = {key for name in names if (key := await self._input_of(*name))}
         for key in keys:
             if not _belongs(key, names, inputs):
@@ -127,8 +163,13 @@ class Spool:
 
     async def close(self) -> None:
         """Let go of the folder."""
-        if self._lock is not None:
-            await self.blob.close()
+        self._hashing.shutdown(wait=False)
+        if self._lock is None:
+            return
+        try:
+            if hasattr(self, "blob"):  # opening may have failed with the lock taken
+                await self.blob.close()
+        finally:
             os.close(self._lock)
             self._lock = None
 
@@ -163,6 +204,12 @@ class Spool:
             raise Conflict(f"idempotency key {key!r} was used with another body", param="idempotency_key")
         return job_id or None
 
+    async def digest(self, key: str) -> str:
+        """The SHA-256 of an object's bytes; raises NotFound."""
+        data = await self.blob.get(key)
+        loop = asyncio.get_running_loop()  # an upload may have megabytes
+        return await loop.run_in_executor(self._hashing, lambda: hashlib.sha256(data).hexdigest())
+
     def lock(self, tenant: str, job_id: str) -> asyncio.Lock:
         """Held by whoever changes the job's outcome or hands it over."""
         return self._locks.setdefault((tenant, job_id), asyncio.Lock())
@@ -176,17 +223,26 @@ class Spool:
 
     async def admit(self, envelope: Envelope, *, needed_bytes: int) -> None:
         """Keep a place for a job and write its envelope; `settle` ends that. Raises ResourceExhausted."""
-        if envelope.name not in self._envelopes:
-            try:
-                self.check_room(needed_bytes)
-            except ResourceExhausted:
-                self.on_refused()
-                raise
-            self._admitted.add(envelope.name)
-        if envelope.key:
-            self._keys.setdefault((envelope.tenant, envelope.key), (envelope.id, envelope.body))
-        if envelope.name not in self._envelopes:
+        if envelope.name in self._envelopes:
+            self._bind(envelope)
+            return
+        had_place, had_key = envelope.name in self._admitted, (envelope.tenant, envelope.key) in self._keys
+        try:
+            self.check_room(needed_bytes)
+        except ResourceExhausted:
+            self.on_refused()
+            raise
+        self._admitted.add(envelope.name)
+        self._bind(envelope)
+        try:
             await self.blob.put(_envelope_key(*envelope.name), envelope.encode())
+        except BaseException:  # also where the caller is cancelled: nobody will settle it
+            if envelope.name not in self._envelopes:  # else another attempt of the same job got through
+                if not had_place:
+                    self._admitted.discard(envelope.name)
+                if not had_key:
+                    self._unbind(envelope)
+            raise
 
     def settle(self, envelope: Envelope) -> None:
         """The submission of an admitted job is over, well or not: with a spec it is a job of the spool."""
@@ -237,6 +293,9 @@ class Spool:
 
     def _keep(self, envelope: Envelope) -> None:
         self._envelopes[envelope.name] = envelope
+        self._bind(envelope)
+
+    def _bind(self, envelope: Envelope) -> None:
         if envelope.key:
             self._keys.setdefault((envelope.tenant, envelope.key), (envelope.id, envelope.body))
 
@@ -260,6 +319,16 @@ def _nothing() -> None:
 
 def _envelope_key(tenant: str, job_id: str) -> str:
     return f"envelope/{tenant}.{job_id}"
+
+
+def _own_kind(key: str) -> bool:
+    """Whether an object is of a kind that the spool writes."""
+    kind, _, rest = key.partition("/")
+    try:
+        check_key(key)
+    except InvalidRequest:
+        return False
+    return kind in KINDS and bool(rest)
 
 
 def _belongs(key: str, names: set[Name], inputs: set[str]) -> bool:

@@ -1,5 +1,6 @@
 """A spool on a real folder, and a centre in memory that dies after so many writes."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from tests.jobs import JOB_ID, make_spec
 from tests.unit.jobs.crashing import CrashingStore
 
 LIMITS = SpoolLimits(max_jobs=10, max_bytes=1024**3)
-DRAFT_KEY = media_key("t", JOB_ID, 0, "d" * 64)
+DRAFT_SHA256 = hashlib.sha256(b"draft").hexdigest()
+DRAFT_KEY = media_key("t", JOB_ID, 0, DRAFT_SHA256)
 DRAFT = DraftManifest(
-    media=Media(key=DRAFT_KEY, sha256="d" * 64, size_bytes=5, width=8, height=8, frames=1, fps=1),
+    media=Media(key=DRAFT_KEY, sha256=DRAFT_SHA256, size_bytes=5, width=8, height=8, frames=1, fps=1),
     steps=4,
     completed_at_ns=5_000_000_000,
 )

@@ -41,3 +41,27 @@ def test_a_number_of_connections_that_is_no_bound_is_refused(keyed: pytest.Monke
     keyed.setenv("ADAPTIVEGEN_EDGE_MAX_CONNECTIONS", number)
     with pytest.raises(SettingsInvalid, match="ADAPTIVEGEN_EDGE_MAX_CONNECTIONS"):
         load(EdgeSettings)
+
+
+def test_a_spool_has_an_absolute_folder_or_none(keyed: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keyed.setenv("ADAPTIVEGEN_EDGE_AUTH", "loopback")
+    for value, folder in (("", None), (str(tmp_path / "a#b"), tmp_path / "a#b")):
+        keyed.setenv("ADAPTIVEGEN_EDGE_SPOOL_DIR", value)
+        assert load(EdgeSettings).spool_dir == folder
+    for value in ("spool", "./spool", ".", str(tmp_path / "a\udcff")):
+        keyed.setenv("ADAPTIVEGEN_EDGE_SPOOL_DIR", value)
+        with pytest.raises(SettingsInvalid, match=r"ADAPTIVEGEN_EDGE_SPOOL_DIR.*allowed: a"):
+            load(EdgeSettings)
+
+
+@pytest.mark.parametrize("spool", ["s t", "s t/spool", ".", "s t/../s t", "link/spool"])
+def test_a_spool_in_the_store_or_around_it_is_refused(keyed: pytest.MonkeyPatch, tmp_path: Path, spool: str) -> None:
+    keyed.setenv("ADAPTIVEGEN_EDGE_AUTH", "loopback")
+    (tmp_path / "s t").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "s t")
+    keyed.setenv("ADAPTIVEGEN_EDGE_STORE_URL", f"file://{tmp_path}/s%20t")
+    keyed.setenv("ADAPTIVEGEN_EDGE_SPOOL_DIR", str(tmp_path / spool))
+    with pytest.raises(SettingsInvalid, match="ADAPTIVEGEN_EDGE_SPOOL_DIR is"):
+        load(EdgeSettings)
+    keyed.setenv("ADAPTIVEGEN_EDGE_SPOOL_DIR", str(tmp_path / "s t2"))
+    assert load(EdgeSettings).spool_dir == tmp_path / "s t2"

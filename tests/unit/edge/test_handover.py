@@ -1,13 +1,16 @@
 """From the spool to the centre: whatever step dies, the job is there once, and nothing of it is left behind."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from adaptivegen.bus.memory import DEDUP_WINDOW_S
-from adaptivegen.errors import BrokerUnavailable, Conflict, StorageFailure
+from adaptivegen.errors import BrokerUnavailable, Conflict, InternalError, StorageFailure
+from adaptivegen.jobs.rating import Rating, decode_rating
 from adaptivegen.jobs.record import claim
 from adaptivegen.jobs.spec import Manifest
+from edge_node.spool.handover import DAMAGED_NOTE
 from tests.jobs import JOB_ID, make_spec, media
 from tests.unit.edge.spooling import DRAFT, DRAFT_KEY, bench, draft_only, refine
 from tests.unit.jobs.crashing import Reconciler, queued_ids
@@ -149,7 +152,8 @@ async def test_a_key_that_belongs_to_another_video_is_left_to_it_and_both_stand(
 async def test_a_rating_and_an_upload_go_along_and_an_upload_that_another_needs_stays(tmp_path: Path) -> None:
     made = await bench(tmp_path)
     other_id = JOB_ID[:-1] + "1"
-    reference = {"kind": "image", "sha256": "e" * 64, "key": f"inputs/t/{'e' * 64}"}
+    sha256 = hashlib.sha256(b"upload").hexdigest()
+    reference = {"kind": "image", "sha256": sha256, "key": f"inputs/t/{sha256}"}
     request = type(refine().request).model_validate({**refine().request.model_dump(), "reference": reference})
     await made.spool.blob.put(reference["key"], b"upload")
     for job_id in (JOB_ID, other_id):
@@ -174,3 +178,50 @@ async def test_a_key_is_bound_in_the_spool_until_its_job_has_left_it(tmp_path: P
             spool.bound("t", "k", "another body")
     await made.hand_over()
     assert made.spool.bound("t", "k", "b") is None
+
+
+async def test_a_draft_that_was_damaged_is_left_out_and_the_job_says_so(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    await made.put(refine())
+    (tmp_path / "jobs" / DRAFT_KEY).write_bytes(b"tfard")
+    _, record = await made.hand_over()
+    assert (record.status, record.draft) == ("queued", None)
+    assert record.notes[-1] == DAMAGED_NOTE
+    assert made.asked == [(JOB_ID, False)]
+    assert await made.centre.draft("t", JOB_ID) is None
+
+
+async def test_an_upload_that_was_damaged_is_not_handed_over(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    reference = {"kind": "image", "sha256": "e" * 64, "key": f"inputs/t/{'e' * 64}"}
+    request = type(refine().request).model_validate({**refine().request.model_dump(), "reference": reference})
+    await made.spool.blob.put(reference["key"], b"upload")
+    await made.put(refine().model_copy(update={"request": request}), draft=None)
+    with pytest.raises(InternalError, match=reference["key"]):
+        await made.hand_over()
+    assert made.spool.state("t", JOB_ID) == "spooled"
+    assert [meta.key async for meta in made.centre.blob.list("")] == []
+
+
+@pytest.mark.parametrize(("here_ns", "there_ns", "last_ns"), [(1, 2, 2), (2, 1, 2)])
+async def test_of_two_ratings_the_newer_stands(tmp_path: Path, here_ns: int, there_ns: int, last_ns: int) -> None:
+    def rated(at_ns: int) -> bytes:
+        return Rating(
+            id=JOB_ID,
+            tenant="t",
+            at_ns=at_ns,
+            intent="render",
+            plan="refine",
+            stars=3,
+            draft_model="d",
+            cloud_model="c",
+        ).encode()
+
+    made = await bench(tmp_path)
+    await made.put(refine())
+    key = f"ratings/t/{JOB_ID}"
+    await made.spool.blob.put(key, rated(here_ns))
+    await made.centre.blob.put(key, rated(there_ns))
+    await made.hand_over()
+    stands = decode_rating(await made.centre.blob.get(key))
+    assert stands is not None and stands.at_ns == last_ns

@@ -1,7 +1,11 @@
 """The finals an edge keeps: within a tenant, within its room, with sound bytes."""
 
+import asyncio
 import hashlib
+import os
 from pathlib import Path
+
+import pytest
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.errors import StorageFailure
@@ -97,3 +101,53 @@ async def test_a_final_that_cannot_be_read_is_not_kept(tmp_path: Path) -> None:
     entry = ContentEntry(id="vid_a", final=media, draft=None, final_steps=4, draft_steps=4)
     await known.remember("t", "a", entry, Away())  # type: ignore[arg-type]
     assert await known.find("t", "a") is None
+
+
+async def test_damaged_bytes_found_twice_at_once_are_a_miss_for_both(tmp_path: Path) -> None:
+    known = await opened(tmp_path)
+    entry = await remember(known, "a")
+    (tmp_path / entry.final.key).write_bytes(b"x" * SIZE)
+    found = await asyncio.gather(*(known.find("t", "a") for _ in range(2)))
+    assert found == [None, None]
+
+
+async def test_one_that_is_forgotten_while_it_is_read_is_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await opened(tmp_path)
+    await remember(known, "a")
+    get = known.blob.get
+
+    async def evicted(key: str) -> bytes:
+        data = await get(key)
+        await known._forget("content/t/a")
+        return data
+
+    monkeypatch.setattr(known.blob, "get", evicted)
+    assert await known.find("t", "a") is None
+
+
+async def test_bytes_that_cannot_be_deleted_are_a_miss_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await opened(tmp_path)
+    entry = await remember(known, "a")
+    (tmp_path / entry.final.key).write_bytes(b"x" * SIZE)
+
+    async def fails(key: str) -> None:
+        raise StorageFailure("no")
+
+    monkeypatch.setattr(known.blob, "delete", fails)
+    assert await known.find("t", "a") is None
+
+
+async def test_what_else_lies_in_the_folder_is_left_alone_and_its_name_is_taken_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "a#b?c%20d"
+    stranger = folder / "jobs" / "t" / "vid_a" / "spec"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("precious")
+    entry = await remember(await opened(folder), "a")
+    assert await (await opened(folder)).find("t", "a") == entry
+    assert stranger.read_text() == "precious"
+    assert os.listdir(tmp_path) == [folder.name]
+    assert folder.stat().st_mode & 0o777 == 0o700
