@@ -18,6 +18,7 @@ from adaptivegen.errors import (
 )
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.placement import FINAL_PLANS, Decision
+from edge_node.spool.own_store import SpoolFailure
 
 RETRY_S = 5.0  # when to ask again for what is not known, or has no room, while cut off
 ALLOWANCE_BYTES = 1024 * 1024  # what a job may take before its draft is made
@@ -27,7 +28,7 @@ Side = Literal["centre", "spool"]
 
 def is_cut(error: AdaptiveGenError) -> bool:
     """Whether the error says that broker or store cannot be reached. A store that is full or read-only was reached."""
-    if isinstance(error, (StorageFull, StorageReadOnly)):
+    if isinstance(error, (StorageFull, StorageReadOnly, SpoolFailure)):  # the last is this edge's own disk
         return False
     return isinstance(error, (BrokerUnavailable, StorageFailure, StoreUnsafe, DeadlineExceeded))
 

@@ -164,7 +164,7 @@ async def test_a_cut_on_the_way_stops_it_until_the_centre_is_back(tmp_path: Path
         tried = len(tries)
         await found.goes_on(5)
         assert len(tries) == tried >= 2
-        found.made.centre.submit, found.away = submit, None  # type: ignore[method-assign]
+        found.made.centre.submit, found.away = submit, None
         await found.reach.probe()
         await found.goes_on(1.2)
         await found.reach.probe()
