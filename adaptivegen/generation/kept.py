@@ -68,11 +68,14 @@ class ModelSet:
 
     @property
     def main(self) -> Kept:
-        """The version that serves: what is wanted, else what lives; raises NodeUnavailable before one was loaded."""
-        known = [name for name in (*self.wanted(), *self._kept) if name in self._kept]
-        if not known:
+        """The version that serves: what is to, while that does not live what did before, and only where there is
+        neither what is being tried. Raises NodeUnavailable before one was loaded."""
+        serving, *tried = self.wanted()
+        names = [name for name in (serving, *self._kept) if name in self._kept and name not in tried]
+        names = names or list(self._kept)
+        if not names:
             raise NodeUnavailable("no model is loaded")
-        return self._kept[next((name for name in known if self._kept[name].runner.ready), known[0])]
+        return self._kept[next((name for name in names if self._kept[name].runner.ready), names[0])]
 
     @property
     def ready(self) -> bool:

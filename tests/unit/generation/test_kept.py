@@ -188,6 +188,14 @@ async def test_what_lives_serves_while_what_is_in_force_has_died() -> None:
         assert one.models.ready and one.models.main.card.name == "old" and one.opened[0].closed == 0
 
 
+async def test_while_what_serves_is_started_again_what_is_tried_does_not_take_its_place() -> None:
+    async with node() as one:
+        one.wanted = ("old", "new")
+        await one.until(lambda: len(one.models.loaded) == 2)
+        one.opened[0].ready = False  # its process has died; a worker waits for it
+        assert not one.models.ready and one.models.main.card.name == "old"
+
+
 async def test_a_bug_at_loading_a_version_is_a_version_that_cannot_be_loaded() -> None:
     async with node() as one:
         one.fails["new"] = ZeroDivisionError("a bug")
