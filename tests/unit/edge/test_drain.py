@@ -10,9 +10,10 @@ import pytest
 
 from adaptivegen.errors import BrokerUnavailable, DeadlineExceeded, ResourceExhausted, StorageFailure
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import JobSpec, job_key
+from adaptivegen.jobs.spec import DraftManifest, JobSpec, job_key
 from edge_node.spool.circuit import LONGEST_SETTLE_S
 from edge_node.spool.drain import FIRST_PAUSE_S, LONGEST_PAUSE_S, PER_S, Drainer
+from edge_node.spool.own_store import SpoolFailure
 from edge_node.spool.reach import Reach
 from edge_node.spool.spool import Envelope
 from tests.jobs import JOB_ID, make_spec
@@ -229,3 +230,24 @@ async def test_what_a_request_waits_for_the_centre_has_a_bound(tmp_path: Path) -
     assert not reach.cut_off  # it may be one bad object: a probe tells
     await reach.probe()
     assert not reach.cut_off
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), SpoolFailure("this edge's disk"), StorageFailure("its object")])
+async def test_a_job_that_cannot_be_handed_over_holds_up_no_other_and_cuts_nothing_off(
+    tmp_path: Path, error: Exception
+) -> None:
+    async with draining(tmp_path, IDS[:3]) as found:
+        submit = found.made.centre.submit
+
+        async def one_fails(spec: JobSpec, draft: DraftManifest | None = None) -> tuple[JobSpec, JobRecord]:
+            if spec.id == IDS[0]:
+                raise error
+            return await submit(spec, draft)
+
+        found.made.centre.submit = one_fails  # type: ignore[method-assign]
+        await found.all_of(2)
+        assert found.handed == IDS[1:3]
+        await found.goes_on(3)
+        assert not found.reach.cut_off
+        found.made.centre.submit = submit  # type: ignore[method-assign]
+        await found.all_of(3)

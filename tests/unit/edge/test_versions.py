@@ -95,3 +95,12 @@ async def test_an_older_copy_that_comes_late_undoes_nothing() -> None:
     fresh = DesiredModels(bench.bus, bench.reach_clock)
     await fresh.read()
     assert fresh.of(LINE) == CANARY  # it has nothing newer to go by
+
+
+async def test_a_job_whose_model_is_not_installed_any_more_goes_on_by_the_edges_own_decision() -> None:
+    async with edge() as bench:
+        record = await bench.create()
+        spec = await bench.jobs.spec("t", record.id)
+        gone = spec.model_copy(update={"request": spec.request.model_copy(update={"model": "pocket-gone"})})
+        assert await bench.videos.placing.again(spec, True) is not None
+        assert await bench.videos.placing.again(gone, True) is None
