@@ -166,15 +166,15 @@ def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, f
 
 
 def _qoe_at(gpu_s: float, known: Sequence[Figures]) -> float:
-    """NEAR: GPU-seconds by which ours may exceed them, as a share, before it is said to need more."""
-    points = sorted((one.gpu_s / (1.0 + NEAR), one.qoe) for one in known)
+    """Ours at so many GPU-seconds, on lines between what it does; NEAR: share by which our dearest point may exceed
+    them before ours is said to need more."""
+    points = sorted((one.gpu_s, one.qoe) for one in known)
     if gpu_s < points[0][0]:
         return math.nan
+    if gpu_s >= points[-1][0] / (1.0 + NEAR):
+        return max(value for _, value in points)
     below = [point for point in points if point[0] <= gpu_s]
-    above = [point for point in points if point[0] > gpu_s]
-    if not above:
-        return max(value for _, value in below)
-    (low_s, low), (high_s, high) = below[-1], above[0]
+    (low_s, low), (high_s, high) = below[-1], next(point for point in points if point[0] > gpu_s)
     return low + (gpu_s - low_s) / (high_s - low_s) * (high - low)
 
 
