@@ -11,11 +11,16 @@ from adaptivegen.errors import InvalidRequest
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parsed(model: type[Model], data: bytes, *, name: str) -> Model:
+def parsed(model: type[Model], data: bytes | str, *, name: str) -> Model:
     """The model in `data`; raises InvalidRequest naming `name` and the field."""
     try:
         return model.model_validate_json(data)
     except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or name
-        raise InvalidRequest.field(f"{name}.{field}", first["input"], first["msg"]) from exc
+        field, value, allowed = first_fault(exc, whole=name)
+        raise InvalidRequest.field(f"{name}.{field}", value, allowed) from exc
+
+
+def first_fault(error: ValidationError, *, whole: str) -> tuple[str, object, str]:
+    """The first field that is wrong, its value, and what is said of it; whole: what is named where it is no field."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(str(part) for part in first["loc"]) or whole, first["input"], first["msg"]

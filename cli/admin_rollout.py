@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask
 from cli.admin_tables import gates_table, line_changes_table, lines_table, open_console, print_json
+
+if TYPE_CHECKING:
+    from adaptivegen.rpc.admin_rows import LineChangeInfo
 
 app = typer.Typer(help="Versions of models: try a new one on a share of the sessions.", no_args_is_help=True)
 LineArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model as clients ask for it.")]
@@ -63,11 +66,7 @@ def start_rollout(
         max_slower=max_slower,
         max_fewer_stars=max_fewer_stars,
     )
-    made = ask(scheduler, data, lambda client: client.start_rollout(order))
-    if as_json:
-        print_json(asdict(made))
-    else:
-        open_console().print(line_changes_table([made]))
+    _print_change(ask(scheduler, data, lambda client: client.start_rollout(order)), as_json=as_json)
 
 
 def _percents(text: str) -> tuple[float, ...]:
@@ -77,72 +76,33 @@ def _percents(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers, such as 5,25,50", param_hint="--stages") from None
 
 
-def _steer(action: str, line: str, reason: str, scheduler: str, data: DataOption, as_json: bool) -> None:
-    made = ask(scheduler, data, lambda client: client.steer_rollout(line, action, reason=reason))
+def _add_order(action: str, what: str) -> None:
+    """A command that gives one order on a rollout."""
+
+    @app.command(action, help=what)
+    def order(
+        line: LineArgument,
+        reason: ReasonOption = "",
+        scheduler: SchedulerOption = "",
+        data: DataOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        made = ask(scheduler, data, lambda client: client.steer_rollout(line, action, reason=reason))
+        _print_change(made, as_json=as_json)
+
+
+_add_order("promote", "Let the version that is tried serve everybody, now.")
+_add_order("rollback", "End the try at once.")
+_add_order("revert", "Go back to the version before the last promotion.")
+_add_order("pause", "Stay at this stage until it is resumed; harm still rolls it back.")
+_add_order("resume", "Go on with a rollout that was paused.")
+
+
+def _print_change(made: LineChangeInfo, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(made))
     else:
         open_console().print(line_changes_table([made]))
-
-
-@app.command("promote")
-def promote(
-    line: LineArgument,
-    reason: ReasonOption = "",
-    scheduler: SchedulerOption = "",
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let the version that is tried serve everybody, now."""
-    _steer("promote", line, reason, scheduler, data, as_json)
-
-
-@app.command("rollback")
-def roll_back(
-    line: LineArgument,
-    reason: ReasonOption = "",
-    scheduler: SchedulerOption = "",
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """End the try at once."""
-    _steer("rollback", line, reason, scheduler, data, as_json)
-
-
-@app.command("revert")
-def revert(
-    line: LineArgument,
-    reason: ReasonOption = "",
-    scheduler: SchedulerOption = "",
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Go back to the version before the last promotion."""
-    _steer("revert", line, reason, scheduler, data, as_json)
-
-
-@app.command("pause")
-def pause(
-    line: LineArgument,
-    reason: ReasonOption = "",
-    scheduler: SchedulerOption = "",
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Stay at this stage until it is resumed; harm still rolls it back."""
-    _steer("pause", line, reason, scheduler, data, as_json)
-
-
-@app.command("resume")
-def resume(
-    line: LineArgument,
-    reason: ReasonOption = "",
-    scheduler: SchedulerOption = "",
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Go on with a rollout that was paused."""
-    _steer("resume", line, reason, scheduler, data, as_json)
 
 
 @app.command("history")

@@ -167,6 +167,7 @@ def _web(
     rng: random.Random,
     stop: asyncio.Event,
 ) -> HttpServer:
+    library = settings.library()
     api = HttpApi(
         videos=edge.videos,
         authenticator=base.callers,
@@ -176,7 +177,7 @@ def _web(
         registry=edge.metrics.registry,
         rng=rng,
         bodies=Bodies(max_bytes=settings.max_upload_bytes),
-        cards=lambda: settings.library().cards().values(),
+        cards=lambda: library.cards().values(),
         local_names=own_names(settings.host, settings.advertise_host) if settings.auth == "loopback" else None,
     )
     limits = ServingLimits(max_connections=settings.max_connections)

@@ -44,8 +44,7 @@ class Versions:
         return self._library.card(version)
 
     def _line(self, model: str) -> Line:
-        if model not in self._library.names():
-            self._library.card(model)  # says which models there are
+        self._library.folder(model)  # raises for a model that is not here
         return self._desired.of(model)
 
     def _card(self, version: str, model: str) -> ModelCard:

@@ -22,6 +22,7 @@ from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.placement import Outcome
 from adaptivegen.rpc.admin_rows import GateInfo, LineChangeInfo, LineInfo, LineNodeInfo
 from adaptivegen.telemetry import get_logger
+from adaptivegen.untrusted import first_fault
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
 from scheduler.decide.rollout import Clock as Lasted
@@ -266,9 +267,8 @@ def _plan(values: Mapping[str, object]) -> RolloutPlan:
     try:
         return RolloutPlan.model_validate(dict(values))
     except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "stages"
-        raise InvalidRequest.field(name, first["input"], first["msg"].removeprefix("Value error, ")) from exc
+        name, value, allowed = first_fault(exc, whole="stages")
+        raise InvalidRequest.field(name, value, allowed.removeprefix("Value error, ")) from exc
 
 
 def _gate_info(gate: Gate) -> GateInfo:

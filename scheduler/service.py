@@ -23,7 +23,6 @@ from adaptivegen.jobs.reconcile import Listener, keep_reconciling
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
-from adaptivegen.models.registry import card_names, load_card
 from adaptivegen.process import end, retry_until
 from adaptivegen.roles import Roles, everybody_admin, read_roles
 from adaptivegen.rpc.admin import AdminServicer
@@ -45,11 +44,6 @@ from scheduler.steady import SteadyTime
 from scheduler.surveys import OpenJobSurvey
 
 MAX_CONNECTIONS = 128  # over HTTP; as many as `api.stream` allows are streams of dashboards
-
-
-def load_cards() -> dict[str, ModelCard]:
-    """All model cards of this installation, by name."""
-    return {name: load_card(name) for name in card_names()}
 
 
 async def serve(

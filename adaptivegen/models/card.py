@@ -8,9 +8,9 @@ import json
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from adaptivegen.errors import InvalidRequest
+from adaptivegen.untrusted import parsed
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -174,12 +174,7 @@ def card_digest(name: str, version: str, files: dict[str, CardFile]) -> str:
 
 def parse_card(text: str) -> ModelCard:
     """Read a card from JSON; raises InvalidRequest naming the first bad field."""
-    try:
-        return ModelCard.model_validate_json(text)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        raise InvalidRequest.field(f"card.{where}", first["input"], first["msg"]) from exc
+    return parsed(ModelCard, text, name="card")
 
 
 def dump_card(card: ModelCard) -> str:

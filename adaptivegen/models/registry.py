@@ -53,10 +53,12 @@ def load_card(name: str, weights: Path = WEIGHTS) -> ModelCard:
 
 class ModelLibrary:
     """The models that came along, and those in a folder of the operator's, which is looked at anew each time: a version
-    that is put there can be rolled out without a restart. Of two with one name the one that came along counts."""
+    that is put there can be rolled out without a restart. Of two with one name the one that came along counts. A card
+    is parsed again when its file has changed."""
 
     def __init__(self, added: Path | None = None) -> None:
         self._folders = (WEIGHTS,) if added is None else (WEIGHTS, added)
+        self._parsed: dict[Path, tuple[tuple[int, int, int], ModelCard]] = {}  # by file: as it was, and what it held
 
     def names(self) -> tuple[str, ...]:
         """Names of all models, sorted."""
@@ -71,7 +73,17 @@ class ModelLibrary:
 
     def card(self, name: str) -> ModelCard:
         """A model's card; raises ModelNotFound, or InvalidRequest for a malformed one."""
-        return load_card(name, self.folder(name))
+        folder = self.folder(name)
+        path = folder / name / "card.json"
+        try:
+            found = path.stat()
+        except OSError:  # gone since; said by the reading
+            return load_card(name, folder)
+        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        known = self._parsed.get(path)
+        if known is None or known[0] != mark:
+            known = self._parsed[path] = mark, load_card(name, folder)
+        return known[1]
 
     def cards(self) -> dict[str, ModelCard]:
         """All cards that can be read, by name: a malformed one in an added folder must not take the others along."""

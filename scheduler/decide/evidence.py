@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from adaptivegen.jobs.rating import Rating
@@ -33,15 +33,14 @@ class _Seen:
     """Names that were met, of the last ones."""
 
     def __init__(self) -> None:
-        self._names: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._names: OrderedDict[Hashable, None] = OrderedDict()
 
-    def met(self, *name: str) -> bool:
+    def met(self, name: Hashable) -> bool:
         """Whether it was met before; it is now."""
-        key = (name[0], name[1])
-        if key in self._names:
-            self._names.move_to_end(key)
+        if name in self._names:
+            self._names.move_to_end(name)
             return True
-        self._names[key] = None
+        self._names[name] = None
         if len(self._names) > MAX_REMEMBERED:
             self._names.popitem(last=False)
         return False
@@ -68,14 +67,14 @@ class Evidence:
         """How a job went. What counts, for either version, is whether its first attempt gave the final: a job that was
         made by another version, or whose worker was lost, tells nothing."""
         arm = self.versions.get(outcome.cloud_model)
-        if arm is None or outcome.line != self.line or self._jobs.met("job", outcome.job_id):
+        if arm is None or outcome.line != self.line or self._jobs.met(outcome.job_id):
             return
         made = outcome.status == "completed" and outcome.gpu_s > 0
         failed = outcome.failed_with == outcome.cloud_model and (made or outcome.status == "failed")
         if not failed and not (made and not outcome.failed_with and outcome.made_with in ("", outcome.cloud_model)):
             return
         arm.all_failures.add(failed)
-        if outcome.session and self._sessions.met(outcome.tenant, outcome.session):
+        if outcome.session and self._sessions.met((outcome.tenant, outcome.session)):
             return
         arm.failures.add(failed)
         if not failed and outcome.pixels > 0:

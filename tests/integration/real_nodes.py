@@ -21,7 +21,6 @@ from core_cloud.service import serve as serve_worker
 from core_cloud.settings import WorkerSettings
 from edge_node.service import serve as serve_edge
 from edge_node.settings import EdgeSettings
-from scheduler.service import load_cards
 from scheduler.service import serve as serve_scheduler
 from scheduler.settings import SchedulerSettings
 
@@ -132,8 +131,9 @@ async def listed_edge(nats_url: str, folder: Path, list_: Path, **changes: Any) 
 async def scheduler(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
     """A scheduler with the real cards, which registers with the broker."""
     settings = SchedulerSettings(**on_loopback(nats_url, folder, "scheduler-1", changes))
+    cards = settings.library().cards()
     async with service(
-        lambda stop: serve_scheduler(settings, cards=load_cards(), clock=CLOCK, rng=random.Random(6), stop=stop),
+        lambda stop: serve_scheduler(settings, cards=cards, clock=CLOCK, rng=random.Random(6), stop=stop),
         lambda: registered(nats_url, "scheduler", settings.node_id),
     ) as node:
         yield node

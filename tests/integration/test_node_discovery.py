@@ -13,9 +13,9 @@ import pytest
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.consul import ConsulDiscovery
 from adaptivegen.discovery.nats_kv import NatsDiscovery
+from adaptivegen.models.registry import ModelLibrary
 from core_cloud.service import serve as serve_worker
 from core_cloud.settings import WorkerSettings
-from scheduler.service import load_cards
 from scheduler.service import serve as serve_scheduler
 from scheduler.settings import SchedulerSettings
 from tests.consul_server import ConsulServer, consul_server
@@ -107,7 +107,7 @@ async def test_an_edge_takes_its_scheduler_from_consul_and_both_take_themselves_
         settings = SchedulerSettings(**on_loopback(own_nats.url, tmp_path, "scheduler-1", source))
 
         async def serve(stop: asyncio.Event) -> None:
-            await serve_scheduler(settings, cards=load_cards(), clock=CLOCK, rng=random.Random(6), stop=stop)
+            await serve_scheduler(settings, cards=ModelLibrary().cards(), clock=CLOCK, rng=random.Random(6), stop=stop)
 
         async with (
             service(serve, lambda: found_in(consul, "scheduler")),

@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 
 from adaptivegen.errors import Unauthenticated
 from adaptivegen.local_only import NAMES
+from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.rpc.video import Authenticator
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.auth import Loopback
-from scheduler.service import load_cards
 
 
 class Keys:
@@ -50,7 +50,7 @@ def edge(videos: Videos, *, keys: bool) -> httpx.AsyncClient:
         registry=CollectorRegistry(),
         rng=random.Random(1),
         bodies=Bodies(max_bytes=1000),
-        cards=lambda: load_cards().values(),
+        cards=lambda: ModelLibrary().cards().values(),
         local_names=None if keys else NAMES,
     )
     return httpx.AsyncClient(transport=httpx.ASGITransport(api.application()), base_url="http://localhost:8080")

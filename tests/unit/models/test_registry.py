@@ -103,3 +103,18 @@ def test_added_models_are_found_beside_those_that_came_along_and_do_not_hide_the
     assert library.card("pocket-cloud").name == "pocket-cloud"
     with pytest.raises(ModelNotFound, match="pocket-later"):
         library.card("pocket-9")
+
+
+def test_a_card_that_has_changed_is_read_anew_and_one_that_is_gone_is_missed(tmp_path: Path) -> None:
+    library = ModelLibrary(tmp_path)
+    made = add_model(tmp_path, "pocket-later")
+    assert library.card("pocket-later") is library.card("pocket-later")
+    path = tmp_path / "pocket-later" / "card.json"
+    path.write_text(dump_card(made.model_copy(update={"description": "another"})))
+    assert library.card("pocket-later").description == "another"
+    path.write_text("{")
+    with pytest.raises(InvalidRequest):
+        library.card("pocket-later")
+    path.unlink()
+    with pytest.raises(ModelNotFound):
+        library.card("pocket-later")
