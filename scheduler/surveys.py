@@ -16,7 +16,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger
-from scheduler.decide.jobs import OpenJob
+from scheduler.decide.jobs import OpenJob, is_awaited
 from scheduler.decide.view import View
 from scheduler.decide.work import work_of
 from scheduler.steady import SteadyTime
@@ -46,7 +46,8 @@ class OpenJobSurvey:
     def found(self, spec: JobSpec, record: JobRecord) -> None:
         """A job that is open, as store and index have it."""
         now_ns = self._time.now_ns()
-        job = open_job(spec, record, self._view.cards, now_ns=now_ns)
+        good_s = self._view.policy.qoe.final_best_s
+        job = open_job(spec, record, self._view.cards, now_ns=now_ns, good_s=good_s)
         self._view.jobs.recover(job, queued=record.status == "queued", now_ns=now_ns, since_ns=self._began_ns)
 
     def end(self) -> None:
@@ -57,9 +58,14 @@ class OpenJobSurvey:
             get_logger().info("open_jobs_gone", jobs=gone)
 
 
-def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *, now_ns: int) -> OpenJob:
-    """A job as placement sees it, from what is stored of it. Whoever decided may be of another version or mistaken, so
-    what it says is taken within bounds; where it does not say how much work there is, the card does."""
+def open_job(
+    spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *, now_ns: int, good_s: float = 0.0
+) -> OpenJob:
+    """A job as placement sees it, from what is stored of it. good_s: within which its final counts in full.
+
+    Whoever decided may be of another version or mistaken, so what it says is taken within bounds; where it does not say
+    how much work there is, the card does.
+    """
     decision, request, chosen = spec.decision, spec.request, spec.decision.chosen()
     decided_at_ns = max(0, decision.decided_at_ns)
     placed_at_ns = min(decided_at_ns, now_ns)
@@ -69,6 +75,8 @@ def open_job(spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *
         work_s = _work_s(spec, cards)
         gpu_s = (_bounded(chosen.gpu_s) if chosen is not None else 0.0) or work_s
         wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
+        wanted |= {"awaited": is_awaited(request.intent, asked_for=spec.upgrade)}
+        wanted |= {"good_until_ns": placed_at_ns + round(good_s * 1e9)}
     if request.deadline_s:
         wanted |= {"deadline_at_ns": placed_at_ns + round(request.deadline_s * 1e9)}
     return OpenJob.model_validate(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.decide.jobs import OpenJob
 
 RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
 LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
-AGED_S = 300.0  # a job that waits for longer goes in turns with those that have a deadline
+AGED_S = 300.0  # a job that waits for longer goes in turns with those that go before it
 LATEST_DRAFT_S = 60.0  # whatever is predicted, a job is taken to have its draft by then
 READY_WITHIN_S = 0.1  # a draft that is predicted so soon is as good as there
-NO_DEADLINE = 2**63
+AWAITED = 2**63  # in place of a deadline, of a job that somebody waits for
+UNAWAITED = AWAITED + 1  # and of one that nobody does
 Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
 
 
@@ -54,19 +56,21 @@ class Rate:
 
 
 class Flow:
-    """Jobs whose deadline can still be met, the earliest first, then the others as they came; but where one of these
-    has waited for long, they go in turns. `work_s` of all of them; arriving: of all, urgent: of those with a deadline.
+    """Jobs whose deadline can still be met, the earliest first, then those that somebody waits for, then the others,
+    both as they came. But who would be late by waiting for one more job goes before one that can well wait, and where
+    one has waited for long, it goes in turns with those before it.
+
+    work_s: of all of them; arriving: of all, awaited: of those that somebody waits for, urgent: with a deadline.
     """
 
     def __init__(self, counter: float) -> None:
         self.counter = self.base = counter
         self.weight = 1.0
         self.work_s = 0.0
-        self.arriving = Rate()
-        self.urgent = Rate()
-        self._order: list[Place] = []  # those with a deadline by that, then the others as they came
+        self.arriving, self.awaited, self.urgent = Rate(), Rate(), Rate()
+        self._order: list[Place] = []  # as they go, but for what the time brings
         self._places: dict[str, Place] = {}  # by number
-        self._urgent_last = False
+        self._jumped = False  # whether the last that was begun was not the one that came first
 
     @property
     def waiting(self) -> int:
@@ -81,22 +85,22 @@ class Flow:
     def come(self, job: OpenJob, number: int) -> None:
         """A job comes; number: grows from one to the next."""
         self._put(job, number)
-        self.arriving.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
-        if job.deadline_at_ns:
-            self.urgent.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
+        rates = [self.arriving, *([self.awaited] if _rank(job) < UNAWAITED else [])]
+        for rate in (*rates, *([self.urgent] if job.deadline_at_ns else [])):
+            rate.observe(job.work_s, now_s=job.placed_at_ns / 1e9)
 
-    def start(self, job: OpenJob, *, now_ns: int) -> Begun:
+    def start(self, job: OpenJob) -> Begun:
         """It is begun, and charged."""
+        self._jumped = self._places[job.job_id][1] != self.oldest
         begun = Begun(self.leave(job), job.work_s / self.weight)
         self.counter += begun.charge
-        self._urgent_last = _can_be_met(job, now_ns)
         return begun
 
     def put_back(self, job: OpenJob, begun: Begun) -> None:
         """It was not begun after all: as if nothing had been."""
         self._put(job, begun.number)
         self._places = dict(sorted(self._places.items(), key=lambda item: item[1][1]))
-        self._urgent_last = False
+        self._jumped = False
         self.charge(-begun.charge)
 
     def charge(self, more: float) -> None:
@@ -115,7 +119,7 @@ class Flow:
         return place[1]
 
     def _put(self, job: OpenJob, number: int) -> None:
-        place = (job.deadline_at_ns or NO_DEADLINE, number, job)
+        place = (_rank(job), number, job)
         self._places[job.job_id] = place
         bisect.insort(self._order, place, key=_standing)
         self.work_s += job.work_s
@@ -144,24 +148,28 @@ class Flow:
         def fit(job: OpenJob) -> bool:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
+        came = [job for _, _, job in self._places.values() if fit(job)]
+        if came and self._jumped and came[0].placed_at_ns <= aged_ns:
+            return came[0]
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        other = next((job for _, _, job in self._places.values() if fit(job) and job is not urgent), None)
-        if urgent is None or other is None:
-            return urgent or other
-        aged = now_ns - other.placed_at_ns >= AGED_S * 1e9
-        return other if aged and self._urgent_last else urgent
+        return urgent or _by_worth(came, now_ns)
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
-        dated = self._order[: bisect.bisect_left(self._order, NO_DEADLINE, key=_deadline)]
+        dated = self._order[: bisect.bisect_left(self._order, AWAITED, key=_first)]
         return [job for _, _, job in dated if _can_be_met(job, now_ns)]
 
-    def before(self, deadline_at_ns: int, models: frozenset[str], *, now_ns: int) -> list[float]:
-        """Seconds of the jobs of these models before a new one of this tenant with this deadline, 0 for none."""
+    def before(self, deadline_at_ns: int, awaited: bool, models: frozenset[str], *, now_ns: int) -> list[float]:
+        """Seconds of the jobs of these models before a new one of this tenant, with this deadline, 0 for none."""
         if not deadline_at_ns:
-            return [job.work_s for _, _, job in self._order if job.model in models]
+            most = bisect.bisect_right(self._order, AWAITED if awaited else UNAWAITED, key=_first)
+            return [job.work_s for _, _, job in self._order[:most] if job.model in models]
         met = self._met(now_ns)
         return [job.work_s for job in met if job.deadline_at_ns <= deadline_at_ns and job.model in models]
+
+    def overtaking(self, awaited: bool) -> Rate:
+        """What arrives and goes before one without a deadline."""
+        return self.urgent if awaited else self.awaited
 
     def until(self, counter: float, models: frozenset[str]) -> list[float]:
         """Seconds of the jobs of these models that are begun before the tenant's counter is above this."""
@@ -185,5 +193,23 @@ def _can_be_met(job: OpenJob, now_ns: int) -> bool:
     return now_ns + job.work_s * 1e9 <= job.deadline_at_ns
 
 
-def _deadline(place: Place) -> int:
+def _rank(job: OpenJob) -> int:
+    return job.deadline_at_ns or (AWAITED if job.awaited else UNAWAITED)
+
+
+def _first(place: Place) -> int:
     return place[0]
+
+
+def _by_worth(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
+    """Of jobs as they came: the first that somebody waits for; but before one that can well wait, one that nobody waits
+    for goes when its final would otherwise come too late to count in full."""
+    awaited = next((job for job in came if job.awaited), None)
+    others = [job for job in came if not job.awaited]
+    if awaited is None or not others:
+        return awaited or (others[0] if others else None)
+    for job in others:
+        done_ns = now_ns + job.work_s * 1e9
+        if done_ns <= job.good_until_ns < done_ns + awaited.work_s * 1e9 <= awaited.good_until_ns:
+            return job
+    return awaited

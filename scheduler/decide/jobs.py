@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from adaptivegen.nodes import Seconds
 from adaptivegen.placement import Tier
 
+
+def is_awaited(intent: str, *, asked_for: bool) -> bool:
+    """Whether somebody waits for a final; asked_for: its draft was seen before, and then the final was wanted."""
+    return intent == "render" or asked_for
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -18,8 +24,9 @@ class OpenJob(BaseModel):
 
     pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
     which gpu_s to generate; ends_at_ns: when it is predicted to end; ready_at_ns: when its draft is predicted to be
-    there, 0 where it needs none; deadline_at_ns: when it is needed, 0 for none; decided_at_ns: of its decision, as that
-    says itself; guessed: nothing is known but that it waits.
+    there, 0 where it needs none; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
+    good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
+    of its decision, as that says itself; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +42,8 @@ class OpenJob(BaseModel):
     ends_at_ns: Nanoseconds = 0
     ready_at_ns: Nanoseconds = 0
     deadline_at_ns: Nanoseconds = 0
+    awaited: bool = True
+    good_until_ns: Nanoseconds = 0
     decided_at_ns: Nanoseconds = 0
     guessed: bool = False
 

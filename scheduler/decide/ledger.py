@@ -75,12 +75,14 @@ class OpenJobs:
             return
         ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
         needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
+        good_ns = now_ns + max(0, job.good_until_ns - job.placed_at_ns) if job.good_until_ns else 0
         ready_ns = (
             now_ns + min(round(LATEST_DRAFT_S * 1e9), max(0, job.ready_at_ns - job.placed_at_ns))
             if job.ready_at_ns
             else 0
         )
         here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns, "ready_at_ns": ready_ns}
+        here |= {"good_until_ns": good_ns}
         self._replace(job.model_copy(update=here), now_ns=now_ns)
 
     def _put(self, job: OpenJob, *, now_ns: int) -> None:
@@ -168,7 +170,7 @@ class OpenJobs:
 
     def _start(self, job_id: str, *, now_ns: int, at_work: bool) -> None:
         job = self._jobs[job_id]
-        self._lines[job.pool].start(job, now_ns=now_ns)
+        self._lines[job.pool].start(job)
         self._started_ns[job_id] = now_ns
         if at_work:
             self._at_work.add(job_id)

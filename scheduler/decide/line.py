@@ -6,8 +6,9 @@ need, over its weight, is added to its counter, and the least counter goes first
 lifted to the least counter of those that wait, so that nobody saves anything up. Work is counted as predicted and put
 right when it is known.
 
-Within a tenant, jobs whose deadline can still be met go first (`flow`); one whose deadline cannot is no more urgent
-than any, since earliest-deadline-first collapses when there is too much to do (TetriServe).
+Within a tenant, jobs whose deadline can still be met go first (`flow`), then those whose final somebody waits for; one
+whose deadline cannot is no more urgent than these, since earliest-deadline-first collapses when there is too much to do
+(TetriServe).
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ ROUNDS = 16  # of looking for a wait that holds what arrives during it
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A job that could join the line. deadline_at_ns: 0 where it has none."""
+    """A job that could join the line. deadline_at_ns: 0 where it has none; awaited: see `OpenJob`."""
 
     tenant: str
     tier: Tier = "default"
     weight: float = 1.0
     deadline_at_ns: int = 0
+    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,9 @@ class _Lane:
         if len(self._flows) > 2 * MAX_IDLE and self._number % SELDOM == 0:
             self._forget()
 
-    def start(self, job: OpenJob, *, now_ns: int) -> None:
+    def start(self, job: OpenJob) -> None:
         """A worker has taken it."""
-        self._begun[job.job_id] = self._flows[job.tenant].start(job, now_ns=now_ns)
+        self._begun[job.job_id] = self._flows[job.tenant].start(job)
         self._parted(job)
 
     def put_back(self, job: OpenJob, *, weight: float) -> None:
@@ -131,14 +133,14 @@ class _Lane:
     def ahead(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> Ahead:
         """What the newcomer's share puts before it, of this lane."""
         flow = self._flows.get(new.tenant)
-        own_s = flow.before(new.deadline_at_ns, models, now_ns=now_ns) if flow is not None else []
+        own_s = flow.before(new.deadline_at_ns, new.awaited, models, now_ns=now_ns) if flow is not None else []
         counter = flow.counter if flow is not None else 0.0
         if flow is None or not flow.waiting:
             counter = max(counter, self._floor())
         until, now_s = counter + sum(own_s) / new.weight, now_ns / 1e9
         works_s, arriving = [], []
-        if flow is not None and not new.deadline_at_ns:  # its own with a deadline go first for a while, then in turns
-            rate = flow.urgent.per_s(now_s)
+        if flow is not None and not new.deadline_at_ns:  # its own that are worth more go first, after a while in turns
+            rate = flow.overtaking(new.awaited).per_s(now_s)
             arriving.append((rate, rate * AGED_S + sum(own_s)))
         for tenant, other in self._flows.items():
             if tenant != new.tenant:
@@ -204,10 +206,10 @@ class Line:
         if job not in self:
             self._lanes[job.tier].come(job, weight=weight)
 
-    def start(self, job: OpenJob, *, now_ns: int) -> None:
+    def start(self, job: OpenJob) -> None:
         """A worker has taken it; nothing where it does not wait."""
         if job in self:
-            self._lanes[job.tier].start(job, now_ns=now_ns)
+            self._lanes[job.tier].start(job)
 
     def put_back(self, job: OpenJob, *, weight: float = 1.0) -> None:
         """One that was started waits again, where it was and uncharged; nothing where it waits already."""

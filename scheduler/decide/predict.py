@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 
 from adaptivegen.placement import PlacementQuery
+from scheduler.decide.jobs import is_awaited
 from scheduler.decide.line import Newcomer
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
@@ -82,7 +83,8 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
 def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:
     """The job that the query would put into a line."""
     deadline_at_ns = now_ns + round(query.deadline_s * 1e9) if query.deadline_s else 0
-    return Newcomer(query.tenant, query.tier, view.quotas.of(query.tenant).weight, deadline_at_ns)
+    weight, awaited = view.quotas.of(query.tenant).weight, is_awaited(query.intent, asked_for=query.draft_known)
+    return Newcomer(query.tenant, query.tier, weight, deadline_at_ns, awaited)
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:

@@ -33,7 +33,7 @@ def served(line: Line, count: int | None = None) -> list[str]:
     """The jobs as workers would take them, one after another."""
     order: list[str] = []
     while (count is None or len(order) < count) and (job := line.next(MODELS, now_ns=NOW_NS)) is not None:
-        line.start(job, now_ns=NOW_NS)
+        line.start(job)
         order.append(job.job_id)
     return order
 
@@ -81,7 +81,7 @@ def test_work_that_took_longer_than_predicted_is_charged() -> None:
         line = line_of(*many("a", 40), *many("b", 40))
         first = line.next(MODELS, now_ns=NOW_NS)
         assert first is not None and first.tenant == "a"
-        line.start(first, now_ns=NOW_NS)
+        line.start(first)
         line.end(first, took_s=took_s)
         order = [name.partition("-")[0] for name in served(line, 20)]
         assert order.count("b") == pytest.approx(others, abs=1)
@@ -92,7 +92,7 @@ def test_a_job_that_is_put_back_is_as_if_it_had_not_been_started() -> None:
     first = line.next(MODELS, now_ns=NOW_NS)
     assert first is not None
     for _ in range(5):
-        line.start(first, now_ns=NOW_NS)
+        line.start(first)
         line.put_back(first)
     assert served(line) == ["a-0", "b-0", "a-1", "a-2"]
 
@@ -153,11 +153,40 @@ def test_a_missed_deadline_takes_no_turn_from_one_that_can_be_met() -> None:
     assert [name[0] for name in served(line_of(*missed, *urgent))] == ["u", "m", "u", "m", "u", "m"]
 
 
+def test_finals_that_somebody_waits_for_go_before_those_of_iterations_within_their_tenant_alone() -> None:
+    line = line_of(*many("a", 2, awaited=False), *many("b", 1, awaited=False), open_job("render", tenant="a"))
+    assert served(line) == ["render", "b-0", "a-0", "a-1"]
+
+
+def test_a_final_nobody_waits_for_goes_first_where_it_would_be_late_and_the_other_would_not() -> None:
+    good = {"good_until_ns": NOW_NS + 5 * 10**9}
+    iterating = open_job("i", tenant="a", awaited=False, work_s=2.0, good_until_ns=NOW_NS + 3 * 10**9)
+    assert served(line_of(iterating, open_job("r", tenant="a", work_s=2.0, **good))) == ["i", "r"]
+    assert served(line_of(iterating, open_job("r", tenant="a", work_s=4.0, **good))) == ["r", "i"]  # then it would be
+    late = iterating.model_copy(update={"good_until_ns": NOW_NS + 10**9})
+    assert served(line_of(late, open_job("r", tenant="a", work_s=2.0, **good))) == ["r", "i"]  # it is so anyway
+    early = iterating.model_copy(update={"good_until_ns": NOW_NS + 9 * 10**9})
+    assert served(line_of(early, open_job("r", tenant="a", work_s=2.0, **good))) == ["r", "i"]  # it can wait
+
+
+def test_finals_nobody_waits_for_go_in_turns_when_they_have_waited_for_long() -> None:
+    waited = NOW_NS - round((AGED_S + 1.0) * 1e9)
+    iterating = [open_job(f"i-{n}", tenant="a", placed_at_ns=waited, awaited=False) for n in range(3)]
+    renders = [open_job(f"r-{n}", tenant="a") for n in range(3)]
+    assert [name[0] for name in served(line_of(*iterating, *renders))] == ["r", "i", "r", "i", "r", "i"]
+
+
+def test_waits_are_told_by_the_order_in_which_finals_go() -> None:
+    line = line_of(*many("a", 3, work_s=10.0, awaited=False), open_job("r", tenant="a", work_s=10.0))
+    assert wait(line, [0.0], "a") == pytest.approx(10.0)
+    assert wait(line, [0.0], "a", awaited=False) == pytest.approx(40.0)
+
+
 def test_what_is_paid_back_cannot_be_saved_up() -> None:
     line = line_of(open_job("long", tenant="a", work_s=1000.0))
     long = line.next(MODELS, now_ns=NOW_NS)
     assert long is not None
-    line.start(long, now_ns=NOW_NS)
+    line.start(long)
     for job in many("b", 50, work_s=50.0):
         line.add(job)
     served(line, 50)
@@ -189,7 +218,7 @@ def test_what_others_go_on_sending_is_waited_for_as_far_as_it_would_go_first() -
     for number in range(60):  # half of what one worker can do, for ten minutes, all of it done
         job = open_job(f"light-{number}", tenant="light", work_s=5.0, placed_at_ns=NOW_NS - (60 - number) * 10**10)
         line.add(job)
-        line.start(job, now_ns=NOW_NS)
+        line.start(job)
     for job in many("heavy", 40, work_s=10.0):
         line.add(job)
     heavy_s, light_s = wait(line, [0.0], "heavy"), wait(line, [0.0], "light")
@@ -214,8 +243,8 @@ def test_adding_starting_and_dropping_twice_is_once() -> None:
     job = open_job("a")
     line = line_of(job, job)
     assert (line.waiting, line.work_s) == (1, 12.0)
-    line.start(job, now_ns=NOW_NS)
-    line.start(job, now_ns=NOW_NS)
+    line.start(job)
+    line.start(job)
     line.drop(job)
     assert (line.waiting, line.work_s, line.next(MODELS, now_ns=NOW_NS)) == (0, 0.0, None)
 
@@ -263,7 +292,7 @@ def test_whatever_comes_and_goes_the_line_holds_what_waits(steps: list[tuple[str
             line.add(job)
             waiting[job.job_id] = job
         elif step == "n" and (due := line.next(MODELS, now_ns=NOW_NS)) is not None:
-            line.start(due, now_ns=NOW_NS)
+            line.start(due)
             line.end(due, took_s=work_s)
             del waiting[due.job_id]
         else:
@@ -271,7 +300,7 @@ def test_whatever_comes_and_goes_the_line_holds_what_waits(steps: list[tuple[str
             if step == "t":
                 line.drop(gone)
             else:
-                line.start(gone, now_ns=NOW_NS)
+                line.start(gone)
         assert line.waiting == len(waiting)
         assert line.work_s == pytest.approx(sum(job.work_s for job in waiting.values()))
     assert sorted(served(line)) == sorted(waiting)
@@ -289,7 +318,7 @@ def test_backlogged_tenants_never_differ_by_more_than_two_of_their_longest_jobs(
     while min(left.values()) > 1:  # all of them have something waiting
         due = line.next(MODELS, now_ns=NOW_NS)
         assert due is not None
-        line.start(due, now_ns=NOW_NS)
+        line.start(due)
         done[due.tenant] += due.work_s
         left[due.tenant] -= 1
         assert max(done.values()) - min(done.values()) <= 2 * 8.0
