@@ -128,7 +128,7 @@ class PlacementQuery(BaseModel):
     draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
     at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
-    allow_reduced: a final of fewer steps is better than a late one or none; keeps_id: asked again, the request has the
+    allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again, the request has the
     same job_id, so that a place can be kept for it; line: the model that was asked for, of which cloud_model is a
     version.
     """

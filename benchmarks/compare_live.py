@@ -7,11 +7,13 @@ edge's takes three times as long (`live.load`). Arrivals, intents, deadlines and
 node are the same under every policy of one run. The policies take turns in an order drawn for every run, each with a
 scheduler that has learned nothing yet and sees a few requests to their ends before the run counts. A run has parts,
 each with its own arrivals and the same misbehaviour; the parts are what is compared by pairs. Parts of one run follow
-one another on one scheduler, so they are not quite independent.
+one another on one scheduler, so they are not quite independent. `--load` says how much is asked for, as a share of what
+the workers can do.
 
 ours         as it is, with its default policy
 ours_frugal  the same, with FRUGAL_COST QoE points for a cloud second when iterating: for comparing at equal GPU-seconds
-the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`
+the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; their finals are begun as they came, but
+             those of peak_ewma_turns in our order
 
 Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
 parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
@@ -36,9 +38,9 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import Clock, SystemClock
 from benchmarks.live.figures import FRUGAL, MEASURES, OURS, Figures, at_equal_gpu, figures, predicted, table, verdicts
-from benchmarks.live.load import run_of
+from benchmarks.live.load import LOAD, run_of
 from benchmarks.live.system import LINKS, SCHEDULER, LiveSystem, running
-from benchmarks.live.watch import predictions, run_load
+from benchmarks.live.watch import Seen, predictions, run_load
 from benchmarks.machine import hardware
 from scheduler.decide.placing import PLACINGS
 
@@ -56,32 +58,40 @@ class Found:
     pairs: Pairs = field(default_factory=list)
     cores: float = 0.0
     loads: list[float] = field(default_factory=list)
+    seen: list[dict[str, object]] = field(default_factory=list)
 
 
 async def one_run(
-    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, parts: int, seconds: float
-) -> tuple[list[Figures], Path]:
-    """One policy's run; returns the figures of its parts and the folder of its decision log."""
+    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, parts: int, seconds: float, load: float
+) -> tuple[list[Seen], Path]:
+    """One policy's run; returns what its clients saw and the folder of its decision log."""
     log = system.folder / "decisions" / f"{policy}-{number}"
     costs = {"COST_ITERATE": FRUGAL_COST} if policy == FRUGAL else {}
-    requests = run_of(seed + number * parts, parts=parts, seconds=seconds)
+    requests = run_of(seed + number * parts, parts=parts, seconds=seconds, load=load)
     async with system.scheduler(OURS if policy == FRUGAL else policy, log, **costs):
-        seen = await run_load(system, requests, blob, tag=f"{policy} {number}", parts=parts, seconds=seconds)
-    by_part = [[one for one in seen if one.request.part == part] for part in range(parts)]
-    return [figures(some, SCHEDULER) for some in by_part if some], log
+        tag = f"{policy} {number}"
+        return await run_load(system, requests, blob, tag=tag, parts=parts, seconds=seconds, load=load), log
+
+
+def by_part(seen: Sequence[Seen]) -> list[Figures]:
+    """The figures of each part of a run."""
+    parts = sorted({one.request.part for one in seen})
+    return [figures([one for one in seen if one.request.part == part], SCHEDULER) for part in parts]
 
 
 async def measure(options: argparse.Namespace, policies: Sequence[str], *, clock: Clock) -> Found:
     """All runs."""
     found, order = Found({name: [] for name in policies}), random.Random(options.seed)
-    shape = {"seed": options.seed, "parts": options.parts, "seconds": options.seconds}
+    shape = {"seed": options.seed, "parts": options.parts, "seconds": options.seconds, "load": options.load}
     with tempfile.TemporaryDirectory(prefix="adaptivegen-live-", ignore_cleanup_errors=True) as name:
         async with running(Path(name), LINKS, clock=clock, rng=random.Random(options.seed)) as system:
             blob = open_store(system.store_url)
             began_s, used_s = clock.monotonic_s(), system.cpu_s()
             for number in range(options.runs):
                 for policy in order.sample(policies, len(policies)):
-                    parts, log = await one_run(system, blob, policy, number=number, **shape)
+                    seen, log = await one_run(system, blob, policy, number=number, **shape)
+                    found.seen += [{"policy": policy, "run": number, **asdict(one)} for one in seen]
+                    parts = by_part(seen)
                     found.runs[policy] += parts
                     found.loads.append(psutil.getloadavg()[0])
                     if policy == OURS:
@@ -113,6 +123,8 @@ def report(found: Found) -> dict[str, object]:
         "predictions": predicted(found.pairs),
         "cores_used": round(found.cores, 3),
         "load_average": [round(load, 2) for load in found.loads],
+        "pairs": found.pairs,
+        "seen": found.seen,
     }
 
 
@@ -144,6 +156,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=2, help="of every policy")
     parser.add_argument("--parts", type=int, default=3, help="of every run, which are compared one by one")
     parser.add_argument("--seconds", type=float, default=20.0, help="of arrivals in each part")
+    parser.add_argument("--load", type=float, default=LOAD, help="arrivals, as a share of what the workers can do")
     parser.add_argument("--policies", default=",".join(POLICIES), help="comma-separated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="file for all figures")
@@ -153,7 +166,8 @@ def main() -> int:
         parser.error(f"no such policies: {', '.join(sorted(unknown))}; known: {', '.join(POLICIES)}")
     machine = hardware()
     command = f"python -m benchmarks.compare_live --runs {options.runs} --parts {options.parts}"
-    command += f" --seconds {options.seconds:g} --seed {options.seed} --policies {options.policies}"
+    command += f" --seconds {options.seconds:g} --load {options.load:g} --seed {options.seed}"
+    command += f" --policies {options.policies}"
     found = asyncio.run(measure(options, policies, clock=SystemClock()))
     told = report(found)
     print(f"hardware: {machine}\ncommand:  {command}\n")

@@ -10,8 +10,12 @@ from benchmarks.live.conduct import Spell
 
 EDGES = ("edge-1", "edge-2")
 WORKERS = ("worker-1", "worker-2")
-RATE_PER_S = 0.9  # of the Poisson arrivals
-BURST, BURST_EVERY_S, BURST_WITHIN_S = 5, 10.0, 0.3
+LOAD = 0.6  # of what the workers can do, if every request has a final that goes on from its draft
+RATE_PER_S = 0.9  # of the Poisson arrivals, at this load
+BURST, BURST_EVERY_S, BURST_WITHIN_S = 5, 10.0, 0.3  # the number at this load, too
+PAUSE_SHARE = (
+    1.2  # of the time of arrivals, by how much the load is above 1: until the next part, so that each begins alike
+)
 BUSY_EDGE = 0.65  # share of the Poisson arrivals that come to the first edge; a burst comes to one edge or the other
 RENDERS, WITH_DEADLINE = 0.5, 0.5  # shares of all requests, and of the renders
 DEADLINE_S = 4.0
@@ -33,26 +37,31 @@ class Request:
     part: int = 0
 
 
-def run_of(seed: int, *, parts: int, seconds: float) -> list[Request]:
+def run_of(seed: int, *, parts: int, seconds: float, load: float = LOAD) -> list[Request]:
     """All requests of a run in several parts of so many seconds, each part with arrivals of its own."""
     found = []
     for part in range(parts):
-        for one in arrivals(seed + part, seconds):
-            found.append(replace(one, at_s=one.at_s + part * seconds, part=part))
+        for one in arrivals(seed + part, seconds, load):
+            found.append(replace(one, at_s=one.at_s + part * part_s(seconds, load), part=part))
     return found
 
 
-def arrivals(seed: int, seconds: float) -> list[Request]:
+def part_s(seconds: float, load: float) -> float:
+    """How long a part takes: its arrivals, and in overload a pause in which what waits is done."""
+    return seconds * (1.0 + PAUSE_SHARE * max(0.0, load - 1.0))
+
+
+def arrivals(seed: int, seconds: float, load: float = LOAD) -> list[Request]:
     """The requests of one part, by time."""
     rng = random.Random(seed)
     times: list[tuple[float, str]] = []
     now_s = 0.0
-    while (now_s := now_s + rng.expovariate(RATE_PER_S)) < seconds:
+    while (now_s := now_s + rng.expovariate(RATE_PER_S * load / LOAD)) < seconds:
         times.append((now_s, EDGES[rng.random() >= BUSY_EDGE]))
     burst_s = BURST_EVERY_S / 2
     while burst_s < seconds:
         edge_id = rng.choice(EDGES)
-        times += [(burst_s + rng.uniform(0.0, BURST_WITHIN_S), edge_id) for _ in range(BURST)]
+        times += [(burst_s + rng.uniform(0.0, BURST_WITHIN_S), edge_id) for _ in range(round(BURST * load / LOAD))]
         burst_s += BURST_EVERY_S
     found = []
     for number, (at_s, edge_id) in enumerate(sorted(times)):
@@ -70,11 +79,12 @@ def arrivals(seed: int, seconds: float) -> list[Request]:
     return found
 
 
-def spells(begin_s: float, seconds: float, *, parts: int = 1) -> dict[str, list[Spell]]:
+def spells(begin_s: float, seconds: float, *, parts: int = 1, load: float = LOAD) -> dict[str, list[Spell]]:
     """How each node behaves in a run that begins then: in every part the first edge flaps, later the second is slow."""
+    whole_s = part_s(seconds, load)
 
     def spell(part: int, of: tuple[float, float], *, factor: float = 1.0, fails: bool = False) -> Spell:
-        from_s, until_s = (begin_s + (part + share) * seconds for share in of)
+        from_s, until_s = (begin_s + part * whole_s + share * seconds for share in of)
         return Spell(from_s, until_s, factor=factor, fails=fails)
 
     return {

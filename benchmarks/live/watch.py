@@ -44,10 +44,17 @@ class Seen:
 
 
 async def run_load(
-    system: LiveSystem, requests: Sequence[Request], blob: BlobStore, *, tag: str, parts: int, seconds: float
+    system: LiveSystem,
+    requests: Sequence[Request],
+    blob: BlobStore,
+    *,
+    tag: str,
+    parts: int,
+    seconds: float,
+    load: float,
 ) -> list[Seen]:
     """Send everything at its time, see all of it end, then read what the store says of it. tag: makes the clips of this
-    run others than those of any run before; seconds: of each part."""
+    run others than those of any run before; seconds: of arrivals in each part."""
     async with AsyncExitStack() as stack:
         clients = {
             name: await stack.enter_async_context(AsyncClient(system.edge_url(name), clock=system.clock))
@@ -55,7 +62,7 @@ async def run_load(
         }
         await _warm(clients, blob, system.clock, tag=tag)
         begin_s = system.clock.monotonic_s() + SETTLE_S
-        system.behave(spells(begin_s, seconds, parts=parts))
+        system.behave(spells(begin_s, seconds, parts=parts, load=load))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(_one(clients[request.edge_id], request, system.clock, begin_s, seed=f"{tag} {n}"))

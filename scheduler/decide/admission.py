@@ -4,7 +4,8 @@ A *bar* is why a plan cannot be taken although it could be carried out. Overload
 said in the decision's reasons:
 
     1. a final of fewer steps, where the request allows it (plan `reduced`): from three quarters of the longest wait on,
-       and where its deadline or its tenant's quota has room for that and no more
+       and where its deadline or its tenant's quota has room for that and no more, or for no other than one without its
+       draft, which takes a worker longer still
     2. the draft now and the final late, with the time at which it is expected: where only its deadline is in the way
     3. a refusal, with the time after which to ask again
 

@@ -2,8 +2,10 @@
 
 A load balancer picks the edge that drafts, among all that can, by nothing but what its paper or its proxy uses
 (`baselines`); its plan is always `refine`, for it knows neither models nor costs. The others fix the plan, and draft at
-home. None predicts, refuses, shortens or hedges. What stands below them is the same as below ours: health checks and
-ejections, hits, plans that a client asks for, a second try of a failed draft elsewhere, and finals that workers pull.
+home. None predicts, refuses, shortens or hedges. Their finals are begun as they came, as far as their drafts are there:
+none of them knows deadlines, or for which final somebody waits. What stands below them is the same as below ours:
+health checks and ejections, hits, plans that a client asks for, a second try of a failed draft elsewhere, and finals
+that workers pull, fairly among tenants.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from adaptivegen.nodes import NodeReport
-from adaptivegen.placement import Candidate, Decision, DraftPlace, PlacementQuery, Plan
+from adaptivegen.placement import Attempt, Candidate, Decision, DraftPlace, PlacementQuery, Plan
 from scheduler.decide.baselines import (
     AlwaysHome,
     Balancer,
@@ -37,7 +39,10 @@ BALANCERS: Mapping[str, Callable[[], Balancer]] = {
     "two_choices": TwoChoices,
     "peak_ewma": PeakEwma,
     "prequal": Prequal,
+    "peak_ewma_turns": PeakEwma,
 }
+IN_TURNS = frozenset(("peak_ewma_turns",))  # whose finals go in our order, to tell what that does by itself
+PATIENT_S = 5.0  # nothing is predicted of a draft, but whoever asks for it is to be as patient as with ours
 
 
 class Fixed:
@@ -122,9 +127,20 @@ class Balanced(Ours):
     def record(self, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob | None:
         """See Placing."""
         if decision.makes_draft and not query.draft_known:
-            self._balancer.sent(decision.drafter, now_s=now_ns / 1e9)
-            self._underway.sent(decision.drafter, now_s=now_ns / 1e9)
+            self._sent(decision.drafter, now_s=now_ns / 1e9)
+        if self._name not in IN_TURNS:
+            query = query.model_copy(update={"deadline_s": None, "intent": "render"})
         return super().record(query, decision, now_ns=now_ns)
+
+    def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
+        """See Placing; after a failure at another edge the one that asked drafts itself."""
+        super().attempted(attempt, now_ns=now_ns)
+        if not attempt.ok:
+            self._sent(attempt.reporter, now_s=now_ns / 1e9)
+
+    def _sent(self, edge_id: str, *, now_s: float) -> None:
+        self._balancer.sent(edge_id, now_s=now_s)
+        self._underway.sent(edge_id, now_s=now_s)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> Verdict:
         """See Placing; the balancer hears what is over before what is under way."""
@@ -201,7 +217,7 @@ def _candidate(plan: Plan, obstacle: str) -> Candidate:
 
 
 def _place(node: Node | None, picked: bool) -> DraftPlace:
-    """Where a draft is asked for. Nothing is predicted, so its asker waits as long as it at least does."""
+    """Where a draft is asked for."""
     report = node.report if node is not None else None
     name, address = (report.node_id, report.grpc_address) if report is not None else ("", "")
-    return DraftPlace(edge_id=name, address=address, draft_s=0.0, load_s=0.0, chance=1.0 if picked else 0.0)
+    return DraftPlace(edge_id=name, address=address, draft_s=PATIENT_S, load_s=0.0, chance=1.0 if picked else 0.0)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from adaptivegen.nodes import NodeReport
 from scheduler.decide.select import hot_above
+from scheduler.decide.view import ON_ITS_WAY_S
 
 
 class Balancer(Protocol):
@@ -177,7 +178,8 @@ PROBES = 128  # of which the quantile is taken
 class Prequal(Unaware):
     """The node with the least latency among those that are cold, which have no more requests in flight than a quantile
     of what probes have told of late; where none is, the one with the fewest (Wydrowski et al., NSDI'24). Heartbeats
-    stand for probes: with so few nodes the last of every node is kept, and the sender counts on what it sends."""
+    stand for probes: with so few nodes the last of every node is kept, and the sender counts on what it sends, also
+    what was on its way when a probe was answered."""
 
     def __init__(self, *, hot_quantile: float = 0.84, kept: int = 16) -> None:
         self._hot_quantile = hot_quantile
@@ -185,17 +187,20 @@ class Prequal(Unaware):
         self._probes: dict[str, _Probe] = {}
         self._sent_with: dict[str, deque[int]] = {}
         self._told: deque[int] = deque(maxlen=PROBES)
+        self._sent_s: dict[str, deque[float]] = {}
 
     def hear(self, report: NodeReport, *, now_s: float) -> None:
         """See Balancer."""
         in_flight = report.in_flight + report.queued
-        self._probes.setdefault(report.node_id, _Probe()).in_flight = in_flight
+        recent = [sent_s for sent_s in self._sent_s.get(report.node_id, ()) if now_s - sent_s < ON_ITS_WAY_S]
+        self._probes.setdefault(report.node_id, _Probe()).in_flight = in_flight + len(recent)
         self._told.append(in_flight)
 
     def sent(self, edge_id: str, *, now_s: float) -> None:
         """See Balancer."""
         probe = self._probes.setdefault(edge_id, _Probe())
         self._sent_with.setdefault(edge_id, deque()).append(probe.in_flight)
+        self._sent_s.setdefault(edge_id, deque(maxlen=PROBES)).append(now_s)
         probe.in_flight += 1
 
     def done(self, edge_id: str, *, took_s: float, now_s: float) -> None:

@@ -44,7 +44,11 @@ class Choice:
 
 
 def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int) -> Admitted:
-    """Bar what the tenant may not have or the cloud cannot do in time; a reduced final is one where no whole one is."""
+    """Bar what the tenant may not have or the cloud cannot do in time.
+
+    A reduced final is one where no whole one is, or none but one that would give up its draft to be in time: then the
+    scores decide between these.
+    """
     view, query, pool = situation.view, situation.query, situation.pool
     full = bar_of_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns)
     bars: dict[Plan, Bar] = {}
@@ -59,6 +63,7 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
         if long is not None:
             bars |= {plan: long for plan in WHOLE if plan not in bars}
     whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
+    whole = whole and not (situation.refines and "refine" in bars and bars["refine"].soft)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
     unmeasured = bar_of_hour(view, query, view.jobs.mean_s, now_ns=now_ns) or full
     return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)

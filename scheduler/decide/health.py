@@ -1,7 +1,8 @@
 """Which nodes are kept out of rotation since what they did failed, and how gently nodes come into it. Pure.
 
-A node that fails at once looks idle and would be sent everything. After FAILURES_IN_A_ROW it is ejected, for longer
-each time it happens again (Envoy's outlier detection: 5 in a row, 30 s times their number). A node's own word, in its
+A node that fails at once looks idle and would be sent everything. After FAILURES_IN_A_ROW it is ejected, briefly, and
+for twice as long each time it happens again: a fault may be over as soon as it came, and while one node is out the
+others have its work, too. A node's own word, in its
 heartbeats, counts for all. The word of an edge that asked it counts for that edge alone, since what failed may be the
 way between the two, unless WITNESSES say the same; and never for what a node does for itself. Whoever comes (back) into
 rotation gets a growing share of the near-ties for a while (Envoy's slow start). When most of a group would be out,
@@ -16,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 FAILURES_IN_A_ROW = 5
-FORGIVEN_S = 60.0  # without a further failure
-EJECTED_S, LONGEST_EJECTED_S = 30.0, 300.0
+FORGIVEN_S = 60.0  # without a further failure; and so long in rotation, for each ejection before
+EJECTED_S, LONGEST_EJECTED_S = 1.0, 300.0
+DOUBLINGS = 9  # of EJECTED_S, which is then above LONGEST_EJECTED_S
 SLOW_START_S, LEAST_WEIGHT = 30.0, 0.1
 PANIC_BELOW = 0.5  # share of a group that must be left for ejections to be heeded
 WITNESSES = 2
@@ -49,13 +51,15 @@ class Record:
             self.eject(now_s)
 
     def eject(self, now_s: float) -> None:
-        """Take it out of rotation, longer than the last time unless that is long ago."""
+        """Take it out of rotation, longer than the last time unless that is long ago; back in it, the first failure
+        takes it out again."""
         if self.ejected(now_s):
             return
         good_s = max(0.0, now_s - self.ejected_until_s)
-        self.ejections = max(0, self.ejections - int(good_s / LONGEST_EJECTED_S)) + 1
-        self.ejected_until_s = now_s + min(LONGEST_EJECTED_S, EJECTED_S * self.ejections)
-        self.since_s, self.failures = self.ejected_until_s, 0
+        self.ejections = max(0, self.ejections - int(good_s / FORGIVEN_S)) + 1
+        self.ejected_until_s = now_s + min(LONGEST_EJECTED_S, EJECTED_S * 2.0 ** min(self.ejections - 1, DOUBLINGS))
+        self.since_s = self.failed_s = self.ejected_until_s
+        self.failures = FAILURES_IN_A_ROW - 1
 
 
 @dataclass(slots=True)

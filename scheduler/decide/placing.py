@@ -22,6 +22,7 @@ PlacingName = Literal[
     "two_choices",
     "peak_ewma",
     "prequal",
+    "peak_ewma_turns",
     "always_edge",
     "always_cloud",
     "static_split",

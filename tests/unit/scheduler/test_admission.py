@@ -22,7 +22,9 @@ from tests.unit.scheduler.builders import (
     place,
     query,
     report,
+    scored,
     view,
+    with_scores,
 )
 
 HOUR_S = 3600.0
@@ -256,6 +258,22 @@ def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> No
         assert (late.plan, late.final_steps) == ("refine", 12)
         assert "will be late: its deadline is" in " ".join(late.reasons)
         assert late.candidates and of_plan(late, "refine").final_s
+
+
+@pytest.mark.parametrize(("reduced_mos", "taken"), [(4.45, "reduced"), (3.0, "cloud")])
+def test_where_only_giving_up_the_draft_is_in_time_a_reduced_final_stands_beside_it(
+    reduced_mos: float, taken: str
+) -> None:
+    scores = scored("cloud", 24, 256, 4.5), scored("refine", 12, 256, 4.48), scored("refine", 6, 256, reduced_mos)
+    models = cards(draft_card(), with_scores(cloud_card(), *scores))
+    late = view(report("edge-1", remaining_s=8.0, in_flight=1), report("worker-1"), models=models)
+    asked = query(allow_reduced=True)
+    refined, whole = (of_plan(place(late, asked), plan) for plan in ("refine", "cloud"))
+    assert refined.final_upper_s and whole.final_upper_s and whole.final_upper_s < refined.final_upper_s
+    pressed = place(late, asked.model_copy(update={"deadline_s": (whole.final_upper_s + refined.final_upper_s) / 2}))
+    assert pressed.plan == taken
+    assert of_plan(pressed, "cloud").feasible and of_plan(pressed, "reduced").feasible
+    assert "its deadline is" in of_plan(pressed, "refine").reason
 
 
 def test_a_reduced_final_may_be_late_where_a_whole_one_may_not_be_had() -> None:

@@ -47,7 +47,7 @@ def test_each_ejection_is_longer_than_the_last_up_to_a_bound() -> None:
         length = next(s for s in range(1, 1000) if not out(found, "a", now_s + s))
         lengths.append(length)
         now_s += length
-    assert lengths[:3] == [EJECTED_S, 2 * EJECTED_S, 3 * EJECTED_S]
+    assert lengths[:4] == [EJECTED_S, 2 * EJECTED_S, 4 * EJECTED_S, 8 * EJECTED_S]
     assert max(lengths) == LONGEST_EJECTED_S
 
 
@@ -65,8 +65,18 @@ def test_an_ejection_long_ago_is_forgiven() -> None:
 def test_failures_of_a_node_that_is_out_make_nothing_longer() -> None:
     found = healths()
     fail(found, "a", now_s=0.0)
-    fail(found, "a", now_s=1.0, times=100)
+    fail(found, "a", now_s=0.9 * EJECTED_S, times=100)
     assert not out(found, "a", EJECTED_S)
+
+
+def test_the_first_failure_after_an_ejection_is_enough_and_a_success_is_believed() -> None:
+    found = healths()
+    fail(found, "a", now_s=0.0)
+    fail(found, "a", now_s=EJECTED_S, times=1)
+    assert out(found, "a", EJECTED_S + 1.9 * EJECTED_S)
+    found.attempted("a", "peer", True, now_s=3 * EJECTED_S)
+    fail(found, "a", now_s=3 * EJECTED_S, times=FAILURES_IN_A_ROW - 1)
+    assert not out(found, "a", 3 * EJECTED_S)
 
 
 def test_a_node_tells_of_its_own_failures() -> None:
