@@ -66,7 +66,8 @@ class Decision(BaseModel):
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better. propensity: given the plan, the chance with which its very places were
+    which the best place would have been better; draft_due_s: within which its making should begin, 0: at once: an edge
+    makes those first that are due first. propensity: given the plan, the chance with which its very places were
     drawn from those that were looked at; 1 where nothing was left to chance.
     """
 
@@ -88,6 +89,7 @@ class Decision(BaseModel):
     backup_edge_id: str = ""
     backup_after_s: float = 0.0
     draft_gain: float = 0.0
+    draft_due_s: float = 0.0
     draft_places: tuple[DraftPlace, ...] = ()
     refused: str = ""
     refused_param: str = ""
@@ -128,9 +130,9 @@ class PlacementQuery(BaseModel):
     draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
     at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
-    allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again, the request has the
-    same job_id, so that a place can be kept for it; line: the model that was asked for, of which cloud_model is a
-    version.
+    allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again,
+    the request has the same job_id, so that a place can be kept for it; line: the model that was asked for, of which
+    cloud_model is a version.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -11,7 +11,8 @@ one another on one scheduler, so they are not quite independent. `--load` says h
 the workers can do.
 
 ours         as it is, with its default policy
-ours_frugal  the same, with FRUGAL_COST QoE points for a cloud second when iterating: for comparing at equal GPU-seconds
+ours_frugal  the same, with 3 QoE points in place of 1 for a cloud second when iterating, and
+ours_lavish  with none: for comparing at equal GPU-seconds
 the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; their finals are begun as they came, but
              those of peak_ewma_turns in our order
 
@@ -37,15 +38,27 @@ import psutil
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import Clock, SystemClock
-from benchmarks.live.figures import FRUGAL, MEASURES, OURS, Figures, at_equal_gpu, figures, predicted, table, verdicts
+from benchmarks.live.figures import (
+    FRUGAL,
+    LAVISH,
+    MEASURES,
+    OURS,
+    OWN,
+    Figures,
+    at_equal_gpu,
+    figures,
+    predicted,
+    table,
+    verdicts,
+)
 from benchmarks.live.load import LOAD, run_of
 from benchmarks.live.system import LINKS, SCHEDULER, LiveSystem, running
 from benchmarks.live.watch import Seen, predictions, run_load
 from benchmarks.machine import hardware
 from scheduler.decide.placing import PLACINGS
 
-POLICIES = (OURS, FRUGAL, *(name for name in PLACINGS if name != OURS))
-FRUGAL_COST = "3"
+POLICIES = (*OWN, *(name for name in PLACINGS if name != OURS))
+COSTS = {FRUGAL: "3", LAVISH: "0"}
 WARM_S = 10.0  # of a scheduler's life, before its predictions are counted
 Pairs = list[tuple[float, float, float]]
 
@@ -66,9 +79,9 @@ async def one_run(
 ) -> tuple[list[Seen], Path]:
     """One policy's run; returns what its clients saw and the folder of its decision log."""
     log = system.folder / "decisions" / f"{policy}-{number}"
-    costs = {"COST_ITERATE": FRUGAL_COST} if policy == FRUGAL else {}
+    costs = {"COST_ITERATE": COSTS[policy]} if policy in COSTS else {}
     requests = run_of(seed + number * parts, parts=parts, seconds=seconds, load=load)
-    async with system.scheduler(OURS if policy == FRUGAL else policy, log, **costs):
+    async with system.scheduler(OURS if policy in OWN else policy, log, **costs):
         tag = f"{policy} {number}"
         return await run_load(system, requests, blob, tag=tag, parts=parts, seconds=seconds, load=load), log
 
@@ -119,7 +132,7 @@ def report(found: Found) -> dict[str, object]:
     return {
         "runs": {name: [asdict(one) for one in runs] for name, runs in found.runs.items()},
         "ours_less_others": verdicts(found.runs) if compared else {},
-        "qoe_at_equal_gpu_s": at_equal_gpu(found.runs) if compared and FRUGAL in found.runs else {},
+        "qoe_at_equal_gpu_s": at_equal_gpu(found.runs) if compared and len({*OWN} & {*found.runs}) > 1 else {},
         "predictions": predicted(found.pairs),
         "cores_used": round(found.cores, 3),
         "load_average": [round(load, 2) for load in found.loads],

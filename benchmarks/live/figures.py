@@ -12,7 +12,8 @@ from benchmarks.live.paired import Interval, holm, interval, paired, quantile
 from benchmarks.live.watch import PATIENCE_S, Seen
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
 
-OURS, FRUGAL, NO_CLOUD = "ours", "ours_frugal", "always_edge"
+OURS, FRUGAL, LAVISH, NO_CLOUD = "ours", "ours_frugal", "ours_lavish", "always_edge"
+OWN = (OURS, FRUGAL, LAVISH)  # at several prices of a cloud second
 NEAR = 0.02
 
 
@@ -115,7 +116,7 @@ def table(runs: Mapping[str, Sequence[Figures]]) -> list[str]:
 def verdicts(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, dict[str, float | str]]]:
     """By measure and other policy: ours less theirs over pairs of parts, its interval, p after Holm over the policies,
     and in a word whether ours is better, worse, or whether that cannot be told."""
-    others = [name for name in runs if name not in (OURS, FRUGAL)]
+    others = [name for name in runs if name not in OWN]
     found: dict[str, dict[str, dict[str, float | str]]] = {}
     for measure in MEASURES:
         off = {name: _paired(measure, runs[OURS], runs[name]) for name in others}
@@ -145,12 +146,12 @@ def _word(mean: float, p: float, more: bool) -> str:
 def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float | str]]:
     """By other policy: our QoE at its GPU-seconds, less its own, over pairs of parts.
 
-    Ours is known at two weights of a cloud second, and without any cloud second as `always_edge`, where that was run.
-    Between two of these our QoE is taken to lie on the line between them, which mixing the two would give; above all,
-    ours is the one with most QoE, with fewer GPU-seconds than the other has.
+    Ours is known at several prices of a cloud second, and without any cloud second as `always_edge`, where these were
+    run. Between two of these our QoE is taken to lie on the line between them, which mixing the two would give; above
+    all, ours is the one with most QoE, with fewer GPU-seconds than the other has.
     """
-    others = [name for name in runs if name not in (OURS, FRUGAL, NO_CLOUD)]
-    known = [name for name in (OURS, FRUGAL, NO_CLOUD) if name in runs]
+    others = [name for name in runs if name not in (*OWN, NO_CLOUD)]
+    known = [name for name in (*OWN, NO_CLOUD) if name in runs]
     found: dict[str, dict[str, float | str]] = {}
     off = {}
     for name in others:

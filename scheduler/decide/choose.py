@@ -21,6 +21,7 @@ from scheduler.decide.admission import (
 from scheduler.decide.plans import Situation
 
 WHOLE: tuple[Plan, ...] = ("refine", "cloud")
+TOLD_SCARCITY = 0.01  # QoE points of a cloud second, below which it is not worth a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
         return _without_feasible(situation, admitted, reasons)
     best = max(feasible, key=lambda candidate: candidate.score)  # the first listed wins a tie
     reasons.append(_comparison(best, feasible))
+    if situation.scarcity >= TOLD_SCARCITY and len({made.gpu_s for made in feasible if made.gpu_s}) > 1:
+        reasons.append(f"A cloud second more than needed costs those who wait {situation.scarcity:.2f} QoE.")
     reasons.extend(_details(situation, best))
     reasons.extend(_obstacles(candidates, but=("hit", query.requested_plan or "")))
     return Choice(best.plan, tuple(reasons))

@@ -63,7 +63,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     that is open now, None where there is none."""
     if decision.makes_draft and not query.draft_known:
         work = draft_at(view, query, decision.drafter, now_ns=now_ns)
-        view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
+        work_s, at_once = work.total_s if work else 0.0, decision.draft_due_s <= 0.0
+        view.nodes.dispatch_draft(decision.drafter, work_s, now_ns=now_ns, at_once=at_once)
         view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
         view.sessions.note(
             query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
@@ -147,6 +148,7 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
         "backup_edge_id": made.backup,
         "backup_after_s": made.late_s if made.backup else 0.0,
         "draft_gain": made.gain,
+        "draft_due_s": made.due_s,
         "draft_places": made.places,
     }
 

@@ -32,8 +32,8 @@ class Drafting:
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
-    what such a draft should not exceed; backup: the next best, empty where there is none; trial: another place to be
-    tried instead, if the decision drafts.
+    what such a draft should not exceed; due_s: within which it should be begun; backup: the next best, empty where
+    there is none; trial: another place to be tried instead, if the decision drafts.
     """
 
     obstacle: str
@@ -46,6 +46,7 @@ class Drafting:
     propensity: float = 1.0
     gain: float = 0.0
     late_s: float = 0.0
+    due_s: float = 0.0
     backup: str = ""
     trial: Drafting | None = field(default=None, repr=False)
 
@@ -60,16 +61,19 @@ class Drafting:
         return self.wait_s + self.work.first_look_s if self.work and not self.obstacle else None
 
 
-def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_ns: int, rng: random.Random) -> Drafting:
-    """Choose the edge that would draft; changes nothing."""
+def drafting(
+    view: View, query: PlacementQuery, card: ModelCard | None, *, now_ns: int, rng: random.Random, due_s: float = 0.0
+) -> Drafting:
+    """Choose the edge that would draft; changes nothing. due_s: within which it should be begun."""
     if query.draft_known:
         return Drafting("", query.edge_id, 0.0, Work(0.0, 0.0, 0.0), "the draft is there already")
     if card is None:
         return Drafting(f"no model card {query.draft_model} is known here")
-    found = offers(view, query, card, now_ns=now_ns, rng=rng)
+    found = offers(view, query, card, now_ns=now_ns, rng=rng, at_once=due_s <= 0.0)
     if not found.by_edge:
         return Drafting(found.obstacle)
-    choice = _Choice(view, query, found, worth=_worth(view, query, card, found.by_edge), now_s=now_ns / 1e9)
+    worth = _worth(view, query, card, found.by_edge)
+    choice = _Choice(view, query, found, worth, now_s=now_ns / 1e9, due_s=due_s)
     return choice.made(rng)
 
 
@@ -103,6 +107,7 @@ class _Choice:
     offers: Offers
     worth: Mapping[str, float]
     now_s: float
+    due_s: float = 0.0
 
     def made(self, rng: random.Random) -> Drafting:
         """The choice, with the trial that chance may ask for."""
@@ -166,6 +171,7 @@ class _Choice:
             propensity=by_name[name],
             gain=self._best - self.worth[name],
             late_s=late_s,
+            due_s=self.due_s,
             backup=backups[0] if backups else "",
             trial=trial,
         )

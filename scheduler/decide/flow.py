@@ -12,6 +12,7 @@ from scheduler.decide.jobs import OpenJob
 RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
 LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that go before it
+UNAWAITED_AGED_S = 30.0  # the same of one that nobody waits for
 LATEST_DRAFT_S = 60.0  # whatever is predicted, a job is taken to have its draft by then
 READY_WITHIN_S = 0.1  # a draft that is predicted so soon is as good as there
 AWAITED = 2**63  # in place of a deadline, of a job that somebody waits for
@@ -57,7 +58,7 @@ class Rate:
 
 class Flow:
     """Jobs whose deadline can still be met, the earliest first, then those that somebody waits for, then the others,
-    both as they came. But who would be late by waiting for one more job goes before one that can well wait, and where
+    both as they came. But who might be late by waiting for one more job goes before one that can well wait, and where
     one has waited for long, it goes in turns with those before it.
 
     work_s: of all of them; arriving: of all, awaited: of those that somebody waits for, urgent: with a deadline.
@@ -149,7 +150,7 @@ class Flow:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
         came = [job for _, _, job in self._places.values() if fit(job)]
-        if came and self._jumped and came[0].placed_at_ns <= aged_ns:
+        if came and self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9:
             return came[0]
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
         return urgent or _by_worth(came, now_ns)
@@ -193,6 +194,11 @@ def _can_be_met(job: OpenJob, now_ns: int) -> bool:
     return now_ns + job.work_s * 1e9 <= job.deadline_at_ns
 
 
+def aged_s(awaited: bool) -> float:
+    """How long a job waits before it goes in turns with those that go before it."""
+    return AGED_S if awaited else UNAWAITED_AGED_S
+
+
 def _rank(job: OpenJob) -> int:
     return job.deadline_at_ns or (AWAITED if job.awaited else UNAWAITED)
 
@@ -202,14 +208,18 @@ def _first(place: Place) -> int:
 
 
 def _by_worth(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
-    """Of jobs as they came: the first that somebody waits for; but before one that can well wait, one that nobody waits
-    for goes when its final would otherwise come too late to count in full."""
+    """Of jobs as they came: the first that somebody waits for; but before one that can well wait, the first that nobody
+    waits for and that can be in time to count in full goes, when some of these might be late otherwise: if a single
+    worker did them one after another."""
     awaited = next((job for job in came if job.awaited), None)
     others = [job for job in came if not job.awaited]
     if awaited is None or not others:
         return awaited or (others[0] if others else None)
+    first, done_ns, work_ns = None, float(now_ns), awaited.work_s * 1e9
     for job in others:
-        done_ns = now_ns + job.work_s * 1e9
-        if done_ns <= job.good_until_ns < done_ns + awaited.work_s * 1e9 <= awaited.good_until_ns:
-            return job
+        if done_ns + job.work_s * 1e9 > job.good_until_ns:
+            continue  # late in any case
+        first, done_ns = first or job, done_ns + job.work_s * 1e9
+        if done_ns + work_ns > job.good_until_ns:
+            return first if now_ns + first.work_s * 1e9 + work_ns <= awaited.good_until_ns else awaited
     return awaited

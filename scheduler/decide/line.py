@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from adaptivegen.placement import TIERS, Tier
-from scheduler.decide.flow import AGED_S, Begun, Flow
+from scheduler.decide.flow import Begun, Flow, aged_s
 from scheduler.decide.jobs import OpenJob
 
 HEAD_START_S: dict[Tier, float] = {"priority": 600.0, "default": 540.0, "flex": 0.0}
@@ -141,7 +141,7 @@ class _Lane:
         works_s, arriving = [], []
         if flow is not None and not new.deadline_at_ns:  # its own that are worth more go first, after a while in turns
             rate = flow.overtaking(new.awaited).per_s(now_s)
-            arriving.append((rate, rate * AGED_S + sum(own_s)))
+            arriving.append((rate, rate * aged_s(new.awaited) + sum(own_s)))
         for tenant, other in self._flows.items():
             if tenant != new.tenant:
                 found_s = other.until(until, models)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.predict import PoolWait, final_work, pool_wait
-from scheduler.decide.qoe import qoe, quality_of
+from scheduler.decide.predict import PoolWait, draft_due_s, final_work, pool_wait
+from scheduler.decide.qoe import qoe, quality_of, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """One query against the view: everything the candidates share."""
+    """One query against the view: everything the candidates share. scarcity: QoE that a cloud second costs others."""
 
     view: View
     query: PlacementQuery
@@ -28,6 +28,7 @@ class Situation:
     draft: ModelCard | None
     drafting: Drafting
     pool: PoolWait
+    scarcity: float = 0.0
 
     def candidate(
         self,
@@ -97,20 +98,41 @@ class Situation:
 
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
-    draft = view.cards.get(query.draft_model)
-    return Situation(
-        view=view,
-        query=query,
-        cloud=view.cards[query.cloud_model],
-        draft=draft,
-        drafting=drafting(view, query, draft, now_ns=now_ns, rng=rng),
-        pool=pool_wait(view, query, now_ns=now_ns, rng=rng),
+    draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
+    pool = pool_wait(view, query, now_ns=now_ns, rng=rng)
+    made = drafting(view, query, draft, now_ns=now_ns, rng=rng, due_s=draft_due_s(view, query, pool))
+    return Situation(view, query, cloud, draft, made, pool, _scarcity(view, query, cloud, pool))
+
+
+def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
+    """What a cloud second costs those who wait in this pool; nothing is known where it has no worker."""
+    if pool.wait_s is None or not pool.backlog_s:
+        return 0.0
+    quality = quality_of(
+        cloud,
+        "refine" if cloud.refine else "cloud",
+        steps=cloud.refine.steps if cloud.refine else cloud.limits.steps_default,
+        width=query.width,
+        height=query.height,
+        assumed=view.policy.qoe.unmeasured_final,
     )
+    return scarcity(view.policy.qoe, final_quality=quality, wait_s=pool.backlog_s, work_s=view.jobs.mean_s)
 
 
 def weigh(situation: Situation) -> tuple[Candidate, ...]:
-    """All candidates, feasible or not, in a fixed order."""
-    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
+    """All candidates, feasible or not, in a fixed order.
+
+    What a final takes beyond the cheapest whole one costs, besides its price, what others lose by that.
+    """
+    found = (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
+    whole_s = [made.gpu_s for made in found if made.feasible and made.plan in ("refine", "cloud")]
+    if not situation.scarcity or not whole_s:
+        return found
+    return tuple(_charged(made, situation.scarcity * (made.gpu_s - min(whole_s))) for made in found)
+
+
+def _charged(made: Candidate, points: float) -> Candidate:
+    return made.model_copy(update={"score": made.score - points}) if made.feasible and points > 0 else made
 
 
 def final_steps(situation: Situation, plan: Plan) -> int:

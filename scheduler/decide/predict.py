@@ -15,13 +15,15 @@ from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
 
+MOST_DUE_S = 30.0  # however long a final waits, its draft should be begun by then
+
 
 @dataclass(frozen=True, slots=True)
 class PoolWait:
     """The chosen pool; `wait_s` is None when no healthy worker serves the model.
 
-    wait_s: until this tenant's job would be begun; factor: of its workers' times; propensity: the chance with which it
-    was drawn among equals.
+    wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be; factor: of its workers'
+    times; propensity: the chance with which it was drawn among equals.
     """
 
     pool: str
@@ -29,6 +31,7 @@ class PoolWait:
     workers: int
     factor: float = 1.0
     propensity: float = 1.0
+    backlog_s: float = 0.0
 
 
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
@@ -68,16 +71,34 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     for pool, workers in sorted(view.workers(model, now_ns=now_ns, line=query.line).items()):
         slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
         served = frozenset((model,)).union(*(node.report.models for node in workers))
-        wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
+        line = view.jobs.line(pool)
+        wait_s = line.wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
-            factor = _factor(view, workers, model)
+            factor, backlog_s = _factor(view, workers, model), line.work_s / len(slots)
             done_s = wait_s + factor * work.total_s if work is not None else wait_s
-            offers[pool] = Place(pool, done_s, load_s=wait_s), PoolWait(pool, wait_s, len(workers), factor)
+            made = PoolWait(pool, wait_s, len(workers), factor, backlog_s=backlog_s)
+            offers[pool] = Place(pool, done_s, load_s=wait_s), made
     if not offers:
         return PoolWait(view.nodes.last_pool(model, query.line) or view.default_pool, None, 0, _factor(view, [], model))
     by_pool = chances([place for place, _ in offers.values()], view.select)
     pool = drawn(by_pool, rng)
     return replace(offers[pool][1], propensity=by_pool[pool])
+
+
+def draft_due_s(view: View, query: PlacementQuery, pool: PoolWait) -> float:
+    """Within how many seconds the query's draft should be begun.
+
+    A draft that is to be looked at: at once. One that is there for the final that somebody waits for: when a worker is
+    free for that, or within half of what is left before the final would please less; with a deadline, within half of
+    what is left before that, and no later.
+    """
+    refine = view.cards[query.cloud_model].refine
+    work = final_work(view, query, steps=query.final_steps or refine.steps, factor=pool.factor) if refine else None
+    if query.intent == "iterate" or work is None:
+        return 0.0
+    best_s = view.policy.qoe.final_best_s
+    slack_s = max(0.0, min(query.deadline_s or best_s, best_s) - work.total_s) / 2
+    return min(MOST_DUE_S, slack_s if query.deadline_s else max(pool.wait_s or 0.0, slack_s))
 
 
 def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:

@@ -322,3 +322,12 @@ def test_backlogged_tenants_never_differ_by_more_than_two_of_their_longest_jobs(
         done[due.tenant] += due.work_s
         left[due.tenant] -= 1
         assert max(done.values()) - min(done.values()) <= 2 * 8.0
+
+
+def test_finals_nobody_waits_for_are_begun_in_time_for_all_that_came_together() -> None:
+    good = {"work_s": 1.0, "good_until_ns": NOW_NS + 5 * 10**9}
+    iterating = [open_job(f"i-{n}", tenant="a", awaited=False, **good) for n in range(4)]
+    render = open_job("r", tenant="a", **good)
+    assert served(line_of(*iterating[:3], render))[0] == "r"  # the third is done after four seconds
+    assert served(line_of(*iterating, render), 1) == ["r"]
+    assert served(line_of(*iterating, open_job("i-4", tenant="a", awaited=False, **good), render), 1) == ["i-0"]
