@@ -25,6 +25,14 @@ def new_video_id(*, now_ns: int, rng: random.Random) -> str:
     return "vid_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
 
 
+def made_at_ns(video_id: str) -> int:
+    """When a legal video id was made, in wall nanoseconds, to the millisecond."""
+    value = 0
+    for letter in video_id.removeprefix("vid_"):
+        value = value << 5 | _ALPHABET.index(letter)
+    return (value >> 80) * 1_000_000
+
+
 def new_token(*, prefix: str, rng: random.Random, bits: int = 80) -> str:
     """A random token such as a request id: prefix, underscore, base-32 characters."""
     value = rng.getrandbits(bits)

@@ -241,7 +241,7 @@ class _Counters(Collector):
     def collect(self) -> list[Metric]:
         """Read them when scraped."""
         counts = self._store.counts
-        names = ("hits", "misses", "joined", "evicted", "damaged", "corrupt", "fetched_bytes")
+        names = ("hits", "misses", "joined", "evicted", "purged", "damaged", "corrupt", "fetched_bytes")
         metrics: list[Metric] = [
             CounterMetricFamily(f"adaptivegen_cache_{name}", f"Since the start: {name}", value=getattr(counts, name))
             for name in names

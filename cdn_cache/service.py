@@ -13,6 +13,7 @@ from adaptivegen.broker import open_bus
 from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import BROKER, open_discovery
+from adaptivegen.jobs.purges import Purge, PurgeNames, listen
 from adaptivegen.local_only import own_names
 from adaptivegen.process import end, retry_until
 from adaptivegen.serving import bind
@@ -23,6 +24,7 @@ from cdn_cache.http import CacheApi
 from cdn_cache.settings import CacheSettings
 from cdn_cache.store.disk import DiskStore
 
+LOOKED = ".purged"  # in the folder: up to which day this cache has looked
 KEEP_ALIVE_S = 30.0  # also the time a connection has to send the head of a request
 
 
@@ -63,26 +65,44 @@ async def serve(
             await opened.wait()
             await runner.setup()
             await web.SockSite(runner, listener, ssl_context=tls).start()
-            listed = group.create_task(_register(settings, url, clock=clock, stop=stop))
+            names = PurgeNames(blob, path=settings.dir / LOOKED, clock=clock, drop=store.drop, drop_all=store.drop_all)
+            others = [
+                group.create_task(names.run()),
+                group.create_task(_with_broker(settings, url, store, clock=clock, stop=stop)),
+            ]
             get_logger().info("ready", address=url)
             await stop.wait()
             closing = group.create_task(runner.cleanup())  # the doors close at once, open responses may end
-            await end(listed)
+            await end(*others)
             await closing
             await end(running)
     get_logger().info("stopped")
 
 
-async def _register(settings: CacheSettings, url: str, *, clock: Clock, stop: asyncio.Event) -> None:
-    """Stay listed for edges that are told of no cache; the cache serves whether the broker is there or not."""
+async def _with_broker(
+    settings: CacheSettings, url: str, store: DiskStore, *, clock: Clock, stop: asyncio.Event
+) -> None:
+    """Stay listed for edges that are told of no cache, and hear of purges; the cache serves whether the broker is there
+    or not, and without one still looks into what was purged."""
+    told = bool(settings.nats_servers())
     by_broker = settings.discovery == BROKER
-    if by_broker and not settings.nats_servers():
+    if by_broker and not told:
         return
     bus = open_bus(settings)
+
+    async def heard(purge: Purge) -> None:
+        await store.drop(purge.sha256)
+
     try:
-        if not by_broker or await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
-            discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
-            await discovery.register(Endpoint("cache", settings.node_id, http_url=url))
+        discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
+        here = Endpoint("cache", settings.node_id, http_url=url)
+        async with asyncio.TaskGroup() as group:
+            if not by_broker:
+                group.create_task(discovery.register(here))
+            if told and await retry_until(bus.start, stop=stop, clock=clock, what="broker"):
+                group.create_task(listen(bus, heard, clock=clock))
+                if by_broker:
+                    group.create_task(discovery.register(here))
     finally:
         await bus.close()
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask
 from cli.admin_policy import app as policy_app
+from cli.admin_purge import purge
 from cli.admin_qoe import app as qoe_app
 from cli.admin_quota import app as quota_app
 from cli.admin_rollout import app as rollout_app
@@ -34,6 +35,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(qoe_app, name="qoe")
 app.add_typer(quota_app, name="quota")
 app.add_typer(rollout_app, name="rollout")
+app.command("purge")(purge)
 
 
 @app.command("nodes")

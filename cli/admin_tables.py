@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PolicyChangeInfo,
         PolicyValueInfo,
         PoolInfo,
+        Purged,
         QuotaChangeInfo,
         TenantInfo,
     )
@@ -62,6 +63,13 @@ def _table(*columns: str) -> Table:
 def open_console() -> Console:
     """At least `TABLE_CHARS` wide: a narrow terminal wraps whole lines, which leaves ids in one piece to copy."""
     return Console(width=max(TABLE_CHARS, Console().width))
+
+
+def purge_table(kind: str, done: Purged, *, dry_run: bool) -> Table:
+    """What a purge has done, or would do."""
+    table = _table("purge", "jobs looked at", "videos", "bytes", "failed", "done")
+    _row(table, kind, done.examined, done.videos, done.bytes, done.failed, "no, a dry run" if dry_run else "yes")
+    return table
 
 
 def nodes_table(nodes: list[NodeInfo]) -> Table:

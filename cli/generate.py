@@ -87,7 +87,7 @@ def generate(
     request |= {"deadline_s": deadline, "allow_reduced": allow_reduced}
     run = Run(files, timeout_s=timeout, as_json=as_json, clock=SystemClock())
     try:
-        with _client(edge, data, api_key) as client:
+        with open_client(edge, data, api_key) as client:
             run.run(client, request)
     except AdaptiveGenError as exc:
         if as_json:
@@ -103,7 +103,8 @@ def _intent(value: str) -> Literal["iterate", "render"]:
     raise InvalidRequest.field("--intent", value, "iterate, render")
 
 
-def _client(edges: list[str] | None, data: Path, api_key: str | None) -> Client:
+def open_client(edges: list[str] | None, data: Path, api_key: str | None) -> Client:
+    """A client of the edges that are named, else of those of a system on this machine."""
     from adaptivegen.sdk.client import Client
 
     if edges:

@@ -16,6 +16,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, Cancelled, PreconditionFailed, first_error
 from adaptivegen.jobs.events import cancel_subject, make_event
 from adaptivegen.jobs.record import JobRecord, renew
+from adaptivegen.jobs.spec import Deleted
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.process import end
 from adaptivegen.telemetry import get_logger
@@ -120,6 +121,8 @@ class Lease:
                 self._confirmed_s = began_s
         except PreconditionFailed as exc:
             await self._fenced_off(exc)
+        except Deleted as exc:
+            self._lose(Cancelled(exc.message))
         except TimeoutError:
             get_logger().warning("lease_not_renewed", job_id=self._record.id, error="no answer in time")
         except AdaptiveGenError as exc:
@@ -168,9 +171,10 @@ class Lease:
         async for _ in messages:
             try:
                 manifest = await self._jobs.manifest(self._record.tenant, self._record.id)
+                deleted = manifest is None and await self._jobs.tombstone(self._record.tenant, self._record.id)
             except AdaptiveGenError as exc:  # the record tells it at the next renewal
                 get_logger().warning("cancel_not_checked", job_id=self._record.id, error=exc.message)
                 continue
-            if manifest is not None and manifest.outcome == "cancelled":
+            if deleted or (manifest is not None and manifest.outcome == "cancelled"):
                 self._lose(Cancelled(f"job {self._record.id} was cancelled"))
                 return

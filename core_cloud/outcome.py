@@ -22,7 +22,7 @@ from adaptivegen.errors import (
 )
 from adaptivegen.jobs.events import EventType, make_event
 from adaptivegen.jobs.record import MAX_CLAIMS, JobRecord, give_back
-from adaptivegen.jobs.spec import ContentEntry, Failure, JobSpec, Manifest
+from adaptivegen.jobs.spec import ContentEntry, Deleted, Failure, JobSpec, Manifest
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.telemetry import get_logger
 
@@ -103,10 +103,10 @@ class Outcomes:
         await delivery.ack()
 
     async def failed(self, delivery: Delivery, record: JobRecord, error: AdaptiveGenError, *, version: str) -> None:
-        """After an attempt that raised: done when cancelled, back to the queue, or the job's outcome. version: of the
-        model, with which it was made."""
+        """After an attempt that raised: done when cancelled or deleted, back to the queue, or the job's outcome.
+        version: of the model, with which it was made."""
         get_logger().warning("job_attempt_failed", job_id=record.id, code=error.code, error=error.message)
-        if isinstance(error, Cancelled):
+        if isinstance(error, (Cancelled, Deleted)):
             await delivery.ack()
         elif platform_fault(error):
             await self._return_patiently(delivery, record, error)
@@ -206,7 +206,7 @@ class Outcomes:
             try:
                 await self._return(delivery, record, error, counts=False, delay_s=backoff_s(delivery.delivered))
                 return
-            except PreconditionFailed:
+            except (PreconditionFailed, Deleted):
                 raise
             except AdaptiveGenError as exc:
                 if self._clock.monotonic_s() >= until_s:

@@ -21,7 +21,8 @@ from adaptivegen.errors import AdaptiveGenError, Conflict, NotFound, ResourceExh
 from adaptivegen.ids import check_idempotency_key, new_video_id
 from adaptivegen.jobs.events import EventType, make_event
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest, input_key
+from adaptivegen.jobs.sharing import hold, unlist
+from adaptivegen.jobs.spec import ContentEntry, Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.models.card import ModelCard
@@ -145,8 +146,18 @@ class Acceptor:
         async with self._uploads:
             decoded = await decode_upload(upload, target, limits=self._upload_limits)
         sha256 = hashlib.sha256(decoded.mp4).hexdigest()
-        reference = Reference(kind=decoded.kind, sha256=sha256, key=input_key(tenant, sha256))
+        reference = Reference(kind=decoded.kind, sha256=sha256, key="")
         return request.model_copy(update={"reference": reference}), decoded.mp4
+
+    @staticmethod
+    async def _put_upload(asked: Asked, jobs: JobStore) -> None:
+        """Store the decoded upload as the job's own."""
+        reference = asked.request.reference
+        if asked.start_mp4 is None or reference is None:
+            return
+        key = input_key(asked.tenant, asked.id, reference.sha256)
+        await jobs.blob.put(key, asked.start_mp4)
+        asked.request = asked.request.model_copy(update={"reference": reference.model_copy(update={"key": key})})
 
     def _content_key(self, asked: Asked) -> str:
         return self._placing.content_key(asked.request, asked.card)
@@ -158,14 +169,12 @@ class Acceptor:
         if asked.key and (met := await self._reserve(asked)) is not None:
             return met
         await self._prepare(asked)
-        if asked.start_mp4 is not None and asked.request.reference is not None:
-            await self._call(jobs.blob.put(asked.request.reference.key, asked.start_mp4))
         key = self._content_key(asked)
-        known = await self._call(jobs.content(tenant, key))
-        query = self._placing.query(tenant, asked.id, asked.request, asked.card, content_known=known is not None)
-        decision = await self._placing.decide(query.model_copy(update={"keeps_id": bool(asked.key)}))
+        decision, known = await self._decided(asked, key)
+        if known is None:  # a repeat has no use for its upload
+            await self._call(self._put_upload(asked, jobs))
         spec = asked.spec = self._placing.spec(tenant, asked.request, asked.card, key, decision)
-        if decision.plan == "hit" and known is not None:
+        if known is not None:
             asked.told = True
             record = await self._call(self._hit(jobs, spec, known))
             if self._partition is not None:
@@ -175,6 +184,23 @@ class Acceptor:
         asked.told = True
         spec, record = await self._call(jobs.submit(spec))
         return await self._begun(spec, record, asked.start_mp4, timed=True)
+
+    async def _decided(self, asked: Asked, key: str) -> tuple[Decision, ContentEntry | None]:
+        """The decision, and the final that the video is answered with where that is a hit: it is held from then on.
+        One whose last video is being deleted is as good as none."""
+        jobs, tenant = self._centre, asked.tenant
+        known = await self._call(jobs.content(tenant, key))
+        decision = await self._decide(asked, content_known=known is not None)
+        if known is None or decision.plan != "hit":
+            return decision, None
+        if await self._call(hold(jobs, tenant, asked.id, known.final)):
+            return decision, known
+        await self._call(unlist(jobs, tenant, key, known.id))
+        return await self._decide(asked, content_known=False), None
+
+    async def _decide(self, asked: Asked, *, content_known: bool) -> Decision:
+        query = self._placing.query(asked.tenant, asked.id, asked.request, asked.card, content_known=content_known)
+        return await self._placing.decide(query.model_copy(update={"keeps_id": bool(asked.key)}))
 
     async def _reserve(self, asked: Asked) -> JobRecord | None:
         """Bind the key; the record where an earlier attempt has the job already, None where the job is to be made."""
@@ -186,6 +212,9 @@ class Acceptor:
         asked.id, asked.earlier = held, True
         try:
             spec = await self._call(jobs.spec(asked.tenant, held))
+        except Deleted as exc:  # sent again after that: nothing brings the video back
+            said = f"idempotency key {asked.key!r} is of video {held}, which was deleted; use another"
+            raise Conflict(said, param="idempotency_key") from exc
         except NotFound:  # the first attempt died before it was durable, or is under way: whoever writes the spec first
             asked.earlier = False  # decides, and the other goes on with that
             return None
@@ -273,9 +302,9 @@ class Acceptor:
         return await self._begun(spec, record, asked.start_mp4, timed=False)
 
     async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:
-        jobs, tenant, request = held.spool.jobs, asked.tenant, asked.request
-        if asked.start_mp4 is not None and request.reference is not None:
-            await jobs.blob.put(request.reference.key, asked.start_mp4)
+        jobs, tenant = held.spool.jobs, asked.tenant
+        await self._put_upload(asked, jobs)
+        request = asked.request
         key = self._content_key(asked)
         known = await held.known.find(tenant, key)
         query = self._placing.query(tenant, asked.id, request, asked.card, content_known=known is not None)

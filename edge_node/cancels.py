@@ -53,12 +53,13 @@ class Cancels:
             try:
                 async with asyncio.timeout(self._look_deadline_s):
                     manifest = await self._jobs.manifest(tenant, job_id)
+                    deleted = manifest is None and await self._jobs.tombstone(tenant, job_id)
             except TimeoutError:
                 get_logger().warning("cancel_not_checked", job_id=job_id, error="the object store did not answer")
                 continue
             except AdaptiveGenError as exc:
                 get_logger().warning("cancel_not_checked", job_id=job_id, code=exc.code, error=exc.message)
                 continue
-            if manifest is not None and manifest.outcome == "cancelled":
+            if deleted or (manifest is not None and manifest.outcome == "cancelled"):
                 self._desk.cancel(tenant, job_id)
                 get_logger().info("draft_cancelled", job_id=job_id)

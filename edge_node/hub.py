@@ -217,7 +217,13 @@ class EventHub:
                 if event_or_none is not None and not event_or_none.final:
                     yield event_or_none
                     continue
-                standing = await self._look(tenant, job_id)
+                try:
+                    standing = await self._look(tenant, job_id)
+                except NotFound:
+                    if event_or_none is None:
+                        raise
+                    yield event_or_none  # it was deleted after its end
+                    return
                 if standing is None or not standing.ended:
                     yield None
                 elif event_or_none is None or stands(event_or_none, standing):

@@ -37,6 +37,7 @@ from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
 from edge_node.partition import Keeper, drainer, first_reach, open_partition
 from edge_node.placing import EdgeIdentity
+from edge_node.purges import Purges
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition, Sides
 from edge_node.spool.drain import Drainer
@@ -57,6 +58,7 @@ class Edge:
     lending: Lending
     desk: DraftDesk
     cancels: Cancels
+    purges: Purges
     delivery: Delivery
     follower: Follower
     scheduler: PlacementClient
@@ -161,7 +163,8 @@ async def build(
     drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
-    drafting = (base.runner, hub, attempts, places, lending, desk, cancels)
+    purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
+    drafting = (base.runner, hub, attempts, places, lending, desk, cancels, purges)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
 
 

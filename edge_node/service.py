@@ -100,6 +100,7 @@ async def _run(
                 edge.lending.run(),
                 edge.attempts.run(),
                 edge.cancels.run(),
+                edge.purges.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
                 edge.runner.keep(),
@@ -108,6 +109,7 @@ async def _run(
                 heartbeat.run(),
                 *(() if edge.partition is None else (edge.partition.reach.run(), edge.partition.known.run())),
                 *(() if edge.drain is None else (edge.drain.run(),)),
+                *(() if edge.purges.names is None else (edge.purges.names.run(),)),
             )
         ]
         await rpc.start()

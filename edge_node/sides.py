@@ -16,7 +16,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, NotFound, ResourceExhausted, Unavailable
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import JobSpec, Media
+from adaptivegen.jobs.spec import Deleted, JobSpec, Media
 from adaptivegen.jobs.store import JobStore
 from edge_node.spool.known import Known
 from edge_node.spool.reach import Reach
@@ -99,7 +99,7 @@ class Sides:
                 if held.spool.state(tenant, job_id) == "absent":
                     self._said(exc, job_id)
                     raise
-                if not (isinstance(exc, NotFound) or is_cut(exc)):
+                if isinstance(exc, Deleted) or not (isinstance(exc, NotFound) or is_cut(exc)):
                     raise
         try:
             return await held.spool.jobs.find(tenant, job_id)
@@ -161,7 +161,8 @@ class Sides:
             try:
                 yield held.spool.jobs if side == "spool" else self.centre
             except AdaptiveGenError as exc:
-                if state == "begun" and (isinstance(exc, NotFound) or is_cut(exc)):
+                missing = isinstance(exc, NotFound) and not isinstance(exc, Deleted)
+                if state == "begun" and (missing or is_cut(exc)):
                     raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
                 raise
         finally:

@@ -9,13 +9,14 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import Conflict, InternalError, InvalidRequest, NotFound
+from adaptivegen.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable
 from adaptivegen.experience import Experience
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_video_id
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.rating import rating_of
 from adaptivegen.jobs.record import JobRecord, upgrade
+from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import Media
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
@@ -29,6 +30,7 @@ from edge_node.hub import EventHub
 from edge_node.placing import EdgeIdentity as EdgeIdentity
 from edge_node.placing import Placing
 from edge_node.sides import Partition, Sides
+from edge_node.spool.rules import RETRY_S
 from edge_node.versions import Versions
 
 MAX_LIST = 100
@@ -129,6 +131,19 @@ class Videos:
         self._desk.cancel(tenant, video_id)
         await self.acceptor.publish("cancelled", record)
         return record
+
+    async def delete(self, tenant: str, video_id: str) -> None:
+        """Delete a video with all that is stored of it; one that is not finished is cancelled first. Once deleted it is
+        not found, and deleting it again is no error. Raises NotFound for one that never was, and Unavailable where the
+        centre cannot be asked, or does not have it yet."""
+        async with self._sides.changing(tenant, check_video_id(video_id)) as jobs:
+            if jobs is not self._sides.centre:
+                waits = "waits at this edge to be handed over; it can be deleted then"
+                raise Unavailable(f"video {video_id} {waits}", param="id", retry_after_s=RETRY_S)
+            done = await remove(jobs, tenant, video_id)
+        self._desk.forget(tenant, video_id)
+        if done.cancelled is not None:
+            await self.acceptor.publish("cancelled", done.cancelled)
 
     async def upgrade(self, tenant: str, video_id: str) -> JobRecord:
         """Ask for the final of a draft; raises Conflict where there is none to upgrade."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 from adaptivegen.batches import AT_ONCE, read_all
@@ -31,6 +32,8 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    Purged,
+    PurgeOrder,
     QuotaChangeInfo,
     Ratings,
     RolloutOrder,
@@ -42,6 +45,7 @@ from scheduler.decide.elastic import Advice, ScaleOrder
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
+from scheduler.purge import Kind, Purger, target, told
 from scheduler.quotas import TenantQuotas
 from scheduler.ratings import gather
 from scheduler.rollouts import Rollouts
@@ -70,6 +74,7 @@ class Admin:
         policies: Policies,
         quotas: TenantQuotas,
         rollouts: Rollouts,
+        purger: Purger,
         audit: Audit,
         time: SteadyTime,
     ) -> None:
@@ -82,6 +87,7 @@ class Admin:
         self._policies = policies
         self._quotas = quotas
         self._rollouts = rollouts
+        self._purger = purger
         self._drains = drains
         self._time = time
 
@@ -272,6 +278,24 @@ class Admin:
     async def line_changes(self, limit: int) -> list[LineChangeInfo]:
         """Changes of lines, newest first. Raises InvalidRequest, a storage error."""
         return await self._rollouts.history(_limited(limit))
+
+    async def purge_caches(self, order: PurgeOrder, *, by: str) -> Purged:
+        """Have caches let go of a batch of videos. Raises InvalidRequest, BrokerUnavailable, a storage error."""
+        return await self._purge("caches", order, by=by)
+
+    async def purge_videos(self, order: PurgeOrder, *, by: str) -> Purged:
+        """Delete a batch of videos. Raises InvalidRequest, BrokerUnavailable, a storage error."""
+        return await self._purge("videos", order, by=by)
+
+    async def _purge(self, kind: Kind, order: PurgeOrder, *, by: str) -> Purged:
+        self._purger.check(order)
+        self._require_broker()
+        if order.dry_run:
+            return await self._purger.run(order, kind, by=by)
+        said = {"reason": order.reason, "after": order.after, "ids": " ".join(order.ids)}
+        details = {name: value for name, value in said.items() if value}
+        act = partial(self._purger.run, order, kind, by=by)
+        return await self._audit.carry_out(f"purge-{kind}", target(order), act, by=by, details=details, told=told)
 
     async def audit(self, limit: int) -> list[AuditInfo]:
         """What operators ordered, newest first. Raises InvalidRequest, a storage error."""

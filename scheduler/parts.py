@@ -24,6 +24,7 @@ from scheduler.lines import ServedLines
 from scheduler.metrics import SchedulerMetrics
 from scheduler.placement import Placement
 from scheduler.policies import Policies
+from scheduler.purge import Purger
 from scheduler.quotas import TenantQuotas
 from scheduler.rollouts import Rollouts
 from scheduler.scaling import Scaling
@@ -86,16 +87,18 @@ def build(
         policies=policies,
         quotas=quotas,
         rollouts=rollouts,
+        purger=Purger(jobs, cards, clock=clock),
         audit=Audit(blob, node_id=settings.node_id, time=time),
         time=time,
     )
     snapshots = Snapshots(view, admin, plans=placement.plans, recent=placement.recent, clock=clock, time=time)
     streams = Streams(snapshots.take, clock=clock)
     watch = Watch(view, bus, drains, clock=clock, time=time, placing=placing)
-    survey = StorageSurvey(view, blob, clock=clock)
+    survey = StorageSurvey(view, blob, bus, clock=clock)
     metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans, lines=rollouts.known)
     parts = (watch, scaling, policies, quotas, lines, rollouts, herald, streams, survey)
-    return Parts(view, placement, admin, streams, metrics, tuple(part.run() for part in parts))
+    running = (*(part.run() for part in parts), survey.listen())
+    return Parts(view, placement, admin, streams, metrics, running)
 
 
 def _view(settings: SchedulerSettings, cards: Mapping[str, ModelCard]) -> View:

@@ -20,6 +20,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.jobs.reconcile import Listener, keep_reconciling
+from adaptivegen.jobs.removal import Sweep
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
@@ -83,6 +84,7 @@ async def serve(
             *made.running,
             discovery.register(_endpoint(settings, listener, port)),
             _reconcile(jobs, bus, settings, OpenJobSurvey(made.view, time=time), clock=clock, stop=stop),
+            Sweep(jobs, clock=clock).run(interval_s=settings.reconcile_interval_s),
             *([log.run()] if log is not None else []),
         ]
         await _run(parts, rpc, web, grace_s=settings.drain_grace_s, stop=stop)

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from adaptivegen.blob.base import BlobStore
+from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
+from adaptivegen.jobs import purges
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -110,9 +112,10 @@ def _bounded(seconds: float | None) -> float:
 class StorageSurvey:
     """Counts what tenants have stored."""
 
-    def __init__(self, view: View, blob: BlobStore, *, clock: Clock) -> None:
+    def __init__(self, view: View, blob: BlobStore, bus: Bus, *, clock: Clock) -> None:
         self._view = view
         self._blob = blob
+        self._bus = bus
         self._clock = clock
 
     async def run(self) -> None:
@@ -128,6 +131,17 @@ class StorageSurvey:
                 except AdaptiveGenError as exc:
                     get_logger().warning("storage_not_counted", error=exc.message)
             await self._clock.sleep(LOOK_EVERY_S)
+
+    async def listen(self) -> None:
+        """Take off at once what is said to be freed, until cancelled: who deletes to get on need not wait for the next
+        count, which puts right what was taken off in error."""
+        await purges.listen(self._bus, self._freed, clock=self._clock)
+
+    async def _freed(self, purge: purges.Purge) -> None:
+        stored = self._view.stored_bytes.get(purge.tenant, 0)
+        if stored and purge.freed_bytes:
+            self._view.stored_bytes[purge.tenant] = max(0, stored - purge.freed_bytes)
+            self._view.stored_revision += 1
 
     async def count(self) -> None:
         """Count the bytes of all videos, drafts and finals; raises a storage error, and then leaves the last count."""

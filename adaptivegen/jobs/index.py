@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from adaptivegen.bus.base import KeyValue
 from adaptivegen.errors import BrokerUnavailable, PreconditionFailed, Unavailable
 from adaptivegen.jobs.record import JobRecord, decode_record, salvage
-from adaptivegen.jobs.spec import record_key
+from adaptivegen.jobs.spec import Deleted, record_key
 from adaptivegen.telemetry import get_logger
 
 CAS_ATTEMPTS = 16
@@ -43,13 +43,29 @@ class JobIndex:
             return await self._rebuild(tenant, job_id)
         return record
 
-    async def create(self, record: JobRecord) -> JobRecord:
-        """Index a new job; returns the record that stands, an earlier one where the job has one."""
+    async def create(self, record: JobRecord, *, known: bool) -> JobRecord:
+        """Index a job; returns the record that stands, an earlier one where the job has one. known: others may know of
+        the job, and have deleted it since it was read. Raises Deleted."""
+        bucket = await self._bucket()
         try:
-            await (await self._bucket()).create(record.key, record.encode())
+            await bucket.create(record.key, record.encode())
         except PreconditionFailed:
             return await self.find(record.tenant, record.id)
+        if known:
+            await self._still_there(bucket, record.tenant, record.id)
         return record
+
+    async def forget(self, tenant: str, job_id: str) -> None:
+        """Take the record of a deleted job away."""
+        await (await self._bucket()).delete(record_key(tenant, job_id))
+
+    async def _still_there(self, bucket: KeyValue, tenant: str, job_id: str) -> None:
+        """After a record was made from the store: a deletion since then may have found none to take away."""
+        try:
+            await self._rebuild(tenant, job_id)
+        except Deleted:
+            await bucket.delete(record_key(tenant, job_id))
+            raise
 
     async def change(self, tenant: str, job_id: str, step: Callable[[JobRecord], JobRecord]) -> JobRecord:
         """Apply a pure transition by compare-and-set, again on each loss; returns the record as it then stands.
@@ -99,7 +115,9 @@ class JobIndex:
             rebuilt = await self._rebuild(tenant, job_id)
             try:
                 if entry is None:
-                    return rebuilt, await bucket.create(key, rebuilt.encode())
+                    revision = await bucket.create(key, rebuilt.encode())
+                    await self._still_there(bucket, tenant, job_id)
+                    return rebuilt, revision
                 get_logger().warning("unreadable_record_rebuilt", job_id=job_id, tenant=tenant)
                 rebuilt = salvage(rebuilt, entry.value)
                 return rebuilt, await bucket.update(key, rebuilt.encode(), revision=entry.revision)

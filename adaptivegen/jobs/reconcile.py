@@ -15,7 +15,7 @@ from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
 from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, hand_to_cloud, touched
-from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest, pending_key
+from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest, pending_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 
@@ -183,6 +183,8 @@ async def reindex(jobs: JobStore) -> int:
         try:
             await jobs.find(tenant, job_id)
             found += 1
+        except Deleted:
+            continue
         except InternalError as exc:  # damaged: it cannot be listed, and will not be by trying again
             get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
         except AdaptiveGenError as exc:
@@ -229,6 +231,10 @@ async def _reconcile_one(run: _Pass, tenant: str, job_id: str, marked_at_ns: int
     jobs, tally = run.jobs, run.tally
     try:
         spec, record = await jobs.spec(tenant, job_id), await jobs.find(tenant, job_id)
+    except Deleted:  # its removal has a marker of its own
+        await jobs.clear(tenant, job_id)
+        tally.cleared += 1
+        return
     except NotFound:  # the marker precedes the spec: this submission is under way, or died and was never accepted
         if jobs.clock.now_ns() - marked_at_ns > ABANDONED_S * 1e9:
             await jobs.clear(tenant, job_id)

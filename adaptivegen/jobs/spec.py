@@ -10,9 +10,15 @@ written once; the manifest by put-if-absent, so exactly one outcome wins.
     jobs/<tenant>/<id>/manifest           Manifest: completed, failed or cancelled
     out/<tenant>/<id>/<epoch>/<sha>.mp4   media; epoch 0 is the draft
     content/<tenant>/<content key>        ContentEntry: which final a content key has
-    inputs/<tenant>/<sha>                 uploaded references, already decoded and checked
+    inputs/<tenant>/<id>/<sha>            the job's uploaded reference, already decoded and checked
     idempotency/<tenant>/<sha of key>     KeyBinding: which job an idempotency key has
     ratings/<tenant>/<id>                 Rating: how a person found it, last
+
+A video that was deleted has a Tombstone in place of its spec, for ever (docs/adr/0029):
+
+    deleting/<tenant>.<id>                marker: its removal may not be done
+    holders/<tenant>/<owner>/<id>         written by a repeat before it refers to the media of another job, the owner
+    jobs/<tenant>/<owner>/closed          the owner's media are going: no repeat may refer to them any more
 """
 
 from __future__ import annotations
@@ -22,11 +28,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from adaptivegen.errors import NotFound
 from adaptivegen.placement import Decision
 from adaptivegen.request import GenerationRequest
 
 SCHEMA = 1
 Outcome = Literal["completed", "failed", "cancelled"]
+
+
+class Deleted(NotFound):
+    """The video was there, and was deleted; whoever still works for it stops, and takes back what it has written."""
 
 
 class _Stored(BaseModel):
@@ -73,6 +84,20 @@ class JobSpec(_Stored):
     upgrade: bool = False  # written for the final of a draft-only job, asked for later
     trace: dict[str, str] = {}
     notes: tuple[str, ...] = ()  # which its record begins with
+
+
+class Tombstone(_Stored):
+    """What stands in place of a deleted video's spec. by: who ordered it, empty for its tenant; content_key, input,
+    owner: what its removal has to look at, empty where there is nothing or it could not be read (owner: the job whose
+    media a repeat referred to)."""
+
+    id: str
+    tenant: str
+    deleted_at_ns: int
+    by: str = ""
+    content_key: str = ""
+    input: str = ""
+    owner: str = ""
 
 
 class DraftManifest(_Stored):
@@ -135,9 +160,25 @@ def pending_key(tenant: str, job_id: str) -> str:
     return f"pending/{tenant}.{job_id}"
 
 
-def job_key(tenant: str, job_id: str, part: Literal["spec", "draft", "upgrade", "manifest"]) -> str:
+def job_key(tenant: str, job_id: str, part: Literal["spec", "draft", "upgrade", "manifest", "closed"]) -> str:
     """Key of one stored part of a job."""
     return f"jobs/{tenant}/{job_id}/{part}"
+
+
+def deleting_key(tenant: str, job_id: str) -> str:
+    """Marker of a video whose removal may not be done."""
+    return f"deleting/{tenant}.{job_id}"
+
+
+def holders_of(tenant: str, owner: str) -> str:
+    """Prefix of the repeats that refer to a job's media."""
+    return f"holders/{tenant}/{owner}/"
+
+
+def owner_of(media: Media) -> str:
+    """Id of the job that a clip was made for; empty for a key that is none of ours."""
+    parts = media.key.split("/")
+    return parts[2] if len(parts) == 5 and parts[0] == "out" else ""
 
 
 def media_key(tenant: str, job_id: str, epoch: int, sha256: str) -> str:
@@ -155,9 +196,9 @@ def idempotency_key(tenant: str, key: str) -> str:
     return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def input_key(tenant: str, sha256: str) -> str:
-    """Key of an uploaded reference."""
-    return f"inputs/{tenant}/{sha256}"
+def input_key(tenant: str, job_id: str, sha256: str) -> str:
+    """Key of a job's uploaded reference; jobs never share one, so that it goes with its job."""
+    return f"inputs/{tenant}/{job_id}/{sha256}"
 
 
 def record_key(tenant: str, job_id: str) -> str:

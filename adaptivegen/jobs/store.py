@@ -7,6 +7,9 @@ Decides the order of writes, so that a crash between any two of them loses no ac
     upgrade  the upgrade's spec, pending marker, record, queue message, then the answer
     end      manifest (put-if-absent), record, pending marker away, then the acknowledgement
 
+A video is deleted by `removal`: a tombstone in place of its spec. From then on reading it raises Deleted, and whoever
+was writing for it takes that back.
+
 Every step can be repeated, and whoever comes second goes on with what stands. Used by edges, workers and schedulers
 alike; it must not know any of them.
 """
@@ -15,8 +18,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -38,13 +42,17 @@ from adaptivegen.jobs.index import JobIndex
 from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, rebuild, upgrade
 from adaptivegen.jobs.spec import (
     ContentEntry,
+    Deleted,
     DraftManifest,
     JobSpec,
     KeyBinding,
     Manifest,
+    Media,
+    Tombstone,
     content_index_key,
     idempotency_key,
     job_key,
+    owner_of,
     pending_key,
 )
 from adaptivegen.telemetry import carry, get_logger
@@ -52,6 +60,7 @@ from adaptivegen.telemetry import carry, get_logger
 JOBS_BUCKET = "jobs"
 IDEMPOTENCY_BUCKET = "idempotency"
 IDEMPOTENCY_TTL_S = 24 * 3600.0
+PARTS: tuple[Literal["upgrade", "draft", "manifest"], ...] = ("upgrade", "draft", "manifest")  # beside the spec
 REPEATS_DROPPED_S = 110.0  # of the broker's window of two minutes
 Stored = TypeVar("Stored", bound=BaseModel)
 
@@ -142,8 +151,9 @@ class JobStore:
         if draft is not None:
             await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
         if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode()):
-            spec = await self.spec(spec.tenant, spec.id)
-            return spec, await self.resume(spec)
+            async with self._alive(spec.tenant, spec.id):
+                spec = await self.spec(spec.tenant, spec.id)
+                return spec, await self.resume(spec)
         return spec, await self._index_and_queue(spec, rebuild(spec, draft=draft, manifest=None), first=True)
 
     async def resume(self, spec: JobSpec) -> JobRecord:
@@ -153,7 +163,7 @@ class JobStore:
     async def _index_and_queue(self, spec: JobSpec, as_stored: JobRecord, *, first: bool) -> JobRecord:
         """The message of a later attempt has the id of the first, which the broker drops as a repeat for two minutes;
         after them the job is the reconciler's, so that no client can fill the queue with copies of its job."""
-        record = await self.index.create(as_stored)
+        record = await self.index.create(as_stored, known=not first)
         if as_stored.ended and not record.ended and (manifest := await self.manifest(spec.tenant, spec.id)):
             return (await self.finish(manifest))[0]
         age_s = (self.clock.now_ns() - record.updated_at_ns) / 1e9
@@ -177,11 +187,12 @@ class JobStore:
             await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode())
-        record = await self.index.create(await self.from_store(spec.tenant, spec.id))
-        if record.ended:
-            return record
-        standing = await self.manifest(spec.tenant, spec.id)  # another attempt had submitted it: it ends here
-        return (await self.finish(standing or manifest))[0]
+        async with self._alive(spec.tenant, spec.id):
+            record = await self.index.create(await self.from_store(spec.tenant, spec.id), known=True)
+            if record.ended:
+                return record
+            standing = await self.manifest(spec.tenant, spec.id)  # another attempt had submitted it: it ends here
+            return (await self.finish(standing or manifest))[0]
 
     # ---- reading ----------------------------------------------------------------------------------------------
 
@@ -200,16 +211,28 @@ class JobStore:
         return rebuild(spec, draft=draft, manifest=manifest)
 
     async def spec(self, tenant: str, job_id: str) -> JobSpec:
-        """The job's spec as last written (the upgrade's, once asked for); raises NotFound."""
-        upgraded = await self._load(JobSpec, job_key(tenant, job_id, "upgrade"))
-        return upgraded or await self.first_spec(tenant, job_id)
+        """The job's spec as last written (the upgrade's, once asked for); raises NotFound, Deleted."""
+        first = await self.first_spec(tenant, job_id)
+        return await self._load(JobSpec, job_key(tenant, job_id, "upgrade")) or first
 
     async def first_spec(self, tenant: str, job_id: str) -> JobSpec:
-        """The job's spec as first written; raises NotFound."""
-        spec = await self._load(JobSpec, job_key(tenant, job_id, "spec"))
+        """The job's spec as first written; raises NotFound, Deleted."""
+        try:
+            spec = await self._load(JobSpec, job_key(tenant, job_id, "spec"))
+        except InternalError:
+            if await self.tombstone(tenant, job_id) is None:
+                raise
+            raise Deleted(f"video {job_id!r} was deleted", param="id") from None
         if spec is None:
             raise NotFound(f"no video {job_id!r}", param="id")
         return spec
+
+    async def tombstone(self, tenant: str, job_id: str) -> Tombstone | None:
+        """What is left of a deleted video; None for one that is there, never was, or is damaged."""
+        try:
+            return await self._load(Tombstone, job_key(tenant, job_id, "spec"))
+        except InternalError:
+            return None
 
     async def draft(self, tenant: str, job_id: str) -> DraftManifest | None:
         """The stored draft, if there is one. A damaged one is as good as none: a draft can be done without."""
@@ -253,7 +276,8 @@ class JobStore:
     async def store_draft(self, tenant: str, job_id: str, draft: DraftManifest) -> JobRecord:
         """Write the draft's manifest and index it; a draft-only job ends with it."""
         await self.blob.put(job_key(tenant, job_id, "draft"), draft.encode())
-        record = await self.change(tenant, job_id, lambda record: draft_stored(record, draft))
+        async with self._alive(tenant, job_id, draft.media):
+            record = await self.change(tenant, job_id, lambda record: draft_stored(record, draft))
         if record.ended:
             await self.clear(tenant, job_id)
         return record
@@ -272,7 +296,10 @@ class JobStore:
             await self.blob.put(pending_key(tenant, job_id), b"")
 
     async def finish(self, manifest: Manifest) -> tuple[JobRecord, bool]:
-        """Give the job its one outcome. Returns the record and whether this manifest won (else an earlier one did)."""
+        """Give the job its one outcome. Returns the record and whether this manifest won (else an earlier one did).
+
+        Raises Deleted, with the clip of this manifest removed."""
+        made = manifest.final
         key = job_key(manifest.tenant, manifest.id, "manifest")
         won = await self.blob.put_if_absent(key, manifest.encode())
         if not won:
@@ -281,7 +308,8 @@ class JobStore:
                 raise InternalError(f"manifest of {manifest.id} exists and cannot be read")
             won = standing == manifest  # our own put, whose answer was lost
             manifest = standing
-        record = await self.change(manifest.tenant, manifest.id, lambda record: apply_manifest(record, manifest))
+        async with self._alive(manifest.tenant, manifest.id, made):
+            record = await self.change(manifest.tenant, manifest.id, lambda record: apply_manifest(record, manifest))
         await self.blob.delete(pending_key(manifest.tenant, manifest.id))
         return record, won
 
@@ -318,11 +346,12 @@ class JobStore:
         if not record.want_final and record.draft is None:
             raise Conflict(f"video {spec.id} is {record.status} and has no draft yet", param="id")
         asked = spec.model_copy(update={"want_final": True, "upgrade": True})
-        if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "upgrade"), asked.encode()):
-            asked = await self.spec(spec.tenant, spec.id)
-        await self.blob.put(pending_key(spec.tenant, spec.id), b"")
-        await self.index_upgrade(asked)
-        return await self.resume(asked)
+        async with self._alive(spec.tenant, spec.id):
+            if not await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "upgrade"), asked.encode()):
+                asked = await self.spec(spec.tenant, spec.id)
+            await self.blob.put(pending_key(spec.tenant, spec.id), b"")
+            await self.index_upgrade(asked)
+            return await self.resume(asked)
 
     async def index_upgrade(self, spec: JobSpec) -> JobRecord:
         """Write into the record that a draft-only job's final is wanted, as `spec` (the upgrade's) says."""
@@ -339,6 +368,18 @@ class JobStore:
         await self.bus.publish(subject, event.encode(), headers=carry())
 
     # ---- parts ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _alive(self, tenant: str, job_id: str, clip: Media | None = None) -> AsyncIterator[None]:
+        """Inside it may turn out that the video was deleted meanwhile: then what was written for it goes, its own
+        `clip` too, and Deleted goes on."""
+        try:
+            yield
+        except Deleted:
+            keys = [pending_key(tenant, job_id), *(job_key(tenant, job_id, part) for part in PARTS)]
+            for key in (*keys, *([clip.key] if clip is not None and owner_of(clip) == job_id else [])):
+                await self.blob.delete(key)
+            raise
 
     async def _load(self, cls: type[Stored], key: str) -> Stored | None:
         try:

@@ -24,6 +24,8 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    Purged,
+    PurgeOrder,
     QuotaChangeInfo,
     Ratings,
     RolloutOrder,
@@ -132,6 +134,14 @@ class AdminBackend(Protocol):
 
     async def line_changes(self, limit: int) -> list[LineChangeInfo]:
         """Changes of lines, newest first."""
+        ...
+
+    async def purge_caches(self, order: PurgeOrder, *, by: str) -> Purged:
+        """Have caches let go of a batch of videos."""
+        ...
+
+    async def purge_videos(self, order: PurgeOrder, *, by: str) -> Purged:
+        """Delete a batch of videos."""
         ...
 
 
@@ -275,6 +285,18 @@ class AdminServicer(stubs.AdminServiceServicer):
         self._view(context)
         changes = await self._backend.line_changes(request.limit)
         return pb.ListLineChangesResponse(changes=[pb.LineChange(**asdict(change)) for change in changes])
+
+    async def PurgeCaches(
+        self, request: pb.PurgeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PurgeResponse:
+        by = self._operator(context)
+        return pb.PurgeResponse(**asdict(await self._backend.purge_caches(read_row(PurgeOrder, request), by=by)))
+
+    async def PurgeVideos(
+        self, request: pb.PurgeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PurgeResponse:
+        by = self._operator(context, role="admin")
+        return pb.PurgeResponse(**asdict(await self._backend.purge_videos(read_row(PurgeOrder, request), by=by)))
 
     async def ListAudit(
         self, request: pb.ListAuditRequest, context: grpc.aio.ServicerContext[Any, Any]

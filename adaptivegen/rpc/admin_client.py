@@ -22,6 +22,8 @@ from adaptivegen.rpc.admin_rows import (
     PolicyValueInfo,
     PoolInfo,
     Predictions,
+    Purged,
+    PurgeOrder,
     QuotaChangeInfo,
     Ratings,
     RolloutOrder,
@@ -160,6 +162,18 @@ class AdminClient:
         """Changes of lines, newest first."""
         reply = await self._call(self._stub.ListLineChanges, pb.ListLineChangesRequest(limit=limit))
         return [read_row(LineChangeInfo, change) for change in reply.changes]
+
+    async def purge_caches(self, order: PurgeOrder) -> Purged:
+        """Have caches let go of a batch of videos. Raises InvalidRequest."""
+        return await self._purge(self._stub.PurgeCaches, order)
+
+    async def purge_videos(self, order: PurgeOrder) -> Purged:
+        """Delete a batch of videos. Raises InvalidRequest."""
+        return await self._purge(self._stub.PurgeVideos, order)
+
+    async def _purge(self, method: Callable[..., Any], order: PurgeOrder) -> Purged:
+        request = pb.PurgeRequest(**asdict(order))
+        return read_row(Purged, await call(method, request, deadline_s=LONG_DEADLINE_S, peer=self._peer))
 
     async def close(self) -> None:
         """Close the channel."""

@@ -272,6 +272,34 @@ NO_PLAN = ("line", "version", "reason")
 
 
 @dataclass(frozen=True, slots=True)
+class PurgeOrder:
+    """Which videos are to be purged: those of which all that is said holds. model: a version, by name or digest;
+    after: where the batch before ended; limit: videos of one batch, 0 for the default."""
+
+    ids: tuple[str, ...] = ()
+    tenant: str = ""
+    content_key: str = ""
+    model: str = ""
+    older_than_s: float | None = None
+    dry_run: bool = False
+    after: str = ""
+    limit: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """One batch: jobs that were looked at, videos that were purged (or would be) and their bytes, those that could not
+    be, and where the next begins; empty where there is none."""
+
+    examined: int
+    videos: int
+    bytes: int
+    failed: int
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditInfo:
     """A change that an operator ordered. at_ns: wall nanoseconds; outcome: `done` and what, `ordered` where it is
     not known how it ended, or the error."""

@@ -52,6 +52,10 @@ class VideoBackend(Protocol):
         """End an unfinished video."""
         ...
 
+    async def delete(self, tenant: str, video_id: str) -> None:
+        """Delete a video; deleting again is no error."""
+        ...
+
     async def upgrade(self, tenant: str, video_id: str) -> JobRecord:
         """Ask for the final of a draft."""
         ...
@@ -191,6 +195,12 @@ class VideoServicer(stubs.VideoServiceServicer):
         self, request: pb.CancelVideoRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.Video:
         return video_to_pb(await self._backend.cancel(self._tenant(context), request.id))
+
+    async def DeleteVideo(
+        self, request: pb.DeleteVideoRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.DeleteVideoResponse:
+        await self._backend.delete(self._tenant(context), request.id)
+        return pb.DeleteVideoResponse()
 
     async def UpgradeVideo(
         self, request: pb.UpgradeVideoRequest, context: grpc.aio.ServicerContext[Any, Any]

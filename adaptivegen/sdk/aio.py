@@ -302,6 +302,11 @@ class AsyncHandle:
         """As `Handle.cancel`."""
         return self._note(parse_video((await self._client._send(routes.cancel_call(self.id))).content))
 
+    async def delete(self) -> None:
+        """Delete the video with all that is stored of it; one that is not finished is cancelled first. Afterwards it is
+        not found; deleting it again is no error."""
+        await self._client._send(routes.delete_call(self.id))
+
     async def upgrade(self) -> Video:
         """As `Handle.upgrade`."""
         return self._note(parse_video((await self._client._send(routes.upgrade_call(self.id))).content))

@@ -298,6 +298,11 @@ class Handle:
         """Stop the video; raises Conflict when it ended otherwise before."""
         return self._note(parse_video(self._client._send(routes.cancel_call(self.id)).content))
 
+    def delete(self) -> None:
+        """Delete the video with all that is stored of it; one that is not finished is cancelled first. Afterwards it is
+        not found; deleting it again is no error."""
+        self._client._send(routes.delete_call(self.id))
+
     def upgrade(self) -> Video:
         """Ask for the final of a video that is only a draft; raises Conflict when there is nothing to upgrade."""
         return self._note(parse_video(self._client._send(routes.upgrade_call(self.id)).content))

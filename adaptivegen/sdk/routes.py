@@ -97,6 +97,11 @@ def cancel_call(video_id: str) -> Call:
     return Call("POST", video_path(video_id, "cancel"))
 
 
+def delete_call(video_id: str) -> Call:
+    """Delete a video; the edge answers a repeat alike."""
+    return Call("DELETE", video_path(video_id))
+
+
 def upgrade_call(video_id: str) -> Call:
     """Ask for the final of a draft."""
     return Call("POST", video_path(video_id, "upgrade"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ class Counts:
     misses: int = 0
     joined: int = 0
     evicted: int = 0
+    purged: int = 0
     damaged: int = 0
     corrupt: int = 0
     fetched_bytes: int = 0
@@ -69,6 +70,7 @@ class DiskStore:
         self._sizes: dict[str, int] = {}
         self._unverified: set[str] = set()
         self._flights: dict[str, asyncio.Task[How | AdaptiveGenError]] = {}
+        self._unwanted: set[str] = set()  # of those on their way
         self._free_flights = asyncio.Semaphore(MAX_FLIGHTS)
         self._readers: Counter[str] = Counter()
         self._names = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache-names")
@@ -94,6 +96,7 @@ class DiskStore:
                 else:
                     self._sizes[found.name] = found.size_bytes
                     self._unverified.add(found.name)
+                self.counts.evicted += len(victims)
                 await self._drop(victims)
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -205,6 +208,7 @@ class DiskStore:
             return exc
         finally:
             del self._flights[name]
+            self._unwanted.discard(name)
 
     async def _verified(self, name: str) -> bool:
         """The first read after a start: compare the digest; a damaged file is put away, to be fetched again."""
@@ -223,6 +227,7 @@ class DiskStore:
         if victims is None:
             raise StorageFull(f"an object of {size_bytes} bytes does not fit into the cache now")
         try:
+            self.counts.evicted += len(victims)
             await self._drop(victims)
             found = await self._download(key, name, size_bytes)
             if found != name:
@@ -238,6 +243,8 @@ class DiskStore:
             self._names.submit(self._folder.abandon, name)  # a cancellation does not wait; `run` does, at its end
             raise
         self._sizes[name] = size_bytes
+        if name in self._unwanted:  # purged while it was fetched: who asks for it asks the object store again
+            await self.drop([name])
 
     async def _download(self, key: str, name: str, size_bytes: int) -> str:
         """Fetch into the folder and sync; returns the digest."""
@@ -265,12 +272,25 @@ class DiskStore:
 
     # ---- giving up --------------------------------------------------------------------------------------------
 
+    async def drop(self, names: Collection[str]) -> None:
+        """Let go of these objects, of those that are here; one that is being read is read to its end, and one that is
+        on its way is not kept. Raises StorageFailure."""
+        self._unwanted.update(name for name in names if name in self._flights)
+        gone = [name for name in names if name in self._sizes]
+        for name in gone:
+            self._policy.remove(name)
+            self.counts.purged += 1
+        await self._drop(gone)
+
+    async def drop_all(self) -> None:
+        """Let go of everything."""
+        await self.drop(list(self._sizes))
+
     async def _drop(self, victims: list[str]) -> None:
         for victim in victims:
             self._sizes.pop(victim, None)
             self._unverified.discard(victim)
         for victim in victims:
-            self.counts.evicted += 1
             await self._in(self._names, self._folder.remove, victim)
 
     async def _forget_damaged(self, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import fields
 from typing import cast
 
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, NotFound
 from adaptivegen.experience import Experience
 from adaptivegen.http_json import failed, unrouted
 from adaptivegen.ids import new_token
@@ -71,6 +71,7 @@ class HttpApi:
             ("POST", "/v1/videos", self.create),
             ("GET", "/v1/videos", self.list),
             ("GET", one, self.get),
+            ("DELETE", one, self.delete),
             ("GET", f"{one}/content", self.content),
             ("GET", f"{one}/events", self.events),
             ("POST", f"{one}/cancel", self.cancel),
@@ -159,6 +160,12 @@ class HttpApi:
     async def cancel(self, request: Request) -> Response:
         """The cancelled video."""
         return JSONResponse(render.video(await self._videos.cancel(self._tenant(request), request.path_params["id"])))
+
+    async def delete(self, request: Request) -> Response:
+        """What OpenAI answers; deleting again is no error."""
+        video_id = request.path_params["id"]
+        await self._videos.delete(self._tenant(request), video_id)
+        return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
 
     async def upgrade(self, request: Request) -> Response:
         """The video, its final asked for."""
@@ -260,9 +267,11 @@ async def _nothing() -> AsyncIterator[bytes]:
 async def _server_sent(
     first: JobEvent | None, rest: AsyncGenerator[JobEvent | None, None]
 ) -> AsyncGenerator[bytes, None]:
-    """Events as they come, and a comment in every quiet while, so that a dead client is noticed."""
+    """Events as they come, and a comment in every quiet while, so that a dead client is noticed. Where the video is
+    deleted the stream ends: who asks for it again is told."""
     async with aclosing(rest):
         if first is not None:
             yield render.event(first)
-        async for happened in rest:
-            yield b": still here\n\n" if happened is None else render.event(happened)
+        with suppress(NotFound):
+            async for happened in rest:
+                yield b": still here\n\n" if happened is None else render.event(happened)

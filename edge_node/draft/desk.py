@@ -117,6 +117,11 @@ class DraftDesk:
         if entry is not None and entry.task is not None:
             entry.task.cancel()
 
+    def forget(self, tenant: str, job_id: str) -> None:
+        """Stop a draft in the making, or let go of a finished one: its video was deleted."""
+        self.cancel(tenant, job_id)
+        self._entries.pop((tenant, job_id), None)
+
     def tenants_of(self, job_id: str) -> list[str]:
         """Whose drafts of this id are in the making: one at most, unless ids collide."""
         return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.mp4.done()]

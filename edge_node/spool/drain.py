@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, platform_fault
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.jobs.spec import Deleted, JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.handover import Again, hand_over
@@ -112,6 +112,10 @@ class Drainer:
                     spec, record = await hand_over(
                         envelope, spool=self._spool, centre=self._centre, again=self._again, node_id=self._node_id
                     )
+            except Deleted:  # at another edge, or by an operator, since the centre was told of it
+                await self._spool.remove(await self._spool.jobs.first_spec(*envelope.name))
+                get_logger().info("deleted_meanwhile", job_id=envelope.id, tenant=envelope.tenant)
+                return
             except TimeoutError as exc:
                 raise DeadlineExceeded(f"{envelope.id} was not handed over in {HANDOVER_S:g} s") from exc
         self._rests.pop(envelope.name, None)

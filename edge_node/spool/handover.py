@@ -2,7 +2,8 @@
 
     envelope `begun`      from here on the centre may have the job, and only the centre changes its outcome
     idempotency key       bound to the job, unless it belongs to another: then both stand
-    upload, draft, rating content-addressed and checked, or the last one counts
+    upload, draft, rating the job's own and checked, or the last one counts
+    a repeat's note       that it refers to another's media; where those were deleted meanwhile, it is made anew
     an open job           marker, draft manifest, spec (put-if-absent), record, message; then its upgrade
     one that has ended    draft manifest, manifest (put-if-absent), spec, record
     out of the spool      spec first
@@ -17,13 +18,15 @@ from collections.abc import Awaitable, Callable
 from adaptivegen.errors import Conflict, InternalError, NotFound
 from adaptivegen.jobs.rating import PREFIX, decode_rating
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import DraftManifest, JobSpec, Manifest
+from adaptivegen.jobs.sharing import hold
+from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Decision
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.rules import handed_note, on_return
 from edge_node.spool.spool import Envelope, Spool
 
+GONE_NOTE = "what it repeated was deleted meanwhile, and it is made anew"
 DAMAGED_NOTE = "its draft was damaged while it was kept there, and is left out"
 Again = Callable[[JobSpec, bool], Awaitable[Decision | None]]
 
@@ -34,8 +37,9 @@ async def hand_over(
     """Give a job to the centre and take it out of the spool; its spec and record as they stand there. The caller holds
     the job's lock. again: asks for a new decision on an open job's final (its spec; whether it has a draft).
 
-    Raises what the centre's parts raise, SpoolFailure, and InternalError for a job or an upload that is damaged; then
-    the job is still in the spool, and this can be done again.
+    Raises Deleted where the centre had the job and it was deleted there; what the centre's parts raise, SpoolFailure,
+    and InternalError for a job or an upload that is damaged; then the job is still in the spool, and this can be done
+    again.
     """
     tenant, job_id = envelope.name
     here = spool.jobs
@@ -46,6 +50,10 @@ async def hand_over(
         get_logger().warning("draft_of_another_attempt", job_id=job_id, tenant=tenant)
         draft = None
     notes: tuple[str, ...] = ()
+    if manifest is not None and manifest.final is not None and not await hold(centre, tenant, job_id, manifest.final):
+        made_by = spec.decision.model_copy(update={"plan": spec.request.plan or "cloud"})
+        spec = spec.model_copy(update={"decision": made_by})
+        draft, manifest, notes = None, None, (GONE_NOTE,)
     if draft is not None and not await _is_sound(draft, spool):
         get_logger().error("spooled_draft_damaged", job_id=job_id, tenant=tenant, key=draft.media.key)
         draft, notes = None, (DAMAGED_NOTE,)
@@ -71,9 +79,11 @@ async def hand_over(
 
 
 async def _standing(envelope: Envelope, centre: JobStore) -> JobSpec | None:
-    """The spec that the centre has of the job already: then that counts, and nothing is decided anew."""
+    """The spec that the centre has already: then that counts, and nothing is decided anew. Raises Deleted."""
     try:
         return await centre.first_spec(*envelope.name)
+    except Deleted:
+        raise
     except NotFound:
         return None
 

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Known:
         self._entries: OrderedDict[str, ContentEntry] = OrderedDict()  # by key, the longest unused first
         self._clips: set[str] = set()  # keys of their bytes
         self._wanted: asyncio.Queue[tuple[str, str, ContentEntry, BlobStore]] = asyncio.Queue(MAX_WANTED)
+        self._coming: list[set[str]] = []  # digests of what is being copied, less what is dropped meanwhile
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="known")
         self.blob: MeteredStore
 
@@ -108,6 +110,9 @@ class Known:
             return
         if size_bytes * LARGEST > self._max_bytes:
             return
+        coming = {media.sha256 for media in _media(entry)}
+        whole = set(coming)
+        self._coming.append(coming)
         try:
             await self._make_room(size_bytes)
             for media in _media(entry):
@@ -116,7 +121,11 @@ class Known:
         except AdaptiveGenError as exc:
             get_logger().info("final_not_kept", key=key, code=exc.code, error=exc.message)
             return
+        finally:
+            self._coming = [other for other in self._coming if other is not coming]
         self._add(key, entry)
+        if coming != whole:  # dropped while it was copied
+            await self._forget(key)
 
     def _add(self, key: str, entry: ContentEntry) -> None:
         self._entries[key] = entry
@@ -139,6 +148,19 @@ class Known:
                 await self.blob.delete(gone)
         except AdaptiveGenError as exc:
             get_logger().warning("known_final_left", key=key, code=exc.code, error=exc.message)
+
+    async def drop(self, shas: Collection[str]) -> None:
+        """Let go of the finals with one of these digests, or whose draft has."""
+        wanted = set(shas)
+        for coming in self._coming:
+            coming -= wanted
+        for key, entry in list(self._entries.items()):
+            if wanted & {media.sha256 for media in _media(entry)}:
+                await self._forget(key)
+
+    async def drop_all(self) -> None:
+        """Let go of everything."""
+        await self.drop({media.sha256 for entry in self._entries.values() for media in _media(entry)})
 
     async def close(self) -> None:
         """Let go of the folder."""

@@ -185,6 +185,11 @@ class Spool:
         """Bytes of all that is here."""
         return self.blob.total_bytes
 
+    @property
+    def folder(self) -> Path:
+        """Where all that is this edge's own is kept."""
+        return self._folder
+
     def __len__(self) -> int:
         return len(self._envelopes)
 

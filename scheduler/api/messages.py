@@ -27,6 +27,7 @@ from adaptivegen.rpc.admin_rows import (
 from scheduler.admin import DEFAULT_LIMIT, DEFAULT_RATINGS, MAX_DEAD_LETTERS, MAX_LIMIT, MAX_RATINGS, STATUSES
 from scheduler.decide.elastic import MOST_WORKERS
 from scheduler.decide.lines import ORDERS
+from scheduler.purge import DEFAULT_BATCH, MAX_BATCH, MAX_IDS
 
 MAX_DIGITS = 18
 
@@ -136,6 +137,20 @@ class Steer(Asked):
 
     line: str = Field(description="The model as clients ask for it.")
     action: str = Field(description=", ".join(ORDERS))
+    reason: Reason = ""
+
+
+class PurgeAsked(Asked):
+    """Which videos are to be purged: those of which all that is said holds; something must be said."""
+
+    ids: list[str] = Field([], max_length=MAX_IDS, description="Ids of videos.")
+    tenant: str = Field("", description="Of this tenant; empty: of all.")
+    content_key: str = Field("", description="What repeats of one request share.")
+    model: str = Field("", description="The version that made draft or final, by its name or its digest.")
+    older_than_s: float | None = Field(None, ge=0, description="Accepted at least so many seconds ago.")
+    dry_run: bool = Field(False, description="Only say how many there are, and how large.")
+    after: str = Field("", description="Where the batch before ended (its `next`); empty: from the oldest.")
+    limit: int = Field(0, ge=0, le=MAX_BATCH, description=f"Videos of this batch; 0: {DEFAULT_BATCH}.")
     reason: Reason = ""
 
 

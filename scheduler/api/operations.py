@@ -13,7 +13,16 @@ from typing import Any, Literal, get_type_hints
 
 from adaptivegen.roles import Role
 from adaptivegen.rpc.admin import AdminBackend
-from adaptivegen.rpc.admin_rows import Explanation, JobFilter, Predictions, Ratings, RolloutOrder, Scaled
+from adaptivegen.rpc.admin_rows import (
+    Explanation,
+    JobFilter,
+    Predictions,
+    Purged,
+    PurgeOrder,
+    Ratings,
+    RolloutOrder,
+    Scaled,
+)
 from scheduler.api.messages import (
     Asked,
     AuditEntries,
@@ -34,6 +43,7 @@ from scheduler.api.messages import (
     PolicyOrder,
     PolicyValues,
     Pools,
+    PurgeAsked,
     QuotaChanged,
     QuotaChanges,
     QuotaOrder,
@@ -189,6 +199,20 @@ async def _line_changes(admin: AdminBackend, asked: Limited, by: str) -> LineCha
     return LineChanges(tuple(await admin.line_changes(asked.limit)))
 
 
+async def _purge_caches(admin: AdminBackend, asked: PurgeAsked, by: str) -> Purged:
+    """Has all caches let go of videos, so that they are fetched anew; a batch of them."""
+    return await admin.purge_caches(_order(asked), by=by)
+
+
+async def _purge_videos(admin: AdminBackend, asked: PurgeAsked, by: str) -> Purged:
+    """Deletes videos, whoever they belong to; a batch of them."""
+    return await admin.purge_videos(_order(asked), by=by)
+
+
+def _order(asked: PurgeAsked) -> PurgeOrder:
+    return PurgeOrder(**asked.model_dump(exclude={"ids"}), ids=tuple(asked.ids))
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation("ListNodes", "GET", "/nodes", "viewer", _nodes),
     Operation("ListJobs", "GET", "/jobs", "viewer", _jobs),
@@ -210,4 +234,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("StartRollout", "POST", "/lines/{line}/rollout", "admin", _start_rollout),
     Operation("SteerRollout", "POST", "/lines/{line}/steer", "operator", _steer_rollout),
     Operation("ListLineChanges", "GET", "/lines/changes", "viewer", _line_changes),
+    Operation("PurgeCaches", "POST", "/purge/caches", "operator", _purge_caches),
+    Operation("PurgeVideos", "POST", "/purge/videos", "admin", _purge_videos),
 )

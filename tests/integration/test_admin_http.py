@@ -91,9 +91,20 @@ async def test_the_same_service_over_http(own_nats: NatsServer, tmp_path: Path) 
         assert (quota["tenant"], quota["values"]) == ("acme", {"concurrent_jobs": 2.0})
         everybody = await http.post("/tenants/*/quota", json={"values": {"weight": 2}})
         assert everybody.json()["change"]["tenant"] == "*"
+        for bad, param in (({}, "ids"), ({"ids": ["x"]}, "ids"), ({"tenant": "t", "older_than_s": -1}, "older_than_s")):
+            refused = await http.post("/purge/videos", json=bad)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+        purged = await http.post("/purge/caches", json={"tenant": "local", "older_than_s": 0})
+        assert purged.json() == {"examined": 1, "videos": 1, "bytes": 0, "failed": 0, "next": ""}
+        purged = await http.post("/purge/videos", json={"tenant": "local", "dry_run": True})
+        assert purged.json()["videos"] == 1
+        purged = await http.post("/purge/videos", json={"ids": [spec.id], "reason": "asked for"})
+        assert (purged.status_code, purged.json()["videos"]) == (200, 1)
+        assert (await http.get(f"/jobs/{spec.id}/explain?tenant=local")).status_code == 404
         audited = [(entry["action"], entry["target"]) for entry in (await get("/audit"))["entries"]]
         assert audited[-2:] == [("put-back", "worker-1"), ("drain", "worker-1")]
-        assert {action for action, _ in audited} == {"drain", "put-back", "scale", "set-policy", "set-quota"}
+        orders = {"drain", "put-back", "scale", "set-policy", "set-quota", "purge-caches", "purge-videos"}
+        assert {action for action, _ in audited} == orders
 
         refused = await http.post("/policy", json={"values": {"cost_iterate": -1}})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")

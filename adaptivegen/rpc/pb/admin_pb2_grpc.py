@@ -134,6 +134,16 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.FromString,
                 _registered_method=True)
+        self.PurgeCaches = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/PurgeCaches',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.FromString,
+                _registered_method=True)
+        self.PurgeVideos = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/PurgeVideos',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -279,6 +289,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PurgeCaches(self, request, context):
+        """Has all caches let go of videos, so that they are fetched anew; a batch of them, the next one from `next` on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeVideos(self, request, context):
+        """Deletes videos, whoever they belong to; a batch of them, the next one from `next` on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -381,6 +405,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListLineChanges,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.SerializeToString,
+            ),
+            'PurgeCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeCaches,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.SerializeToString,
+            ),
+            'PurgeVideos': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeVideos,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -923,6 +957,60 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ListLineChanges',
             adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ListLineChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/PurgeCaches',
+            adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeVideos(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/PurgeVideos',
+            adaptivegen_dot_v1_dot_admin__pb2.PurgeRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.PurgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

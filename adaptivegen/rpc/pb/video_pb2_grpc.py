@@ -55,6 +55,11 @@ class VideoServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_video__pb2.CancelVideoRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_video__pb2.Video.FromString,
                 _registered_method=True)
+        self.DeleteVideo = channel.unary_unary(
+                '/adaptivegen.v1.VideoService/DeleteVideo',
+                request_serializer=adaptivegen_dot_v1_dot_video__pb2.DeleteVideoRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_video__pb2.DeleteVideoResponse.FromString,
+                _registered_method=True)
         self.UpgradeVideo = channel.unary_unary(
                 '/adaptivegen.v1.VideoService/UpgradeVideo',
                 request_serializer=adaptivegen_dot_v1_dot_video__pb2.UpgradeVideoRequest.SerializeToString,
@@ -104,6 +109,13 @@ class VideoServiceServicer:
 
     def CancelVideo(self, request, context):
         """Ends a video that is not finished; the GPU is free within one step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVideo(self, request, context):
+        """Deletes a video with all that is stored of it; one that is not finished is cancelled first. Deleting again is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +171,11 @@ def add_VideoServiceServicer_to_server(servicer, server):
                     servicer.CancelVideo,
                     request_deserializer=adaptivegen_dot_v1_dot_video__pb2.CancelVideoRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_video__pb2.Video.SerializeToString,
+            ),
+            'DeleteVideo': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVideo,
+                    request_deserializer=adaptivegen_dot_v1_dot_video__pb2.DeleteVideoRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_video__pb2.DeleteVideoResponse.SerializeToString,
             ),
             'UpgradeVideo': grpc.unary_unary_rpc_method_handler(
                     servicer.UpgradeVideo,
@@ -290,6 +307,33 @@ class VideoService:
             '/adaptivegen.v1.VideoService/CancelVideo',
             adaptivegen_dot_v1_dot_video__pb2.CancelVideoRequest.SerializeToString,
             adaptivegen_dot_v1_dot_video__pb2.Video.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVideo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.VideoService/DeleteVideo',
+            adaptivegen_dot_v1_dot_video__pb2.DeleteVideoRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_video__pb2.DeleteVideoResponse.FromString,
             options,
             channel_credentials,
             insecure,

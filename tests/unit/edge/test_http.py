@@ -74,6 +74,7 @@ async def test_without_keys_what_a_web_page_sends_is_refused_before_anything_hap
             ("GET", "/v1/videos"),
             ("POST", "/v1/videos"),
             ("POST", "/v1/videos/vid_x/cancel"),
+            ("DELETE", "/v1/videos/vid_x"),
             ("GET", "/metrics"),
             ("GET", "/healthz"),
         ):

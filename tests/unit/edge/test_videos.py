@@ -171,7 +171,7 @@ async def test_a_repeat_that_died_before_its_index_is_complete_for_its_retry() -
         await finished(made)
         create = made.jobs.index.create
 
-        async def dies(record: JobRecord) -> JobRecord:
+        async def dies(record: JobRecord, *, known: bool) -> JobRecord:
             raise BrokerUnavailable("the process died here")
 
         made.jobs.index.create = dies  # type: ignore[method-assign]

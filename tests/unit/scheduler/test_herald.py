@@ -12,6 +12,7 @@ import pytest
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import BrokerUnavailable, InvalidRequest
 from adaptivegen.jobs.reconcile import Sightings, reconcile
@@ -218,7 +219,7 @@ async def test_stored_bytes_are_counted_by_tenant_while_somebodys_are_limited() 
     await blob.put("out/a/vid_2/1/x.mp4", b"123")
     await blob.put("out/b/vid_3/1/x.mp4", b"1")
     async with asyncio.TaskGroup() as group:
-        counting = group.create_task(StorageSurvey(seen, blob, clock=clock).run())
+        counting = group.create_task(StorageSurvey(seen, blob, MemoryBus(clock), clock=clock).run())
         await settle()
         assert seen.stored_bytes == {}
         seen.quotas.set({"a": {"stored_bytes": 10}})

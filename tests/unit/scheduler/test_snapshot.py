@@ -38,6 +38,7 @@ class Shown:
             policies=away,
             quotas=away,
             rollouts=rollouts_of(seen, clock),
+            purger=away,
             audit=away,
             time=time,
         )

@@ -267,7 +267,7 @@ def test_a_deadline_that_is_over_is_named(do: Driver) -> None:
         do(lambda: do.open(edge).handle(VIDEO_ID).result(start_timeout_s=2.0, timeout_s=9.0))
 
 
-def test_cancel_upgrade_status_rating_and_lists_go_to_their_places(do: Driver) -> None:
+def test_cancel_upgrade_delete_status_rating_and_lists_go_to_their_places(do: Driver) -> None:
     edge = ScriptedEdge(
         answers(video()), answers(video()), answers(video()), answers({"data": [video()], "has_more": False})
     )
@@ -277,6 +277,8 @@ def test_cancel_upgrade_status_rating_and_lists_go_to_their_places(do: Driver) -
         do(call)
     edge.script = [answers(None, 204)]
     do(lambda: handle.rate(5))
+    edge.script = [answers({"id": VIDEO_ID, "object": "video.deleted", "deleted": True})]
+    do(handle.delete)
     edge.script = [answers({"data": [{"id": "pocket-cloud"}]})]
     assert do(opened.models) == [{"id": "pocket-cloud"}]
     assert [(r.method, r.url.path.replace(VIDEO_ID, "ID")) for r in edge.requests] == [
@@ -285,6 +287,7 @@ def test_cancel_upgrade_status_rating_and_lists_go_to_their_places(do: Driver) -
         ("GET", "/v1/videos/ID"),
         ("GET", "/v1/videos"),
         ("POST", "/v1/videos/ID/rating"),
+        ("DELETE", "/v1/videos/ID"),
         ("GET", "/v1/models"),
     ]
 
