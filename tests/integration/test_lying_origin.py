@@ -123,7 +123,7 @@ async def get(client: httpx.AsyncClient, wanted: str | None) -> tuple[int, bytes
 
 
 def kept(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+    return {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -50,7 +50,11 @@ class Cache:
         raise AssertionError(f"no metric {name}")
 
     def files(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.dir.iterdir() if path.is_file() and path.name != ".lock"}
+        return {
+            path.name: path.read_bytes()
+            for path in self.dir.iterdir()
+            if path.is_file() and not path.name.startswith(".")
+        }
 
 
 @contextmanager
