@@ -23,6 +23,7 @@ from adaptivegen.placement import Decision
 from adaptivegen.roles import everybody_admin
 from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_client import AdminClient
+from adaptivegen.rpc.admin_rows import PurgeOrder
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.sdk.sse import SseDecoder
 from adaptivegen.serving import HttpServer, ServingLimits, bind
@@ -345,3 +346,36 @@ async def test_a_certificate_has_the_same_names_over_both_doors(own_nats: NatsSe
             denied = (await http.get(f"{ROOT}/nodes")).json()["error"]["message"]
         assert denied == refused.value.message
         assert all(name in denied for name in (*names, "Many Names"))
+
+
+async def test_purging_needs_an_operator_and_deleting_an_admin_over_both_doors(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    async with secured(own_nats.url, tmp_path) as (people, address, port):
+        shown = {
+            "vera": people.issue("vera", "vera.example"),
+            "otto": people.issue("otto", "otto.example"),
+            "ada": people.issue("ada", "ada.example", common_name="Ada"),
+        }
+        allowed = {"vera": (False, False), "otto": (True, False), "ada": (True, True)}
+        for name, expected in allowed.items():
+            client = AdminClient(address, tls=shown[name])
+            for method, may in zip((client.purge_caches, client.purge_videos), expected, strict=True):
+                try:
+                    await method(PurgeOrder(tenant="t", dry_run=True))
+                except PermissionDenied:
+                    assert not may, name
+                else:
+                    assert may, name
+            await client.close()
+            async with people.http(port, shown[name]) as http:
+                for path, may in zip(("caches", "videos"), expected, strict=True):
+                    answer = await http.post(f"{ROOT}/purge/{path}", json={"tenant": "t"})
+                    assert answer.status_code == (200 if may else 403), (name, path)
+        async with people.http(port, shown["ada"]) as http:
+            entries = (await http.get(f"{ROOT}/audit")).json()["entries"]
+        assert [(entry["action"], entry["by"]) for entry in entries] == [  # dry runs change nothing
+            ("purge-videos", "ada.example, Ada"),
+            ("purge-caches", "ada.example, Ada"),
+            ("purge-caches", "otto.example"),
+        ]
