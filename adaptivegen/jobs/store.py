@@ -17,13 +17,14 @@ alike; it must not know any of them.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from adaptivegen.batches import read_all
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus, KeyValue
 from adaptivegen.clock import Clock
@@ -181,11 +182,15 @@ class JobStore:
     async def record_hit(self, spec: JobSpec, draft: DraftManifest | None, manifest: Manifest) -> JobRecord:
         """Store a job that is complete from the start (an earlier job made its final). Nothing is queued.
 
-        The spec comes last: the job exists with it, and is complete at that moment.
+        The spec comes last: the job exists with it, and is complete at that moment. What refers to another's media was
+        noted before (`sharing.hold`).
         """
+        writes: list[Callable[[], Awaitable[object]]] = [
+            lambda: self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
+        ]
         if draft is not None:
-            await self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode())
-        await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "manifest"), manifest.encode())
+            writes.append(lambda: self.blob.put(job_key(spec.tenant, spec.id, "draft"), draft.encode()))
+        await read_all(writes, lambda write: write())  # at once: a repeat is to be quick
         await self.blob.put_if_absent(job_key(spec.tenant, spec.id, "spec"), spec.encode())
         async with self._alive(spec.tenant, spec.id):
             record = await self.index.create(await self.from_store(spec.tenant, spec.id), known=True)
