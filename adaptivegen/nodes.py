@@ -43,8 +43,7 @@ class FinishedWork(BaseModel):
 class NodeReport(BaseModel):
     """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report.
 
-    ending: its process has been told to end, so that nothing puts it back into rotation; queued_due: how many of those
-    that wait go before one that is due at once, None: all; elapsed_s: seconds that the
+    ending: its process has been told to end, so that nothing puts it back into rotation; elapsed_s: seconds that the
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
     it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
@@ -70,7 +69,6 @@ class NodeReport(BaseModel):
     capacity: Annotated[int, Field(ge=0, le=4096)] = 1
     in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     queued: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    queued_due: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     remaining_s: Seconds = 0.0
     elapsed_s: Seconds = 0.0
     finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()

@@ -66,8 +66,7 @@ class Decision(BaseModel):
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better; draft_due_s: within which its making should begin, 0: at once: an edge
-    makes those first that are due first. propensity: given the plan, the chance with which its very places were
+    which the best place would have been better. propensity: given the plan, the chance with which its very places were
     drawn from those that were looked at; 1 where nothing was left to chance.
     """
 
@@ -89,7 +88,6 @@ class Decision(BaseModel):
     backup_edge_id: str = ""
     backup_after_s: float = 0.0
     draft_gain: float = 0.0
-    draft_due_s: float = 0.0
     draft_places: tuple[DraftPlace, ...] = ()
     refused: str = ""
     refused_param: str = ""

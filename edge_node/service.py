@@ -208,7 +208,6 @@ def _reporter(
             capacity=1,
             in_flight=int(edge.runner.busy),
             queued=edge.runner.queued,
-            queued_due=edge.runner.queued_due,
             remaining_s=(edge.runner.queued + edge.runner.busy) * draft_s,
             elapsed_s=edge.runner.elapsed_s,
             finished=edge.runner.finished,

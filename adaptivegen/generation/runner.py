@@ -1,4 +1,4 @@
-"""The parent's side: one model child, one generation at a time, the one that is due first, restarted when it dies.
+"""The parent's side: one model child, one generation at a time in order of arrival, restarted when it dies.
 
 Owns the child. Decides when it is given up: on a death, on silence beyond `step_timeout_s`, and when a cancelled
 generation does not stop within `cancel_grace_s`. It must not know jobs, brokers or stores.
@@ -25,7 +25,6 @@ from adaptivegen.errors import (
     ResourceExhausted,
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
-from adaptivegen.generation.turn import AT_ONCE, Turn
 from adaptivegen.nodes import FINISHED_TOLD, FinishedWork
 from adaptivegen.telemetry import get_logger
 
@@ -90,7 +89,7 @@ class ModelRunner:
         self._step_timeout_s = step_timeout_s
         self._cancel_grace_s = cancel_grace_s
         self._child: ChildProcess | None = None
-        self._turn = Turn()
+        self._turn = asyncio.Lock()
         self._current = ""
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
@@ -109,11 +108,6 @@ class ModelRunner:
     def busy(self) -> bool:
         """Whether a generation runs now."""
         return self._turn.locked()
-
-    @property
-    def queued_due(self) -> int:
-        """How many of those that wait are due by now."""
-        return self._turn.due_by(self._clock.monotonic_s())
 
     @property
     def elapsed_s(self) -> float:
@@ -180,12 +174,10 @@ class ModelRunner:
         on_step: Callable[[Step], None],
         *,
         noted: bool = True,
-        due_s: float = AT_ONCE,
     ) -> Generated:
         """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
 
-        noted: among what the node has finished, from which others learn how fast it is; due_s: by the steady clock,
-        those that are due later give way.
+        noted: among what the node has finished, from which others learn how fast it is.
 
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
@@ -194,7 +186,7 @@ class ModelRunner:
             raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
         self.queued += 1
         try:
-            await self._turn.acquire(due_s)
+            await self._turn.acquire()
         finally:
             self.queued -= 1
         try:

@@ -64,7 +64,6 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         backup_edge_id=decision.backup_edge_id,
         backup_after_s=decision.backup_after_s,
         draft_gain=decision.draft_gain,
-        draft_due_s=decision.draft_due_s,
         draft_places=[pb.DraftPlace(**place.model_dump()) for place in decision.draft_places],
         refused=decision.refused,
         refused_param=decision.refused_param,
@@ -126,7 +125,6 @@ def _with_callable_places(decision: Decision) -> Decision:
             "backup_edge_id": backup if backup in ids else "",
             "backup_after_s": after_s if backup in ids else 0.0,
             "draft_gain": decision.draft_gain if math.isfinite(decision.draft_gain) else 0.0,
-            "draft_due_s": decision.draft_due_s if math.isfinite(decision.draft_due_s) else 0.0,
         }
     )
 
@@ -157,7 +155,6 @@ def _decision(message: pb.Decision) -> Decision:
         backup_edge_id=message.backup_edge_id,
         backup_after_s=message.backup_after_s,
         draft_gain=message.draft_gain,
-        draft_due_s=message.draft_due_s,
         refused=message.refused,
         refused_param=message.refused_param,
         retry_after_s=message.retry_after_s if message.HasField("retry_after_s") else None,

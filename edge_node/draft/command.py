@@ -7,13 +7,6 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
 
-MOST_DUE_S = 60.0  # whatever a decision says, a draft is due by then
-
-
-def due_at_s(spec: JobSpec, *, now_s: float) -> float:
-    """When the draft of `spec`, which came now, is to be begun, by the clock of `now_s`."""
-    return now_s + min(MOST_DUE_S, max(0.0, spec.decision.draft_due_s))
-
 
 def draft_command(spec: JobSpec, card: ModelCard, *, has_start: bool) -> GenerateCommand:
     """The draft of `spec` by the model of `card`, at its first size."""

@@ -28,7 +28,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, guarded
 from adaptivegen.rpc.draft import DraftOrder, Lent
 from adaptivegen.telemetry import get_logger, span
-from edge_node.draft.command import draft_command, due_at_s
+from edge_node.draft.command import draft_command
 
 MAX_READING = 16  # jobs whose spec is being read
 BUFFER = 64  # looks on their way to the caller; one that does not read them loses some, never the draft
@@ -144,8 +144,7 @@ class Lending:
                 reference = spec.request.reference
                 start_mp4 = await self._jobs.blob.get(reference.key) if reference is not None else None
                 command = draft_command(spec, self._card, has_start=start_mp4 is not None)
-                due_s = due_at_s(spec, now_s=self._clock.monotonic_s())
-                told.put_nowait(await self._runner.generate(command, start_mp4, on_step, due_s=due_s))
+                told.put_nowait(await self._runner.generate(command, start_mp4, on_step))
         except AdaptiveGenError as exc:
             told.put_nowait(exc)
         except Exception as exc:  # a bug met by one draft must not leave its caller waiting

@@ -8,7 +8,6 @@ the next. Both within budgets. Owns these, and what handing drafts over takes by
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -32,7 +31,7 @@ from adaptivegen.process import guarded
 from adaptivegen.rpc.draft import DraftClient, DraftOrder, Lent
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.budget import hedge_budget, retry_budget
-from edge_node.draft.command import draft_command, due_at_s
+from edge_node.draft.command import draft_command
 from edge_node.draft.links import Links
 
 LEAST_S, MOST_S = 10.0, 120.0  # that a draft at another edge is waited for, whatever was predicted
@@ -77,7 +76,6 @@ class _Race:
     spec: JobSpec
     start_mp4: bytes | None
     show: Callable[[Step], None]
-    due_s: float
     hedged: bool = False
     late: _Copy | None = None  # because of which a second copy was begun
     copies: list[_Copy] = field(default_factory=list)
@@ -150,9 +148,8 @@ class DraftPlaces:
         """
         self._retries.deposit()
         self._hedges.deposit()
-        now_s = self._clock.monotonic_s()
-        race = _Race(spec, start_mp4, show, due_at_s(spec, now_s=now_s))
-        until_s = now_s + spec.decision.backup_after_s
+        race = _Race(spec, start_mp4, show)
+        until_s = self._clock.monotonic_s() + spec.decision.backup_after_s
         try:
             self._enter(race, spec.decision.draft_edge_id or self._node_id, group)
             while (won := await self._step(race, group, until_s)) is None:
@@ -226,8 +223,7 @@ class DraftPlaces:
         try:
             if copy.edge_id == self._node_id:
                 command = draft_command(race.spec, self._card, has_start=race.start_mp4 is not None)
-                on_step = functools.partial(race.step, copy)
-                made = await self._runner.generate(command, race.start_mp4, on_step, due_s=race.due_s)
+                made = await self._runner.generate(command, race.start_mp4, lambda step: race.step(copy, step))
             else:
                 made = await self._borrow(race, copy)
             copy.generated = made

@@ -25,13 +25,13 @@ from scheduler.decide.baselines import (
     TwoChoices,
 )
 from scheduler.decide.decide import check
+from scheduler.decide.drafters import NEVER_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.placing import Ours, Placing, PlacingName
 from scheduler.decide.underway import Underway
 from scheduler.decide.view import Node, Verdict, View
 
 SPLIT = 0.5  # share of the requests that a static split gives to the cloud
-NEVER_S = 86400.0  # after which a second copy of a draft would be begun: these policies hedge nothing
 FIXABLE: tuple[Plan, ...] = ("draft", "refine", "cloud")
 BALANCERS: Mapping[str, Callable[[], Balancer]] = {
     "round_robin": RoundRobin,

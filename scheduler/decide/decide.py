@@ -16,7 +16,7 @@ from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
-from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer
+from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -63,8 +63,7 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     that is open now, None where there is none."""
     if decision.makes_draft and not query.draft_known:
         work = draft_at(view, query, decision.drafter, now_ns=now_ns)
-        work_s, at_once = work.total_s if work else 0.0, decision.draft_due_s <= 0.0
-        view.nodes.dispatch_draft(decision.drafter, work_s, now_ns=now_ns, at_once=at_once)
+        view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
         view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
         view.sessions.note(
             query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
@@ -76,7 +75,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     job = _open_job(view, query, decision, now_ns=now_ns)
     view.jobs.place(job)
     factor = view.draft_factor(decision.drafter, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-    view.learned.expect(decision, draft_known=query.draft_known, draft_factor=factor)
+    known, standing = query.draft_known, standing_of(query)
+    view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing)
     return job
 
 
@@ -146,9 +146,8 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
     return {
         "draft_edge_id": made.edge_id if made.edge_id != query.edge_id else "",
         "backup_edge_id": made.backup,
-        "backup_after_s": made.late_s if made.backup else 0.0,
+        "backup_after_s": made.backup_after_s if made.backup else 0.0,
         "draft_gain": made.gain,
-        "draft_due_s": made.due_s,
         "draft_places": made.places,
     }
 

@@ -22,7 +22,8 @@ from scheduler.decide.work import Work, draft_size
 
 UNTRIED_S = 60.0  # an edge to which the asking one has sent nothing for so long may be tried
 DEAREST_TRIAL = 0.1  # QoE that a trial may cost
-BACKUP_WITHIN = 2.0  # times what the first should take at most: a backup that takes longer is none
+BACKUP_WITHIN = 2.0  # times what the first should take at most: a second copy that takes longer is not begun
+NEVER_S = 86400.0  # after which a second copy is begun where none is to be, unless the first fails
 MAX_TOLD = 9  # places in a decision
 Part = Literal["draft", "draft at a peer"]
 
@@ -32,8 +33,9 @@ class Drafting:
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
-    what such a draft should not exceed; due_s: within which it should be begun; backup: the next best, empty where
-    there is none; trial: another place to be tried instead, if the decision drafts.
+    what such a draft should not exceed; backup: the next best, empty where there is none; backup_after_s: when it is
+    begun though nothing has failed; trial: another place to be
+    tried instead, if the decision drafts.
     """
 
     obstacle: str
@@ -46,8 +48,8 @@ class Drafting:
     propensity: float = 1.0
     gain: float = 0.0
     late_s: float = 0.0
-    due_s: float = 0.0
     backup: str = ""
+    backup_after_s: float = 0.0
     trial: Drafting | None = field(default=None, repr=False)
 
     @property
@@ -61,19 +63,16 @@ class Drafting:
         return self.wait_s + self.work.first_look_s if self.work and not self.obstacle else None
 
 
-def drafting(
-    view: View, query: PlacementQuery, card: ModelCard | None, *, now_ns: int, rng: random.Random, due_s: float = 0.0
-) -> Drafting:
-    """Choose the edge that would draft; changes nothing. due_s: within which it should be begun."""
+def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_ns: int, rng: random.Random) -> Drafting:
+    """Choose the edge that would draft; changes nothing."""
     if query.draft_known:
         return Drafting("", query.edge_id, 0.0, Work(0.0, 0.0, 0.0), "the draft is there already")
     if card is None:
         return Drafting(f"no model card {query.draft_model} is known here")
-    found = offers(view, query, card, now_ns=now_ns, rng=rng, at_once=due_s <= 0.0)
+    found = offers(view, query, card, now_ns=now_ns, rng=rng)
     if not found.by_edge:
         return Drafting(found.obstacle)
-    worth = _worth(view, query, card, found.by_edge)
-    choice = _Choice(view, query, found, worth, now_s=now_ns / 1e9, due_s=due_s)
+    choice = _Choice(view, query, found, worth=_worth(view, query, card, found.by_edge), now_s=now_ns / 1e9)
     return choice.made(rng)
 
 
@@ -107,7 +106,6 @@ class _Choice:
     offers: Offers
     worth: Mapping[str, float]
     now_s: float
-    due_s: float = 0.0
 
     def made(self, rng: random.Random) -> Drafting:
         """The choice, with the trial that chance may ask for."""
@@ -158,7 +156,8 @@ class _Choice:
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
         part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
         late_s = self._upper_s(part, chosen) or 0.0
-        backups = [offer.edge_id for offer in others if offer.done_s <= BACKUP_WITHIN * late_s]
+        backup = others[0] if others else None
+        in_time = backup is not None and backup.done_s <= BACKUP_WITHIN * late_s
         told = [chosen, *others[: MAX_TOLD - 1]]
         return Drafting(
             obstacle="",
@@ -171,8 +170,8 @@ class _Choice:
             propensity=by_name[name],
             gain=self._best - self.worth[name],
             late_s=late_s,
-            due_s=self.due_s,
-            backup=backups[0] if backups else "",
+            backup=backup.edge_id if backup is not None else "",
+            backup_after_s=late_s if in_time else NEVER_S,
             trial=trial,
         )
 

@@ -14,7 +14,7 @@ LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that go before it
 UNAWAITED_AGED_S = 30.0  # the same of one that nobody waits for
 LATEST_DRAFT_S = 60.0  # whatever is predicted, a job is taken to have its draft by then
-READY_WITHIN_S = 0.1  # a draft that is predicted so soon is as good as there
+UNTOLD_S = 1.0  # after its prediction a draft is taken to be there though nobody told of it: word of it is lossy
 AWAITED = 2**63  # in place of a deadline, of a job that somebody waits for
 UNAWAITED = AWAITED + 1  # and of one that nobody does
 Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
@@ -125,13 +125,19 @@ class Flow:
         bisect.insort(self._order, place, key=_standing)
         self.work_s += job.work_s
 
+    def drafted(self, job: OpenJob) -> None:
+        """What its final begins from is there: the job as it is known now."""
+        rank, number, _ = self._places[job.job_id]
+        self._places[job.job_id] = place = (rank, number, job)
+        self._order[bisect.bisect_left(self._order, _standing(place), key=_standing)] = place
+
     def soonest(self, models: frozenset[str]) -> OpenJob | None:
         """The job of these models whose draft should be there first."""
         waiting = [job for _, _, job in self._places.values() if job.model in models]
         return min(waiting, key=lambda job: job.ready_at_ns, default=None)
 
     def ready(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
-        """The next of its jobs of these models whose drafts should be there; with the others a worker would only wait.
+        """The next of its jobs of these models whose drafts are there; with the others a worker would only wait.
         That it does for one with a deadline, which it could not meet after the job that is ready."""
         job = self._ready(models, now_ns=now_ns)
         if job is None:
@@ -144,7 +150,7 @@ class Flow:
         return job
 
     def _ready(self, models: frozenset[str], *, now_ns: int) -> OpenJob | None:
-        ready_by_ns, aged_ns = now_ns + round(READY_WITHIN_S * 1e9), now_ns - round(AGED_S * 1e9)
+        ready_by_ns, aged_ns = now_ns - round(UNTOLD_S * 1e9), now_ns - round(AGED_S * 1e9)
 
         def fit(job: OpenJob) -> bool:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)

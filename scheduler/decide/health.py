@@ -20,6 +20,7 @@ FAILURES_IN_A_ROW = 5
 FORGIVEN_S = 60.0  # without a further failure; and so long in rotation, for each ejection before
 EJECTED_S, LONGEST_EJECTED_S = 1.0, 300.0
 DOUBLINGS = 9  # of EJECTED_S, which is then above LONGEST_EJECTED_S
+DOUBTED_S = 5.0  # after its last failure
 SLOW_START_S, LEAST_WEIGHT = 30.0, 0.1
 PANIC_BELOW = 0.5  # share of a group that must be left for ejections to be heeded
 WITNESSES = 2
@@ -68,6 +69,7 @@ class Health:
 
     own: Record
     own_failures: int = 0
+    own_failed_s: float = 0.0
     witnesses: OrderedDict[str, Record] = field(default_factory=OrderedDict)
 
 
@@ -104,6 +106,8 @@ class Healths:
         if health is None:
             return
         grown, health.own_failures = failed_in_row > health.own_failures, failed_in_row
+        if grown:
+            health.own_failed_s = now_s
         if grown and failed_in_row >= FAILURES_IN_A_ROW and not health.own.ejected(now_s):
             health.own.eject(now_s)
             self.revision += 1
@@ -134,6 +138,20 @@ class Healths:
             return health.own.ejected(now_s)
         out = [reporter for reporter, record in health.witnesses.items() if record.ejected(now_s)]
         return asker in out or len(out) >= WITNESSES
+
+    def doubt(self, node_id: str, *, now_s: float, asker: str = "") -> float:
+        """The chance, from 0 to 1, that what is sent there now fails: after some failures and no success since, that of
+        Laplace's rule of succession, which fades in DOUBTED_S."""
+        health = self._nodes.get(node_id)
+        if health is None:
+            return 0.0
+        record = health.witnesses.get(asker)
+        told = [(health.own_failures, health.own_failed_s)]
+        told += [(record.failures, record.failed_s)] if record is not None and asker != node_id else []
+        return max(
+            (failures + 1) / (failures + 2) * max(0.0, 1.0 - (now_s - failed_s) / DOUBTED_S) if failures else 0.0
+            for failures, failed_s in told
+        )
 
     def weight(self, node_id: str, *, now_s: float, asker: str = "") -> float:
         """Its share of near-ties, up to 1: grows in its first SLOW_START_S."""

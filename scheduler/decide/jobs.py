@@ -24,7 +24,7 @@ class OpenJob(BaseModel):
 
     pool and model: of its final, empty where none is wanted; work_s: seconds a worker is predicted to need for it, of
     which gpu_s to generate; ends_at_ns: when it is predicted to end; ready_at_ns: when its draft is predicted to be
-    there, 0 where it needs none; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
+    there, 0 where it needs none or has it; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
     good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
     of its decision, as that says itself; guessed: nothing is known but that it waits.
     """

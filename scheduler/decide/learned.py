@@ -11,13 +11,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
-from adaptivegen.placement import Decision, Outcome
+from adaptivegen.placement import Decision, Outcome, Plan
 from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, Spread, clamped
 from scheduler.decide.work import work_of
 
+Standing = Literal["dated", "awaited", "unawaited"]  # of a final in a line: with a deadline, or somebody waits for it
+_AS_IT_STANDS: Mapping[Standing, str] = {"dated": " by a deadline", "awaited": "", "unawaited": " when iterating"}
 MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
 MAX_HEARD = 8192  # nodes of which it is known how much of their work was heard of
 
@@ -41,6 +44,11 @@ class Told:
     drafter: str
     parts: dict[str, Expected]
     draft_factor: float = 1.0
+
+
+def final_part(plan: Plan, standing: Standing) -> str:
+    """What predictions of such finals are kept under: those that go before others wait less, and less uncertainly."""
+    return f"final {plan}{_AS_IT_STANDS[standing]}"
 
 
 class Learned:
@@ -136,11 +144,14 @@ class Learned:
     def _unknown(self) -> Spread:
         return Spread(self._settings)
 
-    def expect(self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0) -> None:
+    def expect(
+        self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0, standing: Standing = "awaited"
+    ) -> None:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
         chosen = decision.chosen()
         part = "draft at a peer" if decision.drafted_elsewhere else "draft"
-        times = {} if chosen is None else {part: chosen.draft_s, f"final {decision.plan}": chosen.final_s}
+        final = final_part(decision.plan, standing)
+        times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
         if draft_known:
             times.pop(part, None)
         parts = {
@@ -168,7 +179,8 @@ class Learned:
         observed = {part: _draft_s(outcome, told) for part in told.parts if part.startswith("draft")}
         as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
         if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
-            observed[f"final {outcome.plan}"] = outcome.final_s
+            plan = f"final {outcome.plan}"
+            observed |= {part: outcome.final_s for part in told.parts if f"{part} ".startswith(f"{plan} ")}
         offs: dict[str, float] = {}
         for part, expected in told.parts.items():
             seconds = observed.get(part)

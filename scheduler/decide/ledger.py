@@ -111,6 +111,17 @@ class OpenJobs:
         if started_ns is not None and job.wants_final and job.job_id in self._jobs:
             self._start(job.job_id, now_ns=started_ns, at_work=at_work)
 
+    def drafted(self, job_id: str) -> None:
+        """The draft of a job is there, or will never be: a worker that begins it waits for nothing."""
+        job = self._jobs.get(job_id)
+        if job is None or not job.ready_at_ns:
+            return
+        job = job.model_copy(update={"ready_at_ns": 0})
+        self._jobs[job_id] = self._of_tenant[job.tenant][job_id] = job
+        if job.wants_final:
+            self._lines[job.pool].drafted(job)
+        self.revision += 1
+
     # ---- work -------------------------------------------------------------------------------------------------
 
     def next(self, ticket: Ticket, *, now_ns: int) -> OpenJob | None:

@@ -85,6 +85,11 @@ class _Lane:
         self._begun[job.job_id] = self._flows[job.tenant].start(job)
         self._parted(job)
 
+    def drafted(self, job: OpenJob) -> None:
+        """The draft of one that waits is there."""
+        self.jobs[job.job_id] = job
+        self._flows[job.tenant].drafted(job)
+
     def put_back(self, job: OpenJob, *, weight: float) -> None:
         """One that was started was not done."""
         begun, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
@@ -210,6 +215,11 @@ class Line:
         """A worker has taken it; nothing where it does not wait."""
         if job in self:
             self._lanes[job.tier].start(job)
+
+    def drafted(self, job: OpenJob) -> None:
+        """The draft of one that waits is there: the job as it is known now; nothing where it does not wait."""
+        if job in self:
+            self._lanes[job.tier].drafted(job)
 
     def put_back(self, job: OpenJob, *, weight: float = 1.0) -> None:
         """One that was started waits again, where it was and uncharged; nothing where it waits already."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
@@ -61,30 +61,32 @@ class Offers:
     obstacle: str = ""
 
 
-def offers(
-    view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random, at_once: bool = True
-) -> Offers:
-    """What the asking edge offers and what others do; at_once: for a draft that is due at once."""
+def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
+    """What the asking edge offers and what others do."""
     work = asked_draft(view, query)
     if work is None:
         return Offers({}, f"the card of {card.name} has no measured times")
     in_rotation = view.in_rotation("edge", card.name, now_ns=now_ns, asker=query.edge_id)
     fit = {node.report.node_id: node for node in in_rotation}
-    home = _at_home(view, query, card, fit, work, now_ns=now_ns, at_once=at_once)
+    home = _at_home(view, query, card, fit, work, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
-    found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns, rng, at_once)}
-    return Offers(found, home if isinstance(home, str) else "")
+    found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
+    return Offers(_doubted(view, query, found, now_ns=now_ns), home if isinstance(home, str) else "")
+
+
+def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, now_ns: int) -> Mapping[str, Offer]:
+    """With the second try that an edge may make necessary which has just failed: at the soonest of the others."""
+    now_s, weighed = now_ns / 1e9, dict(found)
+    for name, offer in found.items():
+        doubt = view.healths.doubt(name, now_s=now_s, asker=query.edge_id)
+        others_s = [other.done_s for other in found.values() if other is not offer] if doubt else []
+        if others_s:
+            weighed[name] = replace(offer, wait_s=offer.wait_s + doubt * min(others_s))
+    return weighed
 
 
 def _at_home(
-    view: View,
-    query: PlacementQuery,
-    card: ModelCard,
-    fit: Mapping[str, Node],
-    work: Work,
-    *,
-    now_ns: int,
-    at_once: bool,
+    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], work: Work, *, now_ns: int
 ) -> Offer | str:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
@@ -101,17 +103,11 @@ def _at_home(
         return f"edge {edge} does not serve {card.name}"
     if edge not in fit:
         return f"drafts of edge {edge} have failed time and again"
-    return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns, at_once=at_once)
+    return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns)
 
 
 def _elsewhere(
-    view: View,
-    query: PlacementQuery,
-    fit: Mapping[str, Node],
-    work: Work,
-    now_ns: int,
-    rng: random.Random,
-    at_once: bool,
+    view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int, rng: random.Random
 ) -> list[Offer]:
     """The other edges that lend drafts of the asking edge's own model; an older edge asks for none and lends none."""
     if not query.draft_digest:
@@ -127,16 +123,14 @@ def _elsewhere(
     found = []
     for name in sampled(lending, rng, keep=[session.edge_id] if session else []):
         handover_s = links.get(name, UNKNOWN_HANDOVER_S)
-        found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns, at_once=at_once))
+        found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
     return found
 
 
-def _offer(
-    view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int, at_once: bool
-) -> Offer:
+def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
     name = node.report.node_id
     factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-    load_s = node.remaining_s(now_ns, factor=factor, at_once=at_once)
+    load_s = node.remaining_s(now_ns, factor=factor)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
     wait_s = load_s + handover_s
     return Offer(name, node.report.grpc_address, wait_s, load_s, work.times(factor), weight, work.note)

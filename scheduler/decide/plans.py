@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.predict import PoolWait, draft_due_s, final_work, pool_wait
+from scheduler.decide.learned import final_part
+from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, quality_of, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
@@ -43,7 +44,8 @@ class Situation:
         """A feasible candidate with its QoE and score; times as predicted, without what outcomes say of such."""
         learned = self.view.learned
         draft_s = learned.centred_s(self.drafting.part, draft_s)
-        final_s = learned.centred_s(f"final {plan}", final_s)
+        part = final_part(plan, standing_of(self.query))
+        final_s = learned.centred_s(part, final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
         shown_first = final_quality if plan == "hit" else draft_quality(self.view, self.query, self.draft)
@@ -63,7 +65,7 @@ class Situation:
             draft_s=draft_s,
             final_s=final_s,
             draft_upper_s=learned.upper_s(self.drafting.part, draft_s),
-            final_upper_s=learned.upper_s(f"final {plan}", final_s),
+            final_upper_s=learned.upper_s(part, final_s),
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
@@ -99,8 +101,7 @@ class Situation:
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
     draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
-    pool = pool_wait(view, query, now_ns=now_ns, rng=rng)
-    made = drafting(view, query, draft, now_ns=now_ns, rng=rng, due_s=draft_due_s(view, query, pool))
+    made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
     return Situation(view, query, cloud, draft, made, pool, _scarcity(view, query, cloud, pool))
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 
 from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import is_awaited
+from scheduler.decide.learned import Standing
 from scheduler.decide.line import Newcomer
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
-
-MOST_DUE_S = 30.0  # however long a final waits, its draft should be begun by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +84,10 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     return replace(offers[pool][1], propensity=by_pool[pool])
 
 
-def draft_due_s(view: View, query: PlacementQuery, pool: PoolWait) -> float:
-    """Within how many seconds the query's draft should be begun.
-
-    A draft that is to be looked at: at once. One that is there for the final that somebody waits for: when a worker is
-    free for that, or within half of what is left before the final would please less; with a deadline, within half of
-    what is left before that, and no later.
-    """
-    refine = view.cards[query.cloud_model].refine
-    work = final_work(view, query, steps=query.final_steps or refine.steps, factor=pool.factor) if refine else None
-    if query.intent == "iterate" or work is None:
-        return 0.0
-    best_s = view.policy.qoe.final_best_s
-    slack_s = max(0.0, min(query.deadline_s or best_s, best_s) - work.total_s) / 2
-    return min(MOST_DUE_S, slack_s if query.deadline_s else max(pool.wait_s or 0.0, slack_s))
+def standing_of(query: PlacementQuery) -> Standing:
+    """How the final of a query would stand in a line."""
+    awaited: Standing = "awaited" if is_awaited(query.intent, asked_for=query.draft_known) else "unawaited"
+    return "dated" if query.deadline_s else awaited
 
 
 def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:

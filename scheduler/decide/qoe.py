@@ -76,13 +76,13 @@ def scarcity(settings: QoeSettings, *, final_quality: float, wait_s: float, work
 
     In overload each of the `wait_s / work_s` finals behind it comes later by a second, for which the logarithm of
     waiting takes the worth of a final over `wait_s`; so the length of the wait falls out, and a second costs as much as
-    it could do. Below the wait that still pleases fully nobody is late yet, but a burst may make them so: it grows with
-    the square of the wait.
+    it could do. Below the wait that still pleases fully nobody is late yet, but may become so by what else arrives: it
+    grows with the wait.
     """
     weight = (settings.draft_weight_iterate + settings.draft_weight_render) / 2
     worth = (1.0 - weight) * (final_quality - WORST)
     lost = worth / (max(work_s, LEAST_S) * math.log(settings.final_worst_s / settings.final_best_s))
-    return lost * min(1.0, max(0.0, wait_s) / settings.final_best_s) ** 2
+    return lost * min(1.0, max(0.0, wait_s) / settings.final_best_s)
 
 
 def patience(wait_s: float, *, best_s: float, worst_s: float) -> float:

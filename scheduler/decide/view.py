@@ -35,34 +35,25 @@ NodeCondition = Literal["healthy", "stale", "draining", "loading"]
 Verdict = Literal["accepted", "old", "full"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A draft that was sent to an edge: when, its seconds of work, and whether it was due at once."""
-
-    at_ns: int
-    work_s: float
-    at_once: bool = True
-
-
 @dataclass(slots=True)
 class Node:
     """One node: its latest report, when that arrived, and the draft work sent to it since."""
 
     report: NodeReport
     received_at_ns: int
-    dispatched: list[Sent] = field(default_factory=list)
+    dispatched: list[tuple[int, float]] = field(default_factory=list)  # when, and the seconds of its work
     drained: bool = False
     fingerprint: int = 0
 
     @property
     def dispatched_s(self) -> float:
         """Draft work that was sent to it and that no report can have included."""
-        return sum(sent.work_s for sent in self.dispatched)
+        return sum(work_s for _, work_s in self.dispatched)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> None:
         """Take a newer report. What was sent just before it is still on its way to the node."""
         self.report, self.received_at_ns = report, now_ns
-        self.dispatched = [sent for sent in self.dispatched if now_ns - sent.at_ns < ON_ITS_WAY_S * 1e9]
+        self.dispatched = [sent for sent in self.dispatched if now_ns - sent[0] < ON_ITS_WAY_S * 1e9]
 
     def age_s(self, now_ns: int) -> float:
         """Seconds since the report arrived; 0 when this machine's clock was set back."""
@@ -81,18 +72,15 @@ class Node:
             return "draining"
         return "healthy" if self.report.ready else "loading"
 
-    def remaining_s(self, now_ns: int, *, factor: float = 1.0, at_once: bool = False) -> float:
+    def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
         """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.
 
-        factor: by how much the times of the card, by which an edge reports, are to be multiplied; at_once: of one that
-        is due at once, before which not all go that wait.
+        factor: by how much the times of the card, by which an edge reports, are to be multiplied.
         """
         report = self.report
-        one_s = report.remaining_s * factor / max(1, report.in_flight + report.queued)
-        waiting = report.queued if not at_once or report.queued_due is None else min(report.queued_due, report.queued)
-        whole_s = one_s * (max(1, report.in_flight + report.queued) - report.queued + waiting)
-        since_s = sum(sent.work_s for sent in self.dispatched if sent.at_once or not at_once)
-        return max(0.0, whole_s - min(report.elapsed_s, one_s) - self.age_s(now_ns)) + since_s
+        whole_s = report.remaining_s * factor
+        at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
+        return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
     @property
     def slots(self) -> int:
@@ -203,12 +191,12 @@ class NodeTable:
 
     # ---- work under way ---------------------------------------------------------------------------------------
 
-    def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int, at_once: bool = True) -> None:
+    def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int) -> None:
         """A draft was placed on this edge; a report will include it soon."""
         node = self._nodes.get(edge_id)
         if node is not None:
-            node.dispatched = [sent for sent in node.dispatched if now_ns - sent.at_ns < FRESH_FOR_S * 1e9]
-            node.dispatched.append(Sent(now_ns, work_s, at_once))
+            node.dispatched = [sent for sent in node.dispatched if now_ns - sent[0] < FRESH_FOR_S * 1e9]
+            node.dispatched.append((now_ns, work_s))
             self._mark(node)
 
     # ---- identity ---------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Model:
         self.generate_ms = 5.0
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None], *, due_s: float
+        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
     ) -> Generated:
         self.commands.append(command)
         self.asked.set()

@@ -237,7 +237,6 @@ class Decision(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     REFUSED_PARAM_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
-    DRAFT_DUE_S_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -266,8 +265,6 @@ class Decision(_message.Message):
     """what it is about"""
     retry_after_s: _builtins.float
     """when the client may ask again; absent: waiting does not help"""
-    draft_due_s: _builtins.float
-    """within which the draft should be begun; 0: at once"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -297,11 +294,10 @@ class Decision(_message.Message):
         refused: _builtins.str = ...,
         refused_param: _builtins.str = ...,
         retry_after_s: _builtins.float | None = ...,
-        draft_due_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_due_s", b"draft_due_s", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
     _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015

@@ -47,7 +47,7 @@ class HeldModel:
         self.go = asyncio.Event()
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None], *, due_s: float
+        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
     ) -> Generated:
         self.started.append(command.request_id)
         await self.go.wait()

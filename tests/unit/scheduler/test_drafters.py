@@ -11,7 +11,6 @@ from scheduler.decide.decide import decide, record
 from scheduler.decide.drafters import MAX_TOLD, UNTRIED_S
 from scheduler.decide.health import FAILURES_IN_A_ROW, SLOW_START_S
 from scheduler.decide.offers import UNKNOWN_HANDOVER_S
-from scheduler.decide.policy import Policy
 from scheduler.decide.select import SAMPLE, SelectSettings
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import NOW_NS, draft_card, outcome, query, report, view
@@ -275,35 +274,3 @@ def test_a_session_is_not_tried_elsewhere() -> None:
 def test_a_single_decision_is_the_same_for_the_same_chance() -> None:
     found = seen(edge(1, remaining_s=9.0, in_flight=1), *(edge(number) for number in range(2, 40)), explore=0.02)
     assert asked(found) == asked(found)
-
-
-def test_a_draft_that_is_looked_at_goes_before_those_that_wait_for_a_final() -> None:
-    found = seen(edge(1, remaining_s=2.0, in_flight=1, queued=4, queued_due=1))
-    found.policy = Policy().but({"final_best_s": 20.0})
-    iterating, rendering = (asked(found, intent=intent) for intent in ("iterate", "render"))
-    assert iterating.draft_due_s == 0.0 and rendering.draft_due_s > 0.0
-    assert (first := iterating.place("edge-1")) and first.load_s == pytest.approx(2 * 0.4)
-    assert (later := rendering.place("edge-1")) and later.load_s == pytest.approx(5 * 0.4)
-
-
-def test_what_was_sent_since_counts_where_it_goes_first() -> None:
-    found = seen(edge(1))
-    found.policy = Policy().but({"final_best_s": 20.0})
-    for job_id, intent in (("a", "render"), ("b", "iterate")):
-        record(found, ask(job_id=job_id, intent=intent), asked(found, job_id=job_id, intent=intent), now_ns=WARM_NS)
-    node = found.nodes.get("edge-1")
-    assert node is not None
-    assert node.remaining_s(WARM_NS) == pytest.approx(2 * DRAFT_S)
-    assert node.remaining_s(WARM_NS, at_once=True) == pytest.approx(DRAFT_S)
-
-
-def test_a_draft_for_a_final_is_due_when_a_worker_is_free_or_well_before_the_final_should_be_there() -> None:
-    found = seen(edge(1))
-    assert asked(found).draft_due_s == 0.0  # the final takes longer than pleases fully anyway
-    found.policy = Policy().but({"final_best_s": 20.0})
-    assert asked(found).draft_due_s == pytest.approx((20.0 - 6.17) / 2)
-    assert asked(found, deadline_s=16.17).draft_due_s == pytest.approx(5.0)
-    found.hear(report("worker-1", seq=9, in_flight=1, remaining_s=9.0), now_ns=WARM_NS)
-    assert asked(found).draft_due_s == pytest.approx(9.0)
-    assert asked(found, deadline_s=26.17).draft_due_s == pytest.approx((20.0 - 6.17) / 2)
-    assert asked(found, intent="iterate").draft_due_s == 0.0
