@@ -137,6 +137,7 @@ class ModelCard(_Frozen):
 
     quality: figures of clips made as the card's defaults say; `quality["mos"]` is the Q of the QoE formula, 1..5;
     docs/models.md has its formula. scores: the same by plan, steps and size.
+    bytes_per_pixel: of its clips' files, over all pixels of all frames; None where it was not measured.
     precision: "mixed" computes the base's products in fewer bits, int8 in ONNX Runtime and bfloat16 in torch, where the
     file `base_float` has its weights.
     """
@@ -153,6 +154,7 @@ class ModelCard(_Frozen):
     profile: tuple[Profile, ...] = ()
     quality: dict[str, Quality] = Field(default_factory=dict)
     scores: tuple[Score, ...] = ()
+    bytes_per_pixel: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] | None = None
     digest: Sha256
 
     @model_validator(mode="after")

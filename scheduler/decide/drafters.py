@@ -32,8 +32,8 @@ class Drafting:
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
-    what such a draft should not exceed; backup: the next best, empty where there is none; trial: another place to be
-    tried instead, if the decision drafts.
+    what such a draft should not exceed; load_s: of wait_s, until the edge has loaded its model again; backup: the next
+    best, empty where there is none; trial: another place to be tried instead, if the decision drafts.
     """
 
     obstacle: str
@@ -46,6 +46,7 @@ class Drafting:
     propensity: float = 1.0
     gain: float = 0.0
     late_s: float = 0.0
+    load_s: float = 0.0
     backup: str = ""
     trial: Drafting | None = field(default=None, repr=False)
 
@@ -152,7 +153,7 @@ class _Choice:
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
         part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
-        late_s = self._upper_s(part, chosen) or 0.0
+        late_s = (self._upper_s(part, chosen) or 0.0) + chosen.left_s
         backups = [offer.edge_id for offer in others if offer.done_s <= BACKUP_WITHIN * late_s]
         told = [chosen, *others[: MAX_TOLD - 1]]
         return Drafting(
@@ -166,6 +167,7 @@ class _Choice:
             propensity=by_name[name],
             gain=self._best - self.worth[name],
             late_s=late_s,
+            load_s=chosen.left_s,
             backup=backups[0] if backups else "",
             trial=trial,
         )

@@ -16,6 +16,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Decision, Outcome
 from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, Spread, clamped
+from scheduler.decide.sizes import Sizes
 from scheduler.decide.work import work_of
 
 MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
@@ -50,6 +51,7 @@ class Learned:
         self._settings = settings or LearnSettings()
         self.speeds = Speeds(self._settings)
         self.spreads: dict[str, Spread] = {}
+        self.sizes = Sizes()
         self.revision = 0
         self._heard: OrderedDict[str, tuple[int, int]] = OrderedDict()  # life of a node and number of its last work
         self._told: OrderedDict[str, Told] = OrderedDict()
@@ -113,6 +115,10 @@ class Learned:
             return self.speeds.factor("", "worker", model)
         return len(factors) / sum(1.0 / factor for factor in factors)
 
+    def sized(self, card: ModelCard, *, size_bytes: float, pixels: float) -> None:
+        """A clip's file was so large."""
+        self.revision += self.sizes.observe(card, size_bytes=size_bytes, pixels=pixels)
+
     # ---- predictions --------------------------------------------------------------------------------------------
 
     def centred_s(self, part: str, predicted_s: float | None) -> float | None:
@@ -137,12 +143,15 @@ class Learned:
         return Spread(self._settings)
 
     def expect(self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0) -> None:
-        """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
+        """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted, and
+        a final that waits for a model to be loaded would tell of that load, not of finals."""
         chosen = decision.chosen()
         part = "draft at a peer" if decision.drafted_elsewhere else "draft"
         times = {} if chosen is None else {part: chosen.draft_s, f"final {decision.plan}": chosen.final_s}
         if draft_known:
             times.pop(part, None)
+        if chosen is not None and chosen.load_s:
+            times.pop(f"final {decision.plan}")
         parts = {
             part: Expected(s, self._upper(part), self._centre(part))
             for part, s in times.items()

@@ -63,9 +63,14 @@ def draft_size(card: ModelCard, *, width: int, height: int) -> tuple[int, int]:
     return int(first_width), int(first_height)
 
 
-def draft_work(card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
-    """The work of a draft of the size that `draft_size` gives."""
+def draft_shape(card: ModelCard, *, width: int, height: int, frames: int) -> tuple[int, int, int]:
+    """Width, height and frames of a draft: of the size that `draft_size` gives, as long as asked if that is offered."""
     width, height = draft_size(card, width=width, height=height)
-    if frames not in card.limits.frame_counts():
-        frames = card.limits.frame_counts()[0]
+    counts = card.limits.frame_counts()
+    return width, height, frames if frames in counts else counts[0]
+
+
+def draft_work(card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
+    """The work of a draft of the shape that `draft_shape` gives."""
+    width, height, frames = draft_shape(card, width=width, height=height, frames=frames)
     return work_of(card, width=width, height=height, frames=frames, steps=card.limits.steps_default)

@@ -93,7 +93,7 @@ async def serving(
 ) -> AsyncIterator[tuple[RpcServer, str]]:
     server = RpcServer(rng=random.Random(1))
     PlacementServicer(place, ignore, ignore_attempt, same).add_to(server)
-    DraftServicer(drafts, make).add_to(server)
+    DraftServicer(drafts, make, SystemClock()).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     try:
@@ -241,7 +241,9 @@ async def one_draft(tenant: str, job_id: str, token: str) -> bytes:
 
 async def test_a_draft_arrives_whole() -> None:
     async with serving(drafts=one_draft) as (_, address):
-        assert await fetch_draft(address, tenant="t", job_id="j", token="x", deadline_s=DEADLINE_S, tls=None) == MP4
+        fetched = await fetch_draft(address, tenant="t", job_id="j", token="x", deadline_s=DEADLINE_S, tls=None)
+        assert fetched.mp4 == MP4
+        assert fetched.waited_s is not None and 0.0 <= fetched.waited_s < 1.0
 
 
 @pytest.mark.parametrize(

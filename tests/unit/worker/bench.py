@@ -19,6 +19,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
+from adaptivegen.ways import Transfers
 from core_cloud.drafts import DraftSource
 from core_cloud.turns import InOrder, Turns
 from core_cloud.worker import Worker
@@ -127,18 +128,20 @@ def make_worker(
     turns: Turns | None = None,
     more: Sequence[tuple[ModelCard, ScriptedRunner]] = (),
 ) -> Worker:
+    transfers = Transfers()
     return Worker(
         node_id=node_id,
         jobs=jobs,
         bus=bus,
         models=kept_models(card or cloud_card(), runner, *more, clock=clock),
         line=(card or cloud_card()).name,
-        drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None),
+        drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None, clock=clock, transfers=transfers),
         clock=clock,
         pool="default",
         lease_s=LEASE_S,
         incarnation=incarnation,
         turns=turns or InOrder(),
+        transfers=transfers,
     )
 
 
