@@ -55,7 +55,6 @@ class DraftSource:
         return Start(note=f"the draft of {spec.decision.edge_id} could not be had, so the final was made from noise")
 
     async def _from_edge(self, spec: JobSpec) -> bytes:
-        asked_s = self._clock.monotonic_s()
         fetched = await fetch_draft(
             spec.edge_grpc_address,
             tenant=spec.tenant,
@@ -63,11 +62,11 @@ class DraftSource:
             token=spec.draft_token,
             deadline_s=self._wait_s,
             tls=self._tls,
+            clock=self._clock,
         )
-        now_s = self._clock.monotonic_s()
-        if fetched.waited_s is not None:
-            took_s = now_s - asked_s - fetched.waited_s
-            self._transfers.observe(spec.decision.edge_id, len(fetched.mp4), took_s, now_s=now_s)
+        if fetched.fetch_s is not None:
+            now_s = self._clock.monotonic_s()
+            self._transfers.observe(spec.decision.edge_id, len(fetched.mp4), fetched.fetch_s, now_s=now_s)
         return fetched.mp4
 
     async def reference(self, spec: JobSpec) -> Start:

@@ -124,7 +124,8 @@ async def test_finals_over_slow_links_are_predicted_with_the_time_of_moving_them
 
 
 def _errors(logged: list[Logged], *, moves: bool = True) -> float:
-    """The mean share by which finals took another time than was told; moves: with what was told of moving them."""
+    """The median share by which finals took another time than was told; moves: with what was told of moving them. Not
+    the mean, since a machine that is shared by others holds up one final or two."""
     assert len(logged) >= 5
     shares = []
     for one in logged:
@@ -133,7 +134,7 @@ def _errors(logged: list[Logged], *, moves: bool = True) -> float:
         assert math.isfinite(chosen.transfer_s) and chosen.transfer_s > 0.0 and chosen.moved_bytes > 0.0
         told_s = chosen.final_s - (0.0 if moves else chosen.transfer_s)
         shares.append(abs(told_s / one.outcome.final_s - 1.0))
-    return statistics.fmean(shares)
+    return statistics.median(shares)
 
 
 async def test_a_worker_that_loads_its_model_tells_when_it_will_serve(own_nats: NatsServer, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ class DraftChunk(_message.Message):
     sha256: _builtins.str
     """of the whole draft, lower-case hex"""
     waited_s: _builtins.float
-    """with the first bytes of FetchDraft: seconds until the draft was there, by this edge's clock"""
+    """with the first data of FetchDraft: seconds that this edge waited for the draft"""
     def __init__(
         self,
         *,

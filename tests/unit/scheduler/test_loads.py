@@ -1,5 +1,7 @@
 """Models that are being loaded: how long a request waits for one, and what is believed of it."""
 
+from collections.abc import Mapping
+
 import pytest
 
 from adaptivegen.nodes import Loading, NodeReport
@@ -18,13 +20,12 @@ def loading(
     *,
     seq: int = 1,
     life: int = 5,
-    node_id: str = "worker-1",
-    **more: object,
+    more: Mapping[str, object] | None = None,
 ) -> NodeReport:
     """A worker that has no model yet."""
     told = (Loading(model=MODEL, elapsed_s=elapsed_s, expected_s=expected_s),)
-    values = {"loading": told, "ready": False, "models": (), "line": MODEL, "seq": seq, "started_at_ns": life, **more}
-    return report(node_id, **values)
+    values = {"loading": told, "ready": False, "models": (), "line": MODEL, "seq": seq, "started_at_ns": life}
+    return report("worker-1", **{**values, **(more or {})})
 
 
 def serving(seq: int = 9, life: int = 5) -> NodeReport:
@@ -137,7 +138,7 @@ def test_the_line_before_it_is_waited_for_too() -> None:
     ],
 )
 def test_of_a_node_that_will_not_serve_soon_nothing_is_promised(changes: dict[str, object]) -> None:
-    seen = with_loading(loading(4.0, **changes))
+    seen = with_loading(loading(4.0, more=changes))
     decision = place(seen)
     assert of_plan(decision, "refine").final_s is None
     assert any("its time is not known" in reason for reason in decision.reasons)
@@ -149,7 +150,7 @@ def test_a_silent_node_promises_nothing() -> None:
 
 def test_a_version_of_the_line_that_is_loaded_is_waited_for_as_well() -> None:
     told = (Loading(model="pocket-next", elapsed_s=0.0, expected_s=3.0),)
-    seen = with_loading(loading(0.0, loading=told))
+    seen = with_loading(loading(0.0, more={"loading": told}))
     assert of_plan(place(seen, query(line=MODEL)), "cloud").load_s == pytest.approx(3.0)
     assert of_plan(place(seen, query()), "cloud").final_s is None
 
