@@ -81,6 +81,7 @@ class Cloud:
     runner: ScriptedRunner
     worker: Worker
     more: list[ScriptedRunner]
+    transfers: Transfers
     loop: asyncio.Task[None] = field(init=False)
 
     def twin(self) -> Worker:
@@ -126,9 +127,10 @@ def make_worker(
     node_id: str = "w1",
     card: ModelCard | None = None,
     turns: Turns | None = None,
+    transfers: Transfers | None = None,
     more: Sequence[tuple[ModelCard, ScriptedRunner]] = (),
 ) -> Worker:
-    transfers = Transfers()
+    transfers = transfers if transfers is not None else Transfers()
     return Worker(
         node_id=node_id,
         jobs=jobs,
@@ -170,8 +172,9 @@ async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
     served = replaced.get("bus", lambda broker: broker)(bus)
     store = replaced.get("jobs", lambda store: store)(jobs)
     more = tuple((card, ScriptedRunner()) for card in replaced.get("more", ()))
-    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), more=more)
-    parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more])
+    transfers = Transfers()
+    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), transfers=transfers, more=more)
+    parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more], transfers)
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())
         yield parts
