@@ -5,6 +5,7 @@ Decides validation of cards and of requests against their limits. Pure: it must 
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -66,7 +67,13 @@ class Limits(_Frozen):
 
     def frame_counts(self) -> tuple[int, ...]:
         """Frames of every clip length offered, in the order of `seconds`."""
-        return tuple(round(length * self.fps) for length in self.seconds)
+        return _frame_counts(self.seconds, self.fps)
+
+
+@lru_cache(maxsize=1024)
+def _frame_counts(seconds: tuple[float, ...], fps: int) -> tuple[int, ...]:
+    """Kept, since every decision asks for those of its models."""
+    return tuple(round(length * fps) for length in seconds)
 
 
 class Refine(_Frozen):

@@ -60,12 +60,13 @@ def to_edge_s(view: View, query: PlacementQuery, clips: Clips) -> float:
 
 def moves(query: PlacementQuery, clips: Clips, workers: Sequence[Node], *, download_s: float) -> Moves:
     """By any of these workers: the mean of those that know their ways. A draft that was known is in the store."""
-    if not any(node.report.ways for node in workers):
+    knowing = [node for node in workers if node.report.ways]
+    if not knowing:
         return Moves(download_s=download_s) if download_s else NO_MOVES
     source = STORE_GET if query.draft_known else query.edge_id
     return Moves(
-        fetch_s=_mean_s(workers, source, clips.draft_bytes),
-        upload_s=_mean_s(workers, STORE_PUT, clips.final_bytes),
+        fetch_s=_mean_s(knowing, source, clips.draft_bytes),
+        upload_s=_mean_s(knowing, STORE_PUT, clips.final_bytes),
         download_s=download_s,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
+from scheduler.decide.moves import NO_MOVES
 from scheduler.decide.predict import PoolWait, final_work, pool_wait
 from scheduler.decide.qoe import qoe, quality_of
 from scheduler.decide.view import View
@@ -29,6 +30,7 @@ class Situation:
     cloud: ModelCard
     draft: ModelCard | None
     drafting: Drafting
+    draft_quality: float
     pool: PoolWait
 
     def candidate(
@@ -51,7 +53,7 @@ class Situation:
         final_s = learned.centred_s(f"final {plan}", final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
-        shown_first = final_quality if plan == "hit" else draft_quality(self.view, self.query, self.draft)
+        shown_first = final_quality if plan == "hit" else self.draft_quality
         value = qoe(
             settings,
             intent=intent,
@@ -80,6 +82,8 @@ class Situation:
     def transfer_s(self, plan: Plan) -> float:
         """Seconds of a final's time in which it, or the draft it begins from, is moved."""
         moves = self.pool.moves
+        if moves is NO_MOVES:
+            return 0.0
         if plan == "hit":
             return (1.0 - self.view.hits.cached(self.query.edge_id)) * moves.download_s
         fetch_s = moves.fetch_s if self.starts_from_draft(plan) else 0.0
@@ -137,6 +141,7 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
         cloud=view.cards[query.cloud_model],
         draft=draft,
         drafting=drafting(view, query, draft, now_ns=now_ns, rng=rng),
+        draft_quality=draft_quality(view, query, draft),
         pool=pool_wait(view, query, now_ns=now_ns, rng=rng),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from adaptivegen.models.card import ModelCard, Profile
 
@@ -59,8 +60,13 @@ def draft_size(card: ModelCard, *, width: int, height: int) -> tuple[int, int]:
     """The size asked for if the draft model offers it, else its first size."""
     if f"{width}x{height}" in card.limits.sizes:
         return width, height
-    first_width, _, first_height = card.limits.sizes[0].partition("x")
-    return int(first_width), int(first_height)
+    return _sides(card.limits.sizes[0])
+
+
+@lru_cache(maxsize=1024)
+def _sides(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    return int(width), int(height)
 
 
 def draft_shape(card: ModelCard, *, width: int, height: int, frames: int) -> tuple[int, int, int]:
