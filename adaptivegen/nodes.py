@@ -14,12 +14,18 @@ from adaptivegen.untrusted import parsed
 HEARTBEAT_S = 0.5
 FINISHED_TOLD = 8  # of a node's last generations, in every heartbeat
 LINKS_TOLD = 64  # to other edges
+WAYS_TOLD = 64  # on which bytes were moved
+STORE_PUT, STORE_GET = "store.put", "store.get"  # the ways to and from the object store; no node is called so
+FASTEST_BYTES_PER_S = 1e12
+LOADING_TOLD = 4  # versions of models
 AT_HAND_TOLD = 64  # jobs
 MAX_REASON = 300  # characters, of why a model was not loaded
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+WayName = Annotated[str, Field(pattern=r"^(store\.(put|get)|[a-z0-9][a-z0-9_-]{0,62})$")]
+ModelId = Annotated[str, Field(max_length=63)]
 
 
 class FinishedWork(BaseModel):
@@ -40,6 +46,29 @@ class FinishedWork(BaseModel):
     seconds: Finite
 
 
+class Way(BaseModel):
+    """How long bytes take on one way: `delay_s` whatever their number, then `bytes_per_s`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    delay_s: Seconds
+    bytes_per_s: Annotated[float, Field(ge=1.0, le=FASTEST_BYTES_PER_S, allow_inf_nan=False)]
+
+    def seconds(self, size_bytes: float) -> float:
+        """Of a transfer of so many bytes."""
+        return self.delay_s + size_bytes / self.bytes_per_s
+
+
+class Loading(BaseModel):
+    """A model that a node is loading: for how long already, and how long that should take in all, in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: ModelId
+    elapsed_s: Seconds
+    expected_s: Seconds
+
+
 class NodeReport(BaseModel):
     """One heartbeat. `remaining_s` is the predicted work ahead in seconds; `seq` grows by one per report.
 
@@ -47,9 +76,12 @@ class NodeReport(BaseModel):
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
     it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
-    that handing a draft over takes beside the draft itself; at_hand: ids of the jobs it works on; line: the model that
-    it was started with, of which `models` are the versions it has loaded and `refused` those that it could not load,
-    with why.
+    that handing a draft over takes beside the draft itself; ways: how long bytes took lately, by the edge whose drafts
+    it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into its media cache); at_hand: ids of the
+    jobs it works on; line: the model that it was started with, of which `models` are the versions it has loaded,
+    `loading` those that it is about to have, and `refused` those that it could not load, with why; repeats_cached,
+    repeats_fetched: finals of earlier videos that it answered with in its life, by whether their bytes were in its
+    cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,9 +107,13 @@ class NodeReport(BaseModel):
     failed_in_row: Annotated[int, Field(ge=0)] = 0
     lends: Annotated[str, Field(max_length=64)] = ""
     links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
+    ways: Annotated[dict[WayName, Way], Field(max_length=WAYS_TOLD)] = {}
     at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
     line: Annotated[str, Field(max_length=63)] = ""
     refused: Annotated[dict[NodeId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=8)] = {}
+    loading: Annotated[tuple[Loading, ...], Field(max_length=LOADING_TOLD)] = ()
+    repeats_cached: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    repeats_fetched: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

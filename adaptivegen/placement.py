@@ -23,7 +23,9 @@ FINAL_PLANS: tuple[Plan, ...] = ("refine", "cloud", "reduced")
 class Candidate(BaseModel):
     """One plan as it was weighed. Times are predicted seconds from submission; None where the plan has no such part.
 
-    `*_upper_s`: what 95 % of such jobs should not exceed.
+    `*_upper_s`: what 95 % of such jobs should not exceed. Of the final's time, transfer_s: for moving the draft and the
+    final from node to node, and load_s: until a model is loaded that no worker has yet. moved_bytes: that the plan is
+    predicted to move between nodes (see `scheduler.decide.moves`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +41,9 @@ class Candidate(BaseModel):
     qoe: float = 1.0
     gpu_s: float = 0.0
     score: float = 0.0
+    moved_bytes: float = 0.0
+    transfer_s: float = 0.0
+    load_s: float = 0.0
 
 
 class DraftPlace(BaseModel):
@@ -185,8 +190,9 @@ class Outcome(BaseModel):
     took.
 
     line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
-    did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final;
-    session: the request's.
+    did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final, and
+    final_bytes: of its file; draft_model, draft_pixels, draft_bytes: the same of a draft that was made for this
+    decision, empty and 0 where none was; session: the request's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -211,6 +217,10 @@ class Outcome(BaseModel):
     failed_with: str = ""
     pixels: float = 0.0
     session: str = ""
+    final_bytes: float = 0.0
+    draft_model: str = ""
+    draft_pixels: float = 0.0
+    draft_bytes: float = 0.0
 
     def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
         """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""

@@ -20,14 +20,18 @@ from cli.admin_rollout import app as rollout_app
 from cli.admin_tables import (
     accuracies_table,
     audit_table,
+    chances_table,
     dead_letters_table,
     jobs_table,
+    loads_table,
     nodes_table,
     open_console,
     paces_table,
     pools_table,
     print_explanation,
     print_json,
+    sizes_table,
+    ways_table,
 )
 
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
@@ -85,13 +89,22 @@ def show_dead_letters(
 
 @app.command("predictions")
 def show_predictions(scheduler: SchedulerOption = "", data: DataOption = None, as_json: JsonOption = False) -> None:
-    """How fast nodes are against their model's card, and how good predicted times were."""
+    """How fast nodes are against their model's card, how good predicted times were, and what else they rest on."""
     found = ask(scheduler, data, lambda client: client.predictions())
     if as_json:
         print_json(asdict(found))
     else:
-        open_console().print(paces_table(found.paces))
-        open_console().print(accuracies_table(found.accuracies))
+        console = open_console()
+        console.print(paces_table(found.paces))
+        console.print(accuracies_table(found.accuracies))
+        if found.sizes:
+            console.print(sizes_table(found.sizes))
+        if found.ways:
+            console.print(ways_table(found.ways))
+        if found.loads:
+            console.print(loads_table(found.loads))
+        if found.chances:
+            console.print(chances_table(found.chances))
 
 
 @app.command("explain")

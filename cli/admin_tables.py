@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from adaptivegen.rpc.admin_rows import (
         AccuracyInfo,
         AuditInfo,
+        ChanceInfo,
         DeadLetterInfo,
         Explanation,
         JobInfo,
         LineChangeInfo,
         LineInfo,
         LineNodeInfo,
+        LoadInfo,
         NodeInfo,
         PaceInfo,
         PolicyChangeInfo,
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
         PoolInfo,
         Purged,
         QuotaChangeInfo,
+        SizeInfo,
         TenantInfo,
+        WayInfo,
     )
     from scheduler.decide.fit import Fit
 
@@ -108,6 +112,48 @@ def accuracies_table(accuracies: Iterable[AccuracyInfo]) -> Table:
         covered = f"{100 * part.covered / part.outcomes:.0f} %" if part.outcomes else "-"
         _row(table, part.part, part.outcomes, covered, f"{100 * part.error:.0f} %", f"{part.upper:.2f} times")
     return table
+
+
+def sizes_table(sizes: Iterable[SizeInfo]) -> Table:
+    """How large clips are."""
+    table = _table("clips of", "with pixels, about", "bytes for a pixel", "learned from")
+    for size in sizes:
+        _row(table, size.model, size.pixels, f"{size.bytes_per_pixel:.4f}", f"{size.clips} clips")
+    return table
+
+
+def ways_table(ways: Iterable[WayInfo]) -> Table:
+    """What moving bytes takes."""
+    table = _table("node", "way", "delay", "rate")
+    for way in ways:
+        _row(table, way.node_id, way.way, f"{way.delay_s:.3f} s", f"{_bytes(way.bytes_per_s)}/s")
+    return table
+
+
+def loads_table(loads: Iterable[LoadInfo]) -> Table:
+    """What is being loaded."""
+    table = _table("node", "loads", "for")
+    for load in loads:
+        left = "not known how long" if load.left_s is None else f"{load.left_s:.1f} s more"
+        _row(table, load.node_id, load.model, left)
+    return table
+
+
+def chances_table(chances: Iterable[ChanceInfo]) -> Table:
+    """How likely requests are answered with what is there, and how good that was known."""
+    table = _table("edge", "tenant", "chance that it is", "now", "requests", "expected", "seen", "Brier")
+    for one in chances:
+        figures = (f"{100 * one.chance:.0f} %", one.requests, f"{one.expected:.1f}", one.seen, f"{one.brier:.3f}")
+        _row(table, one.edge_id, one.tenant or "(all)", one.what, *figures)
+    return table
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
 
 
 def jobs_table(jobs: list[JobInfo]) -> Table:
@@ -302,7 +348,7 @@ def print_explanation(console: Console, found: Explanation) -> None:
 
 
 def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:
-    table = _table("", "plan", "first look", "draft", "final", "QoE", "cloud time", "score", "because")
+    table = _table("", "plan", "first look", "draft", "final", "QoE", "cloud time", "moved", "score", "because")
     for candidate in candidates:
         known = candidate.feasible
         _row(
@@ -314,6 +360,7 @@ def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Table:
             _seconds(candidate.final_s),
             f"{candidate.qoe:.2f}" if known else "-",
             _seconds(candidate.gpu_s) if known else "-",
+            _bytes(candidate.moved_bytes) if known else "-",
             f"{candidate.score:.2f}" if known else "not possible",
             candidate.reason,
         )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.nodes import STORE_GET
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.draft import fetch_draft
 from adaptivegen.telemetry import get_logger
+from adaptivegen.ways import Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,12 @@ class Start:
 class DraftSource:
     """Fetches start clips for one worker."""
 
-    def __init__(self, *, jobs: JobStore, wait_s: float, tls: ClientTls | None) -> None:
+    def __init__(
+        self, *, jobs: JobStore, wait_s: float, tls: ClientTls | None, clock: Clock, transfers: Transfers
+    ) -> None:
+        """transfers: is told what fetching takes, beside waiting for a draft that is being made."""
+        self._clock = clock
+        self._transfers = transfers
         self._jobs = jobs
         self._wait_s = wait_s
         self._tls = tls
@@ -38,22 +46,28 @@ class DraftSource:
         if stored is not None:
             return Start(mp4=stored)
         try:
-            return Start(
-                mp4=await fetch_draft(
-                    spec.edge_grpc_address,
-                    tenant=spec.tenant,
-                    job_id=spec.id,
-                    token=spec.draft_token,
-                    deadline_s=self._wait_s,
-                    tls=self._tls,
-                )
-            )
+            return Start(mp4=await self._from_edge(spec))
         except AdaptiveGenError as exc:
             get_logger().warning("draft_not_fetched", job_id=spec.id, edge=spec.decision.edge_id, error=exc.message)
         stored = await self._stored(spec)
         if stored is not None:
             return Start(mp4=stored)
         return Start(note=f"the draft of {spec.decision.edge_id} could not be had, so the final was made from noise")
+
+    async def _from_edge(self, spec: JobSpec) -> bytes:
+        fetched = await fetch_draft(
+            spec.edge_grpc_address,
+            tenant=spec.tenant,
+            job_id=spec.id,
+            token=spec.draft_token,
+            deadline_s=self._wait_s,
+            tls=self._tls,
+            clock=self._clock,
+        )
+        if fetched.fetch_s is not None:
+            now_s = self._clock.monotonic_s()
+            self._transfers.observe(spec.decision.edge_id, len(fetched.mp4), fetched.fetch_s, now_s=now_s)
+        return fetched.mp4
 
     async def reference(self, spec: JobSpec) -> Start:
         """The uploaded clip a request starts from, if it has one; raises NotFound or StorageFailure."""
@@ -64,8 +78,12 @@ class DraftSource:
         draft = await self._jobs.draft(spec.tenant, spec.id)
         if draft is None:
             return None
+        asked_s = self._clock.monotonic_s()
         try:
-            return await self._jobs.blob.get(draft.media.key)
+            mp4 = await self._jobs.blob.get(draft.media.key)
         except AdaptiveGenError as exc:
             get_logger().warning("stored_draft_unreadable", job_id=spec.id, error=exc.message)
             return None
+        now_s = self._clock.monotonic_s()
+        self._transfers.observe(STORE_GET, len(mp4), now_s - asked_s, now_s=now_s)
+        return mp4

@@ -31,6 +31,7 @@ from adaptivegen.rpc.server import RpcServer
 from adaptivegen.settings import describe
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import check_files, client_tls, server_tls
+from adaptivegen.ways import Transfers
 from core_cloud.drafts import DraftSource
 from core_cloud.settings import WorkerSettings
 from core_cloud.turns import AskedTurns, Turns
@@ -68,18 +69,24 @@ async def serve(
             return
         desired = DesiredModels(bus, clock)
         await desired.read()
-        models = await _models(settings, desired, child, clock=clock, resources=resources)
+        models = _models(settings, desired, child, clock=clock, resources=resources)
         schedulers = PlacementClient(
             settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
         )
         resources.push_async_callback(schedulers.close)
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
-        worker = _worker(settings, jobs, bus, models, AskedTurns(schedulers), clock=clock)
-        await server.start()
-        resources.push_async_callback(server.drain, grace_s=0)
-        report = _reporter(settings, worker, models, endpoint, clock.now_ns(), stop)
-        keeping = (models.run(), desired.run())
-        await _run(settings, worker, keeping, server, endpoint, report, schedulers, bus=bus, clock=clock, stop=stop)
+        transfers = Transfers()
+        worker = _worker(settings, jobs, bus, models, AskedTurns(schedulers), transfers, clock=clock)
+        report = _reporter(settings, worker, models, endpoint, transfers, stop, clock=clock)
+        heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(heartbeat.run())  # it tells of the load, too
+            await models.start()
+            await server.start()
+            resources.push_async_callback(server.drain, grace_s=0)
+            keeping = (models.run(), desired.run())
+            await _run(settings, worker, keeping, server, endpoint, schedulers, bus=bus, clock=clock, stop=stop)
+            await end(beating)
     get_logger().info("stopped")
 
 
@@ -89,7 +96,6 @@ async def _run(
     keeping: Iterable[Coroutine[Any, Any, None]],
     server: RpcServer,
     endpoint: Endpoint,
-    report: Callable[[], NodeReport],
     schedulers: PlacementClient,
     *,
     bus: Bus,
@@ -97,12 +103,10 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Take jobs until `stop`; the one at hand may then finish within the grace, or is given back."""
-    heartbeat = Heartbeat(bus, clock, report, on_drain=worker.pause)
     discovery = open_discovery(settings.discovery, bus, clock, settings.consul())
     async with asyncio.TaskGroup() as group:
         working = group.create_task(worker.run())
         parts = (
-            heartbeat.run(),
             *keeping,
             discovery.register(endpoint),
             find_schedulers(schedulers, discovery, fixed=bool(settings.schedulers())),
@@ -127,10 +131,10 @@ def _check_model(settings: WorkerSettings) -> None:
         raise settings.refuse("model", ", ".join(settings.library().names())) from exc
 
 
-async def _models(
+def _models(
     settings: WorkerSettings, desired: DesiredModels, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
 ) -> ModelSet:
-    """The versions of the model that this worker is to have; the one that serves is loaded."""
+    """The versions of the model that this worker is to have; none is loaded yet."""
     library, finished = settings.library(), Finished()
 
     def open_runner(card: ModelCard) -> ModelRunner:
@@ -144,7 +148,6 @@ async def _models(
 
     models = ModelSet(lambda: desired.of(settings.model).wanted(settings.node_id), library.card, open_runner, clock)
     resources.push_async_callback(models.close)
-    await models.start()
     return models
 
 
@@ -154,6 +157,7 @@ def _worker(
     bus: Bus,
     models: ModelSet,
     turns: Turns,
+    transfers: Transfers,
     *,
     clock: Clock,
 ) -> Worker:
@@ -163,12 +167,15 @@ def _worker(
         bus=bus,
         models=models,
         line=settings.model,
-        drafts=DraftSource(jobs=jobs, wait_s=settings.draft_wait_s, tls=client_tls(settings)),
+        drafts=DraftSource(
+            jobs=jobs, wait_s=settings.draft_wait_s, tls=client_tls(settings), clock=clock, transfers=transfers
+        ),
         clock=clock,
         pool=settings.pool,
         lease_s=settings.ack_wait_s,
         incarnation=f"{clock.now_ns():x}",
         turns=turns,
+        transfers=transfers,
     )
 
 
@@ -177,10 +184,13 @@ def _reporter(
     worker: Worker,
     models: ModelSet,
     endpoint: Endpoint,
-    started_at_ns: int,
+    transfers: Transfers,
     stop: asyncio.Event,
+    *,
+    clock: Clock,
 ) -> Callable[[], NodeReport]:
     """What the heartbeat says of this worker."""
+    started_at_ns = clock.now_ns()
 
     def report() -> NodeReport:
         return NodeReport(
@@ -202,7 +212,9 @@ def _reporter(
             at_hand=(worker.at_hand,) if worker.at_hand else (),
             remaining_s=worker.progress.remaining_s(idle_s=0.0) if worker.progress else 0.0,
             finished=models.finished,
-            failed_in_row=models.main.runner.failed_in_row,
+            failed_in_row=models.failed_in_row,
+            loading=models.loading,
+            ways=transfers.told(now_s=clock.monotonic_s()),
         )
 
     return report

@@ -31,8 +31,10 @@ from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.familiarity import doubt
+from adaptivegen.nodes import STORE_PUT
 from adaptivegen.request import GenerationRequest
 from adaptivegen.telemetry import get_logger, span, take_request_id
+from adaptivegen.ways import Transfers
 from core_cloud.claims import Claims
 from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
@@ -82,7 +84,10 @@ class Worker:
         lease_s: float,
         incarnation: str,
         turns: Turns,
+        transfers: Transfers,
     ) -> None:
+        """transfers: is told what uploads take."""
+        self._transfers = transfers
         self.node_id = node_id
         self.jobs = jobs
         self.progress: Progress | None = None
@@ -353,12 +358,18 @@ class Worker:
         """Upload; a store that fails for a moment is asked again before the generation is given up for it."""
         for pause_s in UPLOAD_PAUSES_S:
             try:
-                await self.jobs.blob.put(key, mp4)
+                await self._put_once(key, mp4)
                 return
             except (StorageFailure, DeadlineExceeded) as exc:
                 get_logger().warning("upload_failed", key=key, code=exc.code, error=exc.message)
             await self._clock.sleep(pause_s)
+        await self._put_once(key, mp4)
+
+    async def _put_once(self, key: str, mp4: bytes) -> None:
+        begun_s = self._clock.monotonic_s()
         await self.jobs.blob.put(key, mp4)
+        now_s = self._clock.monotonic_s()
+        self._transfers.observe(STORE_PUT, len(mp4), now_s - begun_s, now_s=now_s)
 
 
 _AS_DRAFT: dict[Task, Task] = {

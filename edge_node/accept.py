@@ -63,7 +63,7 @@ class Asked:
 
 class Acceptor:
     """The way in at one edge. on_accepted: is told of each accepted job, its decision, and whether its time counts from
-    now."""
+    now; on_repeat: of each that the centre's earlier final answers."""
 
     def __init__(
         self,
@@ -79,7 +79,9 @@ class Acceptor:
         rng: random.Random,
         upload_limits: UploadLimits,
         on_accepted: Callable[[JobRecord, Decision, bool], None],
+        on_repeat: Callable[[JobRecord], None],
     ) -> None:
+        self._on_repeat = on_repeat
         self._identity = identity
         self._sides = sides
         self._centre = sides.centre
@@ -177,6 +179,7 @@ class Acceptor:
         if known is not None:
             asked.told = True
             record = await self._call(self._hit(jobs, spec, known))
+            self._on_repeat(record)
             if self._partition is not None:
                 self._partition.known.want(tenant, key, known, jobs.blob)
             return record

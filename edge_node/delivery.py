@@ -1,6 +1,7 @@
 """Where a client gets media: from the media cache by a signed URL while it answers, else from this edge.
 
-Owns the knowledge which cache is reachable (asked every two seconds) and the prefetch of fresh finals into it.
+Owns the knowledge which cache is reachable (asked every two seconds), the prefetch of finals into it, and what it
+learns from that: how long bytes take from the object store to there, and which repeats were there already.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import httpx
 from adaptivegen.clock import Clock
 from adaptivegen.jobs.spec import Media
 from adaptivegen.media.signing import sign
+from adaptivegen.nodes import STORE_GET, Way
 from adaptivegen.telemetry import get_logger
+from adaptivegen.ways import Transfers
 
 PROBE_EVERY_S = 2.0
 PROBE_DEADLINE_S = 1.0
@@ -45,6 +48,14 @@ class Delivery:
         self._deadline_s = deadline_s
         self._client = httpx.AsyncClient(timeout=deadline_s, verify=verify, transport=transport)
         self.cache_reachable = False
+        self._transfers = Transfers()
+        self.repeats_cached = 0
+        self.repeats_fetched = 0
+
+    @property
+    def ways(self) -> dict[str, Way]:
+        """What lately was brought into the cache took, for the heartbeat."""
+        return self._transfers.told(now_s=self._clock.monotonic_s())
 
     def offer(self, urls: list[str]) -> None:
         """The caches there are, by preference. The one in use stays in use while it answers."""
@@ -69,6 +80,8 @@ class Delivery:
         if reachable != self.cache_reachable or (found is not None and found != current):
             event = "cache_reachable" if reachable else "cache_unreachable"
             get_logger().info(event, url=found or current)
+        if found not in (None, current):
+            self._transfers = Transfers()  # the way to another cache is another
         self._cache_url, self.cache_reachable = found or current, reachable
 
     async def _answers(self, url: str) -> bool:
@@ -90,18 +103,34 @@ class Delivery:
         expires_at_s = int(self._clock.now_ns() / 1e9 + self._ttl_s)
         return f"{self._cache_url}{path}?{sign(path, tenant=tenant, expires_at_s=expires_at_s, kid=kid, key=key)}"
 
-    async def prefetch(self, media: Media, *, tenant: str) -> None:
-        """Bring a fresh final into the cache, best effort: one byte is asked for, the cache fetches the whole."""
+    async def prefetch(self, media: Media, *, tenant: str) -> bool | None:
+        """Bring a final into the cache, best effort: one byte is asked for, the cache fetches the whole.
+
+        Returns whether it was there already, None where that is not known or it could not be brought there."""
         location = self.cache_location(media, tenant=tenant)
         if location is None:
-            return
+            return None
+        begun_s = self._clock.monotonic_s()
         try:
             async with asyncio.timeout(PREFETCH_DEADLINE_S):
                 answer = await self._client.get(location, headers={"range": "bytes=0-0"}, timeout=PREFETCH_DEADLINE_S)
             if answer.status_code != 206:
                 get_logger().warning("prefetch_failed", key=media.key, error=f"HTTP {answer.status_code}")
+                return None
         except (httpx.HTTPError, TimeoutError) as exc:
             get_logger().warning("prefetch_failed", key=media.key, error=f"{type(exc).__name__} {exc}".rstrip())
+            return None
+        now_s = self._clock.monotonic_s()
+        status = answer.headers.get("cache-status", "")
+        if status.endswith("; stored"):
+            self._transfers.observe(STORE_GET, media.size_bytes, now_s - begun_s, now_s=now_s)
+        return status.endswith("; hit") if status else None
+
+    async def repeat(self, media: Media, *, tenant: str) -> None:
+        """A final of an earlier video answers a request: have it in the cache before it is asked for."""
+        cached = await self.prefetch(media, tenant=tenant)
+        self.repeats_cached += cached is True
+        self.repeats_fetched += cached is False
 
     async def close(self) -> None:
         """Close the connections."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.spec import Media
 from adaptivegen.placement import Decision, Outcome
 from adaptivegen.process import guarded
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -60,24 +61,40 @@ class Follower:
         self._following.add(key)
         self._group.create_task(guarded("follow", self._follow(record, decision, begun_s)))
 
+    def repeat(self, record: JobRecord) -> None:
+        """A request was answered with an earlier final: it is brought into the cache, unless too much is followed."""
+        key = (record.tenant, record.id)
+        if self._group is None or record.final is None or len(self._following) >= MAX_FOLLOWED:
+            return
+        self._following.add(key)
+        self._group.create_task(guarded("repeat", self._repeat(key, record.final)))
+
+    async def _repeat(self, key: tuple[str, str], final: Media) -> None:
+        try:
+            await self._delivery.repeat(final, tenant=key[0])
+        finally:
+            self._following.discard(key)
+
     async def _follow(self, record: JobRecord, decision: Decision, begun_s: float | None) -> None:
         drafted = record.draft is not None  # before: this decision did not make it
         try:
             async for event in self._hub.watch(record.tenant, record.id, after=None):
                 record = event.record
-            # By this machine's clock: the worker's may be minutes off.
-            took_s = self._clock.monotonic_s() - begun_s if begun_s is not None else None
             if record.ended:
-                await self._ended(record, decision, took_s=took_s, drafted=drafted)
+                await self._ended(record, decision, begun_s=begun_s, drafted=drafted)
         except AdaptiveGenError as exc:
             get_logger().warning("not_followed", job_id=record.id, error=exc.message)
         finally:
             self._following.discard((record.tenant, record.id))
 
-    async def _ended(self, record: JobRecord, decision: Decision, *, took_s: float | None, drafted: bool) -> None:
-        if record.final is not None:
-            await self._delivery.prefetch(record.final, tenant=record.tenant)
+    async def _ended(self, record: JobRecord, decision: Decision, *, begun_s: float | None, drafted: bool) -> None:
+        """Report how it went. The final's time ends when it is in the cache, where there is one."""
+        took_s = self._since(begun_s)
+        if record.final is not None and await self._delivery.prefetch(record.final, tenant=record.tenant) is not None:
+            took_s = self._since(begun_s)
         times = self._desk.times.get(record.id) if took_s is not None and not drafted else None
+        draft = record.draft if times is not None else None
+        final = record.final if took_s is not None else None
         outcome = Outcome(
             job_id=record.id,
             edge_id=record.edge_id,
@@ -97,8 +114,12 @@ class Follower:
             cloud_model=record.cloud_model,
             made_with=record.made_with,
             failed_with=record.failed_with,
-            pixels=_pixels(record),
+            pixels=_pixels(record.final),
             session=record.session,
+            final_bytes=float(final.size_bytes) if final is not None else 0.0,
+            draft_model=self._desk.card.name if draft is not None else "",
+            draft_pixels=_pixels(draft),
+            draft_bytes=float(draft.size_bytes) if draft is not None else 0.0,
         )
         try:
             await self._scheduler.report(outcome)
@@ -106,8 +127,11 @@ class Follower:
             if self._keep is not None and record.final is not None:
                 await self._keep(record)
 
+    def _since(self, begun_s: float | None) -> float | None:
+        """By this machine's clock: the worker's may be minutes off."""
+        return self._clock.monotonic_s() - begun_s if begun_s is not None else None
 
-def _pixels(record: JobRecord) -> float:
-    """Of all frames of the final."""
-    final = record.final
-    return float(final.width * final.height * final.frames) if final is not None else 0.0
+
+def _pixels(media: Media | None) -> float:
+    """Of all frames."""
+    return float(media.width * media.height * media.frames) if media is not None else 0.0

@@ -157,6 +157,7 @@ async def build(
         borrows=settings.borrows,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
         on_accepted=partial(_accepted, metrics, follower),
+        on_repeat=follower.repeat,
         partition=partition,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)

@@ -16,7 +16,7 @@ from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.local_only import own_names
-from adaptivegen.nodes import NodeReport
+from adaptivegen.nodes import Loading, NodeReport
 from adaptivegen.process import end
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.placement_client import find_schedulers
@@ -69,7 +69,7 @@ async def serve(
         )
         await edge.desired.read()  # before the doors open: what serves may not be what this edge was started with
         VideoServicer(edge.videos, base.callers).add_to(rpc)
-        DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
+        DraftServicer(edge.desk.wait_for, edge.lending.make, clock).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         web = _web(settings, edge, base, listener, rng=rng, stop=stop)
         await _run(settings, edge, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
@@ -214,9 +214,19 @@ def _reporter(
             failed_in_row=edge.runner.failed_in_row,
             lends=edge.desk.card.digest,
             links=edge.places.links,
+            ways=edge.delivery.ways,
+            loading=_loading(edge, settings.draft_model),
+            repeats_cached=edge.delivery.repeats_cached,
+            repeats_fetched=edge.delivery.repeats_fetched,
         )
 
     return report
+
+
+def _loading(edge: Edge, model: str) -> tuple[Loading, ...]:
+    """The draft model, while it is loaded again after its process died."""
+    elapsed_s = edge.runner.loading_s
+    return () if elapsed_s is None else (Loading(model=model, elapsed_s=elapsed_s, expected_s=edge.runner.loaded_s),)
 
 
 def _draft_s(edge: Edge) -> float:

@@ -56,6 +56,7 @@ class Videos:
         borrows: bool,
         upload_limits: UploadLimits,
         on_accepted: Callable[[JobRecord, Decision, bool], None],
+        on_repeat: Callable[[JobRecord], None] = lambda record: None,
         partition: Partition | None = None,
     ) -> None:
         self._identity = identity
@@ -86,6 +87,7 @@ class Videos:
             rng=rng,
             upload_limits=upload_limits,
             on_accepted=on_accepted,
+            on_repeat=on_repeat,
         )
 
     async def create(

@@ -5,7 +5,6 @@ Reads the node table and the jobs' store; what is changed, `Drains`, `Scaling` a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import get_args
@@ -18,7 +17,6 @@ from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin_rows import (
-    AccuracyInfo,
     AuditInfo,
     DeadLetterInfo,
     Explanation,
@@ -27,7 +25,6 @@ from adaptivegen.rpc.admin_rows import (
     LineChangeInfo,
     LineInfo,
     NodeInfo,
-    PaceInfo,
     PolicyChangeInfo,
     PolicyValueInfo,
     PoolInfo,
@@ -45,6 +42,7 @@ from scheduler.decide.elastic import Advice, ScaleOrder
 from scheduler.decide.view import Node, View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
+from scheduler.predictions import predictions
 from scheduler.purge import Kind, Purger, target, told
 from scheduler.quotas import TenantQuotas
 from scheduler.ratings import gather
@@ -104,15 +102,8 @@ class Admin:
         return self._learned.edge_factor(report.node_id, report.models[0]) if edge else 1.0
 
     async def predictions(self) -> Predictions:
-        """How fast nodes are, by node and model, and how good predictions were, by part."""
-        paces = (
-            PaceInfo(node_id, model, speed.factor, speed.seen) for node_id, model, speed in self._learned.speeds.known()
-        )
-        accuracies = (
-            AccuracyInfo(part, spread.seen, spread.covered, spread.error, math.exp(spread.upper))
-            for part, spread in sorted(self._learned.spreads.items())
-        )
-        return Predictions(tuple(sorted(paces, key=lambda pace: (pace.node_id, pace.model))), tuple(accuracies))
+        """How fast nodes are, how good predictions were, and what else they rest on."""
+        return predictions(self._view, now_ns=self._time.now_ns())
 
     async def jobs(self, wanted: JobFilter) -> list[JobInfo]:
         """Jobs newest first; raises InvalidRequest for a filter that can match nothing."""

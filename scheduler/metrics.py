@@ -46,6 +46,7 @@ class SchedulerMetrics(Collector):
         yield self._nodes()
         yield from self._pools()
         yield from self._predictions()
+        yield from self._chances()
         yield from self._placements()
         yield from self._rollouts()
 
@@ -95,6 +96,34 @@ class SchedulerMetrics(Collector):
                     verdict = {"passed": 1, "open": 0, "harm": -1}[gate.verdict]
                     harm.add_metric((line.line, line.candidate, gate.name), verdict)
         yield from (share, harm)
+
+    def _chances(self) -> Iterator[Metric]:
+        labels = ("edge", "what")
+        chance = GaugeMetricFamily(
+            "adaptivegen_scheduler_repeat_chance",
+            "Chance that a request's final is stored (known), or such a final in the edge's cache (cached)",
+            labels=labels,
+        )
+        requests = CounterMetricFamily(
+            "adaptivegen_scheduler_repeat_requests", "Requests that these chances were learned from", labels=labels
+        )
+        expected = CounterMetricFamily(
+            "adaptivegen_scheduler_repeats_expected", "Of these, as the chance was each time", labels=labels
+        )
+        seen = CounterMetricFamily("adaptivegen_scheduler_repeats_seen", "Of these, that were so", labels=labels)
+        brier = GaugeMetricFamily(
+            "adaptivegen_scheduler_repeat_brier", "Mean squared difference of chance and what came", labels=labels
+        )
+        for known in self._view.hits.all():
+            if known.tenant:
+                continue
+            at = known.edge_id, known.what
+            chance.add_metric(at, known.chance)
+            requests.add_metric(at, known.seen)
+            expected.add_metric(at, known.expected)
+            seen.add_metric(at, known.came)
+            brier.add_metric(at, known.brier)
+        yield from (chance, requests, expected, seen, brier)
 
     def _predictions(self) -> Iterator[Metric]:
         spreads = sorted(self._view.learned.spreads.items())

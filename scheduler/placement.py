@@ -20,7 +20,7 @@ from scheduler.steady import SteadyTime
 
 MAX_JOB_ID_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 64
-MOST_PIXELS = 1e15  # of all frames
+MOST_PIXELS = 1e15  # of all frames, and bytes of their file
 _OUTCOME_NAMES = (
     "edge_id",
     "worker_id",
@@ -33,6 +33,7 @@ _OUTCOME_NAMES = (
     "made_with",
     "failed_with",
     "session",
+    "draft_model",
 )
 MAX_MODELS = 16  # of one worker
 EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
@@ -138,6 +139,9 @@ class Placement:
             raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
         if not (outcome.pixels == 0.0 or 1.0 <= outcome.pixels <= MOST_PIXELS):
             raise InvalidRequest.field("pixels", outcome.pixels, f"0, or 1 to {MOST_PIXELS:g}")
+        for name in ("draft_pixels", "final_bytes", "draft_bytes"):
+            if not 0.0 <= getattr(outcome, name) <= MOST_PIXELS:
+                raise InvalidRequest.field(name, getattr(outcome, name), f"0 to {MOST_PIXELS:g}")
         self.recent.ended(outcome, self._view.cards, decider=self._view.decider)
         off = self._placing.ended(outcome, now_ns=self._time.now_ns())
         self._heard(outcome)

@@ -33,7 +33,8 @@ class PlanCount:
 
 @dataclass(frozen=True, slots=True)
 class DecisionInfo:
-    """One of the last decisions. draft_s, final_s, qoe: as predicted of the chosen plan; refused: code of the error."""
+    """One of the last decisions. draft_s, final_s, qoe, moved_bytes: as predicted of the chosen
+    plan; refused: code of the error."""
 
     at_ns: int
     job_id: str
@@ -45,6 +46,7 @@ class DecisionInfo:
     draft_s: float | None
     final_s: float | None
     qoe: float | None
+    moved_bytes: float | None
     reasons: tuple[str, ...]
     refused: str
     refused_param: str
@@ -152,6 +154,7 @@ def _decision_info(decided: Decided) -> DecisionInfo:
         draft_s=chosen.draft_s if chosen else None,
         final_s=chosen.final_s if chosen else None,
         qoe=chosen.qoe if chosen else None,
+        moved_bytes=chosen.moved_bytes if chosen else None,
         reasons=tuple(reason[:MAX_REASON_CHARS] for reason in decision.reasons[:MAX_REASONS]),
         refused=decision.refused,
         refused_param=decision.refused_param,

@@ -18,7 +18,7 @@ from adaptivegen.generation.messages import GenerateCommand
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.models.card import ModelCard
-from adaptivegen.nodes import MAX_REASON, FinishedWork
+from adaptivegen.nodes import LOADING_TOLD, MAX_REASON, FinishedWork, Loading
 from adaptivegen.process import end, guarded
 from adaptivegen.telemetry import get_logger
 
@@ -26,6 +26,8 @@ LOOK_EVERY_S = 0.5
 MOST_LOADED = 2
 TRIES = 2  # to load a version, before it is said that it cannot be
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+PROCESS_S = 1.0  # until a child's process is there, beside loading
+READ_BYTES_PER_S = 100e6  # of weights, where nothing was measured
 CHECK_PROMPT = "a red circle moves right over a sunset sky"
 
 
@@ -63,6 +65,8 @@ class ModelSet:
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
     _loading: tuple[str, asyncio.Task[None]] | None = None
+    _begun: dict[str, tuple[float, float]] = field(default_factory=dict)  # loads under way: when, and how long expected
+    _took_s: dict[str, float] = field(default_factory=dict)  # the last load of each version
 
     # ---- as others see it -------------------------------------------------------------------------------------
 
@@ -95,6 +99,28 @@ class ModelSet:
     def refused(self) -> dict[str, str]:
         """Versions that could not be loaded, and why."""
         return {name: failing.reason for name, failing in self._failing.items() if failing.times >= TRIES}
+
+    @property
+    def loading(self) -> tuple[Loading, ...]:
+        """Versions that are about to be there, also such as are loaded again after their process died."""
+        now_s = self.clock.monotonic_s()
+        first = [(name, now_s - begun_s, expected_s) for name, (begun_s, expected_s) in self._begun.items()]
+        again = [
+            (name, kept.runner.loading_s, kept.runner.loaded_s)
+            for name, kept in self._kept.items()
+            if name not in self._begun
+        ]
+        told = [
+            Loading(model=name, elapsed_s=elapsed_s, expected_s=expected_s)
+            for name, elapsed_s, expected_s in (*first, *again)
+            if elapsed_s is not None
+        ]
+        return tuple(told[:LOADING_TOLD])
+
+    @property
+    def failed_in_row(self) -> int:
+        """Generations of the version that serves, see `ModelRunner`."""
+        return self.main.runner.failed_in_row if self._kept else 0
 
     @property
     def finished(self) -> tuple[FinishedWork, ...]:
@@ -196,6 +222,8 @@ class ModelSet:
         """Card and runner of a loaded version; tried: it has made a small clip."""
         card = self.card_of(name)
         runner = self.open_runner(card)
+        begun_s = self.clock.monotonic_s()
+        self._begun[name] = begun_s, self._took_s.get(name) or load_s(card)
         try:
             await runner.start()
             if tried:
@@ -203,7 +231,18 @@ class ModelSet:
         except BaseException:
             await runner.close()
             raise
+        finally:
+            del self._begun[name]
+        self._took_s[name] = self.clock.monotonic_s() - begun_s
         return card, runner
+
+
+def load_s(card: ModelCard) -> float:
+    """Seconds that loading a version should take which was never loaded here: by its card's first profile, else by the
+    size of its files."""
+    if card.profile:
+        return PROCESS_S + card.profile[0].load_ms / 1e3
+    return PROCESS_S + sum(file.bytes for file in card.files.values()) / READ_BYTES_PER_S
 
 
 def check_command(card: ModelCard) -> GenerateCommand:

@@ -97,6 +97,8 @@ class ModelRunner:
         self.queued = 0
         self.failed_in_row = 0
         self.load_ms = 0.0
+        self.loaded_s = 0.0  # that the last load took, with starting its process; 0 before the first
+        self._loading_since_s: float | None = None
         self.model = ""
 
     @property
@@ -119,16 +121,26 @@ class ModelRunner:
         """The child's process id, while it lives."""
         return self._child.pid if self._child else None
 
+    @property
+    def loading_s(self) -> float | None:
+        """Seconds since the load that is under way has begun; None where none is."""
+        since_s = self._loading_since_s
+        return None if since_s is None else self._clock.monotonic_s() - since_s
+
     async def start(self) -> None:
         """Start the child and wait until its model is loaded; raises what the child said, or GenerationFailed."""
         child = ChildProcess(self._module, self._args)
+        begun_s = self._loading_since_s = self._clock.monotonic_s()
         try:
             await child.start()
             header = await self._loaded(child)
         except BaseException:  # also a cancel while it loads
             await child.kill()
             raise
+        finally:
+            self._loading_since_s = None
         self._child = child
+        self.loaded_s = self._clock.monotonic_s() - begun_s
         self.load_ms, self.model = float(header["load_ms"]), str(header["model"])
         get_logger().info("model_loaded", model=self.model, load_ms=self.load_ms, pid=child.pid)
 

@@ -5,6 +5,7 @@ Decides validation of cards and of requests against their limits. Pure: it must 
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -66,7 +67,13 @@ class Limits(_Frozen):
 
     def frame_counts(self) -> tuple[int, ...]:
         """Frames of every clip length offered, in the order of `seconds`."""
-        return tuple(round(length * self.fps) for length in self.seconds)
+        return _frame_counts(self.seconds, self.fps)
+
+
+@lru_cache(maxsize=1024)
+def _frame_counts(seconds: tuple[float, ...], fps: int) -> tuple[int, ...]:
+    """Kept, since every decision asks for those of its models."""
+    return tuple(round(length * fps) for length in seconds)
 
 
 class Refine(_Frozen):
@@ -137,6 +144,7 @@ class ModelCard(_Frozen):
 
     quality: figures of clips made as the card's defaults say; `quality["mos"]` is the Q of the QoE formula, 1..5;
     docs/models.md has its formula. scores: the same by plan, steps and size.
+    bytes_per_pixel: of its clips' files, over all pixels of all frames; None where it was not measured.
     precision: "mixed" computes the base's products in fewer bits, int8 in ONNX Runtime and bfloat16 in torch, where the
     file `base_float` has its weights.
     """
@@ -153,6 +161,7 @@ class ModelCard(_Frozen):
     profile: tuple[Profile, ...] = ()
     quality: dict[str, Quality] = Field(default_factory=dict)
     scores: tuple[Score, ...] = ()
+    bytes_per_pixel: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] | None = None
     digest: Sha256
 
     @model_validator(mode="after")

@@ -46,6 +46,10 @@ def predictions_to_pb(found: Predictions) -> pb.ListPredictionsResponse:
     return pb.ListPredictionsResponse(
         paces=[pb.Pace(**asdict(pace)) for pace in found.paces],
         accuracies=[pb.Accuracy(**asdict(accuracy)) for accuracy in found.accuracies],
+        sizes=[pb.ClipSize(**asdict(size)) for size in found.sizes],
+        ways=[pb.NodeWay(**asdict(way)) for way in found.ways],
+        loads=[pb.ModelLoad(**asdict(load)) for load in found.loads],
+        chances=[pb.Chance(**asdict(chance)) for chance in found.chances],
     )
 
 

@@ -10,12 +10,14 @@ from adaptivegen.experience import Rated
 from adaptivegen.rpc.admin_rows import (
     AccuracyInfo,
     AuditInfo,
+    ChanceInfo,
     DeadLetterInfo,
     Explanation,
     JobFilter,
     JobInfo,
     LineChangeInfo,
     LineInfo,
+    LoadInfo,
     NodeInfo,
     PaceInfo,
     PolicyChangeInfo,
@@ -28,7 +30,9 @@ from adaptivegen.rpc.admin_rows import (
     Ratings,
     RolloutOrder,
     Scaled,
+    SizeInfo,
     TenantInfo,
+    WayInfo,
 )
 from adaptivegen.rpc.admin_wire import read_row
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
@@ -44,6 +48,10 @@ def predictions_from_pb(message: pb.ListPredictionsResponse) -> Predictions:
     return Predictions(
         paces=tuple(read_row(PaceInfo, pace) for pace in message.paces),
         accuracies=tuple(read_row(AccuracyInfo, part) for part in message.accuracies),
+        sizes=tuple(read_row(SizeInfo, size) for size in message.sizes),
+        ways=tuple(read_row(WayInfo, way) for way in message.ways),
+        loads=tuple(read_row(LoadInfo, load) for load in message.loads),
+        chances=tuple(read_row(ChanceInfo, chance) for chance in message.chances),
     )
 
 

@@ -82,11 +82,64 @@ class AccuracyInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeInfo:
+    """How large a model's clips are of about so many pixels, all frames together: bytes of their files for a pixel,
+    learned from so many clips."""
+
+    model: str
+    pixels: int
+    bytes_per_pixel: float
+    clips: int
+
+
+@dataclass(frozen=True, slots=True)
+class WayInfo:
+    """What moving bytes takes a node lately. way: an edge whose drafts it fetches, `store.put`, or `store.get`."""
+
+    node_id: str
+    way: str
+    delay_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadInfo:
+    """A model that a node is loading; left_s: None where nothing can be promised, as of an overdue load."""
+
+    node_id: str
+    model: str
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChanceInfo:
+    """A chance that was learned at an edge. what: `known`, that a request's final is stored already, or `cached`, that
+    such a final is in the edge's cache; tenant: empty for all of the edge's.
+
+    requests: that it was learned from; expected: of them, as the chance was each time; seen: that really were so;
+    brier: mean squared difference of the two, 0 is perfect.
+    """
+
+    edge_id: str
+    tenant: str
+    what: str
+    chance: float
+    requests: int
+    expected: float
+    seen: int
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """What a scheduler has learned."""
 
     paces: tuple[PaceInfo, ...]
     accuracies: tuple[AccuracyInfo, ...]
+    sizes: tuple[SizeInfo, ...] = ()
+    ways: tuple[WayInfo, ...] = ()
+    loads: tuple[LoadInfo, ...] = ()
+    chances: tuple[ChanceInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from adaptivegen.clock import Clock
 from adaptivegen.errors import InternalError, InvalidRequest, NodeUnavailable
 from adaptivegen.generation.messages import Generated, Step
 from adaptivegen.rpc.channel import ClientTls, open_channel, stream
@@ -49,6 +50,15 @@ class Lent:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedDraft:
+    """A draft's MP4, and the seconds by which fetching it was later than its being made; None where its edge does not
+    say how long it waited."""
+
+    mp4: bytes
+    fetch_s: float | None
+
+
 class DraftServicer(stubs.DraftServiceServicer):
     """Serves drafts by two callables.
 
@@ -60,7 +70,9 @@ class DraftServicer(stubs.DraftServiceServicer):
         self,
         wait_for_draft: Callable[[str, str, str], Awaitable[bytes]],
         make_draft: Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]],
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._wait_for_draft = wait_for_draft
         self._make_draft = make_draft
 
@@ -71,7 +83,10 @@ class DraftServicer(stubs.DraftServiceServicer):
     async def FetchDraft(
         self, request: pb.FetchDraftRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.DraftChunk]:
+        asked_s = self._clock.monotonic_s()
+        yield pb.DraftChunk(offset_bytes=request.offset_bytes)  # the call has come: tells how far away the caller is
         mp4 = await self._wait_for_draft(request.tenant, request.job_id, request.token)
+        waited_s = self._clock.monotonic_s() - asked_s
         if request.offset_bytes > len(mp4):
             raise InvalidRequest.field("offset_bytes", request.offset_bytes, f"at most {len(mp4)}")
         sha256 = hashlib.sha256(mp4).hexdigest()
@@ -81,6 +96,7 @@ class DraftServicer(stubs.DraftServiceServicer):
                 data=mp4[offset : offset + CHUNK_BYTES],
                 total_bytes=len(mp4),
                 sha256=sha256,
+                waited_s=waited_s if offset == request.offset_bytes else None,
             )
 
     async def MakeDraft(
@@ -240,13 +256,14 @@ class _Receiving:
 
 
 async def fetch_draft(
-    address: str, *, tenant: str, job_id: str, token: str, deadline_s: float, tls: ClientTls | None
-) -> bytes:
-    """The draft as MP4, its digest checked. Raises NotFound, PermissionDenied, NodeUnavailable, DeadlineExceeded."""
+    address: str, *, tenant: str, job_id: str, token: str, deadline_s: float, tls: ClientTls | None, clock: Clock
+) -> FetchedDraft:
+    """The draft, its digest checked. Raises NotFound, PermissionDenied, NodeUnavailable, DeadlineExceeded."""
     if not address:
         raise NodeUnavailable("the job's edge has no gRPC address")
     received = bytearray()
-    sha256 = ""
+    sha256, waited_s, answer_s = "", None, None
+    asked_s = clock.monotonic_s()
     channel = open_channel(address, tls=tls)
     try:
         stub = stubs.DraftServiceStub(channel)
@@ -254,10 +271,18 @@ async def fetch_draft(
         async for chunk in stream(stub.FetchDraft, request, deadline_s=deadline_s, peer=f"edge {address}"):
             if chunk.offset_bytes != len(received):
                 raise InternalError(f"edge {address} sent offset {chunk.offset_bytes}, expected {len(received)}")
+            if answer_s is None:
+                answer_s = clock.monotonic_s() - asked_s
+            if chunk.HasField("waited_s") and 0.0 <= chunk.waited_s < math.inf:  # nor if it is no number
+                waited_s = chunk.waited_s
             received += chunk.data
             sha256 = chunk.sha256
+        took_s = clock.monotonic_s() - asked_s
     finally:
         await channel.close(None)
     if hashlib.sha256(received).hexdigest() != sha256:
         raise InternalError(f"the draft of {job_id} from edge {address} does not have the digest it was sent with")
-    return bytes(received)
+    if waited_s is None or answer_s is None:
+        return FetchedDraft(bytes(received), None)
+    # While the edge waited the call was on its way for nothing: about half of the time until it answered at all.
+    return FetchedDraft(bytes(received), max(0.0, took_s - waited_s - min(waited_s, answer_s / 2)))

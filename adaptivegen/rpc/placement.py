@@ -34,7 +34,7 @@ from adaptivegen.rpc.server import RpcServer
 
 SERVICE = "adaptivegen.v1.PlacementService"
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
-_NUMBERS = (*_TIMES, "qoe", "gpu_s", "score")
+_NUMBERS = (*_TIMES, "qoe", "gpu_s", "score", "moved_bytes", "transfer_s", "load_s")
 
 
 def seconds(value: float | None) -> float:
@@ -81,6 +81,9 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
                 qoe=candidate.qoe,
                 gpu_s=candidate.gpu_s,
                 score=candidate.score,
+                moved_bytes=candidate.moved_bytes,
+                transfer_s=candidate.transfer_s,
+                load_s=candidate.load_s,
             )
             for candidate in decision.candidates
         ],
@@ -182,6 +185,9 @@ def _decision(message: pb.Decision) -> Decision:
                 qoe=candidate.qoe,
                 gpu_s=candidate.gpu_s,
                 score=candidate.score,
+                moved_bytes=candidate.moved_bytes,
+                transfer_s=candidate.transfer_s,
+                load_s=candidate.load_s,
             )
             for candidate in message.candidates
         ),
@@ -267,6 +273,10 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 failed_with=request.failed_with,
                 pixels=request.pixels,
                 session=request.session,
+                final_bytes=request.final_bytes,
+                draft_model=request.draft_model,
+                draft_pixels=request.draft_pixels,
+                draft_bytes=request.draft_bytes,
             )
         )
         return pb.ReportOutcomeResponse()

@@ -17,9 +17,10 @@ from adaptivegen.nodes import FINISHED_TOLD, HEARTBEAT_S, FinishedWork, NodeRepo
 from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket
 from benchmarks.live.cards import CLOUD, DRAFT, FRAMES, cloud_card, draft_card
 from benchmarks.live.conduct import Spell
+from benchmarks.live.links import Link
 from benchmarks.live.load import EDGES, WORKERS, Request, spells
 from benchmarks.live.sleeper import FAILS_AFTER_S, SIGMA
-from benchmarks.live.system import LINKS, SCHEDULER, TENANT, Link
+from benchmarks.live.system import LINKS, SCHEDULER, TENANT
 from benchmarks.live.watch import PATIENCE_S, Seen
 from edge_node.draft.budget import hedge_budget, retry_budget
 from scheduler.decide.balanced import placing_of
@@ -139,8 +140,12 @@ class Twin:
     @staticmethod
     def _patient(seen: Seen) -> Seen:
         """Without what came too late."""
-        times = {name: getattr(seen, name) for name in ("first_s", "draft_s", "final_s")}
-        return replace(seen, **{name: s if s is not None and s <= PATIENCE_S else None for name, s in times.items()})
+
+        def seen_by(seconds: float | None) -> float | None:
+            return seconds if seconds is not None and seconds <= PATIENCE_S else None
+
+        first_s, draft_s, final_s = map(seen_by, (seen.first_s, seen.draft_s, seen.final_s))
+        return replace(seen, first_s=first_s, draft_s=draft_s, final_s=final_s)
 
     # ---- time -------------------------------------------------------------------------------------------------
 
@@ -222,10 +227,10 @@ class Twin:
         decision = job.decided
         backup = decision.backup_edge_id
         running = any(state in ("waiting", "running") for state in job.copies.values())
-        if job.draft_s is None and running and backup not in job.copies:
-            if self._hedges[decision.edge_id].withdraw():
-                job.late = True
-                self._copy(job, backup)
+        late = job.draft_s is None and running and backup not in job.copies
+        if late and self._hedges[decision.edge_id].withdraw():
+            job.late = True
+            self._copy(job, backup)
 
     def _draft_next(self, edge: _Node) -> None:
         while edge.at_hand is None and edge.queue:

@@ -95,6 +95,7 @@ const TABLES = {
       number("draft", (made) => seconds(made.draft_s)),
       number("final", (made) => seconds(made.final_s)),
       number("QoE", (made) => fixed(made.qoe, 2)),
+      number("moved", (made) => bytes(made.moved_bytes)),
       built("reasons", reasons),
     ],
   },

@@ -20,6 +20,7 @@ from scheduler.decide.admission import (
 )
 from scheduler.decide.plans import Situation
 
+WORTH_SAYING_S = 0.01
 WHOLE: tuple[Plan, ...] = ("refine", "cloud")
 TOLD_SCARCITY = 0.01  # QoE points of a cloud second, below which it is not worth a word
 
@@ -159,6 +160,10 @@ def _at_most(upper_s: float | None) -> str:
     return f" (mostly within {upper_s:.2f} s)" if upper_s else ""
 
 
+def _moving(transfer_s: float) -> str:
+    return f" and {transfer_s:.2f} s for moving clips" if transfer_s >= WORTH_SAYING_S else ""
+
+
 def _details(situation: Situation, chosen: Candidate) -> list[str]:
     """What is expected of the chosen plan, and what had to be assumed."""
     reasons: list[str] = []
@@ -170,10 +175,16 @@ def _details(situation: Situation, chosen: Candidate) -> list[str]:
             f" {chosen.first_look_s:.2f} s."
         )
     if chosen.plan in FINAL_PLANS:
+        pool = situation.pool
+        if pool.loads:
+            reasons.append(
+                f"No healthy worker serves {situation.cloud.name} yet: {pool.loads} is loading it, for about"
+                f" {pool.load_s:.1f} s more."
+            )
         if chosen.final_s is not None:
             reasons.append(
                 f"The final is expected after {chosen.final_s:.1f} s{_at_most(chosen.final_upper_s)}, with"
-                f" {chosen.gpu_s:.1f} cloud seconds."
+                f" {chosen.gpu_s:.1f} cloud seconds{_moving(chosen.transfer_s)}."
             )
         else:
             reasons.append(

@@ -33,9 +33,9 @@ class Drafting:
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
-    what such a draft should not exceed; backup: the next best, empty where there is none; backup_after_s: when it is
-    begun though nothing has failed; trial: another place to be
-    tried instead, if the decision drafts.
+    what such a draft should not exceed; load_s: of wait_s, until the edge has loaded its model again; backup: the next
+    best, empty where there is none; backup_after_s: when it is begun though nothing has failed; trial: another place to
+    be tried instead, if the decision drafts.
     """
 
     obstacle: str
@@ -48,6 +48,7 @@ class Drafting:
     propensity: float = 1.0
     gain: float = 0.0
     late_s: float = 0.0
+    load_s: float = 0.0
     backup: str = ""
     backup_after_s: float = 0.0
     trial: Drafting | None = field(default=None, repr=False)
@@ -155,7 +156,7 @@ class _Choice:
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
         part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
-        late_s = self._upper_s(part, chosen) or 0.0
+        late_s = (self._upper_s(part, chosen) or 0.0) + chosen.left_s
         backup = others[0] if others else None
         in_time = backup is not None and backup.done_s <= BACKUP_WITHIN * late_s
         told = [chosen, *others[: MAX_TOLD - 1]]
@@ -170,6 +171,7 @@ class _Choice:
             propensity=by_name[name],
             gain=self._best - self.worth[name],
             late_s=late_s,
+            load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",
             backup_after_s=late_s if in_time else NEVER_S,
             trial=trial,

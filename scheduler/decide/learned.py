@@ -17,6 +17,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Decision, Outcome, Plan
 from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, Spread, clamped
+from scheduler.decide.sizes import Sizes
 from scheduler.decide.work import work_of
 
 Standing = Literal["dated", "awaited", "unawaited"]  # of a final in a line: with a deadline, or somebody waits for it
@@ -58,6 +59,7 @@ class Learned:
         self._settings = settings or LearnSettings()
         self.speeds = Speeds(self._settings)
         self.spreads: dict[str, Spread] = {}
+        self.sizes = Sizes()
         self.revision = 0
         self._heard: OrderedDict[str, tuple[int, int]] = OrderedDict()  # life of a node and number of its last work
         self._told: OrderedDict[str, Told] = OrderedDict()
@@ -121,6 +123,10 @@ class Learned:
             return self.speeds.factor("", "worker", model)
         return len(factors) / sum(1.0 / factor for factor in factors)
 
+    def sized(self, card: ModelCard, *, size_bytes: float, pixels: float) -> None:
+        """A clip's file was so large."""
+        self.revision += self.sizes.observe(card, size_bytes=size_bytes, pixels=pixels)
+
     # ---- predictions --------------------------------------------------------------------------------------------
 
     def centred_s(self, part: str, predicted_s: float | None) -> float | None:
@@ -147,13 +153,16 @@ class Learned:
     def expect(
         self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0, standing: Standing = "awaited"
     ) -> None:
-        """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted."""
+        """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted, and
+        a final that waits for a model to be loaded would tell of that load, not of finals."""
         chosen = decision.chosen()
         part = "draft at a peer" if decision.drafted_elsewhere else "draft"
         final = final_part(decision.plan, standing)
         times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
         if draft_known:
             times.pop(part, None)
+        if chosen is not None and chosen.load_s:
+            times.pop(final)
         parts = {
             part: Expected(s, self._upper(part), self._centre(part))
             for part, s in times.items()

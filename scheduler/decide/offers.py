@@ -22,7 +22,8 @@ UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for the asking one 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One edge that can draft; wait_s: until it would begin, with the handing over."""
+    """One edge that can draft; wait_s: until it would begin, with the handing over; left_s: of that, until it has
+    loaded its model again."""
 
     edge_id: str
     address: str
@@ -31,6 +32,7 @@ class Offer:
     work: Work
     weight: float = 1.0
     note: str = ""
+    left_s: float = 0.0
 
     @property
     def done_s(self) -> float:
@@ -98,7 +100,11 @@ def _at_home(
     if condition == "draining":
         return f"edge {edge} is being drained"
     if condition == "loading":
-        return f"edge {edge} is not ready to draft"
+        left_s = view.loads.left_s(edge, card.name, now_ns=now_ns)
+        if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
+            return f"edge {edge} is not ready to draft"
+        offer = _offer(view, query, node, work, handover_s=left_s, now_ns=now_ns)
+        return replace(offer, left_s=left_s, note=f"edge {edge} loads its draft model, for about {left_s:.1f} s more")
     if card.name not in node.report.models:
         return f"edge {edge} does not serve {card.name}"
     if edge not in fit:

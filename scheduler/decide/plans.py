@@ -13,10 +13,13 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import final_part
+from scheduler.decide.moves import NO_MOVES
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, quality_of, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
+
+RARE = 0.05  # chances below do not count for what 95 % of the jobs do not exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Situation:
     cloud: ModelCard
     draft: ModelCard | None
     drafting: Drafting
+    draft_quality: float
     pool: PoolWait
     scarcity: float = 0.0
 
@@ -40,15 +44,19 @@ class Situation:
         look_s: float | None = None,
         final_s: float | None = None,
         gpu_s: float = 0.0,
+        later_s: float = 0.0,
     ) -> Candidate:
-        """A feasible candidate with its QoE and score; times as predicted, without what outcomes say of such."""
+        """A feasible candidate with its QoE and score; times as predicted, without what outcomes say of such, and the
+        final's without moving it. later_s: by which the final may well be later than outcomes say."""
         learned = self.view.learned
+        transfer_s = self.transfer_s(plan) if final_s is not None else 0.0
+        final_s = final_s + transfer_s if final_s is not None else None
         draft_s = learned.centred_s(self.drafting.part, draft_s)
         part = final_part(plan, standing_of(self.query))
         final_s = learned.centred_s(part, final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
-        shown_first = final_quality if plan == "hit" else draft_quality(self.view, self.query, self.draft)
+        shown_first = final_quality if plan == "hit" else self.draft_quality
         value = qoe(
             settings,
             intent=intent,
@@ -64,12 +72,37 @@ class Situation:
             first_look_s=look_s,
             draft_s=draft_s,
             final_s=final_s,
-            draft_upper_s=learned.upper_s(self.drafting.part, draft_s),
-            final_upper_s=learned.upper_s(part, final_s),
+            draft_upper_s=_later(learned.upper_s(self.drafting.part, draft_s), self.drafting.load_s),
+            final_upper_s=_later(learned.upper_s(part, final_s), later_s),
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
+            moved_bytes=self.moved_bytes(plan),
+            transfer_s=transfer_s,
+            load_s=self.pool.load_s if plan in FINAL_PLANS else 0.0,
         )
+
+    def transfer_s(self, plan: Plan) -> float:
+        """Seconds of a final's time in which it, or the draft it begins from, is moved."""
+        moves = self.pool.moves
+        if moves is NO_MOVES:
+            return 0.0
+        if plan == "hit":
+            return (1.0 - self.view.hits.cached(self.query.edge_id)) * moves.download_s
+        fetch_s = moves.fetch_s if self.starts_from_draft(plan) else 0.0
+        return fetch_s + moves.upload_s + moves.download_s
+
+    def moved_bytes(self, plan: Plan) -> float:
+        """Bytes that move between nodes; of a draft that is in the store already only the way to the worker."""
+        clips, query = self.pool.clips, self.query
+        if plan == "hit":
+            return (1.0 - self.view.hits.cached(query.edge_id)) * clips.final_bytes
+        ways = 0
+        if self.drafts(plan) and not query.draft_known:
+            ways += 2 if self.drafting.part == "draft at a peer" else 1  # to the store, and from the edge that lends it
+        if self.starts_from_draft(plan):
+            ways += 1
+        return ways * clips.draft_bytes + (2 * clips.final_bytes if plan in FINAL_PLANS else 0.0)
 
     @property
     def refines(self) -> bool:
@@ -98,11 +131,16 @@ class Situation:
         )
 
 
+def _later(seconds: float | None, by_s: float) -> float | None:
+    return None if seconds is None else seconds + by_s
+
+
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
     draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
-    return Situation(view, query, cloud, draft, made, pool, _scarcity(view, query, cloud, pool))
+    quality = draft_quality(view, query, draft)
+    return Situation(view, query, cloud, draft, made, quality, pool, _scarcity(view, query, cloud, pool))
 
 
 def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
@@ -154,8 +192,11 @@ def _impossible(plan: Plan, reason: str) -> Candidate:
 def _hit(situation: Situation) -> Candidate:
     if not situation.query.content_known:
         return _impossible("hit", "no finished video with this content key is stored")
-    reason = "the same video is already stored"
-    return situation.candidate("hit", reason, draft_s=0.0, look_s=0.0, final_s=0.0)
+    cached = situation.view.hits.cached(situation.query.edge_id)
+    download_s = situation.pool.moves.download_s if 1.0 - cached > RARE else 0.0
+    reason = f"the same video is already stored, and with a chance of {100 * cached:.0f} % in the cache"
+    late_s = cached * download_s  # it is fetched as a whole or not at all
+    return situation.candidate("hit", reason, draft_s=0.0, look_s=0.0, final_s=0.0, later_s=late_s)
 
 
 def _draft(situation: Situation) -> Candidate:
@@ -189,13 +230,14 @@ def _from_draft(situation: Situation, plan: Plan, work: Work, reason: str) -> Ca
         look_s=made.look_s,
         final_s=None if wait_s is None else max(wait_s, made.done_s or 0.0) + work.total_s,
         gpu_s=work.generate_s,
+        later_s=situation.pool.load_s + made.load_s,
     )
 
 
 def _from_noise(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
     wait_s = situation.pool.wait_s
     final_s = None if wait_s is None else wait_s + work.total_s
-    return situation.candidate(plan, reason, final_s=final_s, gpu_s=work.generate_s)
+    return situation.candidate(plan, reason, final_s=final_s, gpu_s=work.generate_s, later_s=situation.pool.load_s)
 
 
 def _reduced(situation: Situation) -> Candidate:
@@ -228,5 +270,10 @@ def _who(situation: Situation) -> str:
     pool = situation.pool
     if pool.wait_s is None:
         return f"the final queues in pool {pool.pool} until a worker for {situation.cloud.name} is healthy"
+    if pool.loads:
+        return (
+            f"{pool.loads} of pool {pool.pool} is loading {situation.cloud.name}, for about {pool.load_s:.1f} s more,"
+            f" and the final can start in {pool.wait_s:.1f} s"
+        )
     workers = "one worker" if pool.workers == 1 else f"{pool.workers} workers"
     return f"{workers} of pool {pool.pool} can start the final in {pool.wait_s:.1f} s"

@@ -12,6 +12,7 @@ from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import is_awaited
 from scheduler.decide.learned import Standing
 from scheduler.decide.line import Newcomer
+from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, moves, to_edge_s
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
@@ -19,10 +20,12 @@ from scheduler.decide.work import Work, draft_work, work_of
 
 @dataclass(frozen=True, slots=True)
 class PoolWait:
-    """The chosen pool; `wait_s` is None when no healthy worker serves the model.
+    """The chosen pool; `wait_s` is None when no healthy worker serves the model, nor will have it soon.
 
     wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be; factor: of its workers'
-    times; propensity: the chance with which it was drawn among equals.
+    times; propensity: the chance with which it was drawn among equals; clips: how large a draft and a final are; moves:
+    what its workers need to move them; load_s: of wait_s, until `loads`, the worker that has the model first, has
+    loaded it, where none has it yet.
     """
 
     pool: str
@@ -31,6 +34,10 @@ class PoolWait:
     factor: float = 1.0
     propensity: float = 1.0
     backlog_s: float = 0.0
+    clips: Clips = NO_CLIPS
+    moves: Moves = NO_MOVES
+    load_s: float = 0.0
+    loads: str = ""
 
 
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
@@ -63,7 +70,8 @@ def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int) -> f
 
 def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> PoolWait:
     """The pool in which the final would end soonest; near-ties are drawn by chance, so that schedulers do not herd."""
-    model = query.cloud_model
+    model, clips = query.cloud_model, clips_of(view, query)
+    download = to_edge_s(view, query, clips)
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
     new = newcomer(view, query, now_ns=now_ns)
     offers: dict[str, tuple[Place, PoolWait]] = {}
@@ -74,11 +82,12 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
         wait_s = line.wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
             factor, backlog_s = _factor(view, workers, model), line.work_s / len(slots)
-            done_s = wait_s + factor * work.total_s if work is not None else wait_s
-            made = PoolWait(pool, wait_s, len(workers), factor, backlog_s=backlog_s)
-            offers[pool] = Place(pool, done_s, load_s=wait_s), made
+            moved = moves(query, clips, workers, download_s=download)
+            done_s = wait_s + (factor * work.total_s if work is not None else 0.0) + moved.upload_s
+            offer = PoolWait(pool, wait_s, len(workers), factor, backlog_s=backlog_s, clips=clips, moves=moved)
+            offers[pool] = Place(pool, done_s, load_s=wait_s), offer
     if not offers:
-        return PoolWait(view.nodes.last_pool(model, query.line) or view.default_pool, None, 0, _factor(view, [], model))
+        return _unserved(view, query, new, clips, download_s=download, now_ns=now_ns)
     by_pool = chances([place for place, _ in offers.values()], view.select)
     pool = drawn(by_pool, rng)
     return replace(offers[pool][1], propensity=by_pool[pool])
@@ -88,6 +97,33 @@ def standing_of(query: PlacementQuery) -> Standing:
     """How the final of a query would stand in a line."""
     awaited: Standing = "awaited" if is_awaited(query.intent, asked_for=query.draft_known) else "unawaited"
     return "dated" if query.deadline_s else awaited
+
+
+def _unserved(
+    view: View, query: PlacementQuery, new: Newcomer, clips: Clips, *, download_s: float, now_ns: int
+) -> PoolWait:
+    """No healthy worker has the model: the pool where one will have it soonest, with the wait for that; else the pool
+    heard of last."""
+    model = query.cloud_model
+    pools: dict[str, list[tuple[float, Node]]] = {}
+    for left_s, node in view.loading(model, now_ns=now_ns, line=query.line):
+        pools.setdefault(node.report.pool, []).append((left_s, node))
+    offers: list[tuple[float, PoolWait]] = []
+    for pool, found in sorted(pools.items()):
+        slots = [left_s for left_s, node in found for _ in range(node.slots)]
+        wait_s = view.jobs.line(pool).wait_s(slots, new, frozenset((model,)), now_ns=now_ns)
+        if wait_s is not None:
+            workers = [node for _, node in found]
+            load_s, name = min((left_s, node.report.node_id) for left_s, node in found)
+            moved = moves(query, clips, workers, download_s=download_s)
+            factor = _factor(view, workers, model)
+            offer = PoolWait(pool, wait_s, 0, factor, clips=clips, moves=moved, load_s=load_s, loads=name)
+            offers.append((wait_s, offer))
+    if offers:
+        return min(offers, key=lambda offer: offer[0])[1]
+    pool = view.nodes.last_pool(model, query.line) or view.default_pool
+    moved = moves(query, clips, [], download_s=download_s)
+    return PoolWait(pool, None, 0, _factor(view, [], model), clips=clips, moves=moved)
 
 
 def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:

@@ -17,9 +17,11 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import HEARTBEAT_S, NodeKind, NodeReport
 from adaptivegen.placement import FINAL_PLANS, Attempt, Outcome
 from scheduler.decide.health import Healths
+from scheduler.decide.hits import Hits
 from scheduler.decide.learn import LEAST_S, MOST_FACTOR
 from scheduler.decide.learned import Learned
 from scheduler.decide.ledger import OpenJobs
+from scheduler.decide.loads import Loads
 from scheduler.decide.policy import Policy
 from scheduler.decide.quota import AdmissionSettings, Quotas
 from scheduler.decide.select import SelectSettings
@@ -234,6 +236,8 @@ class View:
     learned: Learned = field(default_factory=Learned)
     healths: Healths = field(default_factory=Healths)
     sessions: Sessions = field(default_factory=Sessions)
+    loads: Loads = field(default_factory=Loads)
+    hits: Hits = field(default_factory=Hits)
     select: SelectSettings = field(default_factory=SelectSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     quotas: Quotas = field(default_factory=Quotas)
@@ -256,6 +260,8 @@ class View:
                 self.healths.enter(report.node_id, now_s=now_ns / 1e9)
             self.healths.hear(report.node_id, report.failed_in_row, now_s=now_ns / 1e9)
             self.learned.hear(report, self.cards, now_ns=now_ns)
+            self.loads.hear(report, now_ns=now_ns)
+            self.hits.hear(report)
             if report.kind == "worker":
                 generating = report.remaining_s > 0
                 self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns, generating=generating)
@@ -300,6 +306,21 @@ class View:
             pools.setdefault(node.report.pool, []).append(node)
         return pools
 
+    def loading(self, model: str, *, now_ns: int, line: str = "") -> Iterator[tuple[float, Node]]:
+        """Workers that are loading `model` or, where they were started with that line, a version of it, and the seconds
+        until they should have it; not those of which nothing can be promised."""
+        for node in self.nodes:
+            report = node.report
+            if report.kind != "worker" or not report.loading or node.condition(now_ns) not in ("healthy", "loading"):
+                continue
+            if self.healths.ejected(report.node_id, now_s=now_ns / 1e9):
+                continue
+            models = [one.model for one in report.loading if one.model == model or (line and report.line == line)]
+            left_s = [self.loads.left_s(report.node_id, name, now_ns=now_ns) for name in models]
+            promised = [seconds for seconds in left_s if seconds is not None]
+            if promised:
+                yield min(promised), node
+
     def free_at_s(self, node: Node, *, now_ns: int) -> list[float]:
         """When each place of a worker becomes free, in seconds from now: by its report, and by what is known here of
         jobs that it was told since, that have ended since, or that it has and does not generate yet (it waits for a
@@ -341,11 +362,14 @@ class View:
             self.learned.forget(node_id)
             self.jobs.gone(node_id)
             self.healths.leave(node_id)
+            self.loads.forget(node_id)
+            self.hits.forget(node_id)
         return gone
 
     def ended(self, outcome: Outcome, *, now_ns: int) -> dict[str, float]:
         """A job is over: its work no longer waits, its tenant is charged, and predictions learn from it; see
         `Learned.outcome`. The outcome of an older decision, such as of a draft, does not end what was decided since."""
+        self._sized(outcome)
         told = outcome.status == "completed" and (outcome.gpu_s > 0 or outcome.plan not in FINAL_PLANS)
         gpu_s = outcome.gpu_s if told else None
         job = self.jobs.get(outcome.job_id)
@@ -355,9 +379,17 @@ class View:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider, now_s=now_ns / 1e9)
 
+    def _sized(self, outcome: Outcome) -> None:
+        """Files that were made tell how large such files are."""
+        final, draft = self.cards.get(outcome.made_with or outcome.cloud_model), self.cards.get(outcome.draft_model)
+        if final is not None and outcome.final_bytes:
+            self.learned.sized(final, size_bytes=outcome.final_bytes, pixels=outcome.pixels)
+        if draft is not None and outcome.draft_bytes:
+            self.learned.sized(draft, size_bytes=outcome.draft_bytes, pixels=outcome.draft_pixels)
+
     def digest(self) -> str:
         """A name for this state: equal digests of one scheduler, equal nodes, jobs, quotas and what is used
         of them as heard here, learning, ejections, policy."""
         used = f"{self.jobs.revision:x}.{self.jobs.usage.revision:x}.{self.quotas.revision:x}.{self.stored_revision:x}"
-        learned = f"{self.learned.revision:x}.{self.healths.revision:x}.{used}"
+        learned = f"{self.learned.revision:x}.{self.hits.revision:x}.{self.healths.revision:x}.{used}"
         return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"

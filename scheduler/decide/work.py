@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from adaptivegen.models.card import ModelCard, Profile
 
@@ -59,13 +60,23 @@ def draft_size(card: ModelCard, *, width: int, height: int) -> tuple[int, int]:
     """The size asked for if the draft model offers it, else its first size."""
     if f"{width}x{height}" in card.limits.sizes:
         return width, height
-    first_width, _, first_height = card.limits.sizes[0].partition("x")
-    return int(first_width), int(first_height)
+    return _sides(card.limits.sizes[0])
+
+
+@lru_cache(maxsize=1024)
+def _sides(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    return int(width), int(height)
+
+
+def draft_shape(card: ModelCard, *, width: int, height: int, frames: int) -> tuple[int, int, int]:
+    """Width, height and frames of a draft: of the size that `draft_size` gives, as long as asked if that is offered."""
+    width, height = draft_size(card, width=width, height=height)
+    counts = card.limits.frame_counts()
+    return width, height, frames if frames in counts else counts[0]
 
 
 def draft_work(card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
-    """The work of a draft of the size that `draft_size` gives."""
-    width, height = draft_size(card, width=width, height=height)
-    if frames not in card.limits.frame_counts():
-        frames = card.limits.frame_counts()[0]
+    """The work of a draft of the shape that `draft_shape` gives."""
+    width, height, frames = draft_shape(card, width=width, height=height, frames=frames)
     return work_of(card, width=width, height=height, frames=frames, steps=card.limits.steps_default)

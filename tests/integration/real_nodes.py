@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ from adaptivegen.discovery.nats_kv import NatsDiscovery
 from cdn_cache.service import serve as serve_cache
 from cdn_cache.settings import CacheSettings
 from cli.system.ports import free_ports
+from core_cloud.service import MODEL_CHILD as CLOUD_CHILD
 from core_cloud.service import serve as serve_worker
 from core_cloud.settings import WorkerSettings
+from edge_node.service import MODEL_CHILD as DRAFT_CHILD
 from edge_node.service import serve as serve_edge
 from edge_node.settings import EdgeSettings
 from scheduler.service import serve as serve_scheduler
@@ -104,11 +106,13 @@ def on_loopback(nats_url: str, folder: Path, node_id: str, changes: dict[str, An
 
 
 @asynccontextmanager
-async def edge(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
-    """An edge with the real draft model, which registers with the broker."""
+async def edge(
+    nats_url: str, folder: Path, *, child: Sequence[str] = DRAFT_CHILD, **changes: Any
+) -> AsyncIterator[Node]:
+    """An edge, by default with the real draft model, which registers with the broker."""
     settings = EdgeSettings(**on_loopback(nats_url, folder, "edge-1", changes))
     async with service(
-        lambda stop: serve_edge(settings, clock=CLOCK, rng=random.Random(5), stop=stop),
+        lambda stop: serve_edge(settings, clock=CLOCK, rng=random.Random(5), stop=stop, child=child),
         lambda: registered(nats_url, "edge", settings.node_id),
     ) as node:
         yield node
@@ -140,11 +144,13 @@ async def scheduler(nats_url: str, folder: Path, **changes: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def worker(nats_url: str, folder: Path, **changes: Any) -> AsyncIterator[Node]:
-    """A worker with the real cloud model, which registers with the broker."""
+async def worker(
+    nats_url: str, folder: Path, *, child: Sequence[str] = CLOUD_CHILD, **changes: Any
+) -> AsyncIterator[Node]:
+    """A worker, by default with the real cloud model, which registers with the broker."""
     settings = WorkerSettings(**on_loopback(nats_url, folder, "worker-1", changes))
     async with service(
-        lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(settings.node_id), stop=stop),
+        lambda stop: serve_worker(settings, clock=CLOCK, rng=random.Random(settings.node_id), stop=stop, child=child),
         lambda: registered(nats_url, "worker", settings.node_id),
     ) as node:
         yield node

@@ -71,7 +71,14 @@ async def test_the_same_service_over_http(own_nats: NatsServer, tmp_path: Path) 
         explained = await get(f"/jobs/{spec.id}/explain")
         assert Decision.model_validate(explained["decision"]) == spec.decision
         assert (await http.get(f"/jobs/{spec.id}/explain?tenant=other")).status_code == 404
-        assert set(await get("/predictions")) == {"paces", "accuracies"}
+        assert set(await get("/predictions")) == {
+            "paces",
+            "accuracies",
+            "sizes",
+            "ways",
+            "loads",
+            "chances",
+        }
         for path, name in {"/dead-letters": "letters", "/ratings": "ratings", "/quotas/changes": "changes"}.items():
             assert (await get(path))[name] == []
         assert (await get("/tenants"))["tenants"][0]["tenant"] == "*"
@@ -182,7 +189,7 @@ async def test_there_are_so_many_streams_and_others_are_told_when_to_come_back(
 
 async def test_a_reader_that_stops_reading_loses_its_connection_and_others_go_on() -> None:
     reasons = ("x" * 500,) * 20
-    decisions = (DecisionInfo(1, "j", "t", "refine", "e", "", "p", None, None, None, reasons, "", ""),) * 200
+    decisions = (DecisionInfo(1, "j", "t", "refine", "e", "", "p", None, None, None, None, reasons, "", ""),) * 200
 
     async def take() -> Snapshot:
         return Snapshot("s", 1, 0, (), (), (), (), (), (), (), (), decisions, InAll(0, 0, 0, 0, 0))

@@ -133,7 +133,7 @@ async def pair(*, accepting: Callable[[], bool] = lambda: True) -> AsyncIterator
         accepting=accepting,
     )
     server = RpcServer(rng=random.Random(1))
-    DraftServicer(no_draft, lending.make).add_to(server)
+    DraftServicer(no_draft, lending.make, SystemClock()).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:

@@ -26,7 +26,7 @@ from adaptivegen.errors import (
 from adaptivegen.generation.messages import Step
 from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.rpc.channel import call, open_channel, stream
-from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, Lent, fetch_draft
+from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, FetchedDraft, Lent, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
 from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -93,7 +93,7 @@ async def serving(
 ) -> AsyncIterator[tuple[RpcServer, str]]:
     server = RpcServer(rng=random.Random(1))
     PlacementServicer(place, ignore, ignore_attempt, same).add_to(server)
-    DraftServicer(drafts, make).add_to(server)
+    DraftServicer(drafts, make, SystemClock()).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
     try:
@@ -185,7 +185,7 @@ async def test_a_bug_is_internal_and_its_text_stays_in_the_log() -> None:
         with pytest.raises(InternalError, match="ZeroDivisionError") as unary:
             await place_at(address)
         with pytest.raises(InternalError, match="ZeroDivisionError") as streaming:
-            await fetch_draft(address, tenant="t", job_id="j", token="x", deadline_s=DEADLINE_S, tls=None)
+            await fetched(address)
         assert "secret" not in unary.value.message + streaming.value.message
 
 
@@ -228,6 +228,14 @@ async def test_the_next_scheduler_is_asked_when_one_is_away() -> None:
 
 # ---- drafts -------------------------------------------------------------------------------------------------------
 
+
+async def fetched(address: str, tenant: str = "t", job_id: str = "j", token: str = "x") -> FetchedDraft:
+    clock = SystemClock()
+    return await fetch_draft(
+        address, tenant=tenant, job_id=job_id, token=token, deadline_s=DEADLINE_S, tls=None, clock=clock
+    )
+
+
 MP4 = random.Random(5).randbytes(2 * CHUNK_BYTES + 17)
 
 
@@ -241,7 +249,19 @@ async def one_draft(tenant: str, job_id: str, token: str) -> bytes:
 
 async def test_a_draft_arrives_whole() -> None:
     async with serving(drafts=one_draft) as (_, address):
-        assert await fetch_draft(address, tenant="t", job_id="j", token="x", deadline_s=DEADLINE_S, tls=None) == MP4
+        draft = await fetched(address)
+        assert draft.mp4 == MP4
+        assert draft.fetch_s is not None and 0.0 <= draft.fetch_s < 1.0
+
+
+async def test_fetching_takes_what_it_was_later_than_the_draft_however_long_that_was_made() -> None:
+    async def made(tenant: str, job_id: str, token: str) -> bytes:
+        await asyncio.sleep(1.0)
+        return MP4
+
+    async with serving(drafts=made) as (_, address):
+        draft = await fetched(address)
+        assert draft.fetch_s is not None and 0.0 <= draft.fetch_s < 0.5
 
 
 @pytest.mark.parametrize(
@@ -253,7 +273,7 @@ async def test_a_draft_that_is_not_there_or_not_yours(
 ) -> None:
     async with serving(drafts=one_draft) as (_, address):
         with pytest.raises(error):
-            await fetch_draft(address, tenant=tenant, job_id=job_id, token=token, deadline_s=DEADLINE_S, tls=None)
+            await fetched(address, tenant, job_id, token)
 
 
 @pytest.mark.parametrize("offset", [0, 1, CHUNK_BYTES, len(MP4) - 1, len(MP4)])
@@ -263,6 +283,7 @@ async def test_a_draft_resumes_at_any_offset(offset: int) -> None:
         stub = draft_pb2_grpc.DraftServiceStub(channel)
         chunks = [chunk async for chunk in stream(stub.FetchDraft, request, deadline_s=DEADLINE_S, peer="edge")]
         assert b"".join(chunk.data for chunk in chunks) == MP4[offset:]
+        assert chunks.pop(0).data == b""  # at once, before the draft is waited for
         assert all(chunk.total_bytes == len(MP4) and len(chunk.data) <= CHUNK_BYTES for chunk in chunks)
 
 
@@ -277,7 +298,7 @@ async def test_an_offset_behind_the_end_is_refused() -> None:
 
 async def test_an_edge_without_an_address_is_unavailable() -> None:
     with pytest.raises(NodeUnavailable):
-        await fetch_draft("", tenant="t", job_id="j", token="x", deadline_s=DEADLINE_S, tls=None)
+        await fetched("")
 
 
 # ---- draining -----------------------------------------------------------------------------------------------------
@@ -392,8 +413,9 @@ async def test_a_stream_that_its_caller_leaves_ends_without_a_word_in_the_log(ca
         request = draft_pb2.FetchDraftRequest(tenant="t", job_id="j", token="k")
         for _ in range(3):
             async with aclosing(stream(stub.FetchDraft, request, deadline_s=DEADLINE_S, peer="edge")) as chunks:
-                async for _ in chunks:
-                    break
+                async for chunk in chunks:
+                    if chunk.data:
+                        break
     gc.collect()
     await asyncio.sleep(0)  # generators that were dropped are ended by tasks of their own
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []

@@ -290,24 +290,182 @@ class Accuracy(_message.Message):
 Global___Accuracy: _TypeAlias = Accuracy  # noqa: Y015
 
 @_typing.final
+class ClipSize(_message.Message):
+    """How large a model's clips are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PIXELS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_PIXEL_FIELD_NUMBER: _builtins.int
+    CLIPS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    pixels: _builtins.int
+    """of all frames, about"""
+    bytes_per_pixel: _builtins.float
+    clips: _builtins.int
+    """that it was learned from"""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        pixels: _builtins.int = ...,
+        bytes_per_pixel: _builtins.float = ...,
+        clips: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_pixel", b"bytes_per_pixel", "clips", b"clips", "model", b"model", "pixels", b"pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClipSize: _TypeAlias = ClipSize  # noqa: Y015
+
+@_typing.final
+class NodeWay(_message.Message):
+    """What moving bytes takes a node lately."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    DELAY_S_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    way: _builtins.str
+    """an edge whose drafts it fetches, store.put or store.get"""
+    delay_s: _builtins.float
+    """whatever the number of bytes"""
+    bytes_per_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        way: _builtins.str = ...,
+        delay_s: _builtins.float = ...,
+        bytes_per_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_s", b"bytes_per_s", "delay_s", b"delay_s", "node_id", b"node_id", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeWay: _TypeAlias = NodeWay  # noqa: Y015
+
+@_typing.final
+class ModelLoad(_message.Message):
+    """A model that a node is loading."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LEFT_S_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    model: _builtins.str
+    left_s: _builtins.float
+    """absent: nothing can be promised"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        left_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_left_s", b"_left_s", "left_s", b"left_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_left_s", b"_left_s", "left_s", b"left_s", "model", b"model", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__left_s: _TypeAlias = _typing.Literal["left_s"]  # noqa: Y015
+    _WhichOneofArgType__left_s: _TypeAlias = _typing.Literal["_left_s", b"_left_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__left_s) -> _WhichOneofReturnType__left_s | None: ...
+
+Global___ModelLoad: _TypeAlias = ModelLoad  # noqa: Y015
+
+@_typing.final
+class Chance(_message.Message):
+    """How likely a request at an edge is answered with what is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGE_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    CHANCE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    BRIER_FIELD_NUMBER: _builtins.int
+    edge_id: _builtins.str
+    tenant: _builtins.str
+    """empty: all of the edge's"""
+    what: _builtins.str
+    """known: its final is stored; cached: that is in the edge's cache"""
+    chance: _builtins.float
+    requests: _builtins.int
+    """that it was learned from"""
+    expected: _builtins.float
+    """of them, as the chance was each time"""
+    seen: _builtins.int
+    """that really were so"""
+    brier: _builtins.float
+    """mean squared difference"""
+    def __init__(
+        self,
+        *,
+        edge_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        what: _builtins.str = ...,
+        chance: _builtins.float = ...,
+        requests: _builtins.int = ...,
+        expected: _builtins.float = ...,
+        seen: _builtins.int = ...,
+        brier: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brier", b"brier", "chance", b"chance", "edge_id", b"edge_id", "expected", b"expected", "requests", b"requests", "seen", b"seen", "tenant", b"tenant", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chance: _TypeAlias = Chance  # noqa: Y015
+
+@_typing.final
 class ListPredictionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PACES_FIELD_NUMBER: _builtins.int
     ACCURACIES_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    CHANCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def paces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pace]: ...
     @_builtins.property
     def accuracies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Accuracy]: ...
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClipSize]: ...
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeWay]: ...
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelLoad]: ...
+    @_builtins.property
+    def chances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chance]: ...
     def __init__(
         self,
         *,
         paces: _abc.Iterable[Global___Pace] | None = ...,
         accuracies: _abc.Iterable[Global___Accuracy] | None = ...,
+        sizes: _abc.Iterable[Global___ClipSize] | None = ...,
+        ways: _abc.Iterable[Global___NodeWay] | None = ...,
+        loads: _abc.Iterable[Global___ModelLoad] | None = ...,
+        chances: _abc.Iterable[Global___Chance] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracies", b"accuracies", "paces", b"paces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracies", b"accuracies", "chances", b"chances", "loads", b"loads", "paces", b"paces", "sizes", b"sizes", "ways", b"ways"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

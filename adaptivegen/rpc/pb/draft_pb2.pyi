@@ -205,12 +205,15 @@ class DraftChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    WAITED_S_FIELD_NUMBER: _builtins.int
     offset_bytes: _builtins.int
     data: _builtins.bytes
     """at most 256 KiB"""
     total_bytes: _builtins.int
     sha256: _builtins.str
     """of the whole draft, lower-case hex"""
+    waited_s: _builtins.float
+    """with the first data of FetchDraft: seconds that this edge waited for the draft"""
     def __init__(
         self,
         *,
@@ -218,11 +221,14 @@ class DraftChunk(_message.Message):
         data: _builtins.bytes = ...,
         total_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        waited_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s", "waited_s", b"waited_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s", "data", b"data", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__waited_s: _TypeAlias = _typing.Literal["waited_s"]  # noqa: Y015
+    _WhichOneofArgType__waited_s: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waited_s) -> _WhichOneofReturnType__waited_s | None: ...
 
 Global___DraftChunk: _TypeAlias = DraftChunk  # noqa: Y015

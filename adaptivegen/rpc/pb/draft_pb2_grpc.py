@@ -51,7 +51,8 @@ class DraftServiceServicer:
 
     def FetchDraft(self, request, context):
         """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
-        bytes that are stored, so it does not matter for the final where the worker got them.
+        bytes that are stored, so it does not matter for the final where the worker got them. A chunk without data comes at
+        once, so that the caller learns how far away this edge is.
         NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -33,7 +33,8 @@ class DraftServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DraftServiceAsyncStub: ...
     FetchDraft: _grpc.UnaryStreamMultiCallable[_draft_pb2.FetchDraftRequest, _draft_pb2.DraftChunk]
     """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
-    bytes that are stored, so it does not matter for the final where the worker got them.
+    bytes that are stored, so it does not matter for the final where the worker got them. A chunk without data comes at
+    once, so that the caller learns how far away this edge is.
     NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
     """
     MakeDraft: _grpc.UnaryStreamMultiCallable[_draft_pb2.MakeDraftRequest, _draft_pb2.DraftUpdate]
@@ -49,7 +50,8 @@ class DraftServiceAsyncStub(DraftServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     FetchDraft: _aio.UnaryStreamMultiCallable[_draft_pb2.FetchDraftRequest, _draft_pb2.DraftChunk]  # type: ignore[assignment]
     """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
-    bytes that are stored, so it does not matter for the final where the worker got them.
+    bytes that are stored, so it does not matter for the final where the worker got them. A chunk without data comes at
+    once, so that the caller learns how far away this edge is.
     NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
     """
     MakeDraft: _aio.UnaryStreamMultiCallable[_draft_pb2.MakeDraftRequest, _draft_pb2.DraftUpdate]  # type: ignore[assignment]
@@ -68,7 +70,8 @@ class DraftServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_draft_pb2.DraftChunk], _abc.AsyncIterator[_draft_pb2.DraftChunk]]:
         """Waits (within the deadline) until the edge has finished the draft, then streams it as MP4 from an offset: the very
-        bytes that are stored, so it does not matter for the final where the worker got them.
+        bytes that are stored, so it does not matter for the final where the worker got them. A chunk without data comes at
+        once, so that the caller learns how far away this edge is.
         NOT_FOUND: this edge neither has nor makes the draft. PERMISSION_DENIED: not the token in the job's spec.
         """
 

@@ -130,6 +130,9 @@ class Candidate(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     DRAFT_UPPER_S_FIELD_NUMBER: _builtins.int
     FINAL_UPPER_S_FIELD_NUMBER: _builtins.int
+    MOVED_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSFER_S_FIELD_NUMBER: _builtins.int
+    LOAD_S_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
     feasible: _builtins.bool
     reason: _builtins.str
@@ -149,6 +152,12 @@ class Candidate(_message.Message):
     """what 95 % of such drafts should not exceed; negative: no draft"""
     final_upper_s: _builtins.float
     """the same of finals"""
+    moved_bytes: _builtins.float
+    """predicted to be moved between nodes"""
+    transfer_s: _builtins.float
+    """of final_s, for moving the draft and the final between nodes"""
+    load_s: _builtins.float
+    """of final_s, until a model is loaded that no worker has yet"""
     def __init__(
         self,
         *,
@@ -163,10 +172,13 @@ class Candidate(_message.Message):
         score: _builtins.float = ...,
         draft_upper_s: _builtins.float = ...,
         final_upper_s: _builtins.float = ...,
+        moved_bytes: _builtins.float = ...,
+        transfer_s: _builtins.float = ...,
+        load_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "draft_upper_s", b"draft_upper_s", "feasible", b"feasible", "final_s", b"final_s", "final_upper_s", b"final_upper_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "draft_upper_s", b"draft_upper_s", "feasible", b"feasible", "final_s", b"final_s", "final_upper_s", b"final_upper_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "load_s", b"load_s", "moved_bytes", b"moved_bytes", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score", "transfer_s", b"transfer_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,6 +341,10 @@ class ReportOutcomeRequest(_message.Message):
     FAILED_WITH_FIELD_NUMBER: _builtins.int
     PIXELS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    FINAL_BYTES_FIELD_NUMBER: _builtins.int
+    DRAFT_MODEL_FIELD_NUMBER: _builtins.int
+    DRAFT_PIXELS_FIELD_NUMBER: _builtins.int
+    DRAFT_BYTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -363,6 +379,14 @@ class ReportOutcomeRequest(_message.Message):
     """of all frames of the final"""
     session: _builtins.str
     """the request's"""
+    final_bytes: _builtins.float
+    """of the final's file"""
+    draft_model: _builtins.str
+    """of a draft that was made for this decision; empty: none was"""
+    draft_pixels: _builtins.float
+    """of all its frames"""
+    draft_bytes: _builtins.float
+    """of its file"""
     def __init__(
         self,
         *,
@@ -386,10 +410,14 @@ class ReportOutcomeRequest(_message.Message):
         failed_with: _builtins.str = ...,
         pixels: _builtins.float = ...,
         session: _builtins.str = ...,
+        final_bytes: _builtins.float = ...,
+        draft_model: _builtins.str = ...,
+        draft_pixels: _builtins.float = ...,
+        draft_bytes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_late", b"draft_late", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_bytes", b"draft_bytes", "draft_late", b"draft_late", "draft_model", b"draft_model", "draft_pixels", b"draft_pixels", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_bytes", b"final_bytes", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import BrokerUnavailable, InvalidRequest, SettingsInvalid
 from adaptivegen.heartbeat import CHILDREN_EVERY, DRAIN_POLL_EVERY, POLICY_BUCKET, Heartbeat
-from adaptivegen.nodes import HEARTBEAT_S, NodeReport, decode_report, drain_key
+from adaptivegen.nodes import HEARTBEAT_S, Loading, NodeReport, Way, decode_report, drain_key
 from adaptivegen.process import guarded, refuse, retry_until
 
 REPORT = NodeReport(node_id="w1", kind="worker", seq=0, sent_at_ns=0, started_at_ns=0)
@@ -25,6 +25,16 @@ REPORT = NodeReport(node_id="w1", kind="worker", seq=0, sent_at_ns=0, started_at
         ("capacity", 10**9),
         ("models", ("m",) * 65),
         ("grpc_address", "x" * 256),
+        ("ways", {"../x": Way(delay_s=0.0, bytes_per_s=1.0)}),
+        ("ways", {"store.get": Way.model_construct(delay_s=-1.0, bytes_per_s=1.0)}),
+        ("ways", {"store.get": Way.model_construct(delay_s=0.0, bytes_per_s=0.0)}),
+        ("ways", {f"e{n}": Way(delay_s=0.0, bytes_per_s=1.0) for n in range(65)}),
+        ("loading", (Loading.model_construct(model="m", elapsed_s=-1.0, expected_s=1.0),)),
+        ("loading", (Loading.model_construct(model="m" * 64, elapsed_s=1.0, expected_s=1.0),)),
+        ("loading", (Loading.model_construct(model="m", elapsed_s=1.0, expected_s=1e10),)),
+        ("loading", (Loading(model="m", elapsed_s=1.0, expected_s=1.0),) * 5),
+        ("repeats_cached", -1),
+        ("repeats_fetched", 2**63),
     ],
 )
 def test_a_report_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:

@@ -26,6 +26,7 @@ class Cache(httpx.AsyncBaseTransport):
         self.status = 200
         self.error: Exception | None = None
         self.hangs = False
+        self.says = ""  # in Cache-Status
         self.asked: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -34,7 +35,8 @@ class Cache(httpx.AsyncBaseTransport):
             await asyncio.Event().wait()
         if self.error is not None:
             raise self.error
-        return httpx.Response(self.status, content=b"{}")
+        headers = {"cache-status": f"cache-1; {self.says}"} if self.says else {}
+        return httpx.Response(self.status, content=b"{}", headers=headers)
 
 
 class Edge:
@@ -171,3 +173,41 @@ async def test_the_first_registered_cache_that_answers_is_used_and_kept_while_it
     caches.up = set()
     assert await used() is None
     await delivery.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "there", "ways"),
+    [
+        ("fwd=miss; stored", False, ["store.get"]),
+        ("fwd=miss; collapsed", False, []),  # another had begun it: the time is not the whole
+        ("hit", True, []),
+        ("", None, []),
+    ],
+)
+async def test_what_was_fetched_tells_of_the_way_from_the_store(says: str, there: bool | None, ways: list[str]) -> None:
+    async with running() as edge:
+        edge.cache.status, edge.cache.says = 206, says
+        assert await edge.delivery.prefetch(media(), tenant="acme") is there
+        assert list(edge.delivery.ways) == ways
+
+
+async def test_repeats_are_counted_by_whether_they_were_in_the_cache() -> None:
+    async with running() as edge:
+        edge.cache.status = 206
+        for says in ("hit", "hit", "fwd=miss; stored", ""):
+            edge.cache.says = says
+            await edge.delivery.repeat(media(), tenant="acme")
+        edge.cache.error = httpx.ReadTimeout("slow")
+        await edge.delivery.repeat(media(), tenant="acme")
+        assert (edge.delivery.repeats_cached, edge.delivery.repeats_fetched) == (2, 1)
+
+
+async def test_the_way_to_another_cache_is_another() -> None:
+    async with running() as edge:
+        edge.cache.status, edge.cache.says = 206, "fwd=miss; stored"
+        await edge.delivery.prefetch(media(), tenant="acme")
+        assert edge.delivery.ways
+        edge.cache.status = 200
+        edge.delivery.offer(["http://other:80"])
+        await edge.delivery.look()
+        assert edge.delivery.ways == {}

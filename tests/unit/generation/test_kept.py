@@ -9,7 +9,7 @@ import pytest
 
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import GenerationFailed, ModelDigestMismatch, ModelNotFound, NodeUnavailable
-from adaptivegen.generation.kept import LOOK_EVERY_S, TRIES, ModelSet, check_command
+from adaptivegen.generation.kept import LOOK_EVERY_S, TRIES, ModelSet, check_command, load_s
 from adaptivegen.generation.messages import GenerateCommand
 from adaptivegen.models.card import ModelCard
 from tests.cards import cloud_card
@@ -24,6 +24,8 @@ class Process:
         self.card, self.fails, self.breaks, self.hangs = card, fails, breaks, hangs
         self.ready = self.busy = False
         self.load_ms = 1.0
+        self.loading_s: float | None = None
+        self.loaded_s = 2.0
         self.finished = ()
         self.made: list[GenerateCommand] = []
         self.closed = 0
@@ -120,6 +122,54 @@ async def test_a_version_in_use_is_ended_when_nobody_uses_it_any_more() -> None:
             assert one.opened[1].closed == 0
         await one.until(lambda: one.opened[1].closed == 1)
         assert one.models.loaded == ("old",)
+
+
+async def test_what_is_being_loaded_is_told_with_how_long_that_should_take() -> None:
+    async with node() as one:
+        assert not one.models.loading
+        one.hangs, one.wanted = asyncio.Event(), ("old", "new")
+        await one.until(lambda: bool(one.models.loading))
+        (before,) = one.models.loading
+        await one.clock.advance(3.0)
+        (load,) = one.models.loading
+        assert (load.model, load.expected_s) == ("new", load_s(cloud_card()))
+        assert load.elapsed_s == pytest.approx(before.elapsed_s + 3.0)
+        one.hangs.set()
+        await one.until(lambda: one.models.loaded == ("old", "new"))
+        assert not one.models.loading
+
+
+async def test_how_long_a_version_took_to_load_is_expected_of_its_next_load() -> None:
+    async with node() as one:
+        one.hangs, one.wanted = asyncio.Event(), ("old", "new")
+        await one.until(lambda: bool(one.models.loading))
+        await one.clock.advance(30.0)
+        one.hangs.set()
+        await one.until(lambda: one.models.loaded == ("old", "new"))
+        one.wanted = ("old",)
+        await one.until(lambda: one.opened[1].closed == 1)
+        one.hangs, one.wanted = asyncio.Event(), ("old", "new")
+        await one.until(lambda: bool(one.models.loading))
+        assert one.models.loading[0].expected_s >= 30.0
+        one.hangs.set()
+
+
+async def test_a_load_that_failed_is_under_way_no_more_and_one_of_a_process_that_died_is() -> None:
+    async with node() as one:
+        one.fails["new"] = GenerationFailed("no")
+        one.wanted = ("old", "new")
+        await one.until(lambda: "new" in one.models.refused)
+        assert all(load.model != "new" for load in one.models.loading)
+        one.opened[0].loading_s = 0.5
+        (load,) = one.models.loading
+        assert (load.model, load.elapsed_s, load.expected_s) == ("old", 0.5, 2.0)
+
+
+def test_a_load_is_expected_to_take_what_the_card_says_or_its_files_would() -> None:
+    card = cloud_card()
+    assert load_s(card) == pytest.approx(1.0 + card.profile[0].load_ms / 1e3)
+    large = card.files["base"].model_copy(update={"bytes": 500_000_000})
+    assert load_s(card.model_copy(update={"profile": (), "files": {"base": large}})) == pytest.approx(6.0)
 
 
 @pytest.mark.parametrize("when", ["fails", "breaks"])

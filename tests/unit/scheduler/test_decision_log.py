@@ -7,6 +7,9 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the extra decisions (pyarrow) is not installed")
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InvalidRequest, SettingsInvalid
 from scheduler.decision_log import MAX_WAITING, DecisionLog, read_log
@@ -105,3 +108,28 @@ def test_a_folder_that_cannot_be_made_and_a_file_that_is_none_are_refused_by_nam
     (tmp_path / "decisions-x-1.parquet").write_text("none")
     with pytest.raises(InvalidRequest, match=r"decisions-x-1\.parquet"):
         list(read_log(tmp_path))
+
+
+async def test_a_log_of_before_bytes_and_transfers_were_predicted_is_still_read(tmp_path: Path) -> None:
+    log, decision, went = make(tmp_path), place(view()), outcome(place(view()), final_s=7.5)
+    log.decided(query(), decision)
+    log.ended(went)
+    await log.close()
+    for name in names_in(tmp_path):
+        _as_before(tmp_path / name)
+    (logged,) = read_log(tmp_path)
+    bare = [one.model_copy(update=dict.fromkeys(("moved_bytes", "transfer_s"), 0.0)) for one in decision.candidates]
+    assert logged.decision == decision.model_copy(update={"candidates": tuple(bare)})
+    assert logged.outcome == went
+
+
+def _as_before(path: Path) -> None:
+    """Rewrite a file as a version did that did not know of these columns."""
+    rows = parquet.read_table(path).to_pylist()
+    for row in rows:
+        for candidate in row.get("decision", {}).get("candidates", ()):
+            for name in ("moved_bytes", "transfer_s", "load_s"):
+                del candidate[name]
+        for name in ("final_bytes", "draft_model", "draft_pixels", "draft_bytes"):
+            row.get("outcome", {name: None}).pop(name)
+    parquet.write_table(pa.Table.from_pylist(rows), path)

@@ -212,7 +212,9 @@ async def test_nobody_is_forgotten_for_not_being_heard_while_the_broker_was_away
 async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
     parts = Scheduler()
     parts.view.jobs.place(open_job(work_s=600.0, placed_at_ns=parts.time.now_ns()))
-    await parts.listen(*WORKERS, report("edge-1"))
+    await parts.listen(*WORKERS, report("edge-1", repeats_cached=3))
+    for known in (True, False):
+        parts.view.hits.asked("edge-1", "acme", known)
     text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
     for line in (
         'adaptivegen_scheduler_nodes{kind="worker",state="healthy"} 3.0',
@@ -220,5 +222,10 @@ async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
         'adaptivegen_scheduler_workers{pool="default"} 3.0',
         f'adaptivegen_scheduler_workers_desired{{pool="default"}} {parts.scaling.advice["default"].workers}.0',
         "# TYPE adaptivegen_scheduler_outcomes_covered_total counter",
+        'adaptivegen_scheduler_repeat_requests_total{edge="edge-1",what="known"} 2.0',
+        'adaptivegen_scheduler_repeats_seen_total{edge="edge-1",what="known"} 1.0',
+        'adaptivegen_scheduler_repeats_seen_total{edge="edge-1",what="cached"} 3.0',
+        'adaptivegen_scheduler_repeat_chance{edge="edge-1",what="cached"} 0.79',
+        'adaptivegen_scheduler_repeat_brier{edge="edge-1",what="known"} 0.4',
     ):
-        assert line in text
+        assert line in text, line

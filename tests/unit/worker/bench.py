@@ -19,6 +19,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
+from adaptivegen.ways import Transfers
 from core_cloud.drafts import DraftSource
 from core_cloud.turns import InOrder, Turns
 from core_cloud.worker import Worker
@@ -80,6 +81,7 @@ class Cloud:
     runner: ScriptedRunner
     worker: Worker
     more: list[ScriptedRunner]
+    transfers: Transfers
     loop: asyncio.Task[None] = field(init=False)
 
     def twin(self) -> Worker:
@@ -125,20 +127,23 @@ def make_worker(
     node_id: str = "w1",
     card: ModelCard | None = None,
     turns: Turns | None = None,
+    transfers: Transfers | None = None,
     more: Sequence[tuple[ModelCard, ScriptedRunner]] = (),
 ) -> Worker:
+    transfers = transfers if transfers is not None else Transfers()
     return Worker(
         node_id=node_id,
         jobs=jobs,
         bus=bus,
         models=kept_models(card or cloud_card(), runner, *more, clock=clock),
         line=(card or cloud_card()).name,
-        drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None),
+        drafts=DraftSource(jobs=jobs, wait_s=1.0, tls=None, clock=clock, transfers=transfers),
         clock=clock,
         pool="default",
         lease_s=LEASE_S,
         incarnation=incarnation,
         turns=turns or InOrder(),
+        transfers=transfers,
     )
 
 
@@ -167,8 +172,9 @@ async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
     served = replaced.get("bus", lambda broker: broker)(bus)
     store = replaced.get("jobs", lambda store: store)(jobs)
     more = tuple((card, ScriptedRunner()) for card in replaced.get("more", ()))
-    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), more=more)
-    parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more])
+    transfers = Transfers()
+    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), transfers=transfers, more=more)
+    parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more], transfers)
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())
         yield parts

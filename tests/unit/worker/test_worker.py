@@ -12,6 +12,7 @@ from adaptivegen.errors import GenerationFailed, InvalidRequest
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.record import JobRecord, claim
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.ways import Transfers
 from core_cloud.drafts import DraftSource
 from core_cloud.turns import InOrder
 from core_cloud.worker import Worker
@@ -69,18 +70,20 @@ class Bench:
         self.worker = self.make(node_id)
 
     def make(self, node_id: str) -> Worker:
+        transfers = Transfers()
         return Worker(
             node_id=node_id,
             jobs=self.jobs,
             bus=self.bus,
             models=kept_models(cloud_card(), self.model, clock=self.clock),
             line=cloud_card().name,
-            drafts=DraftSource(jobs=self.jobs, wait_s=0.2, tls=None),
+            drafts=DraftSource(jobs=self.jobs, wait_s=0.2, tls=None, clock=self.clock, transfers=transfers),
             clock=self.clock,
             pool="default",
             lease_s=LEASE_S,
             incarnation="1",
             turns=InOrder(),
+            transfers=transfers,
         )
 
     async def record(self) -> JobRecord:

@@ -8,10 +8,11 @@ import pytest
 from adaptivegen.errors import BrokerUnavailable, StorageFailure
 from adaptivegen.jobs.record import MAX_CLAIMS, claim
 from adaptivegen.jobs.spec import Manifest
+from adaptivegen.nodes import STORE_GET, STORE_PUT
 from adaptivegen.request import Reference, VideoTask
 from core_cloud.outcome import MAX_UNCLAIMED
 from tests.jobs import JOB_ID, media
-from tests.unit.worker.bench import LEASE_S, Failing, cloud, is_set, spec_of
+from tests.unit.worker.bench import LEASE_S, Failing, Wrapped, cloud, is_set, spec_of
 
 
 async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -> None:
@@ -22,6 +23,25 @@ async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -
         command, start = parts.runner.commands[-1]
         assert (start, command.strength, command.request.steps) == (b"draft clip", 0.5, 4)
         assert (record.plan, record.notes) == ("refine", ())
+        assert set(parts.transfers.told(now_s=parts.clock.monotonic_s())) == {STORE_GET, STORE_PUT}
+
+
+async def test_an_upload_counts_without_the_ones_that_failed() -> None:
+    async with cloud() as parts:
+        put, failures = parts.blob.put, [StorageFailure("away"), StorageFailure("away")]
+
+        async def slow(key: str, data: bytes) -> None:
+            if key.startswith("out/"):
+                await parts.clock.sleep(3.0)
+                if failures:
+                    raise failures.pop()
+            await put(key, data)
+
+        parts.worker.jobs = Wrapped(parts.jobs, blob=Wrapped(parts.blob, put=slow))  # type: ignore[assignment]
+        await parts.jobs.submit(spec_of("cloud"))
+        await parts.until_ended()
+        way = parts.transfers.told(now_s=parts.clock.monotonic_s())[STORE_PUT]
+        assert not failures and way.seconds(len(b"final clip")) == pytest.approx(3.0, abs=0.5)
 
 
 @pytest.mark.parametrize(
