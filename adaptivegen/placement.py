@@ -130,7 +130,7 @@ class PlacementQuery(BaseModel):
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
     allow_reduced: a final of fewer steps is better than a late one or none; keeps_id: asked again, the request has the
     same job_id, so that a place can be kept for it; line: the model that was asked for, of which cloud_model is a
-    version.
+    version; draft_line: the same of draft_model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -156,6 +156,7 @@ class PlacementQuery(BaseModel):
     allow_reduced: bool = False
     keeps_id: bool = False
     line: str = ""
+    draft_line: str = ""
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -187,6 +188,10 @@ class Outcome(BaseModel):
     line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
     did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final;
     session: the request's.
+
+    Of the draft: draft_line and draft_model as these; drafted_with: the version that made it, empty where there is none
+    or it was there before; draft_failed_with: the one with which the first attempt that failed was made; draft_node_s:
+    seconds of an edge's model that it took; draft_pixels: of all its frames.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -211,6 +216,12 @@ class Outcome(BaseModel):
     failed_with: str = ""
     pixels: float = 0.0
     session: str = ""
+    draft_line: str = ""
+    draft_model: str = ""
+    drafted_with: str = ""
+    draft_failed_with: str = ""
+    draft_node_s: float = 0.0
+    draft_pixels: float = 0.0
 
     def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
         """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""

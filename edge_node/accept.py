@@ -24,13 +24,12 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import ContentEntry, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
-from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision
 from adaptivegen.request import GenerationRequest, Reference, parse_request
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.desk import DraftDesk
 from edge_node.hub import EventHub
-from edge_node.placing import EdgeIdentity, Placing
+from edge_node.placing import EdgeIdentity, Models, Placing
 from edge_node.sides import Partition, Sides
 from edge_node.spool.rules import is_cut, not_known_here, spooled_note
 from edge_node.spool.spool import Envelope
@@ -43,12 +42,12 @@ Result = TypeVar("Result")
 @dataclass(slots=True)
 class Asked:
     """One request on its way in. id: the video's, an earlier attempt's where `earlier`; request: without seed and
-    upload until `prepared`; card: until then of the version it is checked by, then of the one that is to make the
-    final; told: the centre may have the job."""
+    upload until `prepared`; models: from then on the versions that are to make it; told: the centre may have the
+    job."""
 
     tenant: str
     id: str
-    card: ModelCard
+    models: Models
     request: GenerationRequest
     upload: bytes | None
     key: str = ""
@@ -73,7 +72,6 @@ class Acceptor:
         placing: Placing,
         hub: EventHub,
         desk: DraftDesk,
-        draft_card: ModelCard,
         clock: Clock,
         rng: random.Random,
         upload_limits: UploadLimits,
@@ -86,7 +84,6 @@ class Acceptor:
         self._placing = placing
         self._hub = hub
         self._desk = desk
-        self._draft_card = draft_card
         self._clock = clock
         self._rng = rng
         self._upload_limits = upload_limits
@@ -101,7 +98,8 @@ class Acceptor:
         """Accept a request; the job is durable when this returns. Same key and body: the same video."""
         card = self._placing.versions.stable(model)
         request = parse_request(values, card, reference=_placeholder(upload)).model_copy(update={"model": model})
-        asked = Asked(tenant, new_video_id(now_ns=self._clock.now_ns(), rng=self._rng), card, request, upload)
+        models = Models(card, self._placing.drafts.serving)
+        asked = Asked(tenant, new_video_id(now_ns=self._clock.now_ns(), rng=self._rng), models, request, upload)
         if key is not None:
             loop = asyncio.get_running_loop()  # an upload may have megabytes
             asked.key = check_idempotency_key(key)
@@ -134,7 +132,7 @@ class Acceptor:
             asked.request, asked.start_mp4 = await self._decode(asked.tenant, asked.request, asked.upload)
         if asked.request.seed is None:
             asked.request = asked.request.model_copy(update={"seed": self._rng.getrandbits(63)})
-        asked.card = self._placing.versions.of(asked.request, asked.tenant)
+        asked.models = self._placing.models(asked.request, asked.tenant)
         asked.prepared = True
 
     async def _decode(self, tenant: str, request: GenerationRequest, upload: bytes) -> tuple[GenerationRequest, bytes]:
@@ -149,7 +147,7 @@ class Acceptor:
         return request.model_copy(update={"reference": reference}), decoded.mp4
 
     def _content_key(self, asked: Asked) -> str:
-        return self._placing.content_key(asked.request, asked.card)
+        return self._placing.content_key(asked.request, asked.models)
 
     # ---- at the centre ----------------------------------------------------------------------------------------
 
@@ -162,9 +160,9 @@ class Acceptor:
             await self._call(jobs.blob.put(asked.request.reference.key, asked.start_mp4))
         key = self._content_key(asked)
         known = await self._call(jobs.content(tenant, key))
-        query = self._placing.query(tenant, asked.id, asked.request, asked.card, content_known=known is not None)
+        query = self._placing.query(tenant, asked.id, asked.request, asked.models, content_known=known is not None)
         decision = await self._placing.decide(query.model_copy(update={"keeps_id": bool(asked.key)}))
-        spec = asked.spec = self._placing.spec(tenant, asked.request, asked.card, key, decision)
+        spec = asked.spec = self._placing.spec(tenant, asked.request, asked.models, key, decision)
         if decision.plan == "hit" and known is not None:
             asked.told = True
             record = await self._call(self._hit(jobs, spec, known))
@@ -278,13 +276,13 @@ class Acceptor:
             await jobs.blob.put(request.reference.key, asked.start_mp4)
         key = self._content_key(asked)
         known = await held.known.find(tenant, key)
-        query = self._placing.query(tenant, asked.id, request, asked.card, content_known=known is not None)
+        query = self._placing.query(tenant, asked.id, request, asked.models, content_known=known is not None)
         reason = f"cut off from broker or store ({why})"
         decide = self._placing.alone if known is None else self._placing.known
         decision = decide(query, why=reason)
-        spec = asked.spec or self._placing.spec(tenant, request, asked.card, key, decision)
+        spec = asked.spec or self._placing.spec(tenant, request, asked.models, key, decision)
         changes = {"decision": decision, "want_final": decision.plan != "draft"}
-        spec = spec.model_copy(update={**changes, "notes": (spooled_note(self._identity.node_id, why),)})
+        spec = spec.model_copy(update={**changes, "notes": (*spec.notes, spooled_note(self._identity.node_id, why))})
         if known is not None:
             return spec, await self._hit(jobs, spec, known)
         return await jobs.submit(spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
@@ -14,14 +15,14 @@ from adaptivegen.process import guarded
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 from edge_node.delivery import Delivery
-from edge_node.draft.desk import DraftDesk
+from edge_node.draft.desk import DraftDesk, DraftTimes
 from edge_node.hub import EventHub
 
 MAX_FOLLOWED = 1024
 
 
 class Follower:
-    """Follows accepted jobs to their end. `run` must be running."""
+    """Follows accepted jobs to their end. `run` must be running. draft_line: the draft model of this edge."""
 
     def __init__(
         self,
@@ -31,9 +32,11 @@ class Follower:
         desk: DraftDesk,
         scheduler: PlacementClient,
         clock: Clock,
+        draft_line: str,
         keep: Callable[[JobRecord], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
+        self._draft_line = draft_line
         self._hub = hub
         self._delivery = delivery
         self._desk = desk
@@ -86,11 +89,8 @@ class Follower:
             status=record.status,
             decided_by=decision.decided_by,
             decided_at_ns=decision.decided_at_ns,
-            first_look_s=times.first_look_s if times else None,
-            draft_s=times.draft_s if times else None,
             final_s=took_s if record.final else None,
-            drafted_by=times.made_by if times else "",
-            draft_late=times.late if times else False,
+            **(self._of_draft(times) if times else {}),
             tenant=record.tenant,
             gpu_s=record.gpu_s,
             line=record.model,
@@ -105,6 +105,21 @@ class Follower:
         finally:  # also where no scheduler hears of it
             if self._keep is not None and record.final is not None:
                 await self._keep(record)
+
+    def _of_draft(self, times: DraftTimes) -> dict[str, Any]:
+        """What an outcome says of a draft that this decision had made, or tried to."""
+        return {
+            "first_look_s": times.first_look_s,
+            "draft_s": times.draft_s,
+            "drafted_by": times.made_by,
+            "draft_late": times.late,
+            "draft_line": self._draft_line,
+            "draft_model": times.draft_model,
+            "drafted_with": times.made_with,
+            "draft_failed_with": times.failed_with,
+            "draft_node_s": times.node_s,
+            "draft_pixels": times.pixels,
+        }
 
 
 def _pixels(record: JobRecord) -> float:

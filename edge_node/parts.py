@@ -15,7 +15,8 @@ from adaptivegen.clock import Clock
 from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import AdaptiveGenError, ModelNotFound
-from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.generation.kept import ModelSet
+from adaptivegen.generation.runner import Finished, ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
@@ -31,6 +32,7 @@ from edge_node.cancels import Cancels
 from edge_node.delivery import Delivery
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.lend import Lending
+from edge_node.draft.models import DraftModels
 from edge_node.draft.places import DraftPlaces
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
@@ -50,7 +52,7 @@ class Edge:
     """The parts of one edge that run, serve or are drained."""
 
     desired: DesiredModels
-    runner: ModelRunner
+    drafts: DraftModels
     hub: EventHub
     attempts: Attempts
     places: DraftPlaces
@@ -74,39 +76,54 @@ class Edge:
 class Base:
     """What an edge has before it knows a broker: whatever is wrong here is said at once."""
 
-    card: ModelCard
     callers: Authenticator
     blob: BlobStore
-    runner: ModelRunner
     lost: AdaptiveGenError | None = None  # why the store was not reached, where this edge has a spool
 
 
-async def prepare(
-    settings: EdgeSettings, child: Sequence[str], *, clock: Clock, rng: random.Random, resources: AsyncExitStack
-) -> Base:
-    """Check models, keys and store, and load the draft model; what has to be closed goes to `resources`.
+async def prepare(settings: EdgeSettings, *, rng: random.Random, resources: AsyncExitStack) -> Base:
+    """Check models, keys and store; what has to be closed goes to `resources`.
 
-    Raises SettingsInvalid, StoreUnsafe, and what the store and the model raise.
+    Raises SettingsInvalid, StoreUnsafe, and what the store raises.
     """
     _card(settings, "cloud_model")
-    card, callers = _card(settings, "draft_model"), _authenticator(settings)
+    _card(settings, "draft_model")
+    callers = _authenticator(settings)
     blob, lost = await first_reach(settings, rng)
     resources.push_async_callback(blob.close)
-    runner = ModelRunner(
-        child[0],
-        [*child[1:], settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
-        clock=clock,
-        max_waiting=settings.max_waiting_drafts,
-    )
-    resources.push_async_callback(runner.close)
-    await runner.start()
-    return Base(card, callers, blob, runner, lost)
+    return Base(callers, blob, lost)
+
+
+async def load(
+    settings: EdgeSettings, desired: DesiredModels, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
+) -> DraftModels:
+    """The versions of the draft model, of which the one that serves is loaded; where that cannot be had here, the one
+    that this edge was started with: an edge that drafts by an older version is better than none.
+
+    Raises what the model raises."""
+    library, finished, line = settings.library(), Finished(), settings.draft_model
+
+    def open_runner(card: ModelCard) -> ModelRunner:
+        return ModelRunner(
+            child[0],
+            [*child[1:], card.name, str(settings.threads), str(library.folder(card.name))],
+            clock=clock,
+            max_waiting=settings.max_waiting_drafts,
+            finished=finished,
+        )
+
+    kept = ModelSet(lambda: desired.of(line).wanted(settings.node_id), library.card, open_runner, clock)
+    resources.push_async_callback(kept.close)
+    await kept.start(or_else=line)
+    return DraftModels(line, desired, library, kept)
 
 
 async def build(
     settings: EdgeSettings,
     base: Base,
     endpoint: Endpoint,
+    desired: DesiredModels,
+    drafts: DraftModels,
     *,
     bus: Bus,
     lost: AdaptiveGenError | None,
@@ -118,36 +135,41 @@ async def build(
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. lost: why broker or store
     were not reached. Raises SettingsInvalid, and what the spool raises."""
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
-    desired = DesiredModels(bus, clock)
     partition = await open_partition(settings, jobs, lost=lost, clock=clock, rng=rng, resources=resources)
     sides = Sides(jobs, partition)
     metrics = EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=sides, clock=clock)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
-    places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
-    lending = _lending(settings, base, jobs, clock=clock, stop=stop)
+    places = _places(settings, drafts, clock=clock, resources=resources, attempted=attempts.tell)
+    lending = _lending(settings, drafts, jobs, clock=clock, stop=stop)
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
         jobs=sides,
         hub=hub,
-        card=base.card,
         clock=clock,
         observe=metrics.observe,
         shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
     )
     metrics.watch(desk)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
-    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock, keep=keep)
+    follower = Follower(
+        hub=hub,
+        delivery=delivery,
+        desk=desk,
+        scheduler=scheduler,
+        clock=clock,
+        draft_line=drafts.line,
+        keep=keep,
+    )
     videos = Videos(
         identity=_identity(settings, endpoint),
         jobs=jobs,
         hub=hub,
         desk=desk,
-        runner=base.runner,
-        draft_card=base.card,
         versions=Versions(desired, settings.library()),
+        drafts=drafts,
         placer=scheduler,
         clock=clock,
         rng=rng,
@@ -161,7 +183,7 @@ async def build(
     drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
-    drafting = (base.runner, hub, attempts, places, lending, desk, cancels)
+    drafting = (drafts, hub, attempts, places, lending, desk, cancels)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
 
 
@@ -170,12 +192,13 @@ def _accepted(metrics: EdgeMetrics, follower: Follower, record: JobRecord, decis
     follower.follow(record, decision, fresh=fresh)
 
 
-def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:
+def _lending(
+    settings: EdgeSettings, drafts: DraftModels, jobs: JobStore, *, clock: Clock, stop: asyncio.Event
+) -> Lending:
     return Lending(
         node_id=settings.node_id,
         jobs=jobs,
-        runner=base.runner,
-        card=base.card,
+        models=drafts,
         clock=clock,
         max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
         accepting=lambda: not stop.is_set(),
@@ -184,7 +207,7 @@ def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock
 
 def _places(
     settings: EdgeSettings,
-    base: Base,
+    drafts: DraftModels,
     *,
     clock: Clock,
     resources: AsyncExitStack,
@@ -194,8 +217,7 @@ def _places(
     resources.push_async_callback(peers.close)
     return DraftPlaces(
         node_id=settings.node_id,
-        runner=base.runner,
-        card=base.card,
+        models=drafts,
         peers=peers,
         clock=clock,
         attempted=attempted,

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from adaptivegen.broker import open_bus
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
@@ -29,7 +30,7 @@ from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.partition import first_connect
-from edge_node.parts import Base, Edge, build, prepare
+from edge_node.parts import Base, Edge, build, load, prepare
 from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
@@ -46,13 +47,13 @@ async def serve(
 ) -> None:
     """Run the edge until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises at start.
 
-    child: module of the model's process, and its first arguments."""
+    child: module of the models' processes, and its first arguments."""
     configure_logging("edge", settings.node_id, settings.log_level)
     get_logger().info("starting", **describe(settings))
     if settings.clear_to_strangers and settings.auth == "required":
         get_logger().warning("schedulers_without_tls", missing=settings.variable("tls_client_ca"))
     async with AsyncExitStack() as resources:
-        base = await prepare(settings, child, clock=clock, rng=rng, resources=resources)
+        base = await prepare(settings, rng=rng, resources=resources)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
         rpc = RpcServer(rng=rng)
@@ -63,11 +64,22 @@ async def serve(
         connected, lost = await first_connect(settings, bus, stop=stop, clock=clock)
         if not connected:
             return
-        endpoint, lost = _endpoint(settings, listener, rpc), lost or base.lost
+        endpoint, desired = _endpoint(settings, listener, rpc), DesiredModels(bus, clock)
+        await desired.read()  # before anything is loaded: what serves may not be what this edge was started with
+        drafts = await load(settings, desired, child, clock=clock, resources=resources)
         edge = await build(
-            settings, base, endpoint, bus=bus, lost=lost, clock=clock, rng=rng, stop=stop, resources=resources
+            settings,
+            base,
+            endpoint,
+            desired,
+            drafts,
+            bus=bus,
+            lost=lost or base.lost,
+            clock=clock,
+            rng=rng,
+            stop=stop,
+            resources=resources,
         )
-        await edge.desired.read()  # before the doors open: what serves may not be what this edge was started with
         VideoServicer(edge.videos, base.callers).add_to(rpc)
         DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
@@ -102,7 +114,7 @@ async def _run(
                 edge.cancels.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
-                edge.runner.keep(),
+                edge.drafts.kept.run(),
                 find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
                 find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
@@ -172,7 +184,7 @@ def _web(
         videos=edge.videos,
         authenticator=base.callers,
         delivery=edge.delivery,
-        ready=lambda: edge.runner.ready and not stop.is_set(),
+        ready=lambda: edge.drafts.ready and not stop.is_set(),
         cut=edge.cut,
         registry=edge.metrics.registry,
         rng=rng,
@@ -188,7 +200,7 @@ def _reporter(
     edge: Edge, settings: EdgeSettings, endpoint: Endpoint, started_at_ns: int, stop: asyncio.Event
 ) -> Callable[[], NodeReport]:
     """What the heartbeat says of this edge."""
-    draft_s = _draft_s(edge)
+    drafts = edge.drafts
 
     def report() -> NodeReport:
         return NodeReport(
@@ -199,29 +211,22 @@ def _reporter(
             started_at_ns=started_at_ns,
             grpc_address=endpoint.grpc_address or "",
             http_url=endpoint.http_url or "",
-            models=(settings.draft_model,),
-            ready=edge.runner.ready,
+            models=drafts.kept.loaded,
+            line=drafts.line,
+            refused=drafts.kept.refused,
+            ready=drafts.ready,
             draining=stop.is_set(),
             ending=stop.is_set(),
             capacity=1,
-            in_flight=int(edge.runner.busy),
-            queued=edge.runner.queued,
-            remaining_s=(edge.runner.queued + edge.runner.busy) * draft_s,
-            elapsed_s=edge.runner.elapsed_s,
-            finished=edge.runner.finished,
-            failed_in_row=edge.runner.failed_in_row,
-            lends=edge.desk.card.digest,
+            in_flight=drafts.busy,
+            queued=drafts.queued,
+            remaining_s=drafts.remaining_s,
+            elapsed_s=drafts.elapsed_s,
+            finished=drafts.finished,
+            failed_in_row=drafts.failed_in_row,
+            lends=drafts.digests[0],
+            lends_also=drafts.digests[1:],
             links=edge.places.links,
         )
 
     return report
-
-
-def _draft_s(edge: Edge) -> float:
-    """Seconds that one draft takes by the card's profile."""
-    card = edge.desk.card
-    if not card.profile:
-        return 1.0
-    profile = card.profile[0]
-    fixed_ms = profile.text_ms + profile.upsample_ms + profile.encode_ms
-    return (fixed_ms + card.limits.steps_default * profile.step_ms) / 1e3

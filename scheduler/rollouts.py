@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
+from adaptivegen.models.card import ModelCard
 from adaptivegen.models.lines import Line, Lines, why_no_successor
 from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.placement import Outcome
@@ -85,10 +86,11 @@ class Rollouts:
     # ---- what happens -----------------------------------------------------------------------------------------
 
     def heard(self, outcome: Outcome) -> None:
-        """How a job went."""
-        watched = self._watched.get(outcome.line)
-        if watched is not None:
-            watched.evidence.outcome(outcome)
+        """How a job went: its final, and its draft."""
+        for line in dict.fromkeys((outcome.line, outcome.draft_line)):
+            watched = self._watched.get(line)
+            if watched is not None:
+                watched.evidence.outcome(outcome)
 
     def look_for(self, model: str) -> None:
         """A model without a card is asked for: it may have been installed since the cards were read."""
@@ -194,9 +196,7 @@ class Rollouts:
         before = self._lines.in_force.lines.get(name) or Line(stable=self._library.card(name).name)
         cards = self._library.cards()
         stable, candidate = self._library.card(before.stable), self._library.card(version)
-        if candidate.role != "cloud":
-            raise InvalidRequest.field("version", version, "a model of finals; drafts are not rolled out yet")
-        if (obstacle := why_no_successor(stable, candidate, cards)) is not None:
+        if (obstacle := why_no_successor(stable, candidate, self._in_service(cards))) is not None:
             raise InvalidRequest(f"{version} cannot take the place of {stable.name}: {obstacle}", param="version")
         gate = card_gate(stable, candidate, plan)
         if gate is not None and gate.verdict == "harm":
@@ -214,6 +214,15 @@ class Rollouts:
         made = await self._lines.change(name, "start", make, by=by, reason=reason, plan=plan)
         self.follow(self._lines.in_force)
         return change_info(made)
+
+    def _in_service(self, cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
+        """What serves or is tried now: all that nodes have loaded or are to load. What is only installed is checked
+        when its turn comes; but as long as nothing is known of finals, everything that is installed counts."""
+        lines = [self._lines.in_force.lines.get(node.report.line) for node in self._view.nodes]
+        names = {version for line in lines if line is not None for version in line.versions}
+        names |= {model for node in self._view.nodes for model in node.report.models}
+        found = {name: cards[name] for name in names if name in cards}
+        return found if any(card.role == "cloud" for card in found.values()) else dict(cards)
 
     async def steer(self, name: str, order: str, *, by: str, reason: str) -> LineChangeInfo:
         """Promote, roll back, pause, resume or revert. Raises InvalidRequest, Conflict, a storage error."""

@@ -97,6 +97,11 @@ class ModelSet:
         return {name: failing.reason for name, failing in self._failing.items() if failing.times >= TRIES}
 
     @property
+    def held(self) -> tuple[Kept, ...]:
+        """All versions that are here, also such as are no longer wanted, or are being started again."""
+        return tuple(self._kept.values())
+
+    @property
     def finished(self) -> tuple[FinishedWork, ...]:
         """The last generations, by the models' own clocks."""
         return self.main.runner.finished if self._kept else ()
@@ -117,9 +122,18 @@ class ModelSet:
 
     # ---- keeping it so ----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Load the version that serves; raises what its card or its process say."""
-        self.adopt(*await self._load(self.wanted()[0], tried=False))
+    async def start(self, or_else: str = "") -> None:
+        """Load the version that serves; raises what its card or its process say. or_else: a version to begin with where
+        that one cannot be loaded here; `run` goes on trying."""
+        name = self.wanted()[0]
+        try:
+            loaded = await self._load(name, tried=False)
+        except AdaptiveGenError as exc:
+            if or_else in ("", name):
+                raise
+            get_logger().error("version_not_loaded", model=name, instead=or_else, error=exc.message)
+            loaded = await self._load(or_else, tried=False)
+        self.adopt(*loaded)
 
     def adopt(self, card: ModelCard, runner: ModelRunner) -> None:
         """Have a version that was loaded already."""

@@ -28,12 +28,22 @@ CHUNK_BYTES = 256 * 1024
 MAX_DRAFT_BYTES = 64 * 1024 * 1024
 MAX_LOOK_BYTES = 512 * 1024
 TAKEN_WITHIN_S = 1.0  # an edge that has not read the job by then is asked no longer
+MAX_NAME = 63  # of a version
 MAX_CHANNELS = 64  # idle ones that are kept
 
 
 @dataclass(frozen=True, slots=True)
+class MadeDraft:
+    """A finished draft as MP4. made_with: the version of the draft model that made it, empty where that is not told."""
+
+    mp4: bytes
+    made_with: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DraftOrder:
-    """A draft that another edge is asked to make: the job, the token in its spec, the digest of the caller's model."""
+    """A draft that another edge is asked to make: the job, the token in its spec, the digest of the version of the
+    draft model that is to make it."""
 
     tenant: str
     job_id: str
@@ -52,13 +62,13 @@ class Lent:
 class DraftServicer(stubs.DraftServiceServicer):
     """Serves drafts by two callables.
 
-    wait_for_draft: (tenant, job id, token) -> the MP4, waiting while it is being made; raises NotFound or
+    wait_for_draft: (tenant, job id, token) -> the draft, waiting while it is being made; raises NotFound or
     PermissionDenied. make_draft: see `edge_node.draft.lend.Lending.make`.
     """
 
     def __init__(
         self,
-        wait_for_draft: Callable[[str, str, str], Awaitable[bytes]],
+        wait_for_draft: Callable[[str, str, str], Awaitable[MadeDraft]],
         make_draft: Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]],
     ) -> None:
         self._wait_for_draft = wait_for_draft
@@ -71,7 +81,8 @@ class DraftServicer(stubs.DraftServiceServicer):
     async def FetchDraft(
         self, request: pb.FetchDraftRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.DraftChunk]:
-        mp4 = await self._wait_for_draft(request.tenant, request.job_id, request.token)
+        made = await self._wait_for_draft(request.tenant, request.job_id, request.token)
+        mp4 = made.mp4
         if request.offset_bytes > len(mp4):
             raise InvalidRequest.field("offset_bytes", request.offset_bytes, f"at most {len(mp4)}")
         sha256 = hashlib.sha256(mp4).hexdigest()
@@ -81,6 +92,7 @@ class DraftServicer(stubs.DraftServiceServicer):
                 data=mp4[offset : offset + CHUNK_BYTES],
                 total_bytes=len(mp4),
                 sha256=sha256,
+                made_with=made.made_with,
             )
 
     async def MakeDraft(
@@ -241,12 +253,12 @@ class _Receiving:
 
 async def fetch_draft(
     address: str, *, tenant: str, job_id: str, token: str, deadline_s: float, tls: ClientTls | None
-) -> bytes:
-    """The draft as MP4, its digest checked. Raises NotFound, PermissionDenied, NodeUnavailable, DeadlineExceeded."""
+) -> MadeDraft:
+    """The draft, its digest checked. Raises NotFound, PermissionDenied, NodeUnavailable, DeadlineExceeded."""
     if not address:
         raise NodeUnavailable("the job's edge has no gRPC address")
     received = bytearray()
-    sha256 = ""
+    sha256 = made_with = ""
     channel = open_channel(address, tls=tls)
     try:
         stub = stubs.DraftServiceStub(channel)
@@ -255,9 +267,9 @@ async def fetch_draft(
             if chunk.offset_bytes != len(received):
                 raise InternalError(f"edge {address} sent offset {chunk.offset_bytes}, expected {len(received)}")
             received += chunk.data
-            sha256 = chunk.sha256
+            sha256, made_with = chunk.sha256, chunk.made_with[:MAX_NAME]
     finally:
         await channel.close(None)
     if hashlib.sha256(received).hexdigest() != sha256:
         raise InternalError(f"the draft of {job_id} from edge {address} does not have the digest it was sent with")
-    return bytes(received)
+    return MadeDraft(bytes(received), made_with)

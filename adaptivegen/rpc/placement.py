@@ -217,6 +217,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         allow_reduced=message.allow_reduced,
         keeps_id=message.keeps_id,
         line=message.line,
+        draft_line=message.draft_line,
     )
 
 
@@ -267,6 +268,12 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 failed_with=request.failed_with,
                 pixels=request.pixels,
                 session=request.session,
+                draft_line=request.draft_line,
+                draft_model=request.draft_model,
+                drafted_with=request.drafted_with,
+                draft_failed_with=request.draft_failed_with,
+                draft_node_s=request.draft_node_s,
+                draft_pixels=request.draft_pixels,
             )
         )
         return pb.ReportOutcomeResponse()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.predict import PoolWait, final_work, pool_wait
+from scheduler.decide.predict import PoolWait, draft_card, final_work, pool_wait
 from scheduler.decide.qoe import qoe, quality_of
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
@@ -97,7 +97,7 @@ class Situation:
 
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
-    draft = view.cards.get(query.draft_model)
+    draft = draft_card(view, query)
     return Situation(
         view=view,
         query=query,

@@ -29,7 +29,7 @@ class MakeDraftRequest(_message.Message):
     token: _builtins.str
     """from the job's spec"""
     model_digest: _builtins.str
-    """of the draft model that the caller has"""
+    """of the version of the draft model that is to make it"""
     def __init__(
         self,
         *,
@@ -205,12 +205,15 @@ class DraftChunk(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
     offset_bytes: _builtins.int
     data: _builtins.bytes
     """at most 256 KiB"""
     total_bytes: _builtins.int
     sha256: _builtins.str
     """of the whole draft, lower-case hex"""
+    made_with: _builtins.str
+    """the version of the draft model that made it; empty: not told"""
     def __init__(
         self,
         *,
@@ -218,10 +221,11 @@ class DraftChunk(_message.Message):
         data: _builtins.bytes = ...,
         total_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        made_with: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "made_with", b"made_with", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
