@@ -268,3 +268,25 @@ async def test_a_desk_that_is_not_open_refuses() -> None:
     _, record = await made.jobs.submit(make_spec())
     with pytest.raises(NodeUnavailable):
         made.desk.begin(make_spec(), record, None)
+
+
+async def test_a_draft_says_which_version_made_it_and_a_failed_one_with_which_it_failed() -> None:
+    async with edge() as made:
+        spec = make_spec().model_copy(update={"draft_model": "new-draft"})  # not loaded here any more
+        await made.begin(spec)
+        handed = await made.desk.wait_for("t", JOB_ID, "dt_x")
+        await made.desk.drain()
+        record = await made.record()
+        assert handed.made_with == record.drafted_with == "test-draft"
+        assert record.notes == ("new-draft was not to be had, so test-draft made the draft",)
+        (times,) = made.times
+        assert (times.draft_model, times.made_with, times.failed_with) == ("new-draft", "test-draft", "")
+        assert (times.node_s, times.pixels) == (0.002, 128.0 * 128 * 24)
+        made.model.error = GenerationFailed("a kernel")
+        other = make_spec(job_id=f"vid_{1:026d}", plan="draft", want_final=False)
+        await made.begin(other)
+        await made.desk.drain()
+        assert (await made.record(other.id)).status == "failed"
+        assert made.desk.times[other.id] == DraftTimes(
+            made.desk.times[other.id].first_look_s, None, draft_model="test-draft", failed_with="test-draft"
+        )
