@@ -52,3 +52,9 @@ def add_broken(folder: Path, name: str, *, like: str = "pocket-cloud") -> ModelC
 def add_failing(folder: Path, name: str) -> ModelCard:
     """A version that loads, makes small clips, and fails at every large one: its enlarger is another network."""
     return add_model(folder, name, doubler="finder")
+
+
+def add_failing_draft(folder: Path, name: str) -> ModelCard:
+    """A version of the draft model that loads, and fails at every upload: what finds things in one is another
+    network."""
+    return add_draft(folder, name, finder="upsampler")
