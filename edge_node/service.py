@@ -35,6 +35,7 @@ from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
 MODEL_CHILD = ("edge_node.draft.child",)
+IN_FORCE = "models"  # in the spool's folder: which versions served when that was read last
 
 
 async def serve(
@@ -64,7 +65,9 @@ async def serve(
         connected, lost = await first_connect(settings, bus, stop=stop, clock=clock)
         if not connected:
             return
-        endpoint, desired = _endpoint(settings, listener, rpc), DesiredModels(bus, clock)
+        endpoint = _endpoint(settings, listener, rpc)
+        kept = settings.spool_dir / IN_FORCE if settings.spool_dir is not None else None
+        desired = DesiredModels(bus, clock, kept)
         await desired.read()  # before anything is loaded: what serves may not be what this edge was started with
         drafts = await load(settings, desired, child, clock=clock, resources=resources)
         edge = await build(

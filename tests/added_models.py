@@ -36,9 +36,9 @@ def add_model(
     return made
 
 
-def add_draft(folder: Path, name: str, **replaced: str) -> ModelCard:
+def add_draft(folder: Path, name: str) -> ModelCard:
     """A version of the draft model, as `add_model`."""
-    return add_model(folder, name, like="pocket-draft", **replaced)
+    return add_model(folder, name, like="pocket-draft")
 
 
 def add_broken(folder: Path, name: str, *, like: str = "pocket-cloud") -> ModelCard:
@@ -57,4 +57,4 @@ def add_failing(folder: Path, name: str) -> ModelCard:
 def add_failing_draft(folder: Path, name: str) -> ModelCard:
     """A version of the draft model that loads, and fails at every upload: what finds things in one is another
     network."""
-    return add_draft(folder, name, finder="upsampler")
+    return add_model(folder, name, like="pocket-draft", finder="upsampler")

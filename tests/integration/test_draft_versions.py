@@ -179,7 +179,7 @@ async def test_a_tried_version_that_says_nothing_is_stopped_and_the_other_drafts
 
 async def test_a_version_that_is_gone_from_this_edge_is_drafted_by_the_one_that_serves() -> None:
     async with two() as edges:
-        edges.new.ready = False  # type: ignore[misc]
+        edges.new.ready = False
         made = await edges.make()
         assert (made.version, made.note) == ("test-draft", "new-draft was not to be had, so test-draft made the draft")
 

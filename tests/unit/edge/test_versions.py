@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.desired import DesiredModels
 from adaptivegen.errors import ModelNotFound
 from adaptivegen.heartbeat import POLICY_BUCKET
@@ -100,6 +101,27 @@ async def test_an_older_copy_that_comes_late_undoes_nothing() -> None:
     fresh = DesiredModels(bench.bus, bench.reach_clock)
     await fresh.read()
     assert fresh.of(LINE) == CANARY  # it has nothing newer to go by
+
+
+async def test_what_was_read_last_stands_after_a_restart_until_the_broker_says_otherwise(tmp_path: Path) -> None:
+    bench, kept = Edge(), tmp_path / "spool" / "models"
+    first = DesiredModels(bench.bus, bench.reach_clock, kept)
+    assert first.of(LINE) == Line(stable=LINE)
+    await in_force(bench, CANARY, number=5)
+    await first.read()
+    away = DesiredModels(MemoryBus(bench.clock), bench.reach_clock, kept)
+    await away.read()
+    assert away.of(LINE) == CANARY
+    await in_force(bench, Line(stable=GOOD), number=1)  # of a broker and a store that were begun anew
+    again = DesiredModels(bench.bus, bench.reach_clock, kept)
+    await again.read()
+    assert again.of(LINE).stable == GOOD
+    for damaged in (b"", b"{", b'{"lines": {"pocket-cloud": {"stable": "../x"}}}'):
+        kept.write_bytes(damaged)
+        assert DesiredModels(bench.bus, bench.reach_clock, kept).of(LINE) == Line(stable=LINE)
+    nowhere = DesiredModels(bench.bus, bench.reach_clock, kept / "under-a-file")
+    await nowhere.read()
+    assert nowhere.of(LINE).stable == GOOD
 
 
 async def test_a_job_whose_model_is_not_installed_any_more_goes_on_by_the_edges_own_decision() -> None:

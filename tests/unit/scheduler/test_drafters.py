@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
@@ -75,15 +76,20 @@ def test_a_version_that_is_tried_is_drafted_by_edges_that_have_loaded_it() -> No
     both = {"models": ("pocket-draft", "pocket-draft-2"), "lends_also": ("new",)}
     only_old, loaded = edge(2), edge(3, **both)
     full = {"remaining_s": 3.0, "in_flight": 1, "queued": 8}
-    tried: dict[str, object] = {"draft_model": "pocket-draft-2", "draft_digest": "new", "draft_line": "pocket-draft"}
+    tried = {"draft_model": "pocket-draft-2", "draft_digest": "new"}
     found = seen(edge(1, **both, **full), only_old, loaded)
     found.cards = {**found.cards, "pocket-cloud": cloud_card_of("pocket-draft", "pocket-draft-2")}
-    decision = asked(found, **tried)  # by its line's card, since its own is not installed here
+    asking = asked_for(tried, "pocket-draft")
+    decision = decide(found, asking, now_ns=WARM_NS, rng=random.Random(7))  # by its line's card, having none of its own
     assert (decision.plan, decision.draft_edge_id, decision.backup_edge_id) == ("refine", "edge-3", "")
     assert {place.edge_id for place in decision.draft_places} == {"edge-1", "edge-3"}
     assert {place.edge_id for place in asked(found).draft_places} == {"edge-1", "edge-2", "edge-3"}
-    unknown = asked(found, **{**tried, "draft_line": ""})
+    unknown = decide(found, asked_for(tried, ""), now_ns=WARM_NS, rng=random.Random(7))
     assert unknown.plan == "cloud" and any("no model card pocket-draft-2" in c.reason for c in unknown.candidates)
+
+
+def asked_for(tried: Mapping[str, str], line: str) -> PlacementQuery:
+    return ask(**tried, draft_line=line)
 
 
 def cloud_card_of(*sources: str) -> ModelCard:
