@@ -232,10 +232,8 @@ class DraftPlaces:
         if place is None or isinstance(own, Cancelled):
             raise error
         edge_id, version = place
-        elsewhere = edge_id != self._node_id
-        if elsewhere and (
-            isinstance(own, InvalidRequest) or not self._retries.withdraw()
-        ):  # own: a peer's says nothing
+        refused = isinstance(own, InvalidRequest)  # here; of a peer's refusal that says nothing
+        if edge_id != self._node_id and (refused or not self._retries.withdraw()):
             raise error
         again = {"edge": edge_id, "model": version, "code": error.code, "error": error.message}
         get_logger().warning("draft_tried_again", job_id=race.spec.id, **again)
@@ -271,7 +269,8 @@ class DraftPlaces:
         except Exception as exc:  # a bug met by one copy must not leave the job waiting
             get_logger().error("unexpected_error", job_id=race.spec.id, exc_info=exc)
             copy.error = InternalError(f"{type(exc).__name__}: {exc}")
-            race.blame(copy.version)
+            if at_home:
+                race.blame(copy.version)
         finally:
             race.changed.set()
 
@@ -287,10 +286,10 @@ class DraftPlaces:
             raise GenerationFailed(f"{copy.version} did not draft within {within_s:g} s") from exc
 
     def _patience_s(self, race: _Race, copy: _Copy) -> float:
-        """How long a copy is waited for."""
-        place = race.spec.decision.place(copy.edge_id)
-        usual = place.draft_s if place is not None else usual_s(self._models.held(copy.version).card)
-        return min(MOST_S, max(LEAST_S, PATIENCE * usual))
+        """How long a copy is waited for, by what was predicted; here by what is ahead of it, where nothing was."""
+        place, held = race.spec.decision.place(copy.edge_id), self._models.held(copy.version)
+        expected_s = place.draft_s if place is not None else (1 + held.runner.queued) * usual_s(held.card)
+        return min(MOST_S, max(LEAST_S, PATIENCE * expected_s))
 
     def _won(self, race: _Race, copy: _Copy, generated: Generated) -> Made:
         spec, version = race.spec, copy.version
