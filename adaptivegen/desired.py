@@ -33,6 +33,10 @@ class DesiredModels:
         """A line as it is to be served now."""
         return self._lines.of(name)
 
+    def versions(self) -> tuple[str, ...]:
+        """All that serve or are tried, of lines that were ever changed."""
+        return tuple(version for line in self._lines.lines.values() for version in line.versions)
+
     async def run(self) -> None:
         """Read every second, until cancelled."""
         while True:

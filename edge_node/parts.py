@@ -21,6 +21,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.placement import Attempt, Decision
 from adaptivegen.rpc.draft import DraftClient
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -94,8 +95,19 @@ async def prepare(settings: EdgeSettings, *, rng: random.Random, resources: Asyn
     return Base(callers, blob, lost)
 
 
+def pushed_models(settings: EdgeSettings, base: Base) -> PushedModels:
+    """What this edge can fetch of models."""
+    return PushedModels(base.blob, settings.library(), settings.models_dir, max_bytes=settings.models_max_bytes)
+
+
 async def load(
-    settings: EdgeSettings, desired: DesiredModels, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
+    settings: EdgeSettings,
+    desired: DesiredModels,
+    pushed: PushedModels,
+    child: Sequence[str],
+    *,
+    clock: Clock,
+    resources: AsyncExitStack,
 ) -> DraftModels:
     """The versions of the draft model, of which the one that serves is loaded; where that cannot be had here, the one
     that this edge was started with: an edge that drafts by an older version is better than none.
@@ -112,7 +124,7 @@ async def load(
             finished=finished,
         )
 
-    kept = ModelSet(lambda: desired.of(line).wanted(settings.node_id), library.card, open_runner, clock)
+    kept = ModelSet(lambda: desired.of(line).wanted(settings.node_id), library.card, open_runner, clock, pushed.ensure)
     resources.push_async_callback(kept.close)
     await kept.start(or_else=line)
     return DraftModels(line, desired, library, kept)

@@ -17,6 +17,7 @@ from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.local_only import own_names
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end
 from adaptivegen.rpc.draft import DraftServicer
@@ -30,7 +31,7 @@ from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.partition import first_connect
-from edge_node.parts import Base, Edge, build, load, prepare
+from edge_node.parts import Base, Edge, build, load, prepare, pushed_models
 from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
@@ -69,7 +70,8 @@ async def serve(
         kept = settings.spool_dir / IN_FORCE if settings.spool_dir is not None else None
         desired = DesiredModels(bus, clock, kept)
         await desired.read()  # before anything is loaded: what serves may not be what this edge was started with
-        drafts = await load(settings, desired, child, clock=clock, resources=resources)
+        pushed = pushed_models(settings, base)
+        drafts = await load(settings, desired, pushed, child, clock=clock, resources=resources)
         edge = await build(
             settings,
             base,
@@ -87,13 +89,14 @@ async def serve(
         DraftServicer(edge.desk.wait_for, edge.lending.make).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         web = _web(settings, edge, base, listener, rng=rng, stop=stop)
-        await _run(settings, edge, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
+        await _run(settings, edge, pushed, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
     get_logger().info("stopped")
 
 
 async def _run(
     settings: EdgeSettings,
     edge: Edge,
+    pushed: PushedModels,
     rpc: RpcServer,
     web: HttpServer,
     endpoint: Endpoint,
@@ -110,6 +113,7 @@ async def _run(
             group.create_task(part)
             for part in (
                 edge.desired.run(),
+                pushed.keep_cards(edge.desired.versions, clock),
                 edge.hub.run(),
                 edge.desk.run(),
                 edge.lending.run(),

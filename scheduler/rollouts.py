@@ -19,6 +19,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.lines import Line, Lines, why_no_successor
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.placement import Outcome
 from adaptivegen.rpc.admin_rows import GateInfo, LineChangeInfo, LineInfo, LineNodeInfo
@@ -71,12 +72,21 @@ class Rollouts:
     """Watches the rollouts under way; `run` must be running for them to go on."""
 
     def __init__(
-        self, view: View, lines: ServedLines, library: ModelLibrary, blob: BlobStore, *, clock: Clock, time: SteadyTime
+        self,
+        view: View,
+        lines: ServedLines,
+        library: ModelLibrary,
+        blob: BlobStore,
+        *,
+        clock: Clock,
+        time: SteadyTime,
+        pushed: PushedModels | None = None,
     ) -> None:
         self._view = view
         self._lines = lines
         self._library = library
         self._blob = blob
+        self._pushed = pushed
         self._clock = clock
         self._time = time
         self._watched: dict[str, _Watched] = {}
@@ -106,9 +116,15 @@ class Rollouts:
         """Look every second, until cancelled; what cannot be done now is looked at again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_rated())
+            if self._pushed is not None:
+                group.create_task(self._pushed.keep_cards(self._versions, self._clock))
             while True:
                 await self.look()
                 await self._clock.sleep(LOOK_EVERY_S)
+
+    def _versions(self) -> list[str]:
+        """All that serve or are tried."""
+        return [version for line in self._lines.in_force.lines.values() for version in line.versions]
 
     async def _keep_rated(self) -> None:
         """Read what people rated; beside the looking, since a store may be slow."""
@@ -194,6 +210,8 @@ class Rollouts:
         """Begin to try a version. Raises InvalidRequest, ModelNotFound, Conflict, a storage error."""
         plan = _plan(values)
         before = self._lines.in_force.lines.get(name) or Line(stable=self._library.card(name).name)
+        if self._pushed is not None:
+            await self._pushed.ensure_card(version)
         cards = self._library.cards()
         stable, candidate = self._library.card(before.stable), self._library.card(version)
         if (obstacle := why_no_successor(stable, candidate, self._in_service(cards))) is not None:

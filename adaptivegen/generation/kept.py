@@ -8,7 +8,7 @@ changes nothing. Holds two versions at a time during a rollout, and needs the me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -52,13 +52,15 @@ class _Failing:
 class ModelSet:
     """All versions at hand; `run` must be running for them to change.
 
-    wanted: names of the versions to have, the one that serves first. card_of and open_runner: raise typed errors.
+    wanted: names of the versions to have, the one that serves first. card_of, open_runner and fetch, which brings a
+    version's files here where they are missing, raise typed errors.
     """
 
     wanted: Callable[[], tuple[str, ...]]
     card_of: Callable[[str], ModelCard]
     open_runner: Callable[[ModelCard], ModelRunner]
     clock: Clock
+    fetch: Callable[[str], Awaitable[None]] | None = None
     _kept: dict[str, Kept] = field(default_factory=dict)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
@@ -208,6 +210,8 @@ class ModelSet:
 
     async def _load(self, name: str, *, tried: bool) -> tuple[ModelCard, ModelRunner]:
         """Card and runner of a loaded version; tried: it has made a small clip."""
+        if self.fetch is not None:
+            await self.fetch(name)
         card = self.card_of(name)
         runner = self.open_runner(card)
         try:

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from adaptivegen.desired import READ_EVERY_S
-from adaptivegen.errors import InvalidRequest
+from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.admin_rows import LineChangeInfo, LineInfo, RolloutOrder
 from tests.added_models import add_broken, add_draft, add_failing_draft, add_model
@@ -258,3 +260,41 @@ async def test_an_edge_that_is_cut_off_goes_on_with_the_versions_it_read_of_last
             return True if line.phase == "canary" and set((await one.loaded()).values()) == {(LINE, NEW)} else None
 
         await until("being heard of again", again)
+
+
+async def test_a_version_that_was_pushed_is_installed_nowhere_by_hand(own_nats: NatsServer, tmp_path: Path) -> None:
+    """The cloud model is, so that there is somebody to go on from its drafts."""
+    folders = {name: tmp_path / name for name in ("operator", "scheduler", "worker", "edge")}
+    for folder in folders.values():
+        folder.mkdir()
+        add_model(folder, CLOUD, sources=(LINE, NEW))
+    add_draft(folders["operator"], NEW)
+    async with (
+        real_nodes.scheduler(own_nats.url, tmp_path, models_dir=folders["scheduler"]) as placing,
+        real_nodes.worker(own_nats.url, tmp_path, threads=1, models_dir=folders["worker"], model=CLOUD),
+    ):
+        one = System(Running(placing.grpc), own_nats.url, tmp_path, folders["edge"])
+        try:
+            await one.running.sees(worker_1="healthy")
+            await one.up("edge-1")
+            with pytest.raises(ModelNotFound):
+                await one.start(NEW)
+            store = ["--store", f"file://{tmp_path / 'store'}", "--models-dir", str(folders["operator"])]
+            command = [sys.executable, "-m", "cli", "models", "push", NEW, *store]
+            pushing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            assert json.loads((await pushing.communicate())[0])["model"] == NEW and pushing.returncode == 0
+            await one.start(NEW, stages=(50.0,), stage_s=600.0)
+            await one.canary(NEW)
+            assert await one.loaded() == {"edge-1": (LINE, NEW)}
+            await one.admin.steer_rollout(LINE, "promote")
+            await one.all_have(NEW)
+            await asyncio.sleep(2 * READ_EVERY_S)
+            assert (await one.video())["draft_model_version"] == NEW
+            names = {
+                name: sorted(path.name for path in (folders[name] / NEW).glob("*")) for name in ("scheduler", "edge")
+            }
+            assert names["scheduler"] == ["card.json"] and "base.onnx" in names["edge"]
+        finally:
+            for name in list(one.edges):
+                await one.down(name)
+            await one.running.close()
