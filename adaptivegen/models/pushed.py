@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import storage_error
@@ -33,6 +35,7 @@ from adaptivegen.models.card import ModelCard, dump_card, parse_card
 from adaptivegen.models.registry import ModelLibrary, verified_files
 from adaptivegen.telemetry import get_logger
 
+Result = TypeVar("Result")
 PREFIX = "models-files/"
 MAX_CARD_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -68,6 +71,7 @@ class PushedModels:
         self._folder = folder
         self._max_bytes = max_bytes
         self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")  # of files
 
     async def ensure(self, name: str) -> None:
         """Have a version's files here, as far as they can be had: what is in no store is the caller's to miss.
@@ -143,25 +147,26 @@ class PushedModels:
 
     async def _bring(self, card: ModelCard, logical: str, path: Path) -> None:
         """One file, compared with the card before it has its name."""
-        file = card.files[logical]
-        with ThreadPoolExecutor(1) as writing:
-            loop = asyncio.get_running_loop()
-            if await loop.run_in_executor(writing, _is, path, file.sha256):
+        file, arriving = card.files[logical], _Arriving(path)
+        try:
+            if await self._blocking(_is, path, file.sha256):
                 return
-            arriving = _Arriving(path)
-            try:
-                await loop.run_in_executor(writing, arriving.open)
-                async for chunk in self._pieces(card, logical):
-                    await loop.run_in_executor(writing, arriving.write, chunk)
-                if arriving.sha256 != file.sha256:
-                    raise ModelDigestMismatch(
-                        f"{card.name}: {logical} came with sha256 {arriving.sha256}, its card says {file.sha256}"
-                    )
-                await loop.run_in_executor(writing, arriving.keep)
-            except OSError as exc:
-                raise storage_error(exc, str(path)) from exc
-            finally:
-                await loop.run_in_executor(writing, arriving.drop)
+            await self._blocking(arriving.open)
+            async for chunk in self._pieces(card, logical):
+                await self._blocking(arriving.write, chunk)
+            if arriving.sha256 != file.sha256:
+                raise ModelDigestMismatch(
+                    f"{card.name}: {logical} came with sha256 {arriving.sha256}, its card says {file.sha256}"
+                )
+            await self._blocking(arriving.keep)
+        except OSError as exc:
+            raise storage_error(exc, str(path)) from exc
+        finally:
+            await self._blocking(arriving.drop)
+
+    async def _blocking(self, work: Callable[..., Result], *values: object) -> Result:
+        """Work on files, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
 
     async def _pieces(self, card: ModelCard, logical: str) -> AsyncIterator[bytes]:
         """The bytes of a file, no more than the card says."""
@@ -176,21 +181,21 @@ class PushedModels:
         if self._folder is None:
             return
         arriving = _Arriving(self._folder / card.name / "card.json")
-        with ThreadPoolExecutor(1) as writing:
-            try:
-                await asyncio.get_running_loop().run_in_executor(writing, arriving.whole, dump_card(card).encode())
-            except OSError as exc:
-                raise storage_error(exc, card.name) from exc
+        try:
+            await self._blocking(arriving.whole, dump_card(card).encode())
+        except OSError as exc:
+            raise storage_error(exc, card.name) from exc
 
 
 class _Arriving:
-    """A file on its way to its name. Blocking; raises OSError."""
+    """A file on its way to its name, under one that no other process on this folder has. Blocking; raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._new = path.with_name(f".{path.name}.new")
+        self._new = path
         self._hash = hashlib.sha256()
         self._file = -1
+        self._kept = False
 
     @property
     def sha256(self) -> str:
@@ -200,7 +205,9 @@ class _Arriving:
     def open(self) -> None:
         """Begin."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._file, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".new", dir=self._path.parent)
+        self._new = Path(name)
+        os.fchmod(self._file, 0o644)
 
     def write(self, data: bytes) -> None:
         """More of it."""
@@ -213,13 +220,15 @@ class _Arriving:
         """It is whole."""
         os.fsync(self._file)
         self._new.replace(self._path)
+        self._kept = True
 
     def drop(self) -> None:
         """Let go of what was opened; of what was not kept nothing stays."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            self._new.unlink(missing_ok=True)
+            if not self._kept:
+                self._new.unlink(missing_ok=True)
 
     def whole(self, data: bytes) -> None:
         """All of it at once."""
@@ -232,7 +241,10 @@ class _Arriving:
 
 
 def _is(path: Path, sha256: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _portable(card: ModelCard) -> ModelCard:

@@ -9,7 +9,14 @@ import pytest
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import Conflict, InvalidRequest, ModelDigestMismatch, ModelNotFound, PayloadTooLarge
+from adaptivegen.errors import (
+    Conflict,
+    InvalidRequest,
+    ModelDigestMismatch,
+    ModelNotFound,
+    PayloadTooLarge,
+    StorageFailure,
+)
 from adaptivegen.models.card import CardFile, ModelCard, card_digest, dump_card
 from adaptivegen.models.pushed import LOOK_EVERY_S, MISSED_FOR_S, PREFIX, PushedModels, push
 from adaptivegen.models.registry import ModelLibrary, load_card, verified_files
@@ -156,3 +163,24 @@ async def test_cards_of_what_is_in_force_are_kept_here_and_asked_for_seldom(stor
             await asyncio.sleep(0.01)
     assert node.library.card(NAME).name == NAME
     keeping.cancel()
+
+
+async def test_nodes_that_share_a_folder_do_not_write_into_one_anothers_files(store: BlobStore, tmp_path: Path) -> None:
+    sent = await pushed(store, tmp_path / "operator")
+    nodes = [Node(store, tmp_path / "shared") for _ in range(3)]
+    await asyncio.gather(*(node.pushed.ensure(NAME) for node in nodes))
+    assert set(verified_files(nodes[0].library.card(NAME), nodes[0].folder)) == set(sent.files)
+    assert len(nodes[0].files()) == len(sent.files) + 1
+
+
+async def test_a_folder_that_cannot_be_written_is_a_failure_of_this_node(store: BlobStore, tmp_path: Path) -> None:
+    await small(store)
+    node = Node(store, tmp_path / "node")
+    occupy(node.folder / NAME)
+    for fetch in (node.pushed.ensure, node.pushed.ensure_card):
+        with pytest.raises(StorageFailure):
+            await fetch(NAME)
+
+
+def occupy(path: Path) -> None:
+    path.write_text("a file where the folder is to be")
