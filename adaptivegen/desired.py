@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
@@ -14,18 +17,25 @@ READ_EVERY_S = 1.0
 
 
 class DesiredModels:
-    """The lines in force. While nothing can be read, what was read last stands."""
+    """The lines in force. While nothing can be read, what was read last stands; with a file `kept` also after a
+    restart. Whatever the broker then says counts more than the file."""
 
-    def __init__(self, bus: Bus, clock: Clock) -> None:
+    def __init__(self, bus: Bus, clock: Clock, kept: Path | None = None) -> None:
         self._bus = bus
         self._clock = clock
-        self._lines = Lines()
+        self._kept = kept
+        self._lines = Lines() if kept is None else _remembered(kept)
+        self._number = 0  # of what the broker told last
         self._revision = 0
         self._said = ""
 
     def of(self, name: str) -> Line:
         """A line as it is to be served now."""
         return self._lines.of(name)
+
+    def versions(self) -> tuple[str, ...]:
+        """All that serve or are tried, of lines that were ever changed."""
+        return tuple(version for line in self._lines.lines.values() for version in line.versions)
 
     async def run(self) -> None:
         """Read every second, until cancelled."""
@@ -40,10 +50,41 @@ class DesiredModels:
             if entry is not None and entry.revision != self._revision:
                 found = parsed(Lines, entry.value, name="models")
                 self._revision = entry.revision
-                if found.number >= self._lines.number:  # an older copy that was late does not undo a newer change
-                    self._lines = found
+                if found.number >= self._number:  # an older copy that was late does not undo a newer change
+                    self._take(found)
             self._said = ""
         except AdaptiveGenError as exc:
             if exc.code != self._said:
                 get_logger().warning("models_not_read", code=exc.code, error=exc.message)
             self._said = exc.code
+
+    def _take(self, found: Lines) -> None:
+        self._number = found.number
+        if self._kept is not None and found != self._lines:
+            _remember(self._kept, found)
+        self._lines = found
+
+
+def _remembered(path: Path) -> Lines:
+    """What a node has kept; nothing where that is missing or damaged."""
+    try:
+        return parsed(Lines, path.read_bytes(), name="models")
+    except FileNotFoundError:
+        return Lines()
+    except (OSError, AdaptiveGenError) as exc:
+        get_logger().warning("kept_models_unreadable", path=str(path), error=str(exc))
+        return Lines()
+
+
+def _remember(path: Path, lines: Lines) -> None:
+    """Keep what is in force, whole or not at all; a disk that refuses costs only the memory of it."""
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with new.open("wb") as file:
+            file.write(lines.model_dump_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as exc:
+        get_logger().warning("models_not_kept", path=str(path), error=str(exc))

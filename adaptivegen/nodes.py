@@ -75,13 +75,13 @@ class NodeReport(BaseModel):
     ending: its process has been told to end, so that nothing puts it back into rotation; elapsed_s: seconds that the
     work at hand has had already, where `remaining_s` counts it whole, as edges do; failed_in_row: generations that
     failed here, by no fault of their requests, since the last that did not; lends: digest of the draft model with which
-    it drafts for other edges, empty where it does not; links: by other edges that drafted for this one, the seconds
-    that handing a draft over takes beside the draft itself; ways: how long bytes took lately, by the edge whose drafts
-    it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into its media cache); at_hand: ids of the
-    jobs it works on; line: the model that it was started with, of which `models` are the versions it has loaded,
-    `loading` those that it is about to have, and `refused` those that it could not load, with why; repeats_cached,
-    repeats_fetched: finals of earlier videos that it answered with in its life, by whether their bytes were in its
-    cache.
+    it drafts for other edges, empty where it does not; lends_also: of further versions of it; links: by other edges
+    that drafted for this one, the seconds that handing a draft over takes beside the draft itself; ways: how long bytes
+    took lately, by the edge whose drafts it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into
+    its media cache); at_hand: ids of the jobs it works on; line: the model that it was started with, of which `models`
+    are the versions it has loaded, `loading` those that it is about to have, and `refused` those that it could not
+    load, with why; repeats_cached, repeats_fetched: finals of earlier videos that it answered with in its life, by
+    whether their bytes were in its cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -106,6 +106,7 @@ class NodeReport(BaseModel):
     finished: Annotated[tuple[FinishedWork, ...], Field(max_length=FINISHED_TOLD)] = ()
     failed_in_row: Annotated[int, Field(ge=0)] = 0
     lends: Annotated[str, Field(max_length=64)] = ""
+    lends_also: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=8)] = ()
     links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
     ways: Annotated[dict[WayName, Way], Field(max_length=WAYS_TOLD)] = {}
     at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
@@ -116,6 +117,10 @@ class NodeReport(BaseModel):
     repeats_fetched: Annotated[int, Field(ge=0, lt=2**63)] = 0
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
+
+    def lends_by(self, digest: str) -> bool:
+        """Whether it drafts for other edges with the model of this digest; by none with an empty one."""
+        return bool(digest) and digest in (self.lends, *self.lends_also)
 
     def encode(self) -> bytes:
         """JSON for the wire."""

@@ -135,7 +135,7 @@ class PlacementQuery(BaseModel):
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
     allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again,
     the request has the same job_id, so that a place can be kept for it; line: the model that was asked for, of which
-    cloud_model is a version.
+    cloud_model is a version; draft_line: the same of draft_model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -161,6 +161,7 @@ class PlacementQuery(BaseModel):
     allow_reduced: bool = False
     keeps_id: bool = False
     line: str = ""
+    draft_line: str = ""
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -191,8 +192,11 @@ class Outcome(BaseModel):
 
     line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
     did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final, and
-    final_bytes: of its file; draft_model, draft_pixels, draft_bytes: the same of a draft that was made for this
-    decision, empty and 0 where none was; session: the request's.
+    final_bytes: of its file; session: the request's.
+
+    Of the draft: draft_line and draft_model as these; drafted_with: the version that made it, empty where there is none
+    or it was there before; draft_failed_with: the one with which the first attempt that failed was made; draft_node_s:
+    seconds of an edge's model that it took; draft_pixels: of all its frames; draft_bytes: of its file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -218,7 +222,11 @@ class Outcome(BaseModel):
     pixels: float = 0.0
     session: str = ""
     final_bytes: float = 0.0
+    draft_line: str = ""
     draft_model: str = ""
+    drafted_with: str = ""
+    draft_failed_with: str = ""
+    draft_node_s: float = 0.0
     draft_pixels: float = 0.0
     draft_bytes: float = 0.0
 

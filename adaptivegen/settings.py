@@ -221,8 +221,11 @@ class ModelsMixin(BaseSettings):
     """Which models there are, shared by edges, workers and schedulers."""
 
     models_dir: Annotated[Path, AfterValidator(_folder)] | None = Field(
-        None, description="Folder of further models, beside those that come along; new ones are found while it runs."
+        None,
+        description="Folder of further models, beside those that come along; new ones are found while it runs, "
+        "and those that were pushed into the object store are brought here.",
     )
+    models_max_bytes: int = Field(4 * 1024**3, ge=1024**2, description="Bytes of one version that may be fetched.")
 
     def library(self) -> ModelLibrary:
         """All models."""

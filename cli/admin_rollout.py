@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptivegen.rpc.admin_rows import LineChangeInfo
 
 app = typer.Typer(help="Versions of models: try a new one on a share of the sessions.", no_args_is_help=True)
-LineArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model as clients ask for it.")]
+LineArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The model that nodes were started with.")]
 ReasonOption = Annotated[str, typer.Option(help="Kept with the change.")]
 
 
@@ -41,7 +41,7 @@ def start_rollout(
     min_outcomes: Annotated[int | None, typer.Option(min=1, help="Sessions of the version at each (20).")] = None,
     max_s: Annotated[float | None, typer.Option(help="By when it must be promoted (86400).")] = None,
     risk: Annotated[float | None, typer.Option(help="Of judging wrong, at each gate (0.05).")] = None,
-    max_more_failures: Annotated[float | None, typer.Option(help="Share of finals that more may fail (0.05).")] = None,
+    max_more_failures: Annotated[float | None, typer.Option(help="Share of clips that more may fail (0.05).")] = None,
     max_slower: Annotated[float | None, typer.Option(help="Share by which it may be slower (0.1).")] = None,
     max_fewer_stars: Annotated[float | None, typer.Option(help="Of 5, by which it may be worse (0.5).")] = None,
     reason: ReasonOption = "",

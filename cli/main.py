@@ -38,6 +38,14 @@ def admin(context: typer.Context) -> None:
     admin_app(args=context.args, prog_name="adaptivegen admin")
 
 
+@app.command("models", context_settings=_PASS_ON, short_help="Push versions of models to a system's nodes.")
+def models(context: typer.Context) -> None:
+    """Versions of models for the nodes of a system: push NAME."""
+    from cli.models import app as models_app
+
+    models_app(args=context.args, prog_name="adaptivegen models")
+
+
 def _serve(service: str) -> None:
     """Run one service in this process, from its settings."""
     status: int = import_module(f"{_SERVICES[service]}.__main__").main()

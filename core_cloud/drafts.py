@@ -14,17 +14,21 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.nodes import STORE_GET
 from adaptivegen.rpc.channel import ClientTls
-from adaptivegen.rpc.draft import fetch_draft
+from adaptivegen.rpc.draft import FetchedDraft, fetch_draft
 from adaptivegen.telemetry import get_logger
 from adaptivegen.ways import Transfers
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What generation starts from: the bytes of an MP4, or None for noise; `note` says what went otherwise."""
+    """What generation starts from: the bytes of an MP4, or None for noise; `note` says what went otherwise.
+
+    drafted_with: the version of the draft model that made it, where it is a draft and that is told.
+    """
 
     mp4: bytes | None = None
     note: str = ""
+    drafted_with: str = ""
 
 
 class DraftSource:
@@ -42,19 +46,18 @@ class DraftSource:
 
     async def draft(self, spec: JobSpec) -> Start:
         """The draft of `spec`, waiting up to `wait_s` for one being made. A draft that cannot be had raises nothing."""
-        stored = await self._stored(spec)
-        if stored is not None:
-            return Start(mp4=stored)
+        if (stored := await self._stored(spec)) is not None:
+            return stored
         try:
-            return Start(mp4=await self._from_edge(spec))
+            fetched = await self._from_edge(spec)
+            return Start(mp4=fetched.mp4, drafted_with=fetched.made_with)
         except AdaptiveGenError as exc:
             get_logger().warning("draft_not_fetched", job_id=spec.id, edge=spec.decision.edge_id, error=exc.message)
-        stored = await self._stored(spec)
-        if stored is not None:
-            return Start(mp4=stored)
+        if (stored := await self._stored(spec)) is not None:
+            return stored
         return Start(note=f"the draft of {spec.decision.edge_id} could not be had, so the final was made from noise")
 
-    async def _from_edge(self, spec: JobSpec) -> bytes:
+    async def _from_edge(self, spec: JobSpec) -> FetchedDraft:
         fetched = await fetch_draft(
             spec.edge_grpc_address,
             tenant=spec.tenant,
@@ -67,14 +70,14 @@ class DraftSource:
         if fetched.fetch_s is not None:
             now_s = self._clock.monotonic_s()
             self._transfers.observe(spec.decision.edge_id, len(fetched.mp4), fetched.fetch_s, now_s=now_s)
-        return fetched.mp4
+        return fetched
 
     async def reference(self, spec: JobSpec) -> Start:
         """The uploaded clip a request starts from, if it has one; raises NotFound or StorageFailure."""
         found = spec.request.reference
         return Start(mp4=await self._jobs.blob.get(found.key)) if found else Start()
 
-    async def _stored(self, spec: JobSpec) -> bytes | None:
+    async def _stored(self, spec: JobSpec) -> Start | None:
         draft = await self._jobs.draft(spec.tenant, spec.id)
         if draft is None:
             return None
@@ -86,4 +89,4 @@ class DraftSource:
             return None
         now_s = self._clock.monotonic_s()
         self._transfers.observe(STORE_GET, len(mp4), now_s - asked_s, now_s=now_s)
-        return mp4
+        return Start(mp4=mp4, drafted_with=draft.made_with)

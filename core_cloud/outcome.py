@@ -175,7 +175,7 @@ class Outcomes:
         fewer steps, whose frames the key does not stand for, nor one that is a repeat itself."""
         if record.final is None or record.cached or record.plan != spec.decision.plan or record.plan == "reduced":
             return
-        if record.made_with not in ("", spec.cloud_model):
+        if record.made_with not in ("", spec.cloud_model) or record.drafted_with not in ("", spec.draft_model):
             return
         entry = ContentEntry(
             id=spec.id,

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from typing import Any
 
+from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.broker import open_bus
@@ -24,6 +25,7 @@ from adaptivegen.generation.runner import Finished, ModelRunner
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end, retry_until
 from adaptivegen.rpc.placement_client import PlacementClient, find_schedulers
@@ -69,7 +71,7 @@ async def serve(
             return
         desired = DesiredModels(bus, clock)
         await desired.read()
-        models = _models(settings, desired, child, clock=clock, resources=resources)
+        models = _models(settings, desired, blob, child, clock=clock, resources=resources)
         schedulers = PlacementClient(
             settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
         )
@@ -132,7 +134,13 @@ def _check_model(settings: WorkerSettings) -> None:
 
 
 def _models(
-    settings: WorkerSettings, desired: DesiredModels, child: Sequence[str], *, clock: Clock, resources: AsyncExitStack
+    settings: WorkerSettings,
+    desired: DesiredModels,
+    blob: BlobStore,
+    child: Sequence[str],
+    *,
+    clock: Clock,
+    resources: AsyncExitStack,
 ) -> ModelSet:
     """The versions of the model that this worker is to have; none is loaded yet."""
     library, finished = settings.library(), Finished()
@@ -146,7 +154,10 @@ def _models(
             finished=finished,
         )
 
-    models = ModelSet(lambda: desired.of(settings.model).wanted(settings.node_id), library.card, open_runner, clock)
+    pushed = PushedModels(blob, library, settings.models_dir, max_bytes=settings.models_max_bytes)
+    models = ModelSet(
+        lambda: desired.of(settings.model).wanted(settings.node_id), library.card, open_runner, clock, pushed.ensure
+    )
     resources.push_async_callback(models.close)
     return models
 

@@ -350,6 +350,7 @@ class Worker:
             gpu_s=round(gpu_s, 3),
             made_with=plan.version.name,
             failed_with=record.failed_with,
+            drafted_with=plan.start.drafted_with,
             plan=plan.name,
             notes=(*plan.notes, *filter(None, (doubt(generated.familiarity),))),
         )

@@ -25,13 +25,12 @@ from adaptivegen.jobs.sharing import hold, unlist
 from adaptivegen.jobs.spec import ContentEntry, Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
-from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision
 from adaptivegen.request import GenerationRequest, Reference, parse_request
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.desk import DraftDesk
 from edge_node.hub import EventHub
-from edge_node.placing import EdgeIdentity, Placing
+from edge_node.placing import EdgeIdentity, Models, Placing
 from edge_node.sides import Partition, Sides
 from edge_node.spool.rules import is_cut, not_known_here, spooled_note
 from edge_node.spool.spool import Envelope
@@ -44,12 +43,12 @@ Result = TypeVar("Result")
 @dataclass(slots=True)
 class Asked:
     """One request on its way in. id: the video's, an earlier attempt's where `earlier`; request: without seed and
-    upload until `prepared`; card: until then of the version it is checked by, then of the one that is to make the
-    final; told: the centre may have the job."""
+    upload until `prepared`; models: from then on the versions that are to make it; told: the centre may have the
+    job."""
 
     tenant: str
     id: str
-    card: ModelCard
+    models: Models
     request: GenerationRequest
     upload: bytes | None
     key: str = ""
@@ -74,7 +73,6 @@ class Acceptor:
         placing: Placing,
         hub: EventHub,
         desk: DraftDesk,
-        draft_card: ModelCard,
         clock: Clock,
         rng: random.Random,
         upload_limits: UploadLimits,
@@ -89,7 +87,6 @@ class Acceptor:
         self._placing = placing
         self._hub = hub
         self._desk = desk
-        self._draft_card = draft_card
         self._clock = clock
         self._rng = rng
         self._upload_limits = upload_limits
@@ -104,7 +101,8 @@ class Acceptor:
         """Accept a request; the job is durable when this returns. Same key and body: the same video."""
         card = self._placing.versions.stable(model)
         request = parse_request(values, card, reference=_placeholder(upload)).model_copy(update={"model": model})
-        asked = Asked(tenant, new_video_id(now_ns=self._clock.now_ns(), rng=self._rng), card, request, upload)
+        models = Models(card, self._placing.drafts.serving)
+        asked = Asked(tenant, new_video_id(now_ns=self._clock.now_ns(), rng=self._rng), models, request, upload)
         if key is not None:
             loop = asyncio.get_running_loop()  # an upload may have megabytes
             asked.key = check_idempotency_key(key)
@@ -137,7 +135,7 @@ class Acceptor:
             asked.request, asked.start_mp4 = await self._decode(asked.tenant, asked.request, asked.upload)
         if asked.request.seed is None:
             asked.request = asked.request.model_copy(update={"seed": self._rng.getrandbits(63)})
-        asked.card = self._placing.versions.of(asked.request, asked.tenant)
+        asked.models = self._placing.models(asked.request, asked.tenant)
         asked.prepared = True
 
     async def _decode(self, tenant: str, request: GenerationRequest, upload: bytes) -> tuple[GenerationRequest, bytes]:
@@ -162,7 +160,7 @@ class Acceptor:
         asked.request = asked.request.model_copy(update={"reference": reference.model_copy(update={"key": key})})
 
     def _content_key(self, asked: Asked) -> str:
-        return self._placing.content_key(asked.request, asked.card)
+        return self._placing.content_key(asked.request, asked.models)
 
     # ---- at the centre ----------------------------------------------------------------------------------------
 
@@ -175,7 +173,7 @@ class Acceptor:
         decision, known = await self._decided(asked, key)
         if known is None:  # a repeat has no use for its upload
             await self._call(self._put_upload(asked, jobs))
-        spec = asked.spec = self._placing.spec(tenant, asked.request, asked.card, key, decision)
+        spec = asked.spec = self._placing.spec(tenant, asked.request, asked.models, key, decision)
         if known is not None:
             asked.told = True
             record = await self._call(self._hit(jobs, spec, known))
@@ -202,7 +200,7 @@ class Acceptor:
         return await self._decide(asked, content_known=False), None
 
     async def _decide(self, asked: Asked, *, content_known: bool) -> Decision:
-        query = self._placing.query(asked.tenant, asked.id, asked.request, asked.card, content_known=content_known)
+        query = self._placing.query(asked.tenant, asked.id, asked.request, asked.models, content_known=content_known)
         return await self._placing.decide(query.model_copy(update={"keeps_id": bool(asked.key)}))
 
     async def _reserve(self, asked: Asked) -> JobRecord | None:
@@ -310,13 +308,13 @@ class Acceptor:
         request = asked.request
         key = self._content_key(asked)
         known = await held.known.find(tenant, key)
-        query = self._placing.query(tenant, asked.id, request, asked.card, content_known=known is not None)
+        query = self._placing.query(tenant, asked.id, request, asked.models, content_known=known is not None)
         reason = f"cut off from broker or store ({why})"
         decide = self._placing.alone if known is None else self._placing.known
         decision = decide(query, why=reason)
-        spec = asked.spec or self._placing.spec(tenant, request, asked.card, key, decision)
+        spec = asked.spec or self._placing.spec(tenant, request, asked.models, key, decision)
         changes = {"decision": decision, "want_final": decision.plan != "draft"}
-        spec = spec.model_copy(update={**changes, "notes": (spooled_note(self._identity.node_id, why),)})
+        spec = spec.model_copy(update={**changes, "notes": (*spec.notes, spooled_note(self._identity.node_id, why))})
         if known is not None:
             return spec, await self._hit(jobs, spec, known)
         return await jobs.submit(spec)

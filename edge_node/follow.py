@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
@@ -15,14 +16,14 @@ from adaptivegen.process import guarded
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 from edge_node.delivery import Delivery
-from edge_node.draft.desk import DraftDesk
+from edge_node.draft.desk import DraftDesk, DraftTimes
 from edge_node.hub import EventHub
 
 MAX_FOLLOWED = 1024
 
 
 class Follower:
-    """Follows accepted jobs to their end. `run` must be running."""
+    """Follows accepted jobs to their end. `run` must be running. draft_line: the draft model of this edge."""
 
     def __init__(
         self,
@@ -32,9 +33,11 @@ class Follower:
         desk: DraftDesk,
         scheduler: PlacementClient,
         clock: Clock,
+        draft_line: str,
         keep: Callable[[JobRecord], Awaitable[None]] | None = None,
     ) -> None:
         self._clock = clock
+        self._draft_line = draft_line
         self._hub = hub
         self._delivery = delivery
         self._desk = desk
@@ -93,7 +96,6 @@ class Follower:
         if record.final is not None and await self._delivery.prefetch(record.final, tenant=record.tenant) is not None:
             took_s = self._since(begun_s)
         times = self._desk.times.get(record.id) if took_s is not None and not drafted else None
-        draft = record.draft if times is not None else None
         final = record.final if took_s is not None else None
         outcome = Outcome(
             job_id=record.id,
@@ -103,11 +105,8 @@ class Follower:
             status=record.status,
             decided_by=decision.decided_by,
             decided_at_ns=decision.decided_at_ns,
-            first_look_s=times.first_look_s if times else None,
-            draft_s=times.draft_s if times else None,
             final_s=took_s if record.final else None,
-            drafted_by=times.made_by if times else "",
-            draft_late=times.late if times else False,
+            **(self._of_draft(times, record.draft) if times else {}),
             tenant=record.tenant,
             gpu_s=record.gpu_s,
             line=record.model,
@@ -117,9 +116,6 @@ class Follower:
             pixels=_pixels(record.final),
             session=record.session,
             final_bytes=float(final.size_bytes) if final is not None else 0.0,
-            draft_model=self._desk.card.name if draft is not None else "",
-            draft_pixels=_pixels(draft),
-            draft_bytes=float(draft.size_bytes) if draft is not None else 0.0,
         )
         try:
             await self._scheduler.report(outcome)
@@ -130,6 +126,22 @@ class Follower:
     def _since(self, begun_s: float | None) -> float | None:
         """By this machine's clock: the worker's may be minutes off."""
         return self._clock.monotonic_s() - begun_s if begun_s is not None else None
+
+    def _of_draft(self, times: DraftTimes, draft: Media | None) -> dict[str, Any]:
+        """What an outcome says of a draft that this decision had made, or tried to."""
+        return {
+            "first_look_s": times.first_look_s,
+            "draft_s": times.draft_s,
+            "drafted_by": times.made_by,
+            "draft_late": times.late,
+            "draft_line": self._draft_line,
+            "draft_model": times.draft_model,
+            "drafted_with": times.made_with,
+            "draft_failed_with": times.failed_with,
+            "draft_node_s": times.node_s,
+            "draft_pixels": times.pixels,
+            "draft_bytes": float(draft.size_bytes) if draft is not None else 0.0,
+        }
 
 
 def _pixels(media: Media | None) -> float:

@@ -15,11 +15,13 @@ from adaptivegen.clock import Clock
 from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.errors import AdaptiveGenError, ModelNotFound
-from adaptivegen.generation.runner import ModelRunner
+from adaptivegen.generation.kept import ModelSet
+from adaptivegen.generation.runner import Finished, ModelRunner
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.placement import Attempt, Decision
 from adaptivegen.rpc.draft import DraftClient
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -31,6 +33,7 @@ from edge_node.cancels import Cancels
 from edge_node.delivery import Delivery
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.lend import Lending
+from edge_node.draft.models import DraftModels
 from edge_node.draft.places import DraftPlaces
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
@@ -51,7 +54,7 @@ class Edge:
     """The parts of one edge that run, serve or are drained."""
 
     desired: DesiredModels
-    runner: ModelRunner
+    drafts: DraftModels
     hub: EventHub
     attempts: Attempts
     places: DraftPlaces
@@ -76,39 +79,65 @@ class Edge:
 class Base:
     """What an edge has before it knows a broker: whatever is wrong here is said at once."""
 
-    card: ModelCard
     callers: Authenticator
     blob: BlobStore
-    runner: ModelRunner
     lost: AdaptiveGenError | None = None  # why the store was not reached, where this edge has a spool
 
 
-async def prepare(
-    settings: EdgeSettings, child: Sequence[str], *, clock: Clock, rng: random.Random, resources: AsyncExitStack
-) -> Base:
-    """Check models, keys and store, and load the draft model; what has to be closed goes to `resources`.
+async def prepare(settings: EdgeSettings, *, rng: random.Random, resources: AsyncExitStack) -> Base:
+    """Check models, keys and store; what has to be closed goes to `resources`.
 
-    Raises SettingsInvalid, StoreUnsafe, and what the store and the model raise.
+    Raises SettingsInvalid, StoreUnsafe, and what the store raises.
     """
     _card(settings, "cloud_model")
-    card, callers = _card(settings, "draft_model"), _authenticator(settings)
+    _card(settings, "draft_model")
+    callers = _authenticator(settings)
     blob, lost = await first_reach(settings, rng)
     resources.push_async_callback(blob.close)
-    runner = ModelRunner(
-        child[0],
-        [*child[1:], settings.draft_model, str(settings.threads), str(settings.library().folder(settings.draft_model))],
-        clock=clock,
-        max_waiting=settings.max_waiting_drafts,
-    )
-    resources.push_async_callback(runner.close)
-    await runner.start()
-    return Base(card, callers, blob, runner, lost)
+    return Base(callers, blob, lost)
+
+
+def pushed_models(settings: EdgeSettings, base: Base) -> PushedModels:
+    """What this edge can fetch of models."""
+    return PushedModels(base.blob, settings.library(), settings.models_dir, max_bytes=settings.models_max_bytes)
+
+
+async def load(
+    settings: EdgeSettings,
+    desired: DesiredModels,
+    pushed: PushedModels,
+    child: Sequence[str],
+    *,
+    clock: Clock,
+    resources: AsyncExitStack,
+) -> DraftModels:
+    """The versions of the draft model, of which the one that serves is loaded; where that cannot be had here, the one
+    that this edge was started with: an edge that drafts by an older version is better than none.
+
+    Raises what the model raises."""
+    library, finished, line = settings.library(), Finished(), settings.draft_model
+
+    def open_runner(card: ModelCard) -> ModelRunner:
+        return ModelRunner(
+            child[0],
+            [*child[1:], card.name, str(settings.threads), str(library.folder(card.name))],
+            clock=clock,
+            max_waiting=settings.max_waiting_drafts,
+            finished=finished,
+        )
+
+    kept = ModelSet(lambda: desired.of(line).wanted(settings.node_id), library.card, open_runner, clock, pushed.ensure)
+    resources.push_async_callback(kept.close)
+    await kept.start(or_else=line)
+    return DraftModels(line, desired, library, kept)
 
 
 async def build(
     settings: EdgeSettings,
     base: Base,
     endpoint: Endpoint,
+    desired: DesiredModels,
+    drafts: DraftModels,
     *,
     bus: Bus,
     lost: AdaptiveGenError | None,
@@ -120,36 +149,41 @@ async def build(
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. lost: why broker or store
     were not reached. Raises SettingsInvalid, and what the spool raises."""
     jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
-    desired = DesiredModels(bus, clock)
     partition = await open_partition(settings, jobs, lost=lost, clock=clock, rng=rng, resources=resources)
     sides = Sides(jobs, partition)
     metrics = EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=sides, clock=clock)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
-    places = _places(settings, base, clock=clock, resources=resources, attempted=attempts.tell)
-    lending = _lending(settings, base, jobs, clock=clock, stop=stop)
+    places = _places(settings, drafts, clock=clock, resources=resources, attempted=attempts.tell)
+    lending = _lending(settings, drafts, jobs, clock=clock, stop=stop)
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
         jobs=sides,
         hub=hub,
-        card=base.card,
         clock=clock,
         observe=metrics.observe,
         shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
     )
     metrics.watch(desk)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
-    follower = Follower(hub=hub, delivery=delivery, desk=desk, scheduler=scheduler, clock=clock, keep=keep)
+    follower = Follower(
+        hub=hub,
+        delivery=delivery,
+        desk=desk,
+        scheduler=scheduler,
+        clock=clock,
+        draft_line=drafts.line,
+        keep=keep,
+    )
     videos = Videos(
         identity=_identity(settings, endpoint),
         jobs=jobs,
         hub=hub,
         desk=desk,
-        runner=base.runner,
-        draft_card=base.card,
         versions=Versions(desired, settings.library()),
+        drafts=drafts,
         placer=scheduler,
         clock=clock,
         rng=rng,
@@ -165,7 +199,7 @@ async def build(
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
-    drafting = (base.runner, hub, attempts, places, lending, desk, cancels, purges)
+    drafting = (drafts, hub, attempts, places, lending, desk, cancels, purges)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
 
 
@@ -174,12 +208,13 @@ def _accepted(metrics: EdgeMetrics, follower: Follower, record: JobRecord, decis
     follower.follow(record, decision, fresh=fresh)
 
 
-def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock, stop: asyncio.Event) -> Lending:
+def _lending(
+    settings: EdgeSettings, drafts: DraftModels, jobs: JobStore, *, clock: Clock, stop: asyncio.Event
+) -> Lending:
     return Lending(
         node_id=settings.node_id,
         jobs=jobs,
-        runner=base.runner,
-        card=base.card,
+        models=drafts,
         clock=clock,
         max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
         accepting=lambda: not stop.is_set(),
@@ -188,7 +223,7 @@ def _lending(settings: EdgeSettings, base: Base, jobs: JobStore, *, clock: Clock
 
 def _places(
     settings: EdgeSettings,
-    base: Base,
+    drafts: DraftModels,
     *,
     clock: Clock,
     resources: AsyncExitStack,
@@ -198,8 +233,7 @@ def _places(
     resources.push_async_callback(peers.close)
     return DraftPlaces(
         node_id=settings.node_id,
-        runner=base.runner,
-        card=base.card,
+        models=drafts,
         peers=peers,
         clock=clock,
         attempted=attempted,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound
-from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -18,6 +17,7 @@ from adaptivegen.placement import Decision, PlacementQuery, Placer, on_query, re
 from adaptivegen.request import GenerationRequest, content_key
 from adaptivegen.telemetry import carry, get_logger
 from edge_node.alone import decide_alone, known_alone
+from edge_node.draft.models import DraftModels
 from edge_node.spool.rules import deadline_left_s
 from edge_node.versions import Versions
 
@@ -32,6 +32,15 @@ class EdgeIdentity:
     default_model: str
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The versions that a request is to be made by; notes: why one is not that of its session."""
+
+    cloud: ModelCard
+    draft: ModelCard
+    notes: tuple[str, ...] = ()
+
+
 class Placing:
     """The decisions of one edge."""
 
@@ -39,9 +48,8 @@ class Placing:
         self,
         *,
         identity: EdgeIdentity,
-        draft_card: ModelCard,
         versions: Versions,
-        runner: ModelRunner,
+        drafts: DraftModels,
         placer: Placer,
         clock: Clock,
         rng: random.Random,
@@ -49,26 +57,40 @@ class Placing:
         borrows: bool,
     ) -> None:
         self._identity = identity
-        self._draft_card = draft_card
         self.versions = versions
-        self._runner = runner
+        self.drafts = drafts
         self._placer = placer
         self._clock = clock
         self._rng = rng
         self._max_waiting_drafts = max_waiting_drafts
         self._borrows = borrows
 
+    def models(self, request: GenerationRequest, tenant: str) -> Models:
+        """The versions for a new request, whose seed is drawn."""
+        drafter = self.drafts.choose(request, tenant)
+        return Models(self.versions.of(request, tenant), drafter.card, (drafter.note,) if drafter.note else ())
+
+    def still(self, spec: JobSpec, drafted_with: str = "") -> Models:
+        """Those of a job that goes on: of its final as long as it serves, of its draft the one that made it. Raises
+        ModelNotFound."""
+        cloud = self.versions.still(spec.request.model, spec.cloud_model)
+        try:
+            return Models(cloud, self.drafts.card(drafted_with or spec.draft_model))
+        except AdaptiveGenError:  # it is not installed here any more
+            return Models(cloud, self.drafts.serving)
+
     def query(
-        self, tenant: str, job_id: str, request: GenerationRequest, card: ModelCard, *, content_known: bool
+        self, tenant: str, job_id: str, request: GenerationRequest, models: Models, *, content_known: bool
     ) -> PlacementQuery:
-        """What a scheduler is told of a request; card: of the version that is to make the final."""
+        """What a scheduler is told of a request."""
         return PlacementQuery(
             job_id=job_id,
             tenant=tenant,
             edge_id=self._identity.node_id,
             intent=request.intent,
-            draft_model=self._draft_card.name,
-            cloud_model=card.name,
+            draft_model=models.draft.name,
+            draft_line=self.drafts.line,
+            cloud_model=models.cloud.name,
             line=request.model,
             width=request.width,
             height=request.height,
@@ -78,15 +100,16 @@ class Placing:
             has_reference=request.reference is not None,
             requested_plan=request.plan,
             session=request.session,
-            draft_digest=self._draft_card.digest if self._borrows else "",
+            draft_digest=models.draft.digest if self._borrows else "",
             tier=request.service_tier,
             deadline_s=request.deadline_s,
             allow_reduced=request.allow_reduced,
         )
 
-    def content_key(self, request: GenerationRequest, card: ModelCard) -> str:
-        """By which repeats of a request find its final; card: of the version that makes it."""
-        return content_key(request, cloud_digest=card.digest, draft_digest=self._draft_card.digest)
+    @staticmethod
+    def content_key(request: GenerationRequest, models: Models) -> str:
+        """By which repeats of a request find its final."""
+        return content_key(request, cloud_digest=models.cloud.digest, draft_digest=models.draft.digest)
 
     async def decide(self, query: PlacementQuery) -> Decision:
         """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
@@ -113,9 +136,9 @@ class Placing:
         """Decide without a scheduler."""
         return decide_alone(
             query,
-            draft_card=self._draft_card,
+            draft_card=self.drafts.card(query.draft_model),
             cloud_card=self.versions.card(query.cloud_model),
-            can_draft=self._runner.ready and self._runner.queued < self._max_waiting_drafts,
+            can_draft=self.drafts.ready and self.drafts.queued < self._max_waiting_drafts,
             pool=self._identity.pool,
             why=why,
             now_ns=self._clock.now_ns(),
@@ -136,28 +159,28 @@ class Placing:
             "deadline_s": deadline_left_s(spec.request.deadline_s, age_s=age_s),
         }
         try:  # also where its model is not installed here any more
-            card = self.versions.still(spec.request.model, spec.cloud_model)
-            query = self.query(spec.tenant, spec.id, spec.request, card, content_known=False)
+            query = self.query(spec.tenant, spec.id, spec.request, self.still(spec), content_known=False)
             query = query.model_copy(update=changes)
             return on_query(await self._placer.place(query), query)
         except AdaptiveGenError as exc:
             get_logger().info("own_decision_stands", job_id=spec.id, code=exc.code, error=exc.message)
             return None
 
-    def spec(self, tenant: str, request: GenerationRequest, card: ModelCard, key: str, decision: Decision) -> JobSpec:
-        """The spec of a new job; `key` is its content key, `card` of the version that is to make the final."""
+    def spec(self, tenant: str, request: GenerationRequest, models: Models, key: str, decision: Decision) -> JobSpec:
+        """The spec of a new job; `key` is its content key."""
         return JobSpec(
             id=decision.job_id,
             tenant=tenant,
             created_at_ns=self._clock.now_ns(),
             request=request,
             content_key=key,
-            draft_model=self._draft_card.name,
-            cloud_model=card.name,
-            draft_steps=self._draft_card.limits.steps_default,
+            draft_model=models.draft.name,
+            cloud_model=models.cloud.name,
+            draft_steps=models.draft.limits.steps_default,
             decision=decision,
             edge_grpc_address=self._identity.grpc_address,
             draft_token=new_token(prefix="dt", rng=self._rng, bits=160),
             want_final=decision.plan != "draft",
             trace=carry(),
+            notes=models.notes if decision.makes_draft else (),
         )

@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack
 from adaptivegen.broker import open_bus
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
+from adaptivegen.desired import DesiredModels
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.local_only import own_names
-from adaptivegen.nodes import Loading, NodeReport
+from adaptivegen.models.pushed import PushedModels
+from adaptivegen.nodes import NodeReport
 from adaptivegen.process import end
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.placement_client import find_schedulers
@@ -29,11 +31,12 @@ from adaptivegen.tls import server_tls
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.partition import first_connect
-from edge_node.parts import Base, Edge, build, prepare
+from edge_node.parts import Base, Edge, build, load, prepare, pushed_models
 from edge_node.peers import find_caches
 from edge_node.settings import EdgeSettings
 
 MODEL_CHILD = ("edge_node.draft.child",)
+IN_FORCE = "models"  # in the spool's folder: which versions served when that was read last
 
 
 async def serve(
@@ -46,13 +49,13 @@ async def serve(
 ) -> None:
     """Run the edge until `stop`, then drain. Raises SettingsInvalid, StoreUnsafe or what the model raises at start.
 
-    child: module of the model's process, and its first arguments."""
+    child: module of the models' processes, and its first arguments."""
     configure_logging("edge", settings.node_id, settings.log_level)
     get_logger().info("starting", **describe(settings))
     if settings.clear_to_strangers and settings.auth == "required":
         get_logger().warning("schedulers_without_tls", missing=settings.variable("tls_client_ca"))
     async with AsyncExitStack() as resources:
-        base = await prepare(settings, child, clock=clock, rng=rng, resources=resources)
+        base = await prepare(settings, rng=rng, resources=resources)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
         rpc = RpcServer(rng=rng)
@@ -63,22 +66,37 @@ async def serve(
         connected, lost = await first_connect(settings, bus, stop=stop, clock=clock)
         if not connected:
             return
-        endpoint, lost = _endpoint(settings, listener, rpc), lost or base.lost
+        endpoint = _endpoint(settings, listener, rpc)
+        kept = settings.spool_dir / IN_FORCE if settings.spool_dir is not None else None
+        desired = DesiredModels(bus, clock, kept)
+        await desired.read()  # before anything is loaded: what serves may not be what this edge was started with
+        pushed = pushed_models(settings, base)
+        drafts = await load(settings, desired, pushed, child, clock=clock, resources=resources)
         edge = await build(
-            settings, base, endpoint, bus=bus, lost=lost, clock=clock, rng=rng, stop=stop, resources=resources
+            settings,
+            base,
+            endpoint,
+            desired,
+            drafts,
+            bus=bus,
+            lost=lost or base.lost,
+            clock=clock,
+            rng=rng,
+            stop=stop,
+            resources=resources,
         )
-        await edge.desired.read()  # before the doors open: what serves may not be what this edge was started with
         VideoServicer(edge.videos, base.callers).add_to(rpc)
         DraftServicer(edge.desk.wait_for, edge.lending.make, clock).add_to(rpc)
         resources.push_async_callback(rpc.drain, grace_s=0)  # a second time after a drain, the first after an error
         web = _web(settings, edge, base, listener, rng=rng, stop=stop)
-        await _run(settings, edge, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
+        await _run(settings, edge, pushed, rpc, web, endpoint, bus=bus, clock=clock, stop=stop)
     get_logger().info("stopped")
 
 
 async def _run(
     settings: EdgeSettings,
     edge: Edge,
+    pushed: PushedModels,
     rpc: RpcServer,
     web: HttpServer,
     endpoint: Endpoint,
@@ -95,6 +113,7 @@ async def _run(
             group.create_task(part)
             for part in (
                 edge.desired.run(),
+                pushed.keep_cards(edge.desired.versions, clock),
                 edge.hub.run(),
                 edge.desk.run(),
                 edge.lending.run(),
@@ -103,7 +122,7 @@ async def _run(
                 edge.purges.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
-                edge.runner.keep(),
+                edge.drafts.kept.run(),
                 find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
                 find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),
                 heartbeat.run(),
@@ -174,7 +193,7 @@ def _web(
         videos=edge.videos,
         authenticator=base.callers,
         delivery=edge.delivery,
-        ready=lambda: edge.runner.ready and not stop.is_set(),
+        ready=lambda: edge.drafts.ready and not stop.is_set(),
         cut=edge.cut,
         registry=edge.metrics.registry,
         rng=rng,
@@ -190,7 +209,7 @@ def _reporter(
     edge: Edge, settings: EdgeSettings, endpoint: Endpoint, started_at_ns: int, stop: asyncio.Event
 ) -> Callable[[], NodeReport]:
     """What the heartbeat says of this edge."""
-    draft_s = _draft_s(edge)
+    drafts = edge.drafts
 
     def report() -> NodeReport:
         return NodeReport(
@@ -201,39 +220,26 @@ def _reporter(
             started_at_ns=started_at_ns,
             grpc_address=endpoint.grpc_address or "",
             http_url=endpoint.http_url or "",
-            models=(settings.draft_model,),
-            ready=edge.runner.ready,
+            models=drafts.kept.loaded,
+            line=drafts.line,
+            refused=drafts.kept.refused,
+            ready=drafts.ready,
             draining=stop.is_set(),
             ending=stop.is_set(),
             capacity=1,
-            in_flight=int(edge.runner.busy),
-            queued=edge.runner.queued,
-            remaining_s=(edge.runner.queued + edge.runner.busy) * draft_s,
-            elapsed_s=edge.runner.elapsed_s,
-            finished=edge.runner.finished,
-            failed_in_row=edge.runner.failed_in_row,
-            lends=edge.desk.card.digest,
+            in_flight=drafts.busy,
+            queued=drafts.queued,
+            remaining_s=drafts.remaining_s,
+            elapsed_s=drafts.elapsed_s,
+            finished=drafts.finished,
+            failed_in_row=drafts.failed_in_row,
+            lends=drafts.digests[0],
+            lends_also=drafts.digests[1:],
             links=edge.places.links,
             ways=edge.delivery.ways,
-            loading=_loading(edge, settings.draft_model),
+            loading=drafts.kept.loading,
             repeats_cached=edge.delivery.repeats_cached,
             repeats_fetched=edge.delivery.repeats_fetched,
         )
 
     return report
-
-
-def _loading(edge: Edge, model: str) -> tuple[Loading, ...]:
-    """The draft model, while it is loaded again after its process died."""
-    elapsed_s = edge.runner.loading_s
-    return () if elapsed_s is None else (Loading(model=model, elapsed_s=elapsed_s, expected_s=edge.runner.loaded_s),)
-
-
-def _draft_s(edge: Edge) -> float:
-    """Seconds that one draft takes by the card's profile."""
-    card = edge.desk.card
-    if not card.profile:
-        return 1.0
-    profile = card.profile[0]
-    fixed_ms = profile.text_ms + profile.upsample_ms + profile.encode_ms
-    return (fixed_ms + card.limits.steps_default * profile.step_ms) / 1e3

@@ -30,9 +30,7 @@ class Versions:
 
         A session stays with one; of a request without a session its repeats do, which finds them in the cache.
         """
-        asked = [request.session] if request.session else [request.prompt, request.seed]
-        sticky = json.dumps([tenant, *asked])
-        return self._card(self._line(request.model).version_of(sticky), request.model)
+        return self._card(self._line(request.model).version_of(sticky(request, tenant)), request.model)
 
     def still(self, model: str, version: str) -> ModelCard:
         """The version that a job was placed for, as long as it serves; else the one that does."""
@@ -59,3 +57,9 @@ class Versions:
                 self._missing.add(version)
                 get_logger().warning("version_not_installed", model=model, version=version, error=exc.message)
             return self._library.card(model)
+
+
+def sticky(request: GenerationRequest, tenant: str) -> str:
+    """What stays with one version: a tenant's session; of a request without one what its repeats have in common."""
+    asked = [request.session] if request.session else [request.prompt, request.seed]
+    return json.dumps([tenant, *asked])

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from adaptivegen.clock import Clock
 from adaptivegen.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable
 from adaptivegen.experience import Experience
-from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_video_id
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.rating import rating_of
@@ -20,12 +19,12 @@ from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import Media
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
-from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision, Placer
 from adaptivegen.rpc.video import Variant
 from adaptivegen.telemetry import get_logger
 from edge_node.accept import Acceptor
 from edge_node.draft.desk import DraftDesk
+from edge_node.draft.models import DraftModels
 from edge_node.hub import EventHub
 from edge_node.placing import EdgeIdentity as EdgeIdentity
 from edge_node.placing import Placing
@@ -46,9 +45,8 @@ class Videos:
         jobs: JobStore,
         hub: EventHub,
         desk: DraftDesk,
-        runner: ModelRunner,
-        draft_card: ModelCard,
         versions: Versions,
+        drafts: DraftModels,
         placer: Placer,
         clock: Clock,
         rng: random.Random,
@@ -66,9 +64,8 @@ class Videos:
         self._clock = clock
         self.placing = Placing(
             identity=identity,
-            draft_card=draft_card,
             versions=versions,
-            runner=runner,
+            drafts=drafts,
             placer=placer,
             clock=clock,
             rng=rng,
@@ -82,7 +79,6 @@ class Videos:
             placing=self.placing,
             hub=hub,
             desk=desk,
-            draft_card=draft_card,
             clock=clock,
             rng=rng,
             upload_limits=upload_limits,
@@ -166,17 +162,17 @@ class Videos:
         upgrade(record, plan="refine", eta_s=0.0, now_ns=0)  # refuses what cannot be upgraded, before it has a place
         if record.draft is None:
             raise Conflict(f"video {video_id} has no draft yet; only a draft can be upgraded")
-        card = self.placing.versions.still(spec.request.model, spec.cloud_model)
-        query = self.placing.query(tenant, video_id, spec.request, card, content_known=False)
+        models = self.placing.still(spec, record.drafted_with)
+        query = self.placing.query(tenant, video_id, spec.request, models, content_known=False)
         wanted = {"requested_plan": "refine", "intent": "render", "draft_known": True, "keeps_id": True}
         query = query.model_copy(update=wanted)
         if jobs is self._sides.centre:
             decision = await self.placing.decide(query)
         else:
             decision = self.placing.alone(query, why="cut off from broker or store")
-        changes = {"decision": decision, "cloud_model": card.name}
-        if card.name != spec.cloud_model:  # what its draft was made for is not served any more
-            changes["content_key"] = self.placing.content_key(spec.request, card)
+        changes = {"decision": decision, "cloud_model": models.cloud.name, "draft_model": models.draft.name}
+        if (models.cloud.name, models.draft.name) != (spec.cloud_model, spec.draft_model):  # another final, then
+            changes["content_key"] = self.placing.content_key(spec.request, models)
         return await jobs.ask_final(spec.model_copy(update=changes)), decision
 
     def watch(self, tenant: str, video_id: str, *, after: str | None) -> AsyncIterator[JobEvent]:

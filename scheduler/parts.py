@@ -12,6 +12,7 @@ from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pushed import PushedModels
 from scheduler.admin import Admin
 from scheduler.api.stream import Streams
 from scheduler.audit import Audit
@@ -68,7 +69,9 @@ def build(
     policies = Policies(view, bus, blob, clock=clock, time=time)
     quotas = TenantQuotas(view.quotas, bus, blob, clock=clock, time=time)
     lines = ServedLines(bus, blob, clock=clock, time=time)
-    rollouts = Rollouts(view, lines, settings.library(), blob, clock=clock, time=time)
+    library = settings.library()
+    pushed = PushedModels(blob, library, settings.models_dir, max_bytes=settings.models_max_bytes)
+    rollouts = Rollouts(view, lines, library, blob, clock=clock, time=time, pushed=pushed)
     placement = Placement(
         view,
         time=time,

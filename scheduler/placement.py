@@ -33,7 +33,10 @@ _OUTCOME_NAMES = (
     "made_with",
     "failed_with",
     "session",
+    "draft_line",
     "draft_model",
+    "drafted_with",
+    "draft_failed_with",
 )
 MAX_MODELS = 16  # of one worker
 EJECTED_REST_S = 2.0  # of a worker that fails, before its next question
@@ -72,10 +75,12 @@ class Placement:
         check_name(query.edge_id, field="edge_id")
         _check_job_id(query.job_id)
         check_name(query.draft_model, field="draft_model")
-        if query.line:
-            check_name(query.line, field="line")
-        if query.cloud_model not in self._view.cards:
-            self._unknown(query.cloud_model)
+        for name in ("line", "draft_line"):
+            if getattr(query, name):
+                check_name(getattr(query, name), field=name)
+        for model in (query.cloud_model, query.draft_model):
+            if model not in self._view.cards:
+                self._unknown(model)
         if query.session:
             check_name(query.session, field="session")
         now_ns = self._time.now_ns()
@@ -135,11 +140,13 @@ class Placement:
         for name in _OUTCOME_NAMES:
             if len(getattr(outcome, name)) > MAX_NAME_CHARACTERS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"at most {MAX_NAME_CHARACTERS} characters")
-        if not 0.0 <= outcome.gpu_s < math.inf:  # nor if it is no number
-            raise InvalidRequest.field("gpu_s", outcome.gpu_s, "0 or more")
-        if not (outcome.pixels == 0.0 or 1.0 <= outcome.pixels <= MOST_PIXELS):
-            raise InvalidRequest.field("pixels", outcome.pixels, f"0, or 1 to {MOST_PIXELS:g}")
-        for name in ("draft_pixels", "final_bytes", "draft_bytes"):
+        for name in ("gpu_s", "draft_node_s"):
+            if not 0.0 <= getattr(outcome, name) < math.inf:  # nor if it is no number
+                raise InvalidRequest.field(name, getattr(outcome, name), "0 or more")
+        for name in ("pixels", "draft_pixels"):
+            if not (getattr(outcome, name) == 0.0 or 1.0 <= getattr(outcome, name) <= MOST_PIXELS):
+                raise InvalidRequest.field(name, getattr(outcome, name), f"0, or 1 to {MOST_PIXELS:g}")
+        for name in ("final_bytes", "draft_bytes"):
             if not 0.0 <= getattr(outcome, name) <= MOST_PIXELS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"0 to {MOST_PIXELS:g}")
         self.recent.ended(outcome, self._view.cards, decider=self._view.decider)

@@ -72,7 +72,11 @@ def _with_qualities(rating: Rating, cards: Mapping[str, ModelCard], qoe: QoeSett
         cards.get(rating.cloud_model), final, rating.final_size, rating.final_steps, qoe.unmeasured_final
     )
     draft_quality = _quality(
-        cards.get(rating.draft_model), "draft", rating.draft_size, rating.draft_steps, qoe.unmeasured_draft
+        cards.get(rating.drafted_with or rating.draft_model),
+        "draft",
+        rating.draft_size,
+        rating.draft_steps,
+        qoe.unmeasured_draft,
     )
     return Rated(
         rater=rating.tenant,

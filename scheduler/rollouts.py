@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
+from adaptivegen.models.card import ModelCard
 from adaptivegen.models.lines import Line, Lines, why_no_successor
+from adaptivegen.models.pushed import PushedModels
 from adaptivegen.models.registry import ModelLibrary
 from adaptivegen.placement import Outcome
 from adaptivegen.rpc.admin_rows import GateInfo, LineChangeInfo, LineInfo, LineNodeInfo
@@ -70,12 +72,21 @@ class Rollouts:
     """Watches the rollouts under way; `run` must be running for them to go on."""
 
     def __init__(
-        self, view: View, lines: ServedLines, library: ModelLibrary, blob: BlobStore, *, clock: Clock, time: SteadyTime
+        self,
+        view: View,
+        lines: ServedLines,
+        library: ModelLibrary,
+        blob: BlobStore,
+        *,
+        clock: Clock,
+        time: SteadyTime,
+        pushed: PushedModels | None = None,
     ) -> None:
         self._view = view
         self._lines = lines
         self._library = library
         self._blob = blob
+        self._pushed = pushed
         self._clock = clock
         self._time = time
         self._watched: dict[str, _Watched] = {}
@@ -85,10 +96,11 @@ class Rollouts:
     # ---- what happens -----------------------------------------------------------------------------------------
 
     def heard(self, outcome: Outcome) -> None:
-        """How a job went."""
-        watched = self._watched.get(outcome.line)
-        if watched is not None:
-            watched.evidence.outcome(outcome)
+        """How a job went: its final, and its draft."""
+        for line in dict.fromkeys((outcome.line, outcome.draft_line)):
+            watched = self._watched.get(line)
+            if watched is not None:
+                watched.evidence.outcome(outcome)
 
     def look_for(self, model: str) -> None:
         """A model without a card is asked for: it may have been installed since the cards were read."""
@@ -104,9 +116,15 @@ class Rollouts:
         """Look every second, until cancelled; what cannot be done now is looked at again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_rated())
+            if self._pushed is not None:
+                group.create_task(self._pushed.keep_cards(self._versions, self._clock))
             while True:
                 await self.look()
                 await self._clock.sleep(LOOK_EVERY_S)
+
+    def _versions(self) -> list[str]:
+        """All that serve or are tried."""
+        return [version for line in self._lines.in_force.lines.values() for version in line.versions]
 
     async def _keep_rated(self) -> None:
         """Read what people rated; beside the looking, since a store may be slow."""
@@ -192,11 +210,11 @@ class Rollouts:
         """Begin to try a version. Raises InvalidRequest, ModelNotFound, Conflict, a storage error."""
         plan = _plan(values)
         before = self._lines.in_force.lines.get(name) or Line(stable=self._library.card(name).name)
+        if self._pushed is not None:
+            await self._pushed.ensure_card(version)
         cards = self._library.cards()
         stable, candidate = self._library.card(before.stable), self._library.card(version)
-        if candidate.role != "cloud":
-            raise InvalidRequest.field("version", version, "a model of finals; drafts are not rolled out yet")
-        if (obstacle := why_no_successor(stable, candidate, cards)) is not None:
+        if (obstacle := why_no_successor(stable, candidate, self._in_service(cards))) is not None:
             raise InvalidRequest(f"{version} cannot take the place of {stable.name}: {obstacle}", param="version")
         gate = card_gate(stable, candidate, plan)
         if gate is not None and gate.verdict == "harm":
@@ -214,6 +232,15 @@ class Rollouts:
         made = await self._lines.change(name, "start", make, by=by, reason=reason, plan=plan)
         self.follow(self._lines.in_force)
         return change_info(made)
+
+    def _in_service(self, cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
+        """What serves or is tried now: all that nodes have loaded or are to load. What is only installed is checked
+        when its turn comes; but as long as nothing is known of finals, everything that is installed counts."""
+        lines = [self._lines.in_force.lines.get(node.report.line) for node in self._view.nodes]
+        names = {version for line in lines if line is not None for version in line.versions}
+        names |= {model for node in self._view.nodes for model in node.report.models}
+        found = {name: cards[name] for name in names if name in cards}
+        return found if any(card.role == "cloud" for card in found.values()) else dict(cards)
 
     async def steer(self, name: str, order: str, *, by: str, reason: str) -> LineChangeInfo:
         """Promote, roll back, pause, resume or revert. Raises InvalidRequest, Conflict, a storage error."""

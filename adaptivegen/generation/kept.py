@@ -8,7 +8,7 @@ changes nothing. Holds two versions at a time during a rollout, and needs the me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -54,13 +54,15 @@ class _Failing:
 class ModelSet:
     """All versions at hand; `run` must be running for them to change.
 
-    wanted: names of the versions to have, the one that serves first. card_of and open_runner: raise typed errors.
+    wanted: names of the versions to have, the one that serves first. card_of, open_runner and fetch, which brings a
+    version's files here where they are missing, raise typed errors.
     """
 
     wanted: Callable[[], tuple[str, ...]]
     card_of: Callable[[str], ModelCard]
     open_runner: Callable[[ModelCard], ModelRunner]
     clock: Clock
+    fetch: Callable[[str], Awaitable[None]] | None = None
     _kept: dict[str, Kept] = field(default_factory=dict)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
@@ -123,6 +125,11 @@ class ModelSet:
         return self.main.runner.failed_in_row if self._kept else 0
 
     @property
+    def held(self) -> tuple[Kept, ...]:
+        """All versions that are here, also such as are no longer wanted, or are being started again."""
+        return tuple(self._kept.values())
+
+    @property
     def finished(self) -> tuple[FinishedWork, ...]:
         """The last generations, by the models' own clocks."""
         return self.main.runner.finished if self._kept else ()
@@ -143,9 +150,18 @@ class ModelSet:
 
     # ---- keeping it so ----------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Load the version that serves; raises what its card or its process say."""
-        self.adopt(*await self._load(self.wanted()[0], tried=False))
+    async def start(self, or_else: str = "") -> None:
+        """Load the version that serves; raises what its card or its process say. or_else: a version to begin with where
+        that one cannot be loaded here; `run` goes on trying."""
+        name = self.wanted()[0]
+        try:
+            loaded = await self._load(name, tried=False)
+        except AdaptiveGenError as exc:
+            if or_else in ("", name):
+                raise
+            get_logger().error("version_not_loaded", model=name, instead=or_else, error=exc.message)
+            loaded = await self._load(or_else, tried=False)
+        self.adopt(*loaded)
 
     def adopt(self, card: ModelCard, runner: ModelRunner) -> None:
         """Have a version that was loaded already."""
@@ -220,6 +236,8 @@ class ModelSet:
 
     async def _load(self, name: str, *, tried: bool) -> tuple[ModelCard, ModelRunner]:
         """Card and runner of a loaded version; tried: it has made a small clip."""
+        if self.fetch is not None:
+            await self.fetch(name)
         card = self.card_of(name)
         runner = self.open_runner(card)
         begun_s = self.clock.monotonic_s()

@@ -24,7 +24,7 @@ class Rating(BaseModel):
     """One stored rating. Sizes are WxH and steps counts of what the person saw; empty and 0 where there was none.
 
     upgraded: the final was asked for later, so that its wait holds the time in which the person looked at the draft;
-    made_with: the version of the model that made the final, where that was noted.
+    made_with, drafted_with: the versions of the models that made final and draft, where that was noted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +41,7 @@ class Rating(BaseModel):
     stalls: Annotated[int, Field(ge=0)] = 0
     stalled_s: Wait = 0.0
     draft_model: str
+    drafted_with: str = ""
     draft_size: Size = ""
     draft_steps: Annotated[int, Field(ge=0)] = 0
     cloud_model: str
@@ -80,6 +81,7 @@ def rating_of(said: Experience, record: JobRecord, spec: JobSpec, *, at_ns: int)
         stalls=said.stalls,
         stalled_s=said.stalled_s,
         draft_model=spec.draft_model,
+        drafted_with=record.drafted_with,
         draft_size=_size(record.draft),
         draft_steps=record.draft_steps if record.draft else 0,
         cloud_model=spec.cloud_model,

@@ -32,7 +32,7 @@ class JobRecord(BaseModel):
     a worker, for the final) seconds.
 
     model: as the client asked for it; cloud_model: its version that is to make the final; made_with, failed_with:
-    see `Manifest`; session: the request's.
+    see `Manifest`; drafted_with: the version of the draft model that made the draft; session: the request's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,6 +64,7 @@ class JobRecord(BaseModel):
     gpu_s: float = 0.0
     made_with: str = ""
     failed_with: str = ""
+    drafted_with: str = ""
     session: str = ""
     cached: bool = False
     error: Failure | None = None
@@ -238,6 +239,8 @@ def draft_stored(record: JobRecord, draft: DraftManifest) -> JobRecord:
     update: dict[str, object] = {
         "draft": draft.media,
         "draft_steps": draft.steps,
+        "drafted_with": draft.made_with,
+        "notes": tuple(dict.fromkeys((*record.notes, *draft.notes))),
         "draft_at_ns": record.draft_at_ns or draft.completed_at_ns,
         "updated_at_ns": max(record.updated_at_ns, draft.completed_at_ns),
     }
@@ -299,6 +302,7 @@ def apply_manifest(record: JobRecord, manifest: Manifest) -> JobRecord:
             "gpu_s": manifest.gpu_s,
             "made_with": manifest.made_with,
             "failed_with": record.failed_with or manifest.failed_with,
+            "drafted_with": manifest.drafted_with or record.drafted_with,
             "cached": manifest.cached,
             "error": manifest.error,
             "notes": tuple(dict.fromkeys((*record.notes, *manifest.notes))),

@@ -101,12 +101,15 @@ class Tombstone(_Stored):
 
 
 class DraftManifest(_Stored):
-    """The stored draft of a job. made_by: the edge that drafted, empty where that was not noted."""
+    """The stored draft of a job. made_by: the edge that drafted, made_with: the version of its model, empty where that
+    was not noted; notes: what the video says of it."""
 
     media: Media
     steps: int
     completed_at_ns: int
     made_by: str = ""
+    made_with: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Failure(_Stored):
@@ -118,7 +121,8 @@ class Failure(_Stored):
 
 class Manifest(_Stored):
     """The one outcome of a job. gpu_s: seconds of the worker that its final took; made_with: the version of the model
-    that made the final; failed_with: the one with which the first attempt that failed was made."""
+    that made the final; failed_with: the one with which the first attempt that failed was made;
+    drafted_with: the version of the draft model that made what it starts from, where that was told."""
 
     id: str
     tenant: str
@@ -131,6 +135,7 @@ class Manifest(_Stored):
     gpu_s: float = 0.0
     made_with: str = ""
     failed_with: str = ""
+    drafted_with: str = ""
     plan: str = ""
     error: Failure | None = None
     cached: bool = False

@@ -74,7 +74,7 @@ class Lines(BaseModel):
 def why_no_successor(stable: ModelCard, candidate: ModelCard, others: Mapping[str, ModelCard]) -> str | None:
     """What keeps a version from serving a line's requests in another's stead; None where nothing does.
 
-    others: cards of models that continue drafts, which must know a new draft model.
+    others: cards of models in service; those that continue drafts must know a new draft model.
     """
     if candidate.role != stable.role:
         return f"{candidate.name} is a {candidate.role} model, {stable.name} a {stable.role} model"

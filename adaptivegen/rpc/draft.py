@@ -29,12 +29,22 @@ CHUNK_BYTES = 256 * 1024
 MAX_DRAFT_BYTES = 64 * 1024 * 1024
 MAX_LOOK_BYTES = 512 * 1024
 TAKEN_WITHIN_S = 1.0  # an edge that has not read the job by then is asked no longer
+MAX_NAME = 63  # of a version
 MAX_CHANNELS = 64  # idle ones that are kept
 
 
 @dataclass(frozen=True, slots=True)
+class MadeDraft:
+    """A finished draft as MP4. made_with: the version of the draft model that made it, empty where that is not told."""
+
+    mp4: bytes
+    made_with: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DraftOrder:
-    """A draft that another edge is asked to make: the job, the token in its spec, the digest of the caller's model."""
+    """A draft that another edge is asked to make: the job, the token in its spec, the digest of the version of the
+    draft model that is to make it."""
 
     tenant: str
     job_id: str
@@ -52,23 +62,24 @@ class Lent:
 
 @dataclass(frozen=True, slots=True)
 class FetchedDraft:
-    """A draft's MP4, and the seconds by which fetching it was later than its being made; None where its edge does not
-    say how long it waited."""
+    """A draft's MP4, the seconds by which fetching it was later than its being made, None where its edge does not say
+    how long it waited, and the version that made it, as of `MadeDraft`."""
 
     mp4: bytes
     fetch_s: float | None
+    made_with: str = ""
 
 
 class DraftServicer(stubs.DraftServiceServicer):
     """Serves drafts by two callables.
 
-    wait_for_draft: (tenant, job id, token) -> the MP4, waiting while it is being made; raises NotFound or
+    wait_for_draft: (tenant, job id, token) -> the draft, waiting while it is being made; raises NotFound or
     PermissionDenied. make_draft: see `edge_node.draft.lend.Lending.make`.
     """
 
     def __init__(
         self,
-        wait_for_draft: Callable[[str, str, str], Awaitable[bytes]],
+        wait_for_draft: Callable[[str, str, str], Awaitable[MadeDraft]],
         make_draft: Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]],
         clock: Clock,
     ) -> None:
@@ -85,8 +96,8 @@ class DraftServicer(stubs.DraftServiceServicer):
     ) -> AsyncIterator[pb.DraftChunk]:
         asked_s = self._clock.monotonic_s()
         yield pb.DraftChunk(offset_bytes=request.offset_bytes)  # the call has come: tells how far away the caller is
-        mp4 = await self._wait_for_draft(request.tenant, request.job_id, request.token)
-        waited_s = self._clock.monotonic_s() - asked_s
+        made = await self._wait_for_draft(request.tenant, request.job_id, request.token)
+        mp4, waited_s = made.mp4, self._clock.monotonic_s() - asked_s
         if request.offset_bytes > len(mp4):
             raise InvalidRequest.field("offset_bytes", request.offset_bytes, f"at most {len(mp4)}")
         sha256 = hashlib.sha256(mp4).hexdigest()
@@ -97,6 +108,7 @@ class DraftServicer(stubs.DraftServiceServicer):
                 total_bytes=len(mp4),
                 sha256=sha256,
                 waited_s=waited_s if offset == request.offset_bytes else None,
+                made_with=made.made_with,
             )
 
     async def MakeDraft(
@@ -262,7 +274,7 @@ async def fetch_draft(
     if not address:
         raise NodeUnavailable("the job's edge has no gRPC address")
     received = bytearray()
-    sha256, waited_s, answer_s = "", None, None
+    sha256, made_with, waited_s, answer_s = "", "", None, None
     asked_s = clock.monotonic_s()
     channel = open_channel(address, tls=tls)
     try:
@@ -276,13 +288,14 @@ async def fetch_draft(
             if chunk.HasField("waited_s") and 0.0 <= chunk.waited_s < math.inf:  # nor if it is no number
                 waited_s = chunk.waited_s
             received += chunk.data
-            sha256 = chunk.sha256
+            sha256, made_with = chunk.sha256, chunk.made_with[:MAX_NAME]
         took_s = clock.monotonic_s() - asked_s
     finally:
         await channel.close(None)
     if hashlib.sha256(received).hexdigest() != sha256:
         raise InternalError(f"the draft of {job_id} from edge {address} does not have the digest it was sent with")
     if waited_s is None or answer_s is None:
-        return FetchedDraft(bytes(received), None)
+        return FetchedDraft(bytes(received), None, made_with)
     # While the edge waited the call was on its way for nothing: about half of the time until it answered at all.
-    return FetchedDraft(bytes(received), max(0.0, took_s - waited_s - min(waited_s, answer_s / 2)))
+    fetch_s = max(0.0, took_s - waited_s - min(waited_s, answer_s / 2))
+    return FetchedDraft(bytes(received), fetch_s, made_with)

@@ -223,6 +223,7 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         allow_reduced=message.allow_reduced,
         keeps_id=message.keeps_id,
         line=message.line,
+        draft_line=message.draft_line,
     )
 
 
@@ -274,7 +275,11 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 pixels=request.pixels,
                 session=request.session,
                 final_bytes=request.final_bytes,
+                draft_line=request.draft_line,
                 draft_model=request.draft_model,
+                drafted_with=request.drafted_with,
+                draft_failed_with=request.draft_failed_with,
+                draft_node_s=request.draft_node_s,
                 draft_pixels=request.draft_pixels,
                 draft_bytes=request.draft_bytes,
             )

@@ -126,6 +126,7 @@ def video_to_pb(record: JobRecord) -> pb.Video:
         final_steps=record.final_steps,
         cached=record.cached,
         model_version=record.model_version,
+        draft_model_version=record.drafted_with,
     )
 
 

@@ -53,6 +53,7 @@ class Video(BaseModel):
     status: str
     model: str = ""
     model_version: str = ""
+    draft_model_version: str = ""
     progress: int = 0
     prompt: str | None = None
     seconds: str = ""

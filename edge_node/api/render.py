@@ -22,6 +22,7 @@ def video(record: JobRecord) -> dict[str, Any]:
         "object": "video",
         "model": record.model,
         "model_version": record.model_version,
+        "draft_model_version": record.drafted_with,
         "status": record.status,
         "progress": record.progress_percent,
         "created_at": record.created_at_ns // 1_000_000_000,

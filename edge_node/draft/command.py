@@ -9,7 +9,8 @@ from adaptivegen.models.card import ModelCard
 
 
 def draft_command(spec: JobSpec, card: ModelCard, *, has_start: bool) -> GenerateCommand:
-    """The draft of `spec` by the model of `card`, at its first size."""
+    """The draft of `spec` by the model of `card`, at its first size; steps that were decided for another version are
+    not for this one."""
     limits, request = card.limits, spec.request
     width, _, height = limits.sizes[0].partition("x")
     return GenerateCommand(
@@ -20,7 +21,7 @@ def draft_command(spec: JobSpec, card: ModelCard, *, has_start: bool) -> Generat
             width=int(width),
             height=int(height),
             frames=request.frames,
-            steps=spec.draft_steps,
+            steps=spec.draft_steps if card.name == spec.draft_model else limits.steps_default,
             guidance=limits.guidance_default,
         ),
         fps=request.fps,

@@ -27,41 +27,56 @@ from adaptivegen.jobs.events import make_event, terminal_event
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media, media_key
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, guarded
+from adaptivegen.rpc.draft import MadeDraft
 from adaptivegen.telemetry import get_logger, span
 from edge_node.draft.places import DraftPlaces, Made
 from edge_node.hub import EventHub
 from edge_node.sides import Jobs
 
+MAX_TIMES = 1024
 KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
 
 
 @dataclass(slots=True)
 class _Entry:
-    """One draft: its token, and its MP4 once finished."""
+    """One draft: its token, and the draft once finished."""
 
     token: str
-    mp4: asyncio.Future[bytes]
+    made: asyncio.Future[MadeDraft]
     task: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DraftTimes:
     """Seconds from acceptance to the first look and to the complete draft, as this edge saw them; `made_by`: the edge
-    that drafted; late: see `Made`."""
+    that drafted; late: see `Made`.
+
+    draft_model: the version of the model that was to draft; made_with: the one that did; failed_with: the one with
+    which the first attempt that failed was made; node_s: seconds of the model, for so many pixels of all frames.
+    """
 
     first_look_s: float | None
     draft_s: float | None
     made_by: str = ""
     late: bool = False
+    draft_model: str = ""
+    made_with: str = ""
+    failed_with: str = ""
+    node_s: float = 0.0
+    pixels: float = 0.0
 
 
 @dataclass(slots=True)
 class _Clocked:
     began_s: float
     first_look_s: float | None = None
+    failed_with: str = ""
     looks: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(64))
+
+    def failed(self, version: str) -> None:
+        """An attempt with this version has failed."""
+        self.failed_with = self.failed_with or version
 
 
 class DraftDesk:
@@ -75,7 +90,6 @@ class DraftDesk:
         places: DraftPlaces,
         jobs: Jobs,
         hub: EventHub,
-        card: ModelCard,
         clock: Clock,
         observe: Callable[[DraftTimes], None],
         shelter: Callable[[JobSpec, AdaptiveGenError], Awaitable[JobStore]] | None = None,
@@ -84,7 +98,6 @@ class DraftDesk:
         self._places = places
         self._jobs = jobs
         self._hub = hub
-        self.card = card
         self._clock = clock
         self._observe = observe
         self._shelter = shelter
@@ -103,9 +116,9 @@ class DraftDesk:
         if (spec.tenant, spec.id) in self._entries:
             return
         group = self._open_group()
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[MadeDraft] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, so that nobody warns
-        entry = _Entry(token=spec.draft_token, mp4=future)
+        entry = _Entry(token=spec.draft_token, made=future)
         self._entries[spec.tenant, spec.id] = entry
         entry.task = group.create_task(guarded("draft", self._draft(spec, record, entry, start_mp4)))
         entry.task.add_done_callback(lambda _: future.cancel())  # also one cancelled before it began
@@ -124,7 +137,7 @@ class DraftDesk:
 
     def tenants_of(self, job_id: str) -> list[str]:
         """Whose drafts of this id are in the making: one at most, unless ids collide."""
-        return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.mp4.done()]
+        return [tenant for (tenant, held), entry in self._entries.items() if held == job_id and not entry.made.done()]
 
     def drafting(self, tenant: str, job_id: str) -> bool:
         """Whether the job's draft is in the making, or on its way into the store."""
@@ -134,19 +147,19 @@ class DraftDesk:
     @property
     def active(self) -> int:
         """Drafts not finished yet."""
-        return sum(1 for entry in self._entries.values() if not entry.mp4.done())
+        return sum(1 for entry in self._entries.values() if not entry.made.done())
 
-    async def wait_for(self, tenant: str, job_id: str, token: str) -> bytes:
-        """The MP4 of a draft made here, when it is finished. Raises NotFound or PermissionDenied."""
+    async def wait_for(self, tenant: str, job_id: str, token: str) -> MadeDraft:
+        """A draft made here, when it is finished. Raises NotFound or PermissionDenied."""
         entry = self._entries.get((tenant, job_id))
         if entry is None:
             raise NotFound(f"no draft of {job_id!r} here", param="job_id")
         if not hmac.compare_digest(entry.token.encode(), token.encode()):
             raise PermissionDenied(f"not the draft token of {job_id!r}", param="token")
         try:
-            return await asyncio.shield(entry.mp4)
+            return await asyncio.shield(entry.made)
         except asyncio.CancelledError:
-            if entry.mp4.cancelled():
+            if entry.made.cancelled():
                 raise NotFound(f"the draft of {job_id!r} was cancelled") from None
             raise
 
@@ -163,17 +176,17 @@ class DraftDesk:
         try:
             with span("edge.draft", carrier=spec.trace, job_id=spec.id):
                 made = await self._make(spec, record, timing, start_mp4)
-                if not entry.mp4.done():
-                    entry.mp4.set_result(made.generated.mp4)  # a waiting worker may start before the draft is stored
+                if not entry.made.done():  # a waiting worker may start before the draft is stored
+                    entry.made.set_result(MadeDraft(made.generated.mp4, made.version))
                 await self._store(spec, made, timing)
         except asyncio.CancelledError:
-            entry.mp4.cancel()
+            entry.made.cancel()
             raise
         except AdaptiveGenError as exc:
-            await self._failed(spec, entry, exc)
+            await self._failed(spec, entry, exc, timing)
         except Exception as exc:  # a bug met by one draft must not leave its worker waiting and its job open
             get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
-            await self._failed(spec, entry, InternalError(f"{type(exc).__name__}: {exc}"))
+            await self._failed(spec, entry, InternalError(f"{type(exc).__name__}: {exc}"), timing)
 
     async def _make(self, spec: JobSpec, record: JobRecord, timing: _Clocked, start_mp4: bytes | None) -> Made:
         """Have it made, telling each look as it comes."""
@@ -187,7 +200,8 @@ class DraftDesk:
 
         telling = self._open_group().create_task(guarded("looks", self._tell_looks(record, timing.looks)))
         try:
-            made = await self._places.make(spec, start_mp4, on_step, group=self._open_group())
+            group = self._open_group()
+            made = await self._places.make(spec, start_mp4, on_step, group=group, failed=timing.failed)
         finally:
             await end(telling)
         while not timing.looks.empty():
@@ -231,7 +245,14 @@ class DraftDesk:
             familiarity=generated.familiarity,
         )
         now_ns = self._now_ns()
-        manifest = DraftManifest(media=media, steps=spec.draft_steps, completed_at_ns=now_ns, made_by=made.edge_id)
+        manifest = DraftManifest(
+            media=media,
+            steps=made.steps,
+            completed_at_ns=now_ns,
+            made_by=made.edge_id,
+            made_with=made.version,
+            notes=(made.note,) if made.note else (),
+        )
         try:
             record = await self._keep(self._jobs.of(spec.tenant, spec.id), spec, manifest, generated.mp4)
         except AdaptiveGenError as exc:
@@ -240,26 +261,42 @@ class DraftDesk:
             record = await self._keep(await self._shelter(spec, exc), spec, manifest, generated.mp4)
             await self._hub.moved(spec.tenant, spec.id)
         draft_s = self._clock.monotonic_s() - timing.began_s
-        times = DraftTimes(first_look_s=timing.first_look_s, draft_s=draft_s, made_by=made.edge_id, late=made.late)
-        self.times[spec.id] = times
-        while len(self.times) > 1024:
-            self.times.popitem(last=False)
+        times = DraftTimes(
+            first_look_s=timing.first_look_s,
+            draft_s=draft_s,
+            made_by=made.edge_id,
+            late=made.late,
+            draft_model=spec.draft_model,
+            made_with=made.version,
+            failed_with=timing.failed_with,
+            node_s=(generated.generate_ms + generated.encode_ms) / 1e3,
+            pixels=float(generated.width * generated.height * generated.frames),
+        )
+        self._timed(spec, times)
         self._observe(times)
         await self._hub.publish(make_event("draft.completed", record, producer=self._node_id, now_ns=self._now_ns()))
         if record.ended:
             await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
         get_logger().info("draft_stored", job_id=spec.id, draft_s=round(draft_s, 3), made_by=made.edge_id)
 
+    def _timed(self, spec: JobSpec, times: DraftTimes) -> None:
+        self.times[spec.id] = times
+        while len(self.times) > MAX_TIMES:
+            self.times.popitem(last=False)
+
     @staticmethod
     async def _keep(jobs: JobStore, spec: JobSpec, manifest: DraftManifest, mp4: bytes) -> JobRecord:
         await jobs.blob.put(manifest.media.key, mp4)
         return await jobs.store_draft(spec.tenant, spec.id, manifest)
 
-    async def _failed(self, spec: JobSpec, entry: _Entry, error: AdaptiveGenError) -> None:
+    async def _failed(self, spec: JobSpec, entry: _Entry, error: AdaptiveGenError, timing: _Clocked) -> None:
         """Tell a waiting worker that there is no draft; a job that was only a draft ends."""
         get_logger().warning("draft_failed", job_id=spec.id, code=error.code, error=error.message)
-        if not entry.mp4.done():
-            entry.mp4.set_exception(NotFound(f"the draft of {spec.id!r} failed: {error.message}"))
+        if timing.failed_with and spec.id not in self.times:
+            times = DraftTimes(timing.first_look_s, None, draft_model=spec.draft_model, failed_with=timing.failed_with)
+            self._timed(spec, times)
+        if not entry.made.done():
+            entry.made.set_exception(NotFound(f"the draft of {spec.id!r} failed: {error.message}"))
         if platform_fault(error):
             return  # the draft could not be kept; the reconciler has the job finished in the cloud
         try:
@@ -283,7 +320,7 @@ class DraftDesk:
         await self._hub.publish(terminal_event(record, producer=self._node_id, now_ns=self._now_ns()))
 
     def _forget_old(self) -> None:
-        finished = [key for key, entry in self._entries.items() if entry.mp4.done()]
+        finished = [key for key, entry in self._entries.items() if entry.made.done()]
         for key in finished[: max(0, len(finished) - KEPT_DRAFTS)]:
             del self._entries[key]
 

@@ -19,16 +19,16 @@ from adaptivegen.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from adaptivegen.generation.kept import Kept
 from adaptivegen.generation.messages import Generated, Step
-from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, guarded
 from adaptivegen.rpc.draft import DraftOrder, Lent
 from adaptivegen.telemetry import get_logger, span
 from edge_node.draft.command import draft_command
+from edge_node.draft.models import DraftModels
 
 MAX_READING = 16  # jobs whose spec is being read
 BUFFER = 64  # looks on their way to the caller; one that does not read them loses some, never the draft
@@ -37,7 +37,7 @@ BUFFER = 64  # looks on their way to the caller; one that does not read them los
 class Lending:
     """The drafts in the making for others. `run` must be running.
 
-    accepting: whether more is taken; max_waiting: for the model, with this edge's own, beyond which nothing is lent.
+    accepting: whether more is taken; max_waiting: for the models, with this edge's own, beyond which nothing is lent.
     """
 
     def __init__(
@@ -45,8 +45,7 @@ class Lending:
         *,
         node_id: str,
         jobs: JobStore,
-        runner: ModelRunner,
-        card: ModelCard,
+        models: DraftModels,
         clock: Clock,
         max_waiting: int,
         accepting: Callable[[], bool],
@@ -54,8 +53,7 @@ class Lending:
         self._node_id = node_id
         self._max_waiting = max_waiting
         self._jobs = jobs
-        self._runner = runner
-        self._card = card
+        self._models = models
         self._clock = clock
         self._accepting = accepting
         self._group: asyncio.TaskGroup | None = None
@@ -87,7 +85,7 @@ class Lending:
         if self._group is None:
             raise NodeUnavailable("this edge drafts no more")
         told: asyncio.Queue[Step | Generated | AdaptiveGenError] = asyncio.Queue(BUFFER)
-        making = self._group.create_task(guarded("lent draft", self._generate(spec, told)))
+        making = self._group.create_task(guarded("lent draft", self._generate(spec, order, told)))
         self._lent.add(key)
         try:
             yield None
@@ -111,13 +109,21 @@ class Lending:
         check_video_id(order.job_id, field="job_id")
         if not self._accepting() or self._group is None:
             raise NodeUnavailable("this edge takes no more drafts")
-        if order.model_digest != self._card.digest:
+        self._held(order)
+        queued = self._models.queued
+        if queued >= self._max_waiting or self._reading >= MAX_READING:
+            raise ResourceExhausted(f"{queued} drafts wait here", retry_after_s=1.0)
+
+    def _held(self, order: DraftOrder) -> Kept:
+        """The version that is asked for; raises ModelDigestMismatch where it is not loaded, or not any more."""
+        held = self._models.with_digest(order.model_digest)
+        if held is None:
+            serving = self._models.serving
             raise ModelDigestMismatch(
-                f"the draft model here is {self._card.name} {self._card.digest[:12]}, not {order.model_digest[:12]!r}",
+                f"the draft model here is {serving.name} {serving.digest[:12]}, not {order.model_digest[:12]!r}",
                 param="model_digest",
             )
-        if self._runner.queued >= self._max_waiting or self._reading >= MAX_READING:
-            raise ResourceExhausted(f"{self._runner.queued} drafts wait here", retry_after_s=1.0)
+        return held
 
     async def _read(self, order: DraftOrder) -> JobSpec:
         """The job that is asked for; raises what `make` does."""
@@ -132,7 +138,9 @@ class Lending:
             raise PermissionDenied(f"edge {self._node_id} was not to draft {order.job_id!r}", param="job_id")
         return spec
 
-    async def _generate(self, spec: JobSpec, told: asyncio.Queue[Step | Generated | AdaptiveGenError]) -> None:
+    async def _generate(
+        self, spec: JobSpec, order: DraftOrder, told: asyncio.Queue[Step | Generated | AdaptiveGenError]
+    ) -> None:
         """Run the model; the last place of the queue is kept for how it ended."""
 
         def on_step(step: Step) -> None:
@@ -143,8 +151,10 @@ class Lending:
             with span("edge.lent_draft", carrier=spec.trace, job_id=spec.id):
                 reference = spec.request.reference
                 start_mp4 = await self._jobs.blob.get(reference.key) if reference is not None else None
-                command = draft_command(spec, self._card, has_start=start_mp4 is not None)
-                told.put_nowait(await self._runner.generate(command, start_mp4, on_step))
+                held = self._held(order)
+                command = draft_command(spec, held.card, has_start=start_mp4 is not None)
+                async with self._models.using(held) as runner:
+                    told.put_nowait(await runner.generate(command, start_mp4, on_step))
         except AdaptiveGenError as exc:
             told.put_nowait(exc)
         except Exception as exc:  # a bug met by one draft must not leave its caller waiting

@@ -2,13 +2,14 @@
 
 A second copy is begun when the first has outlasted what almost all such drafts take (hedging), and of two copies that
 wait the one that starts first ends the other (tied requests; Dean and Barroso 2013). A place that fails is followed by
-the next. Both within budgets. Owns these, and what handing drafts over takes by peer.
+the next. Both within budgets. A version of the model that is tried must cost nobody a draft: where it has failed, or
+takes far too long, the one that serves drafts here. Owns the budgets, and what handing drafts over takes by peer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from adaptivegen.clock import Clock
@@ -20,12 +21,13 @@ from adaptivegen.errors import (
     InternalError,
     InvalidRequest,
     NodeUnavailable,
+    ResourceExhausted,
+    StorageFailure,
     Unavailable,
 )
 from adaptivegen.generation.messages import Generated, Step
-from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.jobs.spec import JobSpec
-from adaptivegen.models.card import ModelCard
+from adaptivegen.models.base import GenerationInput
 from adaptivegen.placement import Attempt
 from adaptivegen.process import guarded
 from adaptivegen.rpc.draft import DraftClient, DraftOrder, Lent
@@ -33,26 +35,33 @@ from adaptivegen.telemetry import get_logger
 from edge_node.draft.budget import hedge_budget, retry_budget
 from edge_node.draft.command import draft_command
 from edge_node.draft.links import Links
+from edge_node.draft.models import DraftModels, usual_s
 
-LEAST_S, MOST_S = 10.0, 120.0  # that a draft at another edge is waited for, whatever was predicted
+LEAST_S, MOST_S = 10.0, 120.0  # that a draft is waited for at another edge, or of a version that is tried
 PATIENCE = 5.0  # times what was predicted, between these
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A draft, and the edge that made it. late: the one that was to make it was still at it when a second copy was
-    begun, and when that was there."""
+    """A draft, the edge that made it and the version of the model; note: why that is not the job's, empty where it is.
+
+    late: the edge that was to make it was still at it when a second copy was begun, and when that was there.
+    """
 
     generated: Generated
     edge_id: str
+    version: str
+    steps: int
+    note: str = ""
     late: bool = False
 
 
 @dataclass(slots=True)
 class _Copy:
-    """One attempt at one edge. dropped: another was faster, so it was stopped."""
+    """One attempt at one edge with one version. dropped: another was faster, so it was stopped."""
 
     edge_id: str
+    version: str
     started: bool = False
     dropped: bool = False
     generated: Generated | None = None
@@ -76,7 +85,9 @@ class _Race:
     spec: JobSpec
     start_mp4: bytes | None
     show: Callable[[Step], None]
+    failed: Callable[[str], None]
     hedged: bool = False
+    blamed: bool = False  # the job's version has failed, wherever
     late: _Copy | None = None  # because of which a second copy was begun
     copies: list[_Copy] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,10 +101,10 @@ class _Race:
         if leader is copy:
             self.show(step)
 
-    def not_tried(self, edge_ids: tuple[str, ...]) -> str:
-        """The first of these that has had no copy but such as were dropped, empty when all have."""
-        tried = {copy.edge_id for copy in self.copies if not copy.dropped}
-        return next((edge_id for edge_id in edge_ids if edge_id and edge_id not in tried), "")
+    def not_tried(self, places: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+        """The first of these edges and versions that has had no copy but such as were dropped; None when all have."""
+        tried = {(copy.edge_id, copy.version) for copy in self.copies if not copy.dropped}
+        return next((place for place in places if place[0] and place not in tried), None)
 
     def last_error(self, home: str) -> AdaptiveGenError:
         """Of the copies, where all but dropped ones have failed: home's own, for it says why, else the last."""
@@ -101,8 +112,14 @@ class _Race:
         return errors.get(home) or list(errors.values())[-1]
 
     def failed_at(self, edge_id: str) -> AdaptiveGenError | None:
-        """How the copy at this edge failed, if it did."""
-        return next((copy.error for copy in self.copies if copy.edge_id == edge_id and copy.error), None)
+        """How the last copy at this edge failed, if it did."""
+        errors = [copy.error for copy in self.copies if copy.edge_id == edge_id and copy.error]
+        return errors[-1] if errors else None
+
+    def blame(self, version: str) -> None:
+        """A version has failed at the job."""
+        self.blamed = self.blamed or version == self.spec.draft_model
+        self.failed(version)
 
     def superfluous(self) -> list[_Copy]:
         """Copies that wait while another has started."""
@@ -118,15 +135,13 @@ class DraftPlaces:
         self,
         *,
         node_id: str,
-        runner: ModelRunner,
-        card: ModelCard,
+        models: DraftModels,
         peers: DraftClient,
         clock: Clock,
         attempted: Callable[[Attempt], None],
     ) -> None:
         self._node_id = node_id
-        self._runner = runner
-        self._card = card
+        self._models = models
         self._peers = peers
         self._clock = clock
         self._attempted = attempted
@@ -139,19 +154,25 @@ class DraftPlaces:
         return self._links.told(now_s=self._clock.monotonic_s())
 
     async def make(
-        self, spec: JobSpec, start_mp4: bytes | None, show: Callable[[Step], None], *, group: asyncio.TaskGroup
+        self,
+        spec: JobSpec,
+        start_mp4: bytes | None,
+        show: Callable[[Step], None],
+        *,
+        group: asyncio.TaskGroup,
+        failed: Callable[[str], None] = lambda version: None,
     ) -> Made:
         """The draft of an accepted job; if the calling task is cancelled, all copies stop.
 
-        group: owns the copies, which may outlive the call by the time a model takes to stop. Raises what the last place
-        raised.
+        group: owns the copies, which may outlive the call by the time a model takes to stop; failed: is told each
+        version that has failed at it. Raises what the last place raised.
         """
         self._retries.deposit()
         self._hedges.deposit()
-        race = _Race(spec, start_mp4, show)
+        race = _Race(spec, start_mp4, show, failed)
         until_s = self._clock.monotonic_s() + spec.decision.backup_after_s
         try:
-            self._enter(race, spec.decision.draft_edge_id or self._node_id, group)
+            self._enter(race, spec.decision.draft_edge_id or self._node_id, spec.draft_model, group)
             while (won := await self._step(race, group, until_s)) is None:
                 pass
         finally:
@@ -168,14 +189,15 @@ class DraftPlaces:
         late = race.late
         if late is None or late.edge_id == won.edge_id or late.error is not None:
             return False
-        if not late.started and late.edge_id != self._node_id:
+        if not late.started and late.edge_id != self._node_id and not self._is_tried(late.version):
             code = DeadlineExceeded.code
             self._attempted(Attempt(node_id=late.edge_id, reporter=self._node_id, ok=False, code=code))
         return True
 
     async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | None:
         """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
-        backup = race.not_tried((race.spec.decision.backup_edge_id,))
+        version = self._models.serving.name if race.blamed else race.spec.draft_model
+        backup = race.not_tried([(race.spec.decision.backup_edge_id, version)])
         left_s = until_s - self._clock.monotonic_s() if backup and not race.hedged else None
         try:
             async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
@@ -184,13 +206,14 @@ class DraftPlaces:
             race.hedged = True
             if self._hedges.withdraw():
                 race.late = next((copy for copy in race.copies if copy.running), None)
-                get_logger().info("draft_hedged", job_id=race.spec.id, edge=backup)
-                self._enter(race, backup, group)
+                get_logger().info("draft_hedged", job_id=race.spec.id, edge=backup[0] if backup else "")
+                if backup:
+                    self._enter(race, *backup, group)
             return None
         race.changed.clear()
         for copy in race.copies:
             if copy.generated is not None:
-                return Made(copy.generated, copy.edge_id)
+                return self._won(race, copy, copy.generated)
         for copy in race.superfluous():
             copy.dropped = True
             copy.stop()
@@ -205,61 +228,112 @@ class DraftPlaces:
         """
         error = race.last_error(self._node_id)
         own = race.failed_at(self._node_id)
-        place = race.not_tried((self._node_id, race.spec.decision.backup_edge_id))
-        if not place or isinstance(own, (InvalidRequest, Cancelled)):  # of a peer's that says nothing
+        place = race.not_tried(self._places(race))
+        if place is None or isinstance(own, Cancelled):
             raise error
-        if place != self._node_id and not self._retries.withdraw():
+        edge_id, version = place
+        refused = isinstance(own, InvalidRequest)  # here; of a peer's refusal that says nothing
+        if edge_id != self._node_id and (refused or not self._retries.withdraw()):
             raise error
-        get_logger().warning("draft_tried_again", job_id=race.spec.id, edge=place, code=error.code, error=error.message)
-        self._enter(race, place, group)
+        again = {"edge": edge_id, "model": version, "code": error.code, "error": error.message}
+        get_logger().warning("draft_tried_again", job_id=race.spec.id, **again)
+        self._enter(race, edge_id, version, group)
 
-    def _enter(self, race: _Race, edge_id: str, group: asyncio.TaskGroup) -> None:
+    def _places(self, race: _Race) -> list[tuple[str, str]]:
+        """Where it may be tried, and with which version: of one that is tried once is enough, if it was its fault."""
+        home, backup, serving = self._node_id, race.spec.decision.backup_edge_id, self._models.serving.name
+        asked = self._models.held(race.spec.draft_model).card.name
+        first = [(home, asked)] if not race.blamed else []
+        return [*first, (home, serving), (backup, serving)]
+
+    def _is_tried(self, version: str) -> bool:
+        """Whether it is another than the one that serves."""
+        return version != self._models.serving.name
+
+    def _enter(self, race: _Race, edge_id: str, version: str, group: asyncio.TaskGroup) -> None:
         """Begin a copy."""
-        copy = _Copy(edge_id)
+        if edge_id == self._node_id:
+            version = self._models.held(version).card.name  # it may not be loaded here any more
+        copy = _Copy(edge_id, version)
         race.copies.append(copy)
         copy.task = group.create_task(guarded("draft copy", self._run(race, copy)))
 
     async def _run(self, race: _Race, copy: _Copy) -> None:
         try:
-            if copy.edge_id == self._node_id:
-                command = draft_command(race.spec, self._card, has_start=race.start_mp4 is not None)
-                made = await self._runner.generate(command, race.start_mp4, lambda step: race.step(copy, step))
-            else:
-                made = await self._borrow(race, copy)
-            copy.generated = made
+            at_home = copy.edge_id == self._node_id
+            copy.generated = await (self._here(race, copy) if at_home else self._borrow(race, copy))
         except AdaptiveGenError as exc:
             copy.error = exc
+            if _blames_model(exc, at_home=at_home):
+                race.blame(copy.version)
         except Exception as exc:  # a bug met by one copy must not leave the job waiting
             get_logger().error("unexpected_error", job_id=race.spec.id, exc_info=exc)
             copy.error = InternalError(f"{type(exc).__name__}: {exc}")
+            if at_home:
+                race.blame(copy.version)
         finally:
             race.changed.set()
+
+    async def _here(self, race: _Race, copy: _Copy) -> Generated:
+        """The draft by a model of this edge; one that is tried is not waited for for ever."""
+        held = self._models.held(copy.version)
+        command = draft_command(race.spec, held.card, has_start=race.start_mp4 is not None)
+        within_s = self._patience_s(race, copy) if self._is_tried(copy.version) else None
+        try:
+            async with self._models.using(held) as runner, asyncio.timeout(within_s):
+                return await runner.generate(command, race.start_mp4, lambda step: race.step(copy, step))
+        except TimeoutError as exc:
+            raise GenerationFailed(f"{copy.version} did not draft within {within_s:g} s") from exc
+
+    def _patience_s(self, race: _Race, copy: _Copy) -> float:
+        """How long a copy is waited for, by what was predicted; here by what is ahead of it, where nothing was."""
+        place, held = race.spec.decision.place(copy.edge_id), self._models.held(copy.version)
+        expected_s = place.draft_s if place is not None else (1 + held.runner.queued) * usual_s(held.card)
+        return min(MOST_S, max(LEAST_S, PATIENCE * expected_s))
+
+    def _won(self, race: _Race, copy: _Copy, generated: Generated) -> Made:
+        spec, version = race.spec, copy.version
+        steps = draft_command(spec, self._models.card(version), has_start=False).request.steps
+        note = ""
+        if version != spec.draft_model:
+            why = "had failed at it" if race.blamed else "was not to be had"
+            note = f"{spec.draft_model} {why}, so {version} made the draft"
+        return Made(generated, copy.edge_id, version, steps, note)
 
     async def _borrow(self, race: _Race, copy: _Copy) -> Generated:
         """The draft from another edge, which is told on."""
         spec = race.spec
         place = spec.decision.place(copy.edge_id)
-        order = DraftOrder(spec.tenant, spec.id, spec.draft_token, self._card.digest)
+        card = self._models.card(copy.version)
+        order = DraftOrder(spec.tenant, spec.id, spec.draft_token, card.digest)
         begun_s = self._clock.monotonic_s()
         try:
             if place is None:
                 raise NodeUnavailable(f"the address of edge {copy.edge_id} is not known")
-            deadline_s = min(MOST_S, max(LEAST_S, PATIENCE * place.draft_s))
             lent = await self._peers.borrow(
-                place.address, order, lambda step: race.step(copy, step), deadline_s=deadline_s
+                place.address, order, lambda step: race.step(copy, step), deadline_s=self._patience_s(race, copy)
             )
-            self._check(lent, spec)
+            self._check(lent, draft_command(spec, card, has_start=False).request)
         except (Unavailable, DeadlineExceeded, GenerationFailed, InternalError) as exc:  # that edge's fault, or its way
-            self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code=exc.code))
+            if not (self._is_tried(copy.version) and _blames_model(exc, at_home=False)):
+                self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=False, code=exc.code))
             raise
         self._attempted(Attempt(node_id=copy.edge_id, reporter=self._node_id, ok=True))
         now_s = self._clock.monotonic_s()
         self._links.observe(copy.edge_id, now_s - begun_s - lent.took_s, now_s=now_s)
         return lent.generated
 
-    def _check(self, lent: Lent, spec: JobSpec) -> None:
+    @staticmethod
+    def _check(lent: Lent, wanted: GenerationInput) -> None:
         """Raises InternalError for a clip of another shape than was asked for."""
-        wanted, made = draft_command(spec, self._card, has_start=False).request, lent.generated
+        made = lent.generated
         if (made.width, made.height, made.frames) != (wanted.width, wanted.height, wanted.frames):
             told = f"{made.width}x{made.height} with {made.frames} frames"
             raise InternalError(f"a lent draft is {told}, not {wanted.width}x{wanted.height} with {wanted.frames}")
+
+
+def _blames_model(error: AdaptiveGenError, *, at_home: bool) -> bool:
+    """Whether it was the model that failed: not its queue, nor the way to it; here also one that cannot be started."""
+    if isinstance(error, (Cancelled, ResourceExhausted, StorageFailure)):
+        return False
+    return at_home or isinstance(error, (GenerationFailed, InternalError, InvalidRequest))

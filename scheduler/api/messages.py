@@ -127,7 +127,7 @@ class RolloutAsked(Asked):
     min_outcomes: int | None = Field(None, description="Sessions of the version at each stage.")
     max_s: float | None = Field(None, description="By when it must be promoted, else it is rolled back.")
     risk: float | None = Field(None, description="Of judging wrong, at each gate.")
-    max_more_failures: float | None = Field(None, description="Share of finals by which more may fail.")
+    max_more_failures: float | None = Field(None, description="Share of clips by which more may fail.")
     max_slower: float | None = Field(None, description="Share by which it may be slower.")
     max_fewer_stars: float | None = Field(None, description="Of 5, by which it may be worse.")
 

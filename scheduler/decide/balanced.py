@@ -159,7 +159,7 @@ class Balanced(Ours):
         fit = self._view.in_rotation("edge", query.draft_model, now_ns=now_ns, asker=query.edge_id)
         able: dict[str, Node | None] = {}
         for node in fit:
-            lends = query.draft_digest and node.report.lends == query.draft_digest and node.report.grpc_address
+            lends = node.report.lends_by(query.draft_digest) and node.report.grpc_address
             if lends or node.report.node_id == query.edge_id:
                 able[node.report.node_id] = node
         home = self._view.nodes.get(query.edge_id)

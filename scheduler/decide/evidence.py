@@ -1,7 +1,8 @@
 """What the two versions of a rollout did since its canary began: failures, times, stars. Pure.
 
-Sessions are what is divided between versions, so sessions are what is counted: of each the first final, since those of
-one session are alike and prove no more. A request without a session is one of its own.
+Sessions are what is divided between versions, so sessions are what is counted: of each the first clip, since those of
+one session are alike and prove no more. A request without a session is one of its own. The clips of a line of draft
+models are the drafts, those of another the finals.
 """
 
 from __future__ import annotations
@@ -20,13 +21,60 @@ MAX_REMEMBERED = 65_536  # jobs and sessions that were counted, so that none cou
 
 @dataclass(slots=True)
 class Arm:
-    """One version. failures: sessions whose first final failed at the first attempt; all_failures: the same of all
-    finals; log_s: logarithm of a node's seconds for each million pixels."""
+    """One version. failures: sessions whose first clip failed at the first attempt; all_failures: the same of all
+    clips; log_s: logarithm of a node's seconds for each million pixels."""
 
     failures: Share = field(default_factory=Share)
     all_failures: Share = field(default_factory=Share)
     log_s: Mean = field(default_factory=Mean)
     stars: Mean = field(default_factory=Mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What an outcome says of one of its clips. asked: the version that was to make it, made_with: the one that did;
+    failed_with: the one with which the first attempt that failed was made; ended: whether there will be no other."""
+
+    asked: str
+    made_with: str
+    failed_with: str
+    made: bool
+    ended: bool
+    seconds: float
+    pixels: float
+
+    def failed(self) -> bool | None:
+        """Whether its first attempt did; None where it tells nothing: it was made by another version, or what was to
+        make it was lost."""
+        if self.failed_with == self.asked and (self.made or self.ended):
+            return True
+        return False if self.made and not self.failed_with and self.made_with in ("", self.asked) else None
+
+
+def final_of(outcome: Outcome) -> Clip:
+    """The final."""
+    return Clip(
+        asked=outcome.cloud_model,
+        made_with=outcome.made_with,
+        failed_with=outcome.failed_with,
+        made=outcome.status == "completed" and outcome.gpu_s > 0,
+        ended=outcome.status == "failed",
+        seconds=outcome.gpu_s,
+        pixels=outcome.pixels,
+    )
+
+
+def draft_of(outcome: Outcome) -> Clip:
+    """The draft; its job may go on without one."""
+    return Clip(
+        asked=outcome.draft_model,
+        made_with=outcome.drafted_with,
+        failed_with=outcome.draft_failed_with,
+        made=bool(outcome.drafted_with) and outcome.draft_node_s > 0,
+        ended=outcome.status in ("completed", "failed"),
+        seconds=outcome.draft_node_s,
+        pixels=outcome.draft_pixels,
+    )
 
 
 class _Seen:
@@ -64,27 +112,27 @@ class Evidence:
         self.at_stage = self.candidate.failures.count
 
     def outcome(self, outcome: Outcome) -> None:
-        """How a job went. What counts, for either version, is whether its first attempt gave the final: a job that was
-        made by another version, or whose worker was lost, tells nothing."""
-        arm = self.versions.get(outcome.cloud_model)
-        if arm is None or outcome.line != self.line or self._jobs.met(outcome.job_id):
+        """How a job went. What counts, for either version, is whether its first attempt gave the clip."""
+        if self.line not in (outcome.line, outcome.draft_line):
             return
-        made = outcome.status == "completed" and outcome.gpu_s > 0
-        failed = outcome.failed_with == outcome.cloud_model and (made or outcome.status == "failed")
-        if not failed and not (made and not outcome.failed_with and outcome.made_with in ("", outcome.cloud_model)):
+        clip = final_of(outcome) if outcome.line == self.line else draft_of(outcome)
+        arm, failed = self.versions.get(clip.asked), clip.failed()
+        if arm is None or failed is None or self._jobs.met(outcome.job_id):
             return
         arm.all_failures.add(failed)
         if outcome.session and self._sessions.met((outcome.tenant, outcome.session)):
             return
         arm.failures.add(failed)
-        if not failed and outcome.pixels > 0:
-            arm.log_s.add(math.log(outcome.gpu_s / (outcome.pixels / 1e6)))
+        if not failed and clip.pixels > 0:
+            arm.log_s.add(math.log(clip.seconds / (clip.pixels / 1e6)))
 
     def rated(self, ratings: Iterable[Rating]) -> None:
-        """All ratings since it began: what was said of a final by who made it."""
+        """All ratings since it began: what was said of a clip by who made it. Where there is a final, it is that which
+        was rated, else the draft."""
         stars = {version: Mean() for version in self.versions}
         for rating in ratings:
-            if rating.final_size and rating.made_with in stars and rating.plan != "hit":
-                stars[rating.made_with].add(float(rating.stars))
+            made_with = rating.made_with if rating.final_size else rating.drafted_with
+            if made_with in stars and rating.plan != "hit":
+                stars[made_with].add(float(rating.stars))
         for version, mean in stars.items():
             self.versions[version].stars = mean

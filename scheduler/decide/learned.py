@@ -209,6 +209,8 @@ def _draft_s(outcome: Outcome, told: Told) -> float | None:
 
     Of one that failed and was made elsewhere nothing is known.
     """
+    if outcome.drafted_with not in ("", outcome.draft_model):
+        return None  # by another version it tells nothing of what was predicted
     at_home = told.drafter == told.edge_id
     if outcome.drafted_by == told.drafter or (not outcome.drafted_by and at_home):
         return outcome.draft_s

@@ -68,9 +68,9 @@ def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, r
     work = asked_draft(view, query)
     if work is None:
         return Offers({}, f"the card of {card.name} has no measured times")
-    in_rotation = view.in_rotation("edge", card.name, now_ns=now_ns, asker=query.edge_id)
+    in_rotation = view.in_rotation("edge", query.draft_model, now_ns=now_ns, asker=query.edge_id)
     fit = {node.report.node_id: node for node in in_rotation}
-    home = _at_home(view, query, card, fit, work, now_ns=now_ns)
+    home = _at_home(view, query, fit, work, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
     found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
     return Offers(_doubted(view, query, found, now_ns=now_ns), home if isinstance(home, str) else "")
@@ -87,9 +87,7 @@ def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, n
     return weighed
 
 
-def _at_home(
-    view: View, query: PlacementQuery, card: ModelCard, fit: Mapping[str, Node], work: Work, *, now_ns: int
-) -> Offer | str:
+def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int) -> Offer | str:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
     condition = node.condition(now_ns) if node is not None else "stale"
@@ -100,13 +98,13 @@ def _at_home(
     if condition == "draining":
         return f"edge {edge} is being drained"
     if condition == "loading":
-        left_s = view.loads.left_s(edge, card.name, now_ns=now_ns)
+        left_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns)
         if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
             return f"edge {edge} is not ready to draft"
         offer = _offer(view, query, node, work, handover_s=left_s, now_ns=now_ns)
         return replace(offer, left_s=left_s, note=f"edge {edge} loads its draft model, for about {left_s:.1f} s more")
-    if card.name not in node.report.models:
-        return f"edge {edge} does not serve {card.name}"
+    if query.draft_model not in node.report.models:
+        return f"edge {edge} does not serve {query.draft_model}"
     if edge not in fit:
         return f"drafts of edge {edge} have failed time and again"
     return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns)
@@ -115,13 +113,14 @@ def _at_home(
 def _elsewhere(
     view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int, rng: random.Random
 ) -> list[Offer]:
-    """The other edges that lend drafts of the asking edge's own model; an older edge asks for none and lends none."""
+    """The other edges that lend drafts of the very version that is asked for; an older edge asks for none and lends
+    none."""
     if not query.draft_digest:
         return []
     lending = [
         name
         for name, node in fit.items()
-        if name != query.edge_id and node.report.lends == query.draft_digest and node.report.grpc_address
+        if name != query.edge_id and node.report.lends_by(query.draft_digest) and node.report.grpc_address
     ]
     session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
     asking = view.nodes.get(query.edge_id)

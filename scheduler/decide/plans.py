@@ -14,7 +14,7 @@ from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import final_part
 from scheduler.decide.moves import NO_MOVES
-from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
+from scheduler.decide.predict import PoolWait, draft_card, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, quality_of, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
@@ -137,7 +137,7 @@ def _later(seconds: float | None, by_s: float) -> float | None:
 
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:
     """Collect what the candidates share; the cloud model's card must be in the view."""
-    draft, cloud = view.cards.get(query.draft_model), view.cards[query.cloud_model]
+    draft, cloud = draft_card(view, query), view.cards[query.cloud_model]
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
     quality = draft_quality(view, query, draft)
     return Situation(view, query, cloud, draft, made, quality, pool, _scarcity(view, query, cloud, pool))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import is_awaited
 from scheduler.decide.learned import Standing
@@ -40,9 +41,14 @@ class PoolWait:
     loads: str = ""
 
 
+def draft_card(view: View, query: PlacementQuery) -> ModelCard | None:
+    """The card of the version that is to draft; of one that is not installed here its line's, as edges do it."""
+    return view.cards.get(query.draft_model) or view.cards.get(query.draft_line)
+
+
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
     """The work of the asked draft by its card; None when that is not known or has no profile."""
-    card = view.cards.get(query.draft_model)
+    card = draft_card(view, query)
     return draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
 
 

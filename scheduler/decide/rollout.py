@@ -23,7 +23,7 @@ LOAD_WITHIN_S = 300.0  # a candidate, at the node that tries it or at all
 NODE_BACK_WITHIN_S = 30.0  # the node that tries it; then another does
 LEAST_SPREAD = 0.02  # of the logarithm of times
 LEAST_STARS = 0.5  # spread of stars
-INTOLERABLE = 0.5  # share of failures of all finals, also of one session, at which nothing need be compared
+INTOLERABLE = 0.5  # share of failures of all clips, also of one session, at which nothing need be compared
 Verdict = Literal["harm", "passed", "open"]
 Action = Literal["retry", "load", "widen", "promote", "rollback"]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -35,8 +35,8 @@ class RolloutPlan(BaseModel):
     min_outcomes: sessions of the candidate before the next stage; max_s: by when it must be promoted; risk: of judging
     wrong, at each gate.
 
-    By how much the candidate may be worse: max_more_failures (share of finals), max_slower (share of the seconds that a
-    final takes its node), max_fewer_stars (of 5, by the models' cards and by people who rated).
+    By how much the candidate may be worse: max_more_failures (share of clips), max_slower (share of the seconds that a
+    clip takes its node), max_fewer_stars (of 5, by the models' cards and by people who rated).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

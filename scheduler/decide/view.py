@@ -381,7 +381,7 @@ class View:
 
     def _sized(self, outcome: Outcome) -> None:
         """Files that were made tell how large such files are."""
-        final, draft = self.cards.get(outcome.made_with or outcome.cloud_model), self.cards.get(outcome.draft_model)
+        final, draft = self.cards.get(outcome.made_with or outcome.cloud_model), self.cards.get(outcome.drafted_with)
         if final is not None and outcome.final_bytes:
             self.learned.sized(final, size_bytes=outcome.final_bytes, pixels=outcome.pixels)
         if draft is not None and outcome.draft_bytes:

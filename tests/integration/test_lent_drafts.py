@@ -26,11 +26,12 @@ from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Attempt, DraftPlace
-from adaptivegen.rpc.draft import DraftClient, DraftOrder, DraftServicer, Lent
+from adaptivegen.rpc.draft import DraftClient, DraftOrder, DraftServicer, Lent, MadeDraft
 from adaptivegen.rpc.server import RpcServer
 from edge_node.draft.lend import Lending
 from edge_node.draft.places import DraftPlaces
 from tests.cards import draft_card
+from tests.draft_models import draft_models
 from tests.jobs import make_spec
 
 CARD = draft_card()
@@ -41,6 +42,8 @@ BIG = random.Random(1).randbytes(3 * 256 * 1024 + 5)  # more than one chunk
 
 class Model:
     """Stands where an edge's runner does: begins and ends when it is let, and knows whether it was stopped."""
+
+    ready, busy = True, False
 
     def __init__(self, mp4: bytes) -> None:
         self.mp4 = mp4
@@ -87,8 +90,7 @@ class Pair:
         self.looks: list[Step] = []
         self.places = DraftPlaces(
             node_id="edge-1",
-            runner=home,  # type: ignore[arg-type]
-            card=CARD,
+            models=draft_models(CARD, home, clock=CLOCK),
             peers=self.client,
             clock=CLOCK,
             attempted=self.attempts.append,
@@ -126,8 +128,7 @@ async def pair(*, accepting: Callable[[], bool] = lambda: True) -> AsyncIterator
     lending = Lending(
         node_id="edge-2",
         jobs=jobs,
-        runner=peer,  # type: ignore[arg-type]
-        card=CARD,
+        models=draft_models(CARD, peer, clock=CLOCK),
         clock=CLOCK,
         max_waiting=8,
         accepting=accepting,
@@ -149,7 +150,7 @@ async def pair(*, accepting: Callable[[], bool] = lambda: True) -> AsyncIterator
             running.cancel()
 
 
-async def no_draft(tenant: str, job_id: str, token: str) -> bytes:
+async def no_draft(tenant: str, job_id: str, token: str) -> MadeDraft:
     raise NotFound("no draft here")
 
 

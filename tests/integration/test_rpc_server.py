@@ -26,7 +26,7 @@ from adaptivegen.errors import (
 from adaptivegen.generation.messages import Step
 from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.rpc.channel import call, open_channel, stream
-from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, FetchedDraft, Lent, fetch_draft
+from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, FetchedDraft, Lent, MadeDraft, fetch_draft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
 from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.placement_client import PlacementClient
@@ -58,7 +58,7 @@ QUERY = PlacementQuery(
     frames=24,
 )
 Place = Callable[[PlacementQuery], Awaitable[Decision]]
-Drafts = Callable[[str, str, str], Awaitable[bytes]]
+Drafts = Callable[[str, str, str], Awaitable[MadeDraft]]
 Make = Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]]
 
 
@@ -66,7 +66,7 @@ async def ignore(outcome: Outcome) -> None:
     return None
 
 
-async def no_draft(tenant: str, job_id: str, token: str) -> bytes:
+async def no_draft(tenant: str, job_id: str, token: str) -> MadeDraft:
     raise NotFound("no draft here")
 
 
@@ -178,7 +178,7 @@ async def test_a_bug_is_internal_and_its_text_stays_in_the_log() -> None:
     async def place(query: PlacementQuery) -> Decision:
         raise ZeroDivisionError("a secret")
 
-    async def drafts(tenant: str, job_id: str, token: str) -> bytes:
+    async def drafts(tenant: str, job_id: str, token: str) -> MadeDraft:
         raise ZeroDivisionError("a secret")
 
     async with serving(place=place, drafts=drafts) as (_, address):
@@ -239,25 +239,25 @@ async def fetched(address: str, tenant: str = "t", job_id: str = "j", token: str
 MP4 = random.Random(5).randbytes(2 * CHUNK_BYTES + 17)
 
 
-async def one_draft(tenant: str, job_id: str, token: str) -> bytes:
+async def one_draft(tenant: str, job_id: str, token: str) -> MadeDraft:
     if (tenant, job_id) != ("t", "j"):
         raise NotFound("no draft here")
     if token != "x":
         raise PermissionDenied("not the token")
-    return MP4
+    return MadeDraft(MP4, "test-draft-2")
 
 
 async def test_a_draft_arrives_whole() -> None:
     async with serving(drafts=one_draft) as (_, address):
         draft = await fetched(address)
-        assert draft.mp4 == MP4
+        assert (draft.mp4, draft.made_with) == (MP4, "test-draft-2")
         assert draft.fetch_s is not None and 0.0 <= draft.fetch_s < 1.0
 
 
 async def test_fetching_takes_what_it_was_later_than_the_draft_however_long_that_was_made() -> None:
-    async def made(tenant: str, job_id: str, token: str) -> bytes:
+    async def made(tenant: str, job_id: str, token: str) -> MadeDraft:
         await asyncio.sleep(1.0)
-        return MP4
+        return MadeDraft(MP4)
 
     async with serving(drafts=made) as (_, address):
         draft = await fetched(address)
@@ -390,9 +390,9 @@ async def test_a_request_id_that_cannot_be_passed_on_is_replaced(sent: str) -> N
 async def test_a_stream_goes_on_in_the_trace_of_its_caller() -> None:
     seen: list[str] = []
 
-    async def drafts(tenant: str, job_id: str, token: str) -> bytes:
+    async def drafts(tenant: str, job_id: str, token: str) -> MadeDraft:
         seen.append(carry()["traceparent"])
-        return b"clip"
+        return MadeDraft(b"clip")
 
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     async with serving(drafts=drafts) as (_, address), channel_to(address) as channel:
@@ -405,8 +405,8 @@ async def test_a_stream_goes_on_in_the_trace_of_its_caller() -> None:
 
 
 async def test_a_stream_that_its_caller_leaves_ends_without_a_word_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def drafts(tenant: str, job_id: str, token: str) -> bytes:
-        return bytes(200 * CHUNK_BYTES)  # far more than is sent ahead of a reader
+    async def drafts(tenant: str, job_id: str, token: str) -> MadeDraft:
+        return MadeDraft(bytes(200 * CHUNK_BYTES))  # far more than is sent ahead of a reader
 
     async with serving(drafts=drafts) as (_, address), channel_to(address) as channel:
         stub = draft_pb2_grpc.DraftServiceStub(channel)

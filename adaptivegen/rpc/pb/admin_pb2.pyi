@@ -1737,9 +1737,9 @@ class StartRolloutRequest(_message.Message):
     risk: _builtins.float
     """of judging wrong, at each gate"""
     max_more_failures: _builtins.float
-    """share of finals"""
+    """share of clips: finals, or drafts of a line of draft models"""
     max_slower: _builtins.float
-    """share of the seconds that a final takes its node"""
+    """share of the seconds that a clip takes its node"""
     max_fewer_stars: _builtins.float
     """of 5"""
     @_builtins.property

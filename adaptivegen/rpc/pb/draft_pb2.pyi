@@ -29,7 +29,7 @@ class MakeDraftRequest(_message.Message):
     token: _builtins.str
     """from the job's spec"""
     model_digest: _builtins.str
-    """of the draft model that the caller has"""
+    """of the version of the draft model that is to make it"""
     def __init__(
         self,
         *,
@@ -206,6 +206,7 @@ class DraftChunk(_message.Message):
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     WAITED_S_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
     offset_bytes: _builtins.int
     data: _builtins.bytes
     """at most 256 KiB"""
@@ -214,6 +215,8 @@ class DraftChunk(_message.Message):
     """of the whole draft, lower-case hex"""
     waited_s: _builtins.float
     """with the first data of FetchDraft: seconds that this edge waited for the draft"""
+    made_with: _builtins.str
+    """the version of the draft model that made it; empty: not told"""
     def __init__(
         self,
         *,
@@ -222,10 +225,11 @@ class DraftChunk(_message.Message):
         total_bytes: _builtins.int = ...,
         sha256: _builtins.str = ...,
         waited_s: _builtins.float | None = ...,
+        made_with: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s", "waited_s", b"waited_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s", "data", b"data", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes", "waited_s", b"waited_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s", "data", b"data", "made_with", b"made_with", "offset_bytes", b"offset_bytes", "sha256", b"sha256", "total_bytes", b"total_bytes", "waited_s", b"waited_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__waited_s: _TypeAlias = _typing.Literal["waited_s"]  # noqa: Y015
     _WhichOneofArgType__waited_s: _TypeAlias = _typing.Literal["_waited_s", b"_waited_s"]  # noqa: Y015

@@ -43,6 +43,7 @@ class PlaceRequest(_message.Message):
     ALLOW_REDUCED_FIELD_NUMBER: _builtins.int
     KEEPS_ID_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    DRAFT_LINE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -80,6 +81,8 @@ class PlaceRequest(_message.Message):
     """asked again, the request has the same job_id"""
     line: _builtins.str
     """the model that was asked for, of which cloud_model is a version"""
+    draft_line: _builtins.str
+    """the model that the edge was started with, of which draft_model is a version"""
     def __init__(
         self,
         *,
@@ -104,10 +107,11 @@ class PlaceRequest(_message.Message):
         allow_reduced: _builtins.bool = ...,
         keeps_id: _builtins.bool = ...,
         line: _builtins.str = ...,
+        draft_line: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "line", b"line", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_line", b"draft_line", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "line", b"line", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
     _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
@@ -342,7 +346,11 @@ class ReportOutcomeRequest(_message.Message):
     PIXELS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     FINAL_BYTES_FIELD_NUMBER: _builtins.int
+    DRAFT_LINE_FIELD_NUMBER: _builtins.int
     DRAFT_MODEL_FIELD_NUMBER: _builtins.int
+    DRAFTED_WITH_FIELD_NUMBER: _builtins.int
+    DRAFT_FAILED_WITH_FIELD_NUMBER: _builtins.int
+    DRAFT_NODE_S_FIELD_NUMBER: _builtins.int
     DRAFT_PIXELS_FIELD_NUMBER: _builtins.int
     DRAFT_BYTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
@@ -381,10 +389,18 @@ class ReportOutcomeRequest(_message.Message):
     """the request's"""
     final_bytes: _builtins.float
     """of the final's file"""
+    draft_line: _builtins.str
+    """the model that the edge was started with"""
     draft_model: _builtins.str
-    """of a draft that was made for this decision; empty: none was"""
+    """its version that was to make the draft"""
+    drafted_with: _builtins.str
+    """the version that did; empty: there is none, or it was there before"""
+    draft_failed_with: _builtins.str
+    """the version with which the first attempt that failed was made; empty: none did"""
+    draft_node_s: _builtins.float
+    """seconds of an edge's model that the draft took"""
     draft_pixels: _builtins.float
-    """of all its frames"""
+    """of all frames of the draft"""
     draft_bytes: _builtins.float
     """of its file"""
     def __init__(
@@ -411,13 +427,17 @@ class ReportOutcomeRequest(_message.Message):
         pixels: _builtins.float = ...,
         session: _builtins.str = ...,
         final_bytes: _builtins.float = ...,
+        draft_line: _builtins.str = ...,
         draft_model: _builtins.str = ...,
+        drafted_with: _builtins.str = ...,
+        draft_failed_with: _builtins.str = ...,
+        draft_node_s: _builtins.float = ...,
         draft_pixels: _builtins.float = ...,
         draft_bytes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_bytes", b"draft_bytes", "draft_late", b"draft_late", "draft_model", b"draft_model", "draft_pixels", b"draft_pixels", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_bytes", b"final_bytes", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_bytes", b"draft_bytes", "draft_failed_with", b"draft_failed_with", "draft_late", b"draft_late", "draft_line", b"draft_line", "draft_model", b"draft_model", "draft_node_s", b"draft_node_s", "draft_pixels", b"draft_pixels", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "drafted_with", b"drafted_with", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_bytes", b"final_bytes", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -565,6 +565,7 @@ class Video(_message.Message):
     CACHED_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    DRAFT_MODEL_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     status: Global___VideoStatus.ValueType
     progress_percent: _builtins.int
@@ -590,6 +591,8 @@ class Video(_message.Message):
     worker_id: _builtins.str
     model_version: _builtins.str
     """that made the final, or is to make it"""
+    draft_model_version: _builtins.str
+    """that made the draft; empty: there is none, or it is not known"""
     @_builtins.property
     def draft(self) -> Global___Media:
         """absent until the draft is stored"""
@@ -631,10 +634,11 @@ class Video(_message.Message):
         cached: _builtins.bool = ...,
         worker_id: _builtins.str = ...,
         model_version: _builtins.str = ...,
+        draft_model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft", "error", b"error", "final", b"final"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "completed_at_ns", b"completed_at_ns", "created_at_ns", b"created_at_ns", "draft", b"draft", "draft_steps", b"draft_steps", "edge_id", b"edge_id", "error", b"error", "eta_s", b"eta_s", "final", b"final", "final_steps", b"final_steps", "id", b"id", "model", b"model", "model_version", b"model_version", "notes", b"notes", "plan", b"plan", "progress_percent", b"progress_percent", "prompt", b"prompt", "seconds", b"seconds", "seed", b"seed", "size", b"size", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "completed_at_ns", b"completed_at_ns", "created_at_ns", b"created_at_ns", "draft", b"draft", "draft_model_version", b"draft_model_version", "draft_steps", b"draft_steps", "edge_id", b"edge_id", "error", b"error", "eta_s", b"eta_s", "final", b"final", "final_steps", b"final_steps", "id", b"id", "model", b"model", "model_version", b"model_version", "notes", b"notes", "plan", b"plan", "progress_percent", b"progress_percent", "prompt", b"prompt", "seconds", b"seconds", "seed", b"seed", "size", b"size", "status", b"status", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

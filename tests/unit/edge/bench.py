@@ -32,6 +32,7 @@ from edge_node.spool.rules import SpoolLimits
 from edge_node.spool.spool import Spool
 from edge_node.versions import Versions
 from edge_node.videos import EdgeIdentity, Videos
+from tests.draft_models import draft_models
 
 BODY = {"prompt": "a red circle moves left over a sunset sky", "seed": 7}
 
@@ -40,6 +41,7 @@ class HeldModel:
     """Drafts that begin and wait."""
 
     ready = True
+    busy = False
     queued = 0
 
     def __init__(self) -> None:
@@ -104,20 +106,18 @@ class Edge:
             self.partition = Partition(spool, reach, known)
         self.sides = Sides(self.jobs, self.partition)
         self.hub = EventHub(node_id="edge-1", jobs=self.sides, clock=clock)
-        card = load_card("pocket-draft")
+        self.drafts = draft_models(load_card("pocket-draft"), self.model, clock=clock, desired=self.desired)
         self.desk = DraftDesk(
             node_id="edge-1",
             places=DraftPlaces(
                 node_id="edge-1",
-                runner=self.model,  # type: ignore[arg-type]
-                card=card,
+                models=self.drafts,
                 peers=DraftClient(tls=None),
                 clock=clock,
                 attempted=lambda attempt: None,
             ),
             jobs=self.sides,
             hub=self.hub,
-            card=card,
             clock=clock,
             observe=lambda times: None,
             shelter=partial(self.sides.shelter, note="sheltered"),
@@ -127,9 +127,8 @@ class Edge:
             jobs=self.jobs,
             hub=self.hub,
             desk=self.desk,
-            runner=self.model,  # type: ignore[arg-type]
-            draft_card=card,
             versions=Versions(self.desired, ModelLibrary()),
+            drafts=self.drafts,
             placer=self.placer,
             clock=clock,
             rng=random.Random(1),

@@ -22,6 +22,7 @@ from edge_node.draft.desk import KEPT_DRAFTS, DraftDesk, DraftTimes
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
 from tests.cards import draft_card
+from tests.draft_models import draft_models
 from tests.jobs import JOB_ID, make_spec
 
 MP4 = b"a draft clip"
@@ -29,6 +30,8 @@ MP4 = b"a draft clip"
 
 class ScriptedModel:
     """Stands where the runner does: two looks, then the clip, an error, or a wait until it is stopped."""
+
+    ready, busy, queued = True, False, 0
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -69,15 +72,13 @@ class Edge:
             node_id="edge-1",
             places=DraftPlaces(
                 node_id="edge-1",
-                runner=self.model,  # type: ignore[arg-type]
-                card=draft_card(),
+                models=draft_models(draft_card(), self.model, clock=clock),
                 peers=DraftClient(tls=None),
                 clock=clock,
                 attempted=lambda attempt: None,
             ),
             jobs=self.jobs,
             hub=self.hub,
-            card=draft_card(),
             clock=clock,
             observe=self.times.append,
         )
@@ -115,7 +116,7 @@ async def test_a_draft_is_stored_told_look_by_look_and_handed_to_its_worker() ->
     async with edge() as made:
         heard = await made.bus.subscribe(f"ag.events.t.{JOB_ID}")
         await made.begin(make_spec())
-        assert await made.desk.wait_for("t", JOB_ID, "dt_x") == MP4
+        assert (await made.desk.wait_for("t", JOB_ID, "dt_x")).mp4 == MP4
         assert await events(heard, "draft.completed") == [
             "draft.started",
             "draft.look",
@@ -171,7 +172,7 @@ async def test_a_worker_that_comes_early_waits_for_the_draft() -> None:
         await asyncio.sleep(0)
         assert (made.desk.active, waiting.done()) == (1, False)
         made.model.go.set()
-        assert await waiting == MP4
+        assert (await waiting).mp4 == MP4
         await made.desk.drain()
         assert made.desk.active == 0
 
@@ -212,7 +213,7 @@ async def test_a_draft_that_fails_leaves_the_final_to_come_and_the_desk_open(err
         made.model.error = None
         other = make_spec(job_id="vid_01hzzzzzzzzzzzzzzzzzzzzzz1")
         await made.begin(other)
-        assert await made.desk.wait_for("t", other.id, "dt_x") == MP4
+        assert (await made.desk.wait_for("t", other.id, "dt_x")).mp4 == MP4
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ async def test_only_the_newest_drafts_are_held_in_memory() -> None:
         for job_id in ids:
             await made.begin(make_spec(job_id=job_id))
             await made.desk.drain()
-        assert await made.desk.wait_for("t", ids[-1], "dt_x") == MP4
+        assert (await made.desk.wait_for("t", ids[-1], "dt_x")).mp4 == MP4
         with pytest.raises(NotFound):
             await made.desk.wait_for("t", ids[0], "dt_x")
 
@@ -267,3 +268,25 @@ async def test_a_desk_that_is_not_open_refuses() -> None:
     _, record = await made.jobs.submit(make_spec())
     with pytest.raises(NodeUnavailable):
         made.desk.begin(make_spec(), record, None)
+
+
+async def test_a_draft_says_which_version_made_it_and_a_failed_one_with_which_it_failed() -> None:
+    async with edge() as made:
+        spec = make_spec().model_copy(update={"draft_model": "new-draft"})  # not loaded here any more
+        await made.begin(spec)
+        handed = await made.desk.wait_for("t", JOB_ID, "dt_x")
+        await made.desk.drain()
+        record = await made.record()
+        assert handed.made_with == record.drafted_with == "test-draft"
+        assert record.notes == ("new-draft was not to be had, so test-draft made the draft",)
+        (times,) = made.times
+        assert (times.draft_model, times.made_with, times.failed_with) == ("new-draft", "test-draft", "")
+        assert (times.node_s, times.pixels) == (0.002, 128.0 * 128 * 24)
+        made.model.error = GenerationFailed("a kernel")
+        other = make_spec(job_id=f"vid_{1:026d}", plan="draft", want_final=False)
+        await made.begin(other)
+        await made.desk.drain()
+        assert (await made.record(other.id)).status == "failed"
+        assert made.desk.times[other.id] == DraftTimes(
+            made.desk.times[other.id].first_look_s, None, draft_model="test-draft", failed_with="test-draft"
+        )

@@ -268,3 +268,28 @@ def test_the_clip_that_is_tried_is_the_smallest_that_the_card_allows() -> None:
     limits = cloud_card().limits.model_copy(update={"sizes": ("256x256", "64x128", "512x512"), "steps_min": 2})
     request = check_command(cloud_card(limits=limits)).request
     assert (request.width, request.height, request.steps) == (64, 128, 2)
+
+
+async def test_a_node_that_cannot_load_what_serves_begins_with_another_and_goes_on_trying() -> None:
+    made = Node()
+    made.wanted, made.fails["new"] = ("new",), ModelDigestMismatch("base.onnx is another")
+    with pytest.raises(ModelDigestMismatch):
+        await made.models.start()
+    await made.models.start(or_else="old")
+    assert (made.models.loaded, made.models.ready) == (("old",), True)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(made.models.run())
+        await made.until(lambda: "new" in made.models.refused)
+        assert made.models.loaded == ("old",)
+        made.fails.clear()
+        await made.until(lambda: made.models.loaded == ("new",))
+        running.cancel()
+    made.fails["old"] = GenerationFailed("out of memory")
+    with pytest.raises(GenerationFailed):
+        await failing(made).start(or_else="old")
+
+
+def failing(node: Node) -> ModelSet:
+    """A node where neither what serves nor what is to stand in can be loaded."""
+    node.fails["new"] = ModelDigestMismatch("base.onnx is another")
+    return ModelSet(lambda: ("new",), node._card, node._open, node.clock)

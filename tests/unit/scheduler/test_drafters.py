@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 
+from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Attempt, Decision, PlacementQuery
 from scheduler.decide.decide import decide, record
@@ -13,7 +15,7 @@ from scheduler.decide.health import FAILURES_IN_A_ROW, SLOW_START_S
 from scheduler.decide.offers import UNKNOWN_HANDOVER_S
 from scheduler.decide.select import SAMPLE, SelectSettings
 from scheduler.decide.view import View
-from tests.unit.scheduler.builders import NOW_NS, draft_card, outcome, query, report, view
+from tests.unit.scheduler.builders import NOW_NS, cloud_card, draft_card, outcome, query, report, view
 
 DIGEST = draft_card().digest
 DRAFT_S = 0.37  # of the builders' draft card
@@ -68,6 +70,32 @@ def test_a_full_home_has_its_draft_made_by_another() -> None:
     assert chosen is not None
     assert chosen.draft_s == pytest.approx(DRAFT_S + UNKNOWN_HANDOVER_S)
     assert decision.backup_edge_id == ""  # by the time that edge-2 is late, home would be later still
+
+
+def test_a_version_that_is_tried_is_drafted_by_edges_that_have_loaded_it() -> None:
+    both = {"models": ("pocket-draft", "pocket-draft-2"), "lends_also": ("new",)}
+    only_old, loaded = edge(2), edge(3, **both)
+    full = {"remaining_s": 3.0, "in_flight": 1, "queued": 8}
+    tried = {"draft_model": "pocket-draft-2", "draft_digest": "new"}
+    found = seen(edge(1, **both, **full), only_old, loaded)
+    found.cards = {**found.cards, "pocket-cloud": cloud_card_of("pocket-draft", "pocket-draft-2")}
+    asking = asked_for(tried, "pocket-draft")
+    decision = decide(found, asking, now_ns=WARM_NS, rng=random.Random(7))  # by its line's card, having none of its own
+    assert (decision.plan, decision.draft_edge_id, decision.backup_edge_id) == ("refine", "edge-3", "")
+    assert {place.edge_id for place in decision.draft_places} == {"edge-1", "edge-3"}
+    assert {place.edge_id for place in asked(found).draft_places} == {"edge-1", "edge-2", "edge-3"}
+    unknown = decide(found, asked_for(tried, ""), now_ns=WARM_NS, rng=random.Random(7))
+    assert unknown.plan == "cloud" and any("no model card pocket-draft-2" in c.reason for c in unknown.candidates)
+
+
+def asked_for(tried: Mapping[str, str], line: str) -> PlacementQuery:
+    return ask(**tried, draft_line=line)
+
+
+def cloud_card_of(*sources: str) -> ModelCard:
+    card = cloud_card()
+    assert card.refine is not None
+    return card.model_copy(update={"refine": card.refine.model_copy(update={"sources": sources})})
 
 
 def test_what_handing_over_takes_is_what_the_asking_edge_says() -> None:

@@ -10,8 +10,9 @@ import pytest
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Decision, PlacementQuery
-from scheduler.decide.balanced import NEVER_S, placing_of
+from scheduler.decide.balanced import placing_of
 from scheduler.decide.decide import decide
+from scheduler.decide.drafters import NEVER_S
 from scheduler.decide.placing import PLACINGS, Placing, PlacingName
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import JOB, NOW_NS, draft_card, outcome, query, report, view

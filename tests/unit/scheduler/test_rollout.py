@@ -1,5 +1,6 @@
 """What becomes of a rollout, from what nodes and outcomes tell."""
 
+import math
 import random
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
 from scheduler.decide.rollout import LOAD_WITHIN_S, Clock, Member, RolloutPlan, Step, card_gate, gates, next_step
 from tests.cards import cloud_card
+from tests.unit.scheduler.test_ratings import rating
 
 PLAN = RolloutPlan(stages=(10.0, 50.0), stage_s=60.0, min_outcomes=20)
 STEADY = Line(stable="old")
@@ -276,3 +278,61 @@ def test_operators_steer_and_are_told_what_is_not_possible() -> None:
 def test_a_plan_that_cannot_be_is_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         RolloutPlan.model_validate(bad)
+
+
+def drafted(number: int, version: str, **changes: object) -> Outcome:
+    """A job whose draft this version of the line of drafts was to make."""
+    known: dict[str, object] = {
+        "plan": "refine",
+        "line": "clouds",
+        "draft_line": "m",
+        "draft_model": version,
+        "drafted_with": version,
+        "draft_node_s": 0.5,
+        "draft_pixels": 1e6,
+    }
+    return ended(number, "cloud", **{**known, **changes})
+
+
+def test_of_a_line_of_drafts_the_drafts_are_counted_whatever_becomes_of_the_finals() -> None:
+    found = Evidence("m", "old", "new")
+    found.outcome(drafted(1, "old"))
+    found.outcome(drafted(2, "new", status="failed", gpu_s=0.0))
+    found.outcome(drafted(3, "new", draft_failed_with="new", drafted_with="old"))
+    found.outcome(drafted(4, "new", draft_failed_with="new", drafted_with="", status="failed"))
+    found.outcome(drafted(4, "new", draft_failed_with="new", drafted_with="", status="failed"))  # told twice
+    found.outcome(drafted(5, "new", drafted_with="old"))  # was not loaded: it tells nothing
+    found.outcome(drafted(6, "new", drafted_with="", status="cancelled"))
+    found.outcome(drafted(7, "another"))
+    assert (found.stable.failures.hits, found.stable.failures.count) == (0, 1)
+    assert (found.candidate.failures.hits, found.candidate.failures.count) == (2, 3)
+    assert (found.candidate.log_s.count, found.candidate.log_s.value) == (1, math.log(0.5))
+
+
+def test_drafts_tell_nothing_of_a_line_of_finals_nor_finals_of_one_of_drafts() -> None:
+    finals, drafts = Evidence("clouds", "cloud", "new"), Evidence("m", "old", "new")
+    for evidence_of in (finals, drafts):
+        evidence_of.outcome(drafted(1, "new", failed_with="cloud", draft_node_s=0.25))
+    assert (finals.stable.failures.hits, finals.candidate.failures.count) == (1, 0)
+    assert (drafts.candidate.failures.hits, drafts.candidate.failures.count) == (0, 1)
+
+
+def test_a_job_whose_final_came_later_counts_for_its_final_too() -> None:
+    found = Evidence("clouds", "cloud", "new")
+    found.outcome(drafted(1, "x", plan="draft", gpu_s=0.0, made_with=""))  # the draft alone
+    found.outcome(drafted(1, "x"))
+    assert found.stable.failures.count == 1
+
+
+def test_stars_are_of_the_draft_where_there_was_nothing_else_to_see() -> None:
+    found = Evidence("m", "old", "new")
+    only_draft = {"final_size": "", "final_steps": 0, "final_wait_s": None, "plan": "draft"}
+    found.rated(
+        [
+            rating(1, stars=2, drafted_with="new", **only_draft),
+            rating(2, stars=5, drafted_with="new"),  # of the final
+            rating(3, stars=4, drafted_with="old", **only_draft),
+        ]
+    )
+    assert (found.candidate.stars.count, found.candidate.stars.value) == (1, 2.0)
+    assert (found.stable.stars.count, found.stable.stars.value) == (1, 4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,7 @@ from scheduler.decide.view import NodeTable, View
 from scheduler.lines import ServedLines
 from scheduler.rollouts import Rollouts
 from scheduler.steady import SteadyTime
-from tests.added_models import add_model
+from tests.added_models import add_draft, add_model
 from tests.unit.scheduler.test_ratings import rating
 
 LINE, GOOD, OTHER = "pocket-cloud", "pocket-cloud-mixed", "pocket-cloud-pruned"
@@ -76,6 +77,13 @@ class One:
             "pixels": 1e6,
         }
         self.rollouts.heard(Outcome.model_validate({**known, **changes}))
+
+    def beats_of(self, node: str, line: str, *loaded: str, kind: Literal["edge", "worker"] = "edge") -> None:
+        self.beats += 1
+        report = NodeReport(
+            node_id=node, kind=kind, seq=self.beats, sent_at_ns=0, started_at_ns=1, pool="", models=loaded, line=line
+        )
+        self.view.hear(report, now_ns=self.time.now_ns())
 
     async def look(self) -> str:
         """Read what is in force and do what is due; the phase after it."""
@@ -264,7 +272,7 @@ async def test_what_cannot_be_started_is_refused_by_the_field_that_is_wrong() ->
     for line, version, values, kind, said in (
         (LINE, "pocket-9", {}, ModelNotFound, "pocket-9"),
         ("pocket-9", GOOD, {}, ModelNotFound, "pocket-9"),
-        (LINE, "pocket-draft", {}, InvalidRequest, "drafts"),
+        (LINE, "pocket-draft", {}, InvalidRequest, "draft model"),
         (LINE, LINE, {}, Conflict, "already"),
         (LINE, GOOD, {"risk": 0.9}, InvalidRequest, "risk"),
         (LINE, GOOD, {"stages": (5.0, 1.0)}, InvalidRequest, "stages"),
@@ -290,3 +298,52 @@ async def test_operators_see_gates_and_what_nodes_have_loaded() -> None:
     await one.rollouts.steer(LINE, "rollback", by="otto", reason="enough")
     (after,) = one.rollouts.known()
     assert (after.candidate, after.gates) == ("", ())
+
+
+DRAFTS, NEW_DRAFT = "pocket-draft", "pocket-draft-2"
+
+
+async def test_a_draft_model_is_rolled_out_at_edges_by_what_their_drafts_did(tmp_path: Path) -> None:
+    add_draft(tmp_path, NEW_DRAFT)
+    add_model(tmp_path, "pocket-cloud-2", sources=(DRAFTS, NEW_DRAFT))
+    one = One(Broker(), library=ModelLibrary(tmp_path))
+
+    def hear(*loaded: str) -> None:
+        one.beats_of("worker-1", "pocket-cloud-2", "pocket-cloud-2", kind="worker")
+        for edge in ("edge-1", "edge-2"):
+            one.beats_of(edge, DRAFTS, *loaded)
+
+    hear(DRAFTS)
+    await one.rollouts.start(DRAFTS, NEW_DRAFT, EAGER, by="ada", reason="")
+    assert one.lines.in_force.lines[DRAFTS].trial_node == "edge-1"
+    hear(DRAFTS, NEW_DRAFT)
+    for _ in range(2):
+        await one.lines.read()
+        await one.rollouts.look()
+    assert one.lines.in_force.lines[DRAFTS].phase == "canary"
+    assert [node.node_id for node in one.rollouts.known()[1].nodes] == ["edge-1", "edge-2"]
+    for number in range(60):
+        version = NEW_DRAFT if number % 2 else DRAFTS
+        failed = {"draft_failed_with": NEW_DRAFT, "drafted_with": DRAFTS} if version == NEW_DRAFT else {}
+        told = {"draft_line": DRAFTS, "draft_model": version, "drafted_with": version, "draft_node_s": 0.5}
+        one.ends(number, LINE, **{**told, "draft_pixels": 1e6, **failed})
+    hear(DRAFTS, NEW_DRAFT)
+    await one.rollouts.look()
+    assert one.lines.in_force.lines[DRAFTS].phase == "steady"
+    last = (await one.rollouts.history(1))[0]
+    assert (last.action, last.line) == ("rollback", DRAFTS) and "failures" in last.reason
+
+
+async def test_a_draft_model_that_a_final_in_service_would_not_continue_is_refused(tmp_path: Path) -> None:
+    add_draft(tmp_path, NEW_DRAFT)
+    add_model(tmp_path, "pocket-cloud-2", sources=(DRAFTS, NEW_DRAFT))
+    one = One(Broker(), library=ModelLibrary(tmp_path))
+    one.beats_of("edge-1", DRAFTS, DRAFTS)
+    with pytest.raises(InvalidRequest, match="does not continue"):  # no worker is known: all that is installed counts
+        await one.rollouts.start(DRAFTS, NEW_DRAFT, {}, by="ada", reason="")
+    one.beats_of("worker-1", "pocket-cloud-2", "pocket-cloud-2", kind="worker")
+    one.beats_of("worker-2", "pocket-cloud-2", "pocket-cloud-2", LINE, kind="worker")
+    with pytest.raises(InvalidRequest, match=f"{LINE} does not continue drafts of {NEW_DRAFT}"):
+        await one.rollouts.start(DRAFTS, NEW_DRAFT, {}, by="ada", reason="")
+    one.beats_of("worker-2", "pocket-cloud-2", "pocket-cloud-2", kind="worker")
+    await one.rollouts.start(DRAFTS, NEW_DRAFT, {}, by="ada", reason="")

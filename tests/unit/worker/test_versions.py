@@ -1,5 +1,7 @@
 """With which version a worker makes a final, and what a version that is tried may cost: nobody's video."""
 
+import pytest
+
 from adaptivegen.errors import GenerationFailed, InvalidRequest
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
@@ -7,7 +9,7 @@ from adaptivegen.models.card import Refine
 from core_cloud.versions import Version, choose, refine_t0, steps_of, takes
 from core_cloud.worker import UNWELL_FROM
 from tests.cards import cloud_card
-from tests.jobs import JOB_ID, make_spec
+from tests.jobs import JOB_ID, draft_manifest, make_spec
 from tests.unit.worker.bench import Cloud, cloud
 
 LINE = cloud_card().name
@@ -105,3 +107,21 @@ async def test_a_version_that_fails_time_and_again_does_not_make_its_worker_rest
         for job_id in ids:
             assert (await until_ended(parts, job_id)).made_with == LINE
         assert parts.worker._failures == 0
+
+
+@pytest.mark.parametrize(("drafted_with", "found"), [("test-draft", True), ("", True), ("test-draft-2", False)])
+async def test_a_final_that_goes_on_from_another_versions_draft_is_not_found_by_repeats(
+    drafted_with: str, found: bool
+) -> None:
+    async with cloud() as parts:
+        parts.runner.go.clear()
+        spec = make_spec(plan="refine")
+        await parts.jobs.submit(spec)
+        draft = draft_manifest().model_copy(update={"made_with": drafted_with, "notes": ("by another",)})
+        await parts.blob.put(draft.media.key, b"draft")
+        await parts.jobs.store_draft("t", JOB_ID, draft)
+        parts.runner.go.set()
+        record = await parts.until_ended()
+        assert (record.status, record.plan, record.drafted_with) == ("completed", "refine", drafted_with)
+        assert "by another" in record.notes
+        assert (await parts.jobs.content("t", spec.content_key) is not None) is found

@@ -1,0 +1,287 @@
+"""Versions of models in the object store, from where nodes that lack one's files fetch them.
+
+    models-files/<name>/<digest>/<sha256>   a file of the version
+    models-files/<name>/<digest>/card       its card, whose paths are all inside the version's own folder
+    models-files/<name>/version             the digest, by put-if-absent: a name stands for one version for ever
+
+The last is written last, so whoever finds it finds the rest. On a node the files are brought one by one under temporary
+names, compared with the card, and renamed; the card comes last, since a model is there once its card is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from adaptivegen.blob.base import BlobStore
+from adaptivegen.blob.store import storage_error
+from adaptivegen.clock import Clock
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    Conflict,
+    InvalidRequest,
+    ModelDigestMismatch,
+    ModelNotFound,
+    NotFound,
+    PayloadTooLarge,
+)
+from adaptivegen.models.card import ModelCard, dump_card, parse_card
+from adaptivegen.models.registry import ModelLibrary, verified_files
+from adaptivegen.telemetry import get_logger
+
+Result = TypeVar("Result")
+PREFIX = "models-files/"
+MAX_CARD_BYTES = 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
+LOOK_EVERY_S = 2.0
+MISSED_FOR_S = 30.0  # what is not in the store is not asked for again so soon
+
+
+async def push(blob: BlobStore, library: ModelLibrary, name: str) -> ModelCard:
+    """Put a version of `library` into the store; its card as nodes will have it. Doing it again is fine.
+
+    Raises ModelNotFound, InvalidRequest, ModelDigestMismatch, Conflict where the name stands for another version, a
+    storage error."""
+    card = library.card(name)
+    with ThreadPoolExecutor(1) as reading:
+        paths = await asyncio.get_running_loop().run_in_executor(reading, verified_files, card, library.folder(name))
+    pushed = _portable(card)
+    await _check_free(blob, card)
+    for logical, path in paths.items():
+        await blob.put_file(_file_key(card, logical), path)
+    await blob.put(f"{_folder_key(name, card.digest)}/card", dump_card(pushed).encode())
+    await blob.put_if_absent(f"{PREFIX}{name}/version", card.digest.encode())
+    await _check_free(blob, card)
+    return pushed
+
+
+class PushedModels:
+    """What one node fetches. folder: of models, where they go; without one nothing is fetched. max_bytes: of one
+    version, beyond which it is refused."""
+
+    def __init__(self, blob: BlobStore, library: ModelLibrary, folder: Path | None, *, max_bytes: int) -> None:
+        self._blob = blob
+        self._library = library
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")  # of files
+
+    async def ensure(self, name: str) -> None:
+        """Have a version's files here, as far as they can be had: what is in no store is the caller's to miss.
+
+        Raises InvalidRequest, PayloadTooLarge, ModelDigestMismatch, a storage error."""
+        if self._folder is None or self._complete(name):
+            return
+        try:
+            card = await self._card(name)
+        except ModelNotFound:
+            return
+        async with self._writing:
+            for logical, file in card.files.items():
+                await self._bring(card, logical, self._folder / file.path)
+            await self._put_card(card)
+        get_logger().info("version_fetched", model=name, bytes=_bytes(card))
+
+    async def ensure_card(self, name: str) -> None:
+        """Have a version's card here, for nodes that do not run it; as `ensure`."""
+        if self._folder is None or name in self._library.names():
+            return
+        try:
+            card = await self._card(name)
+        except ModelNotFound:
+            return
+        async with self._writing:
+            await self._put_card(card)
+
+    async def keep_cards(self, wanted: Callable[[], Iterable[str]], clock: Clock) -> None:
+        """Have the cards of these versions, until cancelled."""
+        missed: dict[str, float] = {}
+        while self._folder is not None:
+            now_s = clock.monotonic_s()
+            for name in wanted():
+                if name in self._library.names() or now_s < missed.get(name, 0.0):
+                    continue
+                missed = {known: until_s for known, until_s in missed.items() if until_s > now_s}
+                missed[name] = now_s + MISSED_FOR_S
+                try:
+                    await self.ensure_card(name)
+                except AdaptiveGenError as exc:
+                    get_logger().warning("card_not_fetched", model=name, code=exc.code, error=exc.message)
+            await clock.sleep(LOOK_EVERY_S)
+
+    # ---- parts ------------------------------------------------------------------------------------------------
+
+    def _complete(self, name: str) -> bool:
+        """Whether the card and files of the sizes it says are here; their digests are compared when they are loaded."""
+        try:
+            card, folder = self._library.card(name), self._library.folder(name)
+            return all((folder / file.path).stat().st_size == file.bytes for file in card.files.values())
+        except (ModelNotFound, InvalidRequest, OSError):
+            return False
+
+    async def _card(self, name: str) -> ModelCard:
+        """A version's card as it was pushed, which names nothing outside of the version's folder."""
+        digest = await _digest(self._blob, name)
+        if digest is None:
+            raise ModelNotFound(f"no model {name[:80]!r} was pushed", param="model")
+        data = await self._blob.get(f"{_folder_key(name, digest)}/card", end=MAX_CARD_BYTES + 1)
+        if len(data) > MAX_CARD_BYTES:
+            raise PayloadTooLarge(f"the card of {name} has over {MAX_CARD_BYTES} bytes", param="card")
+        card = parse_card(data.decode("utf-8", errors="replace"))
+        if (card.name, card.digest) != (name, digest):
+            raise ModelDigestMismatch(f"the card pushed as {name} {digest[:12]} is {card.name} {card.digest[:12]}")
+        for logical, file in card.files.items():
+            parts = PurePosixPath(file.path).parts
+            if len(parts) != 2 or parts[0] != name or parts[1].startswith(".") or parts[1] == "card.json":
+                raise InvalidRequest.field(f"card.files.{logical[:40]}.path", file.path, f"a file in {name}/")
+        if _bytes(card) > self._max_bytes:
+            raise PayloadTooLarge(f"{name} has {_bytes(card)} bytes; allowed: {self._max_bytes}", param="model")
+        return card
+
+    async def _bring(self, card: ModelCard, logical: str, path: Path) -> None:
+        """One file, compared with the card before it has its name."""
+        file, arriving = card.files[logical], _Arriving(path)
+        try:
+            if await self._blocking(_is, path, file.sha256):
+                return
+            await self._blocking(arriving.open)
+            async for chunk in self._pieces(card, logical):
+                await self._blocking(arriving.write, chunk)
+            if arriving.sha256 != file.sha256:
+                raise ModelDigestMismatch(
+                    f"{card.name}: {logical} came with sha256 {arriving.sha256}, its card says {file.sha256}"
+                )
+            await self._blocking(arriving.keep)
+        except OSError as exc:
+            raise storage_error(exc, str(path)) from exc
+        finally:
+            await self._blocking(arriving.drop)
+
+    async def _blocking(self, work: Callable[..., Result], *values: object) -> Result:
+        """Work on files, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
+
+    async def _pieces(self, card: ModelCard, logical: str) -> AsyncIterator[bytes]:
+        """The bytes of a file, no more than the card says."""
+        file, key = card.files[logical], _file_key(card, logical)
+        try:
+            async for chunk in self._blob.stream(key, start=0, end=file.bytes, chunk_bytes=CHUNK_BYTES):
+                yield chunk
+        except NotFound as exc:
+            raise ModelDigestMismatch(f"{card.name}: {logical} is not in the store ({key})") from exc
+
+    async def _put_card(self, card: ModelCard) -> None:
+        if self._folder is None:
+            return
+        arriving = _Arriving(self._folder / card.name / "card.json")
+        try:
+            await self._blocking(arriving.whole, dump_card(card).encode())
+        except OSError as exc:
+            raise storage_error(exc, card.name) from exc
+
+
+class _Arriving:
+    """A file on its way to its name, under one that no other process on this folder has. Blocking; raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._new = path
+        self._hash = hashlib.sha256()
+        self._file = -1
+        self._kept = False
+
+    @property
+    def sha256(self) -> str:
+        """Of what has come."""
+        return self._hash.hexdigest()
+
+    def open(self) -> None:
+        """Begin."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".new", dir=self._path.parent)
+        self._new = Path(name)
+        os.fchmod(self._file, 0o644)
+
+    def write(self, data: bytes) -> None:
+        """More of it."""
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._file, left) :]
+        self._hash.update(data)
+
+    def keep(self) -> None:
+        """It is whole."""
+        os.fsync(self._file)
+        self._new.replace(self._path)
+        self._kept = True
+
+    def drop(self) -> None:
+        """Let go of what was opened; of what was not kept nothing stays."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            if not self._kept:
+                self._new.unlink(missing_ok=True)
+
+    def whole(self, data: bytes) -> None:
+        """All of it at once."""
+        try:
+            self.open()
+            self.write(data)
+            self.keep()
+        finally:
+            self.drop()
+
+
+def _is(path: Path, sha256: str) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def _portable(card: ModelCard) -> ModelCard:
+    """The card with all files in the version's own folder, called as they are, by which some find one another; its
+    digest is of contents, not of paths. Raises InvalidRequest for two of one name."""
+    names = {logical: PurePosixPath(file.path).name for logical, file in card.files.items()}
+    for logical, name in names.items():
+        if list(names.values()).count(name) > 1:
+            raise InvalidRequest.field(f"card.files.{logical}.path", card.files[logical].path, "a file name of its own")
+    files = {
+        logical: file.model_copy(update={"path": f"{card.name}/{names[logical]}"})
+        for logical, file in card.files.items()
+    }
+    return parse_card(dump_card(card.model_copy(update={"files": files})))
+
+
+async def _check_free(blob: BlobStore, card: ModelCard) -> None:
+    standing = await _digest(blob, card.name)
+    if standing not in (None, card.digest):
+        raise Conflict(f"{card.name} was pushed before as {standing[:12]}, this is {card.digest[:12]}", param="model")
+
+
+async def _digest(blob: BlobStore, name: str) -> str | None:
+    """Of the version that a name stands for; None for one that was not pushed."""
+    try:
+        return (await blob.get(f"{PREFIX}{name}/version", end=64)).decode("ascii", errors="replace")
+    except NotFound:
+        return None
+
+
+def _folder_key(name: str, digest: str) -> str:
+    return f"{PREFIX}{name}/{digest}"
+
+
+def _file_key(card: ModelCard, logical: str) -> str:
+    return f"{_folder_key(card.name, card.digest)}/{card.files[logical].sha256}"
+
+
+def _bytes(card: ModelCard) -> int:
+    return sum(file.bytes for file in card.files.values())
