@@ -19,6 +19,7 @@ STORE_PUT, STORE_GET = "store.put", "store.get"  # the ways to and from the obje
 FASTEST_BYTES_PER_S = 1e12
 LOADING_TOLD = 4  # versions of models
 AT_HAND_TOLD = 64  # jobs
+DRAFTS_TOLD = 64  # at once, that are over
 MAX_REASON = 300  # characters, of why a model was not loaded
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -138,6 +139,22 @@ def heartbeat_subject(kind: NodeKind, node_id: str) -> str:
 
 
 ALL_HEARTBEATS = "ag.node.*.*"
+
+
+class DraftsOver(BaseModel):
+    """What an edge tells as soon as it is so: jobs whose drafts are there for a worker, or will never be. A hint."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_ids: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=DRAFTS_TOLD)]
+
+
+def drafts_subject(edge_id: str) -> str:
+    """`ag.draft.<id>`."""
+    return f"ag.draft.{edge_id}"
+
+
+ALL_DRAFTS = "ag.draft.*"
 
 
 def drain_key(node_id: str) -> str:

@@ -35,6 +35,7 @@ from edge_node.draft.desk import DraftDesk
 from edge_node.draft.lend import Lending
 from edge_node.draft.models import DraftModels
 from edge_node.draft.places import DraftPlaces
+from edge_node.draft.telling import DraftTelling
 from edge_node.follow import Follower
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
@@ -59,6 +60,7 @@ class Edge:
     attempts: Attempts
     places: DraftPlaces
     lending: Lending
+    telling: DraftTelling
     desk: DraftDesk
     cancels: Cancels
     purges: Purges
@@ -156,7 +158,7 @@ async def build(
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
     places = _places(settings, drafts, clock=clock, resources=resources, attempted=attempts.tell)
-    lending = _lending(settings, drafts, jobs, clock=clock, stop=stop)
+    lending, telling = _lending(settings, drafts, jobs, clock=clock, stop=stop), DraftTelling(settings.node_id, bus)
     desk = DraftDesk(
         node_id=settings.node_id,
         places=places,
@@ -164,6 +166,7 @@ async def build(
         hub=hub,
         clock=clock,
         observe=metrics.observe,
+        over=telling.over,
         shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
     )
     metrics.watch(desk)
@@ -199,7 +202,7 @@ async def build(
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
-    drafting = (drafts, hub, attempts, places, lending, desk, cancels, purges)
+    drafting = (drafts, hub, attempts, places, lending, telling, desk, cancels, purges)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
 
 

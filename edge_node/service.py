@@ -117,6 +117,7 @@ async def _run(
                 edge.hub.run(),
                 edge.desk.run(),
                 edge.lending.run(),
+                edge.telling.run(),
                 edge.attempts.run(),
                 edge.cancels.run(),
                 edge.purges.run(),

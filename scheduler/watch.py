@@ -1,6 +1,6 @@
-"""What keeps the view true: heartbeats, and the operators' drains.
+"""What keeps the view true: heartbeats, word of drafts that are there, and the operators' drains.
 
-Two loops over the broker. Each survives its absence: what was last known stays, and ages. Decides nothing.
+Three loops over the broker. Each survives its absence: what was last known stays, and ages. Decides nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import asyncio
 from adaptivegen.bus.base import Bus, Message
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
-from adaptivegen.nodes import ALL_HEARTBEATS, decode_report, heartbeat_subject
+from adaptivegen.nodes import ALL_DRAFTS, ALL_HEARTBEATS, DraftsOver, decode_report, heartbeat_subject
 from adaptivegen.telemetry import get_logger
+from adaptivegen.untrusted import parsed
 from scheduler.decide.placing import Ours, Placing
 from scheduler.decide.view import FORGET_AFTER_S, View
 from scheduler.drains import Drains
@@ -52,9 +53,10 @@ class Watch:
         self.refused = 0
 
     async def run(self) -> None:
-        """Both loops, until cancelled."""
+        """All loops, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(hear(self._bus, ALL_HEARTBEATS, self.take, buffer=HEARTBEAT_BUFFER, clock=self._clock))
+            group.create_task(hear(self._bus, ALL_DRAFTS, self.drafted, buffer=HEARTBEAT_BUFFER, clock=self._clock))
             group.create_task(self._follow_drains())
 
     # ---- heartbeats -------------------------------------------------------------------------------------------
@@ -83,6 +85,17 @@ class Watch:
             node = self._nodes.get(report.node_id)
             skew_s = round(node.clock_skew_s, 3) if node is not None else 0.0
             get_logger().info("node_seen", node=report.node_id, kind=report.kind, clock_skew_s=skew_s)
+
+    def drafted(self, message: Message) -> None:
+        """Word of drafts that are there; what is none is counted and forgotten."""
+        try:
+            told = parsed(DraftsOver, message.data, name="drafts")
+        except InvalidRequest as exc:
+            self.malformed += 1
+            self._complain("drafts_malformed", subject=message.subject[:120], error=exc.message, so_far=self.malformed)
+            return
+        for job_id in told.job_ids:
+            self._view.jobs.drafted(job_id)
 
     def _complain(self, event: str, **details: object) -> None:
         """Log, at most once in `LOG_EVERY_S` seconds."""

@@ -80,8 +80,8 @@ class _Clocked:
 
 
 class DraftDesk:
-    """All drafts of one edge. `run` must be running. shelter: where a draft goes whose job's store has failed, or the
-    failure again."""
+    """All drafts of one edge. `run` must be running. over: is told of each job whose draft is there for a worker, or
+    will never be; shelter: where a draft goes whose job's store has failed, or the failure again."""
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class DraftDesk:
         hub: EventHub,
         clock: Clock,
         observe: Callable[[DraftTimes], None],
+        over: Callable[[str], None] = lambda job_id: None,
         shelter: Callable[[JobSpec, AdaptiveGenError], Awaitable[JobStore]] | None = None,
     ) -> None:
         self._node_id = node_id
@@ -100,6 +101,7 @@ class DraftDesk:
         self._hub = hub
         self._clock = clock
         self._observe = observe
+        self._over = over
         self._shelter = shelter
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
@@ -118,6 +120,7 @@ class DraftDesk:
         group = self._open_group()
         future: asyncio.Future[MadeDraft] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())  # read, so that nobody warns
+        future.add_done_callback(lambda _: self._over(spec.id))
         entry = _Entry(token=spec.draft_token, made=future)
         self._entries[spec.tenant, spec.id] = entry
         entry.task = group.create_task(guarded("draft", self._draft(spec, record, entry, start_mp4)))

@@ -129,7 +129,7 @@ class Balanced(Ours):
         if decision.makes_draft and not query.draft_known:
             self._sent(decision.drafter, now_s=now_ns / 1e9)
         if self._name not in IN_TURNS:
-            query = query.model_copy(update={"deadline_s": None, "intent": "render"})
+            query = query.model_copy(update={"deadline_s": None, "intent": "iterate"})
         return super().record(query, decision, now_ns=now_ns)
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:

@@ -89,7 +89,7 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
     if decision.makes_final:
         new = newcomer(view, query, now_ns=now_ns)
         known |= {"pool": decision.pool, "model": query.cloud_model, "deadline_at_ns": new.deadline_at_ns}
-        known |= {"awaited": new.awaited, "good_until_ns": now_ns + round(view.policy.qoe.final_best_s * 1e9)}
+        known |= {"awaited": new.awaited, "good_until_ns": new.good_until_ns}
         work = final_work(view, query, steps=decision.final_steps, factor=1.0)
         if work is not None:
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0

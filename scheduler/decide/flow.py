@@ -7,13 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.decide.jobs import OpenJob
+from scheduler.decide.jobs import Newcomer, OpenJob
 
 RATE_OVER_S = 300.0  # over which arrivals are averaged, newer ones for more
 LEAST_SEEN_S = 60.0  # jobs that come at once tell of no higher rate than within a minute
 AGED_S = 300.0  # a job that waits for longer goes in turns with those that go before it
 UNAWAITED_AGED_S = 30.0  # the same of one that nobody waits for
 LATEST_DRAFT_S = 60.0  # whatever is predicted, a job is taken to have its draft by then
+IN_HAND = 0.1  # share of the time in which a final counts in full that is kept for what is not predicted
 UNTOLD_S = 1.0  # after its prediction a draft is taken to be there though nobody told of it: word of it is lossy
 AWAITED = 2**63  # in place of a deadline, of a job that somebody waits for
 UNAWAITED = AWAITED + 1  # and of one that nobody does
@@ -57,9 +58,9 @@ class Rate:
 
 
 class Flow:
-    """Jobs whose deadline can still be met, the earliest first, then those that somebody waits for, then the others,
-    both as they came. But who might be late by waiting for one more job goes before one that can well wait, and where
-    one has waited for long, it goes in turns with those before it.
+    """Jobs whose deadline can still be met, the earliest first, then the others as they came. But those that somebody
+    waits for go before those that nobody does when they would be late otherwise, and where one has waited for long, it
+    goes in turns with those before it.
 
     work_s: of all of them; arriving: of all, awaited: of those that somebody waits for, urgent: with a deadline.
     """
@@ -159,24 +160,33 @@ class Flow:
         if came and self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9:
             return came[0]
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        return urgent or _by_worth(came, now_ns)
+        return urgent or _pressing(came, now_ns) or (came[0] if came else None)
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
         dated = self._order[: bisect.bisect_left(self._order, AWAITED, key=_first)]
         return [job for _, _, job in dated if _can_be_met(job, now_ns)]
 
-    def before(self, deadline_at_ns: int, awaited: bool, models: frozenset[str], *, now_ns: int) -> list[float]:
-        """Seconds of the jobs of these models before a new one of this tenant, with this deadline, 0 for none."""
-        if not deadline_at_ns:
-            most = bisect.bisect_right(self._order, AWAITED if awaited else UNAWAITED, key=_first)
-            return [job.work_s for _, _, job in self._order[:most] if job.model in models]
-        met = self._met(now_ns)
-        return [job.work_s for job in met if job.deadline_at_ns <= deadline_at_ns and job.model in models]
+    def before(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> list[float]:
+        """Seconds of the jobs of these models before a new one of this tenant."""
+        if new.deadline_at_ns:
+            met = self._met(now_ns)
+            return [job.work_s for job in met if job.deadline_at_ns <= new.deadline_at_ns and job.model in models]
+        first = bisect.bisect_right(self._order, AWAITED, key=_first) if new.awaited else len(self._order)
+        found = [job.work_s for _, _, job in self._order[:first] if job.model in models]
+        left_s = _spare_s(new, now_ns) - sum(found)
+        for _, _, job in self._order[first:]:  # for which it can well wait
+            left_s -= job.work_s
+            if left_s < 0:
+                break
+            if job.model in models:
+                found.append(job.work_s)
+        return found
 
-    def overtaking(self, awaited: bool) -> Rate:
+    def overtaking(self, new: Newcomer, *, now_ns: int) -> Rate:
         """What arrives and goes before one without a deadline."""
-        return self.urgent if awaited else self.awaited
+        pressed = not new.awaited and self.work_s > _spare_s(new, now_ns)
+        return self.awaited if pressed else self.urgent
 
     def until(self, counter: float, models: frozenset[str]) -> list[float]:
         """Seconds of the jobs of these models that are begun before the tenant's counter is above this."""
@@ -213,19 +223,26 @@ def _first(place: Place) -> int:
     return place[0]
 
 
-def _by_worth(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
-    """Of jobs as they came: the first that somebody waits for; but before one that can well wait, the first that nobody
-    waits for and that can be in time to count in full goes, when some of these might be late otherwise: if a single
-    worker did them one after another."""
-    awaited = next((job for job in came if job.awaited), None)
-    others = [job for job in came if not job.awaited]
-    if awaited is None or not others:
-        return awaited or (others[0] if others else None)
-    first, done_ns, work_ns = None, float(now_ns), awaited.work_s * 1e9
-    for job in others:
-        if done_ns + job.work_s * 1e9 > job.good_until_ns:
-            continue  # late in any case
+def _pressing(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
+    """Of jobs as they came one that somebody waits for: the first that can still be in time to count in full, if some
+    of these might be late by letting another job go first, with a single worker that did them one after another; else
+    the first that is late."""
+    first, done_ns = None, float(now_ns)
+    for job in came:
+        if not job.awaited or done_ns + job.work_s * 1e9 > _good_until_ns(job):
+            continue
         first, done_ns = first or job, done_ns + job.work_s * 1e9
-        if done_ns + work_ns > job.good_until_ns:
-            return first if now_ns + first.work_s * 1e9 + work_ns <= awaited.good_until_ns else awaited
-    return awaited
+        if done_ns + job.work_s * 1e9 > _good_until_ns(job):
+            return first
+    late = (job for job in came if job.awaited and now_ns + job.work_s * 1e9 > _good_until_ns(job))
+    return next(late, None)
+
+
+def _good_until_ns(job: OpenJob) -> float:
+    """Until when its final should be made, with something in hand for what is not predicted."""
+    return job.good_until_ns - IN_HAND * max(0, job.good_until_ns - job.placed_at_ns)
+
+
+def _spare_s(new: Newcomer, now_ns: int) -> float:
+    """Seconds for which a new job can well wait."""
+    return (1.0 - IN_HAND) * max(0.0, (new.good_until_ns - now_ns) / 1e9)

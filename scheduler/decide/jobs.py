@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,18 @@ def is_awaited(intent: str, *, asked_for: bool) -> bool:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A job that could join a line. deadline_at_ns: 0 where it has none; awaited, good_until_ns: see `OpenJob`."""
+
+    tenant: str
+    tier: Tier = "default"
+    weight: float = 1.0
+    deadline_at_ns: int = 0
+    awaited: bool = True
+    good_until_ns: int = 0
 
 
 class OpenJob(BaseModel):

@@ -6,9 +6,9 @@ need, over its weight, is added to its counter, and the least counter goes first
 lifted to the least counter of those that wait, so that nobody saves anything up. Work is counted as predicted and put
 right when it is known.
 
-Within a tenant, jobs whose deadline can still be met go first (`flow`), then those whose final somebody waits for; one
-whose deadline cannot is no more urgent than these, since earliest-deadline-first collapses when there is too much to do
-(TetriServe).
+Within a tenant, jobs whose deadline can still be met go first (`flow`), then those whose final somebody waits for and
+that would be late otherwise, then all as they came; one whose deadline cannot be met is no more urgent than these:
+earliest-deadline-first collapses when there is too much to do (TetriServe).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from adaptivegen.placement import TIERS, Tier
 from scheduler.decide.flow import Begun, Flow, aged_s
-from scheduler.decide.jobs import OpenJob
+from scheduler.decide.jobs import Newcomer, OpenJob
 
 HEAD_START_S: dict[Tier, float] = {"priority": 600.0, "default": 540.0, "flex": 0.0}
 MAX_SIMULATED = 256  # jobs ahead that are laid out one by one; those before them are spread evenly
@@ -28,17 +28,6 @@ MAX_IDLE = 1024  # tenants without waiting jobs that are remembered
 LONGEST_WAIT_S = 1e9
 SELDOM = 256  # arrivals, between two looks for tenants to be forgotten
 ROUNDS = 16  # of looking for a wait that holds what arrives during it
-
-
-@dataclass(frozen=True, slots=True)
-class Newcomer:
-    """A job that could join the line. deadline_at_ns: 0 where it has none; awaited: see `OpenJob`."""
-
-    tenant: str
-    tier: Tier = "default"
-    weight: float = 1.0
-    deadline_at_ns: int = 0
-    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +127,14 @@ class _Lane:
     def ahead(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> Ahead:
         """What the newcomer's share puts before it, of this lane."""
         flow = self._flows.get(new.tenant)
-        own_s = flow.before(new.deadline_at_ns, new.awaited, models, now_ns=now_ns) if flow is not None else []
+        own_s = flow.before(new, models, now_ns=now_ns) if flow is not None else []
         counter = flow.counter if flow is not None else 0.0
         if flow is None or not flow.waiting:
             counter = max(counter, self._floor())
         until, now_s = counter + sum(own_s) / new.weight, now_ns / 1e9
         works_s, arriving = [], []
         if flow is not None and not new.deadline_at_ns:  # its own that are worth more go first, after a while in turns
-            rate = flow.overtaking(new.awaited).per_s(now_s)
+            rate = flow.overtaking(new, now_ns=now_ns).per_s(now_s)
             arriving.append((rate, rate * aged_s(new.awaited) + sum(own_s)))
         for tenant, other in self._flows.items():
             if tenant != new.tenant:

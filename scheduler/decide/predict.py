@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import PlacementQuery
-from scheduler.decide.jobs import is_awaited
+from scheduler.decide.jobs import Newcomer, is_awaited
 from scheduler.decide.learned import Standing
-from scheduler.decide.line import Newcomer
 from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, moves, to_edge_s
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
@@ -136,7 +135,8 @@ def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:
     """The job that the query would put into a line."""
     deadline_at_ns = now_ns + round(query.deadline_s * 1e9) if query.deadline_s else 0
     weight, awaited = view.quotas.of(query.tenant).weight, is_awaited(query.intent, asked_for=query.draft_known)
-    return Newcomer(query.tenant, query.tier, weight, deadline_at_ns, awaited)
+    good_until_ns = now_ns + round(view.policy.qoe.final_best_s * 1e9)
+    return Newcomer(query.tenant, query.tier, weight, deadline_at_ns, awaited, good_until_ns)
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:

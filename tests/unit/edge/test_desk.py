@@ -67,6 +67,7 @@ class Edge:
         self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock)
         self.model = ScriptedModel()
         self.times: list[DraftTimes] = []
+        self.over: list[str] = []
         self.hub = EventHub(node_id="edge-1", jobs=self.jobs, clock=clock)
         self.desk = DraftDesk(
             node_id="edge-1",
@@ -81,6 +82,7 @@ class Edge:
             hub=self.hub,
             clock=clock,
             observe=self.times.append,
+            over=self.over.append,
         )
 
     async def begin(self, spec: JobSpec) -> None:
@@ -123,6 +125,7 @@ async def test_a_draft_is_stored_told_look_by_look_and_handed_to_its_worker() ->
             "draft.look",
             "draft.completed",
         ]
+        assert made.over == [JOB_ID]
         record = await made.record()
         assert record.status == "queued"  # the final is still to come
         assert record.draft is not None and record.draft.sha256 == hashlib.sha256(MP4).hexdigest()

@@ -10,7 +10,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Attempt, Decision, PlacementQuery
 from scheduler.decide.decide import decide, record
-from scheduler.decide.drafters import MAX_TOLD, UNTRIED_S
+from scheduler.decide.drafters import MAX_TOLD, NEVER_S, UNTRIED_S
 from scheduler.decide.health import FAILURES_IN_A_ROW, SLOW_START_S
 from scheduler.decide.offers import UNKNOWN_HANDOVER_S
 from scheduler.decide.select import SAMPLE, SelectSettings
@@ -69,7 +69,8 @@ def test_a_full_home_has_its_draft_made_by_another() -> None:
     chosen = decision.chosen()
     assert chosen is not None
     assert chosen.draft_s == pytest.approx(DRAFT_S + UNKNOWN_HANDOVER_S)
-    assert decision.backup_edge_id == ""  # by the time that edge-2 is late, home would be later still
+    assert decision.backup_edge_id == "edge-1"
+    assert decision.backup_after_s == NEVER_S  # by the time that edge-2 is late, home would be later still
 
 
 def test_a_version_that_is_tried_is_drafted_by_edges_that_have_loaded_it() -> None:
@@ -81,7 +82,7 @@ def test_a_version_that_is_tried_is_drafted_by_edges_that_have_loaded_it() -> No
     found.cards = {**found.cards, "pocket-cloud": cloud_card_of("pocket-draft", "pocket-draft-2")}
     asking = asked_for(tried, "pocket-draft")
     decision = decide(found, asking, now_ns=WARM_NS, rng=random.Random(7))  # by its line's card, having none of its own
-    assert (decision.plan, decision.draft_edge_id, decision.backup_edge_id) == ("refine", "edge-3", "")
+    assert (decision.plan, decision.draft_edge_id, decision.backup_edge_id) == ("refine", "edge-3", "edge-1")
     assert {place.edge_id for place in decision.draft_places} == {"edge-1", "edge-3"}
     assert {place.edge_id for place in asked(found).draft_places} == {"edge-1", "edge-2", "edge-3"}
     unknown = decide(found, asked_for(tried, ""), now_ns=WARM_NS, rng=random.Random(7))
@@ -302,3 +303,19 @@ def test_a_session_is_not_tried_elsewhere() -> None:
 def test_a_single_decision_is_the_same_for_the_same_chance() -> None:
     found = seen(edge(1, remaining_s=9.0, in_flight=1), *(edge(number) for number in range(2, 40)), explore=0.02)
     assert asked(found) == asked(found)
+
+
+def test_an_edge_that_has_just_failed_is_left_for_one_that_is_a_little_later() -> None:
+    found = seen(edge(1), edge(2, remaining_s=0.1, in_flight=1))
+    assert asked(found).drafter == "edge-1"
+    found.healths.hear("edge-1", 1, now_s=WARM_NS / 1e9)
+    assert asked(found).drafter == "edge-2"
+    assert asked(found, now_ns=WARM_NS + 6 * 10**9).drafter == "edge-1"
+
+
+def test_a_draft_that_fails_always_has_a_second_place_and_a_copy_only_where_it_is_soon_enough() -> None:
+    soon, late = asked(seen(edge(1), edge(2))), asked(seen(edge(1), edge(2, remaining_s=60.0, in_flight=1)))
+    assert (soon.backup_edge_id, late.backup_edge_id) == ("edge-2", "edge-2")
+    assert 0.0 < soon.backup_after_s < 1.0
+    assert late.backup_after_s == NEVER_S
+    assert asked(seen(edge(1))).backup_edge_id == ""

@@ -176,9 +176,9 @@ def test_a_job_whose_draft_is_never_there_gets_its_turn_in_the_end() -> None:
     seen = view()
     far = open_job(JOB, placed_at_ns=NOW_NS, ready_at_ns=2**62)
     seen.jobs.hear_of(far, now_ns=NOW_NS)
-    seen.jobs.place(open_job(OTHER, placed_at_ns=NOW_NS + 61 * SECOND_NS))
+    seen.jobs.place(open_job(OTHER, placed_at_ns=NOW_NS + 62 * SECOND_NS))
     ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=OTHER)
-    due = seen.jobs.next(ticket, now_ns=NOW_NS + 61 * SECOND_NS)
+    due = seen.jobs.next(ticket, now_ns=NOW_NS + 62 * SECOND_NS)
     assert due is not None and due.job_id == JOB
 
 
@@ -193,12 +193,35 @@ def test_a_request_waits_for_jobs_of_a_version_that_its_line_has_not_loaded_yet(
 def test_a_job_whose_draft_is_there_goes_before_one_that_would_only_wait() -> None:
     seen = view()
     seen.jobs.place(open_job(JOB, ready_at_ns=NOW_NS + 3 * SECOND_NS, deadline_at_ns=NOW_NS + 60 * SECOND_NS))
-    seen.jobs.place(open_job(OTHER, ready_at_ns=NOW_NS))
+    seen.jobs.place(open_job(OTHER, ready_at_ns=NOW_NS + 30 * SECOND_NS))
+    seen.jobs.drafted(OTHER)
     ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
     first = seen.jobs.next(ticket, now_ns=NOW_NS)
     assert first is not None and first.job_id == OTHER
     second = seen.jobs.next(ticket, now_ns=NOW_NS)  # where all would wait, the one whose draft comes first
     assert second is not None and second.job_id == JOB
+
+
+def test_a_draft_nobody_told_of_is_taken_to_be_there_a_second_after_it_should_be() -> None:
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
+    for late_s, first in ((0.9, OTHER), (1.1, JOB)):
+        seen = view()
+        seen.jobs.place(open_job(JOB, ready_at_ns=NOW_NS))
+        seen.jobs.place(open_job(OTHER))
+        due = seen.jobs.next(ticket, now_ns=NOW_NS + round(late_s * SECOND_NS))
+        assert due is not None and due.job_id == first
+
+
+def test_word_of_drafts_of_jobs_that_are_begun_or_unknown_changes_nothing_else() -> None:
+    seen = view()
+    seen.jobs.place(open_job(JOB, ready_at_ns=NOW_NS + 9 * SECOND_NS))
+    ticket = Ticket(worker_id="worker-1", pool="default", model="pocket-cloud", tenant="local", job_id=JOB)
+    assert seen.jobs.next(ticket, now_ns=NOW_NS) is not None
+    assert seen.jobs.left_s(JOB, now_ns=NOW_NS) == pytest.approx(12.0 + 9.0)
+    for job_id in (JOB, OTHER):
+        seen.jobs.drafted(job_id)
+    assert seen.jobs.left_s(JOB, now_ns=NOW_NS) == pytest.approx(12.0)
+    assert OTHER not in seen.jobs and seen.jobs.line("default").waiting == 0
 
 
 def test_a_placed_job_knows_when_its_draft_should_be_there() -> None:

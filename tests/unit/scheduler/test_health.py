@@ -2,7 +2,15 @@
 
 import pytest
 
-from scheduler.decide.health import EJECTED_S, FAILURES_IN_A_ROW, FORGIVEN_S, LONGEST_EJECTED_S, SLOW_START_S, Healths
+from scheduler.decide.health import (
+    DOUBTED_S,
+    EJECTED_S,
+    FAILURES_IN_A_ROW,
+    FORGIVEN_S,
+    LONGEST_EJECTED_S,
+    SLOW_START_S,
+    Healths,
+)
 
 
 def healths(*names: str) -> Healths:
@@ -77,6 +85,25 @@ def test_the_first_failure_after_an_ejection_is_enough_and_a_success_is_believed
     found.attempted("a", "peer", True, now_s=3 * EJECTED_S)
     fail(found, "a", now_s=3 * EJECTED_S, times=FAILURES_IN_A_ROW - 1)
     assert not out(found, "a", 3 * EJECTED_S)
+
+
+def test_a_node_that_has_just_failed_is_doubted_for_a_while_and_not_after_a_success() -> None:
+    found = healths()
+    assert found.doubt("a", now_s=0.0, asker="peer") == 0.0
+    fail(found, "a", now_s=0.0, times=1)
+    first = found.doubt("a", now_s=0.0, asker="peer")
+    assert first == pytest.approx(2 / 3)
+    assert found.doubt("a", now_s=0.0, asker="b") == found.doubt("a", now_s=0.0, asker="a") == 0.0
+    assert found.doubt("a", now_s=DOUBTED_S / 2, asker="peer") == pytest.approx(first / 2)
+    assert found.doubt("a", now_s=DOUBTED_S, asker="peer") == 0.0
+    fail(found, "a", now_s=1.0, times=1)
+    assert found.doubt("a", now_s=1.0, asker="peer") == pytest.approx(3 / 4)
+    found.attempted("a", "peer", True, now_s=1.0)
+    assert found.doubt("a", now_s=1.0, asker="peer") == 0.0
+    found.hear("a", 1, now_s=2.0)
+    assert found.doubt("a", now_s=2.0, asker="b") == pytest.approx(2 / 3)  # its own word counts for all
+    found.hear("a", 0, now_s=2.5)
+    assert found.doubt("a", now_s=2.5, asker="b") == 0.0
 
 
 def test_a_node_tells_of_its_own_failures() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from adaptivegen.placement import TIERS, Tier
 from scheduler.decide.flow import AGED_S
-from scheduler.decide.jobs import OpenJob
-from scheduler.decide.line import HEAD_START_S, MAX_IDLE, MAX_SIMULATED, Line, Newcomer, begin_s
+from scheduler.decide.jobs import Newcomer, OpenJob
+from scheduler.decide.line import HEAD_START_S, MAX_IDLE, MAX_SIMULATED, Line, begin_s
 from tests.unit.scheduler.builders import NOW_NS, open_job
 
 MODELS = ("pocket-cloud",)
@@ -158,15 +158,24 @@ def test_finals_that_somebody_waits_for_go_before_those_of_iterations_within_the
     assert served(line) == ["render", "b-0", "a-0", "a-1"]
 
 
-def test_a_final_nobody_waits_for_goes_first_where_it_would_be_late_and_the_other_would_not() -> None:
-    good = {"good_until_ns": NOW_NS + 5 * 10**9}
-    iterating = open_job("i", tenant="a", awaited=False, work_s=2.0, good_until_ns=NOW_NS + 3 * 10**9)
-    assert served(line_of(iterating, open_job("r", tenant="a", work_s=2.0, **good))) == ["i", "r"]
-    assert served(line_of(iterating, open_job("r", tenant="a", work_s=4.0, **good))) == ["r", "i"]  # then it would be
-    late = iterating.model_copy(update={"good_until_ns": NOW_NS + 10**9})
-    assert served(line_of(late, open_job("r", tenant="a", work_s=2.0, **good))) == ["r", "i"]  # it is so anyway
-    early = iterating.model_copy(update={"good_until_ns": NOW_NS + 9 * 10**9})
-    assert served(line_of(early, open_job("r", tenant="a", work_s=2.0, **good))) == ["r", "i"]  # it can wait
+@pytest.mark.parametrize(
+    ("work_s", "order"),
+    [(2.0, ["i", "r"]), (2.5, ["r", "i"]), (6.0, ["r", "i"])],  # it can well wait; it can not; it is late anyway
+)
+def test_a_final_that_somebody_waits_for_goes_first_where_it_would_be_late_otherwise(
+    work_s: float, order: list[str]
+) -> None:
+    iterating = open_job("i", tenant="a", awaited=False, work_s=1.0)
+    assert (
+        served(line_of(iterating, open_job("r", tenant="a", work_s=work_s, good_until_ns=NOW_NS + 5 * 10**9))) == order
+    )
+
+
+def test_finals_that_somebody_waits_for_are_begun_in_time_for_all_that_came_together() -> None:
+    iterating = open_job("i", tenant="a", awaited=False, work_s=1.0)
+    renders = [open_job(f"r-{n}", tenant="a", work_s=1.0, good_until_ns=NOW_NS + 5 * 10**9) for n in range(4)]
+    assert served(line_of(iterating, *renders[:3]), 1) == ["i"]  # the third is done after three seconds
+    assert served(line_of(iterating, *renders), 1) == ["r-0"]
 
 
 def test_finals_nobody_waits_for_go_in_turns_when_they_have_waited_for_long() -> None:
@@ -179,6 +188,7 @@ def test_finals_nobody_waits_for_go_in_turns_when_they_have_waited_for_long() ->
 def test_waits_are_told_by_the_order_in_which_finals_go() -> None:
     line = line_of(*many("a", 3, work_s=10.0, awaited=False), open_job("r", tenant="a", work_s=10.0))
     assert wait(line, [0.0], "a") == pytest.approx(10.0)
+    assert wait(line, [0.0], "a", good_until_ns=NOW_NS + 35 * 10**9) == pytest.approx(30.0)  # so long it can well wait
     assert wait(line, [0.0], "a", awaited=False) == pytest.approx(40.0)
 
 
@@ -322,12 +332,3 @@ def test_backlogged_tenants_never_differ_by_more_than_two_of_their_longest_jobs(
         done[due.tenant] += due.work_s
         left[due.tenant] -= 1
         assert max(done.values()) - min(done.values()) <= 2 * 8.0
-
-
-def test_finals_nobody_waits_for_are_begun_in_time_for_all_that_came_together() -> None:
-    good = {"work_s": 1.0, "good_until_ns": NOW_NS + 5 * 10**9}
-    iterating = [open_job(f"i-{n}", tenant="a", awaited=False, **good) for n in range(4)]
-    render = open_job("r", tenant="a", **good)
-    assert served(line_of(*iterating[:3], render))[0] == "r"  # the third is done after four seconds
-    assert served(line_of(*iterating, render), 1) == ["r"]
-    assert served(line_of(*iterating, open_job("i-4", tenant="a", awaited=False, **good), render), 1) == ["i-0"]

@@ -11,7 +11,7 @@ from adaptivegen.bus.base import Message
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InvalidRequest, ModelNotFound, SettingsInvalid
-from adaptivegen.nodes import NodeReport, heartbeat_subject
+from adaptivegen.nodes import DraftsOver, NodeReport, heartbeat_subject
 from adaptivegen.placement import Outcome
 from scheduler.decide.view import NodeTable, View
 from scheduler.drains import Drains
@@ -112,6 +112,17 @@ async def test_a_malformed_heartbeat_is_counted_and_changes_nothing(message: Mes
     watch.take(message)
     assert watch.malformed == 1
     assert list(nodes) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"job_ids": [1]}', DraftsOver(job_ids=("x",)).model_dump_json().encode() + b"}"]
+)
+async def test_malformed_word_of_drafts_is_counted(data: bytes) -> None:
+    watch = make_watch(NodeTable())
+    watch.drafted(Message("ag.draft.edge-1", data))
+    assert watch.malformed == 1
+    watch.drafted(Message("ag.draft.edge-1", DraftsOver(job_ids=("unknown",)).model_dump_json().encode()))
+    assert watch.malformed == 1
 
 
 async def test_heartbeats_beyond_the_table_are_counted() -> None:
