@@ -11,16 +11,16 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from adaptivegen.nodes import FINISHED_TOLD, HEARTBEAT_S, FinishedWork, NodeReport
-from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket
+from adaptivegen.nodes import HEARTBEAT_S, NodeReport
+from adaptivegen.placement import Attempt, Outcome, PlacementQuery, Ticket
 from benchmarks.live.cards import CLOUD, DRAFT, FRAMES, cloud_card, draft_card
-from benchmarks.live.conduct import Spell
 from benchmarks.live.links import Link
 from benchmarks.live.load import EDGES, WORKERS, Request, spells
 from benchmarks.live.sleeper import FAILS_AFTER_S, SIGMA
 from benchmarks.live.system import LINKS, SCHEDULER, TENANT
+from benchmarks.live.twin_parts import Job, Node
 from benchmarks.live.watch import PATIENCE_S, Seen
 from edge_node.draft.budget import hedge_budget, retry_budget
 from scheduler.decide.balanced import placing_of
@@ -32,63 +32,6 @@ BEGIN_NS, WARM_S = 10**18, 8.0  # warm: two requests at every edge, before the l
 ACCEPT_S, STORE_S, COMMIT_S = 0.02, 0.02, 0.03  # of a request; of a draft; of a final
 CARDS = {DRAFT: draft_card(), CLOUD: cloud_card()}
 Pairs = list[tuple[float, float, float]]
-
-
-@dataclass(slots=True)
-class _Job:
-    """One request on its way."""
-
-    number: int
-    seen: Seen
-    sent_s: float
-    accepted_s: float = 0.0
-    decision: Decision | None = None
-    draft_s: float | None = None  # when it was there
-    drafted_by: str = ""
-    no_draft: bool = False
-    late: bool = False
-    copies: dict[str, str] = field(default_factory=dict)  # edge -> waiting, running, failed, dropped
-    waiting: Callable[[], None] | None = None  # a worker, for the draft
-    begun: bool = False
-
-    @property
-    def job_id(self) -> str:
-        """Of this request."""
-        return f"vid_{self.number:026d}"
-
-    @property
-    def decided(self) -> Decision:
-        """The decision; there must be one."""
-        if self.decision is None:
-            raise RuntimeError(f"{self.job_id} was not decided on")
-        return self.decision
-
-
-@dataclass(slots=True)
-class _Node:
-    """An edge or a worker."""
-
-    name: str
-    spells: list[Spell]
-    queue: deque[_Job] = field(default_factory=deque)  # of an edge
-    at_hand: _Job | None = None
-    begun_s: float = 0.0
-    ends_s: float = 0.0  # 0 while it does not generate
-    seq: int = 0
-    made: int = 0
-    finished: deque[FinishedWork] = field(default_factory=lambda: deque(maxlen=FINISHED_TOLD))
-    failed_in_row: int = 0
-    links: dict[str, float] = field(default_factory=dict)
-
-    def spell(self, now_s: float) -> Spell:
-        """How it behaves now."""
-        return next((one for one in self.spells if one.from_s <= now_s < one.until_s), Spell(0.0, 0.0))
-
-    def done(self, model: str, steps: int, side: int, seconds: float) -> None:
-        """It has finished a generation."""
-        self.made, self.failed_in_row = self.made + 1, 0
-        work = {"number": self.made, "model": model, "width": side, "height": side, "frames": FRAMES}
-        self.finished.append(FinishedWork(**work, steps=steps, guidance=1.0, seconds=seconds))
 
 
 class Twin:
@@ -113,17 +56,17 @@ class Twin:
         self._order = itertools.count()
         self._now_s = 0.0
         behaviour = spells(WARM_S, seconds, parts=parts, load=load)
-        self._edges = {name: _Node(name, behaviour[name]) for name in EDGES}
-        self._workers = {name: _Node(name, behaviour[name]) for name in WORKERS}
-        self._messages: deque[_Job] = deque()
+        self._edges = {name: Node(name, behaviour[name]) for name in EDGES}
+        self._workers = {name: Node(name, behaviour[name]) for name in WORKERS}
+        self._messages: deque[Job] = deque()
         self._hedges = {name: hedge_budget() for name in EDGES}
         self._retries = {name: retry_budget() for name in EDGES}
         warm = [
             Request(f"warm {n} {name}", 1.0 + 3 * n, name, "render", None, part=-1) for n in (0, 1) for name in EDGES
         ]
-        self._jobs = [_Job(n, Seen(one), one.at_s) for n, one in enumerate(warm)]
-        self._jobs += [_Job(n + len(warm), Seen(one), one.at_s + WARM_S) for n, one in enumerate(requests)]
-        self.predictions: Pairs = []
+        self._jobs = [Job(n, Seen(one), one.at_s) for n, one in enumerate(warm)]
+        self._jobs += [Job(n + len(warm), Seen(one), one.at_s + WARM_S) for n, one in enumerate(requests)]
+        self.predictions: Pairs = []  # of finals after the first part: told, upper, observed
 
     def run(self) -> list[Seen]:
         """All requests, to their ends or to the end of patience."""
@@ -168,13 +111,13 @@ class Twin:
 
     # ---- requests ---------------------------------------------------------------------------------------------
 
-    def _ask(self, job: _Job) -> None:
+    def _ask(self, job: Job) -> None:
         """A client sends it; its edge asks the scheduler."""
         way_s = self._way_s(LINKS.clients) + ACCEPT_S
         job.accepted_s = self._now_s + way_s
         self._after(way_s + self._way_s(LINKS.scheduler), self._call(self._decide, job))
 
-    def _decide(self, job: _Job) -> None:
+    def _decide(self, job: Job) -> None:
         request = job.seen.request
         query = PlacementQuery(
             job_id=job.job_id,
@@ -195,7 +138,7 @@ class Twin:
         job.seen.plan, job.seen.decided_by = job.decided.plan, SCHEDULER
         self._after(self._way_s(LINKS.scheduler), self._call(self._carry_out, job))
 
-    def _carry_out(self, job: _Job) -> None:
+    def _carry_out(self, job: Job) -> None:
         decision = job.decided
         if decision.makes_final:
             self._messages.append(job)
@@ -210,20 +153,20 @@ class Twin:
 
     # ---- drafts -----------------------------------------------------------------------------------------------
 
-    def _copy(self, job: _Job, edge_id: str) -> None:
+    def _copy(self, job: Job, edge_id: str) -> None:
         job.copies[edge_id] = "waiting"
         self._after(self._to(job, edge_id), self._call(self._enqueue, job, edge_id))
 
-    def _to(self, job: _Job, edge_id: str) -> float:
+    def _to(self, job: Job, edge_id: str) -> float:
         """Between the accepting edge and the one that drafts."""
         return 0.0 if edge_id == job.decided.edge_id else self._way_s(LINKS.edges) + STORE_S / 2
 
-    def _enqueue(self, job: _Job, edge_id: str) -> None:
+    def _enqueue(self, job: Job, edge_id: str) -> None:
         edge = self._edges[edge_id]
         edge.queue.append(job)
         self._draft_next(edge)
 
-    def _hedge(self, job: _Job) -> None:
+    def _hedge(self, job: Job) -> None:
         decision = job.decided
         backup = decision.backup_edge_id
         running = any(state in ("waiting", "running") for state in job.copies.values())
@@ -232,7 +175,7 @@ class Twin:
             job.late = True
             self._copy(job, backup)
 
-    def _draft_next(self, edge: _Node) -> None:
+    def _draft_next(self, edge: Node) -> None:
         while edge.at_hand is None and edge.queue:
             job = edge.queue.popleft()
             if job.copies[edge.name] != "waiting":
@@ -253,18 +196,18 @@ class Twin:
             self._after(first_s, self._call(self._looked, edge, job))
             self._after(took_s, self._call(self._draft_done, edge, job, took_s))
 
-    def _looked(self, edge: _Node, job: _Job) -> None:
+    def _looked(self, edge: Node, job: Job) -> None:
         if edge.at_hand is job and job.seen.first_s is None:
             job.seen.first_s = self._now_s + self._to(job, edge.name) + self._way_s(LINKS.clients) - job.sent_s
 
-    def _draft_failed(self, edge: _Node, job: _Job) -> None:
+    def _draft_failed(self, edge: Node, job: Job) -> None:
         edge.at_hand = None
         edge.failed_in_row += 1
         job.copies[edge.name] = "failed"
         self._draft_next(edge)
         self._after(self._to(job, edge.name), self._call(self._try_next, job, edge.name))
 
-    def _try_next(self, job: _Job, failed: str) -> None:
+    def _try_next(self, job: Job, failed: str) -> None:
         home, backup = job.decided.edge_id, job.decided.backup_edge_id
         if failed != home:
             self._placing.attempted(Attempt(node_id=failed, reporter=home, ok=False), now_ns=self._now_ns)
@@ -282,7 +225,7 @@ class Twin:
             elif not job.decided.makes_final:
                 self._end(job, "failed", None)
 
-    def _draft_done(self, edge: _Node, job: _Job, took_s: float) -> None:
+    def _draft_done(self, edge: Node, job: Job, took_s: float) -> None:
         if edge.at_hand is not job:  # it was stopped
             return
         edge.at_hand = None
@@ -290,7 +233,7 @@ class Twin:
         self._draft_next(edge)
         self._after(self._to(job, edge.name), self._call(self._drafted, job, edge.name, took_s))
 
-    def _drafted(self, job: _Job, edge_id: str, took_s: float) -> None:
+    def _drafted(self, job: Job, edge_id: str, took_s: float) -> None:
         home = job.decided.edge_id
         if edge_id != home:
             self._edges[home].links[edge_id] = 2 * (LINKS.edges.delay_s + LINKS.edges.jitter_s / 2) + STORE_S / 2
@@ -343,7 +286,7 @@ class Twin:
             else:
                 self._after(2 * self._way_s(LINKS.scheduler), begin)
 
-    def _generate(self, worker: _Node, job: _Job) -> None:
+    def _generate(self, worker: Node, job: Job) -> None:
         job.waiting = None
         card, steps = CARDS[CLOUD], job.decided.final_steps
         if job.decided.makes_draft and job.no_draft:
@@ -355,7 +298,7 @@ class Twin:
         job.seen.final_steps, job.seen.gpu_s = steps, took_s
         self._after(took_s + COMMIT_S, self._call(self._final_done, worker, job, steps, took_s))
 
-    def _final_done(self, worker: _Node, job: _Job, steps: int, took_s: float) -> None:
+    def _final_done(self, worker: Node, job: Job, steps: int, took_s: float) -> None:
         worker.at_hand, worker.ends_s = None, 0.0
         worker.done(CLOUD, steps, 96, took_s)
         seen_s = self._now_s + self._way_s(LINKS.clients) - job.sent_s
@@ -363,10 +306,11 @@ class Twin:
         self._end(job, "completed", self._now_s - job.accepted_s, worker.name, took_s)
         self._pull()
 
-    def _end(self, job: _Job, status: str, final_s: float | None, worker_id: str = "", gpu_s: float = 0.0) -> None:
+    def _end(self, job: Job, status: str, final_s: float | None, worker_id: str = "", gpu_s: float = 0.0) -> None:
         decision = job.decided
         chosen = decision.chosen()
-        if chosen and chosen.final_s and final_s and job.seen.plan == decision.plan and job.seen.request.part >= 0:
+        warm = job.seen.request.part >= 1
+        if warm and chosen and chosen.final_s and final_s and job.seen.plan == decision.plan:
             self.predictions.append((chosen.final_s, chosen.final_upper_s or chosen.final_s, final_s))
         self._placing.ended(
             Outcome(
@@ -389,14 +333,14 @@ class Twin:
 
     # ---- heartbeats -------------------------------------------------------------------------------------------
 
-    def _beating(self, node: _Node) -> Callable[[], None]:
+    def _beating(self, node: Node) -> Callable[[], None]:
         def beat() -> None:
             self._placing.hear(self._report(node), now_ns=self._now_ns)
             self._after(HEARTBEAT_S, beat)
 
         return beat
 
-    def _report(self, node: _Node) -> NodeReport:
+    def _report(self, node: Node) -> NodeReport:
         node.seq += 1
         common = {
             "node_id": node.name,

@@ -1,0 +1,70 @@
+"""What the virtual twin of the live system is made of: requests on their way, edges and workers. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adaptivegen.nodes import FINISHED_TOLD, FinishedWork
+from adaptivegen.placement import Decision
+from benchmarks.live.cards import FRAMES
+from benchmarks.live.conduct import Spell
+from benchmarks.live.watch import Seen
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way."""
+
+    number: int
+    seen: Seen
+    sent_s: float
+    accepted_s: float = 0.0
+    decision: Decision | None = None
+    draft_s: float | None = None  # when it was there
+    drafted_by: str = ""
+    no_draft: bool = False
+    late: bool = False
+    copies: dict[str, str] = field(default_factory=dict)  # edge -> waiting, running, failed, dropped
+    waiting: Callable[[], None] | None = None  # a worker, for the draft
+    begun: bool = False
+
+    @property
+    def job_id(self) -> str:
+        """Of this request."""
+        return f"vid_{self.number:026d}"
+
+    @property
+    def decided(self) -> Decision:
+        """The decision; there must be one."""
+        if self.decision is None:
+            raise RuntimeError(f"{self.job_id} was not decided on")
+        return self.decision
+
+
+@dataclass(slots=True)
+class Node:
+    """An edge or a worker."""
+
+    name: str
+    spells: list[Spell]
+    queue: deque[Job] = field(default_factory=deque)  # of an edge
+    at_hand: Job | None = None
+    begun_s: float = 0.0
+    ends_s: float = 0.0  # 0 while it does not generate
+    seq: int = 0
+    made: int = 0
+    finished: deque[FinishedWork] = field(default_factory=lambda: deque(maxlen=FINISHED_TOLD))
+    failed_in_row: int = 0
+    links: dict[str, float] = field(default_factory=dict)
+
+    def spell(self, now_s: float) -> Spell:
+        """How it behaves now."""
+        return next((one for one in self.spells if one.from_s <= now_s < one.until_s), Spell(0.0, 0.0))
+
+    def done(self, model: str, steps: int, side: int, seconds: float) -> None:
+        """It has finished a generation."""
+        self.made, self.failed_in_row = self.made + 1, 0
+        work = {"number": self.made, "model": model, "width": side, "height": side, "frames": FRAMES}
+        self.finished.append(FinishedWork(**work, steps=steps, guidance=1.0, seconds=seconds))
