@@ -12,7 +12,7 @@ from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
 from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
-from adaptivegen.jobs.spec import JobSpec
+from adaptivegen.jobs.spec import Deleted, JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.placement import Ticket
 from adaptivegen.telemetry import get_logger
@@ -59,6 +59,9 @@ class Claims:
         """
         try:
             spec = await self._jobs.spec(message.tenant, message.id)
+        except Deleted:
+            await delivery.ack()
+            return None
         except NotFound:
             await delivery.term("no spec: the submission was never accepted")
             return None

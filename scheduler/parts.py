@@ -90,7 +90,7 @@ def build(
         policies=policies,
         quotas=quotas,
         rollouts=rollouts,
-        purger=Purger(jobs, cards, clock=clock),
+        purger=Purger(jobs, lambda: view.cards, clock=clock),
         audit=Audit(blob, node_id=settings.node_id, time=time),
         time=time,
     )

@@ -7,7 +7,7 @@ the middle of one leaves deletions that the sweep completes, and the batch can b
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from adaptivegen.batches import AT_ONCE, read_all
@@ -17,7 +17,7 @@ from adaptivegen.ids import check_name, check_sha256, check_video_id, made_at_ns
 from adaptivegen.jobs import purges
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.removal import remove
-from adaptivegen.jobs.spec import Media, owner_of
+from adaptivegen.jobs.spec import JobSpec, Media, owner_of
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from adaptivegen.rpc.admin_rows import Purged, PurgeOrder
@@ -36,7 +36,7 @@ Name = tuple[str, str]  # tenant, id
 class Purger:
     """Carries out one batch at a time. cards: of the models that are known here, by name."""
 
-    def __init__(self, jobs: JobStore, cards: Mapping[str, ModelCard], *, clock: Clock) -> None:
+    def __init__(self, jobs: JobStore, cards: Callable[[], Mapping[str, ModelCard]], *, clock: Clock) -> None:
         self._jobs = jobs
         self._cards = cards
         self._clock = clock
@@ -68,7 +68,7 @@ class Purger:
         """Names of the versions that are meant; raises InvalidRequest for a digest that no model here has."""
         if not _DIGEST.fullmatch(order.model):
             return frozenset(filter(None, (order.model,)))
-        names = frozenset(name for name, card in self._cards.items() if card.digest == order.model)
+        names = frozenset(name for name, card in self._cards().items() if card.digest == order.model)
         if not names:
             raise InvalidRequest.field("model", order.model, "a name, or the digest of a model that is known here")
         return names
@@ -117,9 +117,8 @@ class Purger:
             spec = await self._jobs.spec(*name)
             if order.content_key and spec.content_key != order.content_key:
                 return None
-            if models and spec.draft_model not in models:
-                record = await self._jobs.find(*name)
-                return name if record.model_version in models else None
+            if models and models.isdisjoint(_made_with(spec, await self._jobs.find(*name))):
+                return None
         except NotFound:
             return None
         except AdaptiveGenError as exc:
@@ -179,6 +178,13 @@ def target(order: PurgeOrder) -> str:
     age = f"older than {order.older_than_s:g} s" if order.older_than_s is not None else ""
     what = (order.tenant, order.content_key, order.model, age, f"{len(order.ids)} ids" if order.ids else "")
     return ", ".join(filter(None, what))
+
+
+def _made_with(spec: JobSpec, record: JobRecord) -> set[str]:
+    """The versions that made what is there of a video; jobs of before say only which were to."""
+    draft = record.drafted_with or spec.draft_model
+    final = record.made_with or spec.cloud_model
+    return {name for name, clip in ((draft, record.draft), (final, record.final)) if clip is not None}
 
 
 def _clips(record: JobRecord) -> list[Media]:

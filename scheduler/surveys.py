@@ -18,6 +18,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger
+from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob, is_awaited
 from scheduler.decide.view import View
 from scheduler.decide.work import work_of
@@ -79,6 +80,9 @@ def open_job(
         wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
         wanted |= {"awaited": is_awaited(request.intent, asked_for=spec.upgrade)}
         wanted |= {"good_until_ns": placed_at_ns + round(good_s * 1e9)}
+        if decision.makes_draft and record.draft is None and not spec.upgrade:
+            draft_s = min(_bounded(chosen.draft_s) if chosen is not None else 0.0, LATEST_DRAFT_S)
+            wanted |= {"ready_at_ns": placed_at_ns + round(draft_s * 1e9)}
     if request.deadline_s:
         wanted |= {"deadline_at_ns": placed_at_ns + round(request.deadline_s * 1e9)}
     return OpenJob.model_validate(

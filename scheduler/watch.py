@@ -28,7 +28,7 @@ LOG_EVERY_S = 10.0
 
 class Watch:
     """Feeds one view, heartbeats by way of whoever places (`placing`, by default ours). `malformed` and `refused` count
-    heartbeats that were not taken."""
+    heartbeats, and word of drafts, that were not taken."""
 
     def __init__(
         self,
@@ -89,6 +89,8 @@ class Watch:
     def drafted(self, message: Message) -> None:
         """Word of drafts that are there; what is none is counted and forgotten."""
         try:
+            if len(message.data) > MAX_REPORT_BYTES:
+                raise InvalidRequest.field("drafts", f"{len(message.data)} bytes", f"at most {MAX_REPORT_BYTES} bytes")
             told = parsed(DraftsOver, message.data, name="drafts")
         except InvalidRequest as exc:
             self.malformed += 1

@@ -17,7 +17,7 @@ from adaptivegen.errors import InternalError, NotFound
 from adaptivegen.jobs.spec import Deleted, Media, content_index_key, holders_of, job_key, owner_of
 from adaptivegen.jobs.store import JobStore
 
-COMPLETE = "holders/complete"  # every repeat of the store has its note; those of earlier versions wrote none
+COMPLETE = "holders-complete"  # every repeat of the store has its note; those of earlier versions wrote none
 ABANDONED_S = 3600.0  # a note of a job without a spec for this long belongs to no submission under way
 Held = Literal["yes", "no", "unclear"]
 
@@ -29,10 +29,7 @@ async def hold(jobs: JobStore, tenant: str, job_id: str, media: Media) -> bool:
     if owner in ("", job_id):
         return True
     await jobs.blob.put(_note(tenant, owner, job_id), b"")
-    if not await is_closed(jobs, tenant, owner):
-        return True
-    await release(jobs, tenant, job_id, owner)
-    return False
+    return not await is_closed(jobs, tenant, owner)  # the note may be another attempt's of this id, too: it stays
 
 
 async def release(jobs: JobStore, tenant: str, job_id: str, owner: str) -> None:

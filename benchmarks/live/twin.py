@@ -31,6 +31,8 @@ from scheduler.decide.view import NodeTable, View
 BEGIN_NS, WARM_S = 10**18, 8.0  # warm: two requests at every edge, before the load begins
 ACCEPT_S, STORE_S, COMMIT_S = 0.02, 0.02, 0.03  # of a request; of a draft; of a final
 CARDS = {DRAFT: draft_card(), CLOUD: cloud_card()}
+_SHAPE = CARDS[DRAFT].profile[0]
+DRAFT_S = (_SHAPE.text_ms + 4 * _SHAPE.step_ms + _SHAPE.upsample_ms + _SHAPE.encode_ms) / 1e3
 Pairs = list[tuple[float, float, float]]
 
 
@@ -201,6 +203,8 @@ class Twin:
             job.seen.first_s = self._now_s + self._to(job, edge.name) + self._way_s(LINKS.clients) - job.sent_s
 
     def _draft_failed(self, edge: Node, job: Job) -> None:
+        if edge.at_hand is not job:  # it was stopped
+            return
         edge.at_hand = None
         edge.failed_in_row += 1
         job.copies[edge.name] = "failed"
@@ -369,6 +373,6 @@ class Twin:
             lends=CARDS[DRAFT].digest,
             links=node.links,
             queued=waiting,
-            remaining_s=count * 0.434,
+            remaining_s=count * DRAFT_S,
             elapsed_s=self._now_s - node.begun_s if node.at_hand is not None else 0.0,
         )

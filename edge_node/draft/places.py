@@ -88,6 +88,7 @@ class _Race:
     failed: Callable[[str], None]
     hedged: bool = False
     blamed: bool = False  # the job's version has failed, wherever
+    silent: bool = False  # another edge has said nothing for too long: whatever the reason, home tries another version
     late: _Copy | None = None  # because of which a second copy was begun
     copies: list[_Copy] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -243,7 +244,7 @@ class DraftPlaces:
         """Where it may be tried, and with which version: of one that is tried once is enough, if it was its fault."""
         home, backup, serving = self._node_id, race.spec.decision.backup_edge_id, self._models.serving.name
         asked = self._models.held(race.spec.draft_model).card.name
-        first = [(home, asked)] if not race.blamed else []
+        first = [(home, asked)] if not (race.blamed or race.silent) else []
         return [*first, (home, serving), (backup, serving)]
 
     def _is_tried(self, version: str) -> bool:
@@ -264,6 +265,7 @@ class DraftPlaces:
             copy.generated = await (self._here(race, copy) if at_home else self._borrow(race, copy))
         except AdaptiveGenError as exc:
             copy.error = exc
+            race.silent = race.silent or (isinstance(exc, DeadlineExceeded) and not at_home)
             if _blames_model(exc, at_home=at_home):
                 race.blame(copy.version)
         except Exception as exc:  # a bug met by one copy must not leave the job waiting
@@ -277,11 +279,18 @@ class DraftPlaces:
     async def _here(self, race: _Race, copy: _Copy) -> Generated:
         """The draft by a model of this edge; one that is tried is not waited for for ever."""
         held = self._models.held(copy.version)
+        copy.version = held.card.name  # it may have gone since this was begun
         command = draft_command(race.spec, held.card, has_start=race.start_mp4 is not None)
         within_s = self._patience_s(race, copy) if self._is_tried(copy.version) else None
         try:
-            async with self._models.using(held) as runner, asyncio.timeout(within_s):
-                return await runner.generate(command, race.start_mp4, lambda step: race.step(copy, step))
+            async with self._models.using(held) as runner, asyncio.timeout(within_s) as limit:
+
+                def on_step(step: Step) -> None:
+                    if within_s is not None:  # it is at it
+                        limit.reschedule(asyncio.get_running_loop().time() + within_s)
+                    race.step(copy, step)
+
+                return await runner.generate(command, race.start_mp4, on_step)
         except TimeoutError as exc:
             raise GenerationFailed(f"{copy.version} did not draft within {within_s:g} s") from exc
 

@@ -18,7 +18,7 @@ from scheduler.decide.admission import (
     bar_of_tenant,
     worst,
 )
-from scheduler.decide.plans import Situation
+from scheduler.decide.plans import Situation, charged
 
 WORTH_SAYING_S = 0.01
 WHOLE: tuple[Plan, ...] = ("refine", "cloud")
@@ -68,7 +68,7 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
     whole = whole and not (situation.refines and "refine" in bars and bars["refine"].soft)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
     unmeasured = bar_of_hour(view, query, view.jobs.mean_s, now_ns=now_ns) or full
-    return Admitted(tuple(admitted), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
+    return Admitted(charged(admitted, situation.scarcity), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
 
 
 def _barred(made: Candidate, bar: Bar | None, *, whole: bool) -> Candidate:

@@ -23,10 +23,11 @@ Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A job that was started: its number, and what its tenant was charged."""
+    """A job that was started: its number, what its tenant was charged, and whether the one before it had jumped."""
 
     number: int
     charge: float
+    jumped: bool = False
 
 
 class Rate:
@@ -93,8 +94,8 @@ class Flow:
 
     def start(self, job: OpenJob) -> Begun:
         """It is begun, and charged."""
-        self._jumped = self._places[job.job_id][1] != self.oldest
-        begun = Begun(self.leave(job), job.work_s / self.weight)
+        before, self._jumped = self._jumped, self._jumps(job)
+        begun = Begun(self.leave(job), job.work_s / self.weight, before)
         self.counter += begun.charge
         return begun
 
@@ -102,8 +103,13 @@ class Flow:
         """It was not begun after all: as if nothing had been."""
         self._put(job, begun.number)
         self._places = dict(sorted(self._places.items(), key=lambda item: item[1][1]))
-        self._jumped = False
+        self._jumped = begun.jumped
         self.charge(-begun.charge)
+
+    def _jumps(self, job: OpenJob) -> bool:
+        """Whether one that came before it could be begun as well."""
+        alike = (other for _, _, other in self._places.values() if other.model == job.model and not other.ready_at_ns)
+        return next(alike, job) is not job
 
     def charge(self, more: float) -> None:
         """Work over weight was more than charged, or less; no less than since the tenant came back from idling."""
@@ -157,10 +163,13 @@ class Flow:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
         came = [job for _, _, job in self._places.values() if fit(job)]
-        if came and self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9:
+        if not came:
+            return None
+        aged = self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9
+        if aged and came[0].placed_at_ns <= aged_ns:
             return came[0]
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        return urgent or _pressing(came, now_ns) or (came[0] if came else None)
+        return urgent or (None if aged else _pressing(came, now_ns)) or came[0]
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
@@ -174,10 +183,11 @@ class Flow:
             return [job.work_s for job in met if job.deadline_at_ns <= new.deadline_at_ns and job.model in models]
         first = bisect.bisect_right(self._order, AWAITED, key=_first) if new.awaited else len(self._order)
         found = [job.work_s for _, _, job in self._order[:first] if job.model in models]
-        left_s = _spare_s(new, now_ns) - sum(found)
-        for _, _, job in self._order[first:]:  # for which it can well wait
-            left_s -= job.work_s
-            if left_s < 0:
+        left_s, turns = _spare_s(new, now_ns) - new.work_s - sum(found), len(found)
+        for _, _, job in self._order[first:]:  # for which it can well wait, or which go in turns with those before it
+            aged = turns > 0 and now_ns - job.placed_at_ns >= UNAWAITED_AGED_S * 1e9
+            left_s, turns = left_s - job.work_s, turns - aged
+            if left_s < 0 and not aged:
                 break
             if job.model in models:
                 found.append(job.work_s)
@@ -224,18 +234,20 @@ def _first(place: Place) -> int:
 
 
 def _pressing(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
-    """Of jobs as they came one that somebody waits for: the first that can still be in time to count in full, if some
-    of these might be late by letting another job go first, with a single worker that did them one after another; else
-    the first that is late."""
+    """Of jobs as they came, the first of which nobody waits for, one that somebody does: the first that can still be in
+    time to count in full, if some of these might be late by letting that go first, with a single worker that did them
+    one after another; else the first that is late."""
+    if came[0].awaited:
+        return None
+    awaited = [job for job in came if job.awaited and job.good_until_ns]
     first, done_ns = None, float(now_ns)
-    for job in came:
-        if not job.awaited or done_ns + job.work_s * 1e9 > _good_until_ns(job):
+    for job in awaited:
+        if done_ns + job.work_s * 1e9 > _good_until_ns(job):
             continue
         first, done_ns = first or job, done_ns + job.work_s * 1e9
-        if done_ns + job.work_s * 1e9 > _good_until_ns(job):
+        if done_ns + came[0].work_s * 1e9 > _good_until_ns(job):
             return first
-    late = (job for job in came if job.awaited and now_ns + job.work_s * 1e9 > _good_until_ns(job))
-    return next(late, None)
+    return next((job for job in awaited if now_ns + job.work_s * 1e9 > _good_until_ns(job)), None)
 
 
 def _good_until_ns(job: OpenJob) -> float:

@@ -57,8 +57,8 @@ class Record:
         if self.ejected(now_s):
             return
         good_s = max(0.0, now_s - self.ejected_until_s)
-        self.ejections = max(0, self.ejections - int(good_s / FORGIVEN_S)) + 1
-        self.ejected_until_s = now_s + min(LONGEST_EJECTED_S, EJECTED_S * 2.0 ** min(self.ejections - 1, DOUBLINGS))
+        self.ejections = min(DOUBLINGS, max(0, self.ejections - int(good_s / FORGIVEN_S))) + 1
+        self.ejected_until_s = now_s + min(LONGEST_EJECTED_S, EJECTED_S * 2.0 ** (self.ejections - 1))
         self.since_s = self.failed_s = self.ejected_until_s
         self.failures = FAILURES_IN_A_ROW - 1
 
@@ -149,7 +149,9 @@ class Healths:
         told = [(health.own_failures, health.own_failed_s)]
         told += [(record.failures, record.failed_s)] if record is not None and asker != node_id else []
         return max(
-            (failures + 1) / (failures + 2) * max(0.0, 1.0 - (now_s - failed_s) / DOUBTED_S) if failures else 0.0
+            (failures + 1) / (failures + 2) * min(1.0, max(0.0, 1.0 - (now_s - failed_s) / DOUBTED_S))
+            if failures
+            else 0.0
             for failures, failed_s in told
         )
 

@@ -86,9 +86,10 @@ class Hits:
 
     def hear(self, report: NodeReport) -> None:
         """An edge tells how many finals it answered repeats with, by whether their bytes were in its cache."""
-        if not (report.repeats_cached or report.repeats_fetched):
+        if report.kind != "edge":
             return
-        life, cached, fetched = self._heard.get(report.node_id, (0, 0, 0))
+        known = self._heard.get(report.node_id)
+        life, cached, fetched = known or (report.started_at_ns, report.repeats_cached, report.repeats_fetched)
         if report.started_at_ns < life:
             return
         if report.started_at_ns != life:

@@ -22,7 +22,8 @@ Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A job that could join a line. deadline_at_ns: 0 where it has none; awaited, good_until_ns: see `OpenJob`."""
+    """A job that could join a line. deadline_at_ns: 0 where it has none; awaited, good_until_ns: see `OpenJob`; work_s:
+    of a worker, 0 where that is not known."""
 
     tenant: str
     tier: Tier = "default"
@@ -30,6 +31,7 @@ class Newcomer:
     deadline_at_ns: int = 0
     awaited: bool = True
     good_until_ns: int = 0
+    work_s: float = 0.0
 
 
 class OpenJob(BaseModel):

@@ -20,6 +20,7 @@ from scheduler.decide.quota import Quotas
 from scheduler.decide.usage import Usage
 
 MAX_OPEN = 50_000
+FURTHEST_S = 30 * 86400.0  # that another scheduler's times of a job are believed to be ahead
 MAX_POOLS = 256
 MAX_ENDED = 4096  # jobs that are known to have ended
 UNCLAIMED_S = 10.0  # a job handed out for so long, that still is queued, was not taken
@@ -73,17 +74,19 @@ class OpenJobs:
             known is None and job.job_id in self._ended and not job.wants_final
         ):
             return
-        ends_ns = now_ns + max(0, job.ends_at_ns - job.placed_at_ns) if job.ends_at_ns else 0  # by this clock
-        needed_ns = now_ns + max(0, job.deadline_at_ns - job.placed_at_ns) if job.deadline_at_ns else 0
-        good_ns = now_ns + max(0, job.good_until_ns - job.placed_at_ns) if job.good_until_ns else 0
-        ready_ns = (
-            now_ns + min(round(LATEST_DRAFT_S * 1e9), max(0, job.ready_at_ns - job.placed_at_ns))
-            if job.ready_at_ns
-            else 0
-        )
-        here = {"placed_at_ns": now_ns, "ends_at_ns": ends_ns, "deadline_at_ns": needed_ns, "ready_at_ns": ready_ns}
-        here |= {"good_until_ns": good_ns}
-        self._replace(job.model_copy(update=here), now_ns=now_ns)
+
+        def here(at_ns: int, most_s: float) -> int:
+            """By this clock, within bounds; 0 stays."""
+            return now_ns + min(round(most_s * 1e9), max(0, at_ns - job.placed_at_ns)) if at_ns else 0
+
+        times = {
+            "placed_at_ns": now_ns,
+            "ends_at_ns": here(job.ends_at_ns, FURTHEST_S),
+            "deadline_at_ns": here(job.deadline_at_ns, FURTHEST_S),
+            "good_until_ns": here(job.good_until_ns, FURTHEST_S),
+            "ready_at_ns": here(job.ready_at_ns, LATEST_DRAFT_S),
+        }
+        self._replace(job.model_copy(update=times), now_ns=now_ns)
 
     def _put(self, job: OpenJob, *, now_ns: int) -> None:
         self._remove(job.job_id)
@@ -268,8 +271,11 @@ class OpenJobs:
         if self._ended.get(job.job_id, -1) >= since_ns > 0:
             return
         known = self._jobs.get(job.job_id)
-        if known is None or known.guessed or _kind(known) != _kind(job):
+        untold = known is not None and job.good_until_ns and not known.good_until_ns  # by a scheduler of before
+        if known is None or known.guessed or untold or _kind(known) != _kind(job):
             self._replace(job, now_ns=now_ns)
+        elif known.ready_at_ns and not job.ready_at_ns:
+            self.drafted(job.job_id)
         if not job.wants_final or job.job_id not in self._jobs:
             return
         held_ns = self._started_ns.get(job.job_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import STORE_GET, STORE_PUT
 from adaptivegen.placement import PlacementQuery
 from scheduler.decide.view import Node, View
@@ -42,9 +43,14 @@ class Moves:
 NO_MOVES = Moves()
 
 
+def draft_card(view: View, query: PlacementQuery) -> ModelCard | None:
+    """The card of the version that is to draft; of one that is not installed here its line's, as edges do it."""
+    return view.cards.get(query.draft_model) or view.cards.get(query.draft_line)
+
+
 def clips_of(view: View, query: PlacementQuery) -> Clips:
     """The files that a request will have, if it has them all."""
-    sizes, draft = view.learned.sizes, view.cards.get(query.draft_model)
+    sizes, draft = view.learned.sizes, draft_card(view, query)
     drafted = 0.0
     if draft is not None:
         width, height, frames = draft_shape(draft, width=query.width, height=query.height, frames=query.frames)

@@ -77,7 +77,8 @@ def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, r
 
 
 def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, now_ns: int) -> Mapping[str, Offer]:
-    """With the second try that an edge may make necessary which has just failed: at the soonest of the others."""
+    """With the second try that an edge may make necessary which has just failed: at the soonest of the others. Plans
+    are weighed with that, too: what is told is what is expected on average."""
     now_s, weighed = now_ns / 1e9, dict(found)
     for name, offer in found.items():
         doubt = view.healths.doubt(name, now_s=now_s, asker=query.edge_id)

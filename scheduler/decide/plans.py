@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import final_part
-from scheduler.decide.moves import NO_MOVES
-from scheduler.decide.predict import PoolWait, draft_card, final_work, pool_wait, standing_of
+from scheduler.decide.moves import NO_MOVES, draft_card
+from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, quality_of, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
@@ -155,23 +156,24 @@ def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWai
         height=query.height,
         assumed=view.policy.qoe.unmeasured_final,
     )
-    return scarcity(view.policy.qoe, final_quality=quality, wait_s=pool.backlog_s, work_s=view.jobs.mean_s)
+    return scarcity(view.policy.qoe, final_quality=quality, wait_s=pool.backlog_s, work_s=pool.mean_s)
 
 
 def weigh(situation: Situation) -> tuple[Candidate, ...]:
-    """All candidates, feasible or not, in a fixed order.
-
-    What a final takes beyond the cheapest whole one costs, besides its price, what others lose by that.
-    """
-    found = (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
-    whole_s = [made.gpu_s for made in found if made.feasible and made.plan in ("refine", "cloud")]
-    if not situation.scarcity or not whole_s:
-        return found
-    return tuple(_charged(made, situation.scarcity * (made.gpu_s - min(whole_s))) for made in found)
+    """All candidates, feasible or not, in a fixed order."""
+    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
 
 
-def _charged(made: Candidate, points: float) -> Candidate:
-    return made.model_copy(update={"score": made.score - points}) if made.feasible and points > 0 else made
+def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate, ...]:
+    """What a final takes beyond the cheapest that can be had costs, besides its price, what others lose by that."""
+    finals_s = [made.gpu_s for made in candidates if made.feasible and made.plan in FINAL_PLANS]
+    if not scarcity or not finals_s:
+        return tuple(candidates)
+
+    def score(made: Candidate) -> float:
+        return made.score - scarcity * max(0.0, made.gpu_s - min(finals_s))
+
+    return tuple(made.model_copy(update={"score": score(made)}) if made.feasible else made for made in candidates)
 
 
 def final_steps(situation: Situation, plan: Plan) -> int:

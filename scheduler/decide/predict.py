@@ -8,11 +8,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import Newcomer, is_awaited
 from scheduler.decide.learned import Standing
-from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, moves, to_edge_s
+from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, draft_card, moves, to_edge_s
 from scheduler.decide.select import Place, chances, drawn
 from scheduler.decide.view import Node, View
 from scheduler.decide.work import Work, draft_work, work_of
@@ -22,10 +21,10 @@ from scheduler.decide.work import Work, draft_work, work_of
 class PoolWait:
     """The chosen pool; `wait_s` is None when no healthy worker serves the model, nor will have it soon.
 
-    wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be; factor: of its workers'
-    times; propensity: the chance with which it was drawn among equals; clips: how large a draft and a final are; moves:
-    what its workers need to move them; load_s: of wait_s, until `loads`, the worker that has the model first, has
-    loaded it, where none has it yet.
+    wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be, with mean_s of work on
+    average; factor: of its workers' times; propensity: the chance with which it was drawn among equals; clips: how
+    large a draft and a final are; moves: what its workers need to move them; load_s: of wait_s, until `loads`, the
+    worker that has the model first, has loaded it, where none has it yet.
     """
 
     pool: str
@@ -34,15 +33,11 @@ class PoolWait:
     factor: float = 1.0
     propensity: float = 1.0
     backlog_s: float = 0.0
+    mean_s: float = 0.0
     clips: Clips = NO_CLIPS
     moves: Moves = NO_MOVES
     load_s: float = 0.0
     loads: str = ""
-
-
-def draft_card(view: View, query: PlacementQuery) -> ModelCard | None:
-    """The card of the version that is to draft; of one that is not installed here its line's, as edges do it."""
-    return view.cards.get(query.draft_model) or view.cards.get(query.draft_line)
 
 
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
@@ -78,7 +73,7 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     model, clips = query.cloud_model, clips_of(view, query)
     download = to_edge_s(view, query, clips)
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
-    new = newcomer(view, query, now_ns=now_ns)
+    new = newcomer(view, query, now_ns=now_ns, work_s=work.total_s if work is not None else 0.0)
     offers: dict[str, tuple[Place, PoolWait]] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns, line=query.line).items()):
         slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
@@ -86,10 +81,11 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
         line = view.jobs.line(pool)
         wait_s = line.wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
-            factor, backlog_s = _factor(view, workers, model), line.work_s / len(slots)
+            factor = _factor(view, workers, model)
             moved = moves(query, clips, workers, download_s=download)
             done_s = wait_s + (factor * work.total_s if work is not None else 0.0) + moved.upload_s
-            offer = PoolWait(pool, wait_s, len(workers), factor, backlog_s=backlog_s, clips=clips, moves=moved)
+            backlog_s, mean_s = line.work_s / len(slots), line.work_s / max(1, line.waiting)
+            offer = PoolWait(pool, wait_s, len(workers), factor, 1.0, backlog_s, mean_s, clips, moved)
             offers[pool] = Place(pool, done_s, load_s=wait_s), offer
     if not offers:
         return _unserved(view, query, new, clips, download_s=download, now_ns=now_ns)
@@ -131,12 +127,12 @@ def _unserved(
     return PoolWait(pool, None, 0, _factor(view, [], model), clips=clips, moves=moved)
 
 
-def newcomer(view: View, query: PlacementQuery, *, now_ns: int) -> Newcomer:
-    """The job that the query would put into a line."""
+def newcomer(view: View, query: PlacementQuery, *, now_ns: int, work_s: float = 0.0) -> Newcomer:
+    """The job that the query would put into a line; work_s: of a worker."""
     deadline_at_ns = now_ns + round(query.deadline_s * 1e9) if query.deadline_s else 0
     weight, awaited = view.quotas.of(query.tenant).weight, is_awaited(query.intent, asked_for=query.draft_known)
     good_until_ns = now_ns + round(view.policy.qoe.final_best_s * 1e9)
-    return Newcomer(query.tenant, query.tier, weight, deadline_at_ns, awaited, good_until_ns)
+    return Newcomer(query.tenant, query.tier, weight, deadline_at_ns, awaited, good_until_ns, work_s)
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:

@@ -343,3 +343,18 @@ def test_a_refusal_sends_nothing_out() -> None:
     before = seen.digest()
     assert record(seen, query(), place(seen), now_ns=NOW_NS) is None
     assert seen.digest() == before
+
+
+def test_a_final_that_takes_more_than_another_pays_for_those_who_wait_and_a_single_one_pays_nothing() -> None:
+    made = place(busy(view(), 60.0))
+    idle = place(view())
+    for plan, by in (("refine", 0.0), ("cloud", 6.0)):
+        before, now = of_plan(idle, plan), of_plan(made, plan)
+        value = now.qoe - view().policy.costs.of(now.gpu_s, intent="render")
+        assert before.score == pytest.approx(before.qoe - view().policy.costs.of(before.gpu_s, intent="render"))
+        assert (now.score == pytest.approx(value)) is (by == 0.0)
+        assert now.score <= value + 1e-9
+    assert any(reason.startswith("A cloud second more than needed costs") for reason in made.reasons)
+    alone = place(busy(view(), 60.0), query(draft_model="unknown", intent="iterate"))
+    cloud = of_plan(alone, "cloud")
+    assert cloud.score == pytest.approx(cloud.qoe - view().policy.costs.of(cloud.gpu_s, intent="iterate"))

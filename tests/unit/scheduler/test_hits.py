@@ -46,7 +46,14 @@ def test_what_is_told_comes_as_often_as_it_is_told(share: float) -> None:
 def test_an_edge_tells_of_its_cache_in_counts_of_its_life() -> None:
     hits = Hits()
     assert hits.cached("edge-1") == 0.5
-    told = [(1, 0, 3), (1, 0, 3), (1, 6, 3), (2, 4, 0), (1, 90, 90)]  # again, more, another life, an older one
+    told = [
+        (1, 0, 0),
+        (1, 0, 3),
+        (1, 0, 3),
+        (1, 6, 3),
+        (2, 4, 0),
+        (1, 90, 90),
+    ]  # again, more, another life, an older one
     for seq, (life, cached, fetched) in enumerate(told):
         hits.hear(report(seq=seq, started_at_ns=life, repeats_cached=cached, repeats_fetched=fetched))
     (edge,) = hits.all()
@@ -54,10 +61,20 @@ def test_an_edge_tells_of_its_cache_in_counts_of_its_life() -> None:
     assert hits.cached("edge-1") == pytest.approx(11 / 15, abs=0.02)
 
 
+def test_what_an_edge_counted_before_it_was_heard_of_is_not_taken_for_new() -> None:
+    hits = Hits()
+    hits.hear(report(started_at_ns=1, repeats_cached=300, repeats_fetched=3000))
+    assert hits.all() == []
+    hits.hear(report(started_at_ns=1, seq=2, repeats_cached=301, repeats_fetched=3000))
+    (edge,) = hits.all()
+    assert (edge.seen, edge.came) == (1, 1)
+
+
 def test_counts_that_go_back_or_leap_are_bounded() -> None:
     hits = Hits()
-    hits.hear(report(started_at_ns=1, repeats_cached=2**62))
-    hits.hear(report(started_at_ns=1, seq=2, repeats_cached=5))
+    hits.hear(report(started_at_ns=1))
+    hits.hear(report(started_at_ns=1, seq=2, repeats_cached=2**62))
+    hits.hear(report(started_at_ns=1, seq=3, repeats_cached=5))
     (edge,) = hits.all()
     assert edge.seen == MOST_AT_ONCE
 

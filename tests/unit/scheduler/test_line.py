@@ -154,13 +154,14 @@ def test_a_missed_deadline_takes_no_turn_from_one_that_can_be_met() -> None:
 
 
 def test_finals_that_somebody_waits_for_go_before_those_of_iterations_within_their_tenant_alone() -> None:
-    line = line_of(*many("a", 2, awaited=False), *many("b", 1, awaited=False), open_job("render", tenant="a"))
+    render = open_job("render", tenant="a", good_until_ns=NOW_NS)
+    line = line_of(*many("a", 2, awaited=False), *many("b", 1, awaited=False), render)
     assert served(line) == ["render", "b-0", "a-0", "a-1"]
 
 
 @pytest.mark.parametrize(
     ("work_s", "order"),
-    [(2.0, ["i", "r"]), (2.5, ["r", "i"]), (6.0, ["r", "i"])],  # it can well wait; it can not; it is late anyway
+    [(3.0, ["i", "r"]), (4.0, ["r", "i"]), (6.0, ["r", "i"])],  # it can well wait; it can not; it is late anyway
 )
 def test_a_final_that_somebody_waits_for_goes_first_where_it_would_be_late_otherwise(
     work_s: float, order: list[str]
@@ -181,8 +182,22 @@ def test_finals_that_somebody_waits_for_are_begun_in_time_for_all_that_came_toge
 def test_finals_nobody_waits_for_go_in_turns_when_they_have_waited_for_long() -> None:
     waited = NOW_NS - round((AGED_S + 1.0) * 1e9)
     iterating = [open_job(f"i-{n}", tenant="a", placed_at_ns=waited, awaited=False) for n in range(3)]
-    renders = [open_job(f"r-{n}", tenant="a") for n in range(3)]
+    renders = [open_job(f"r-{n}", tenant="a", good_until_ns=NOW_NS) for n in range(3)]
     assert [name[0] for name in served(line_of(*iterating, *renders))] == ["r", "i", "r", "i", "r", "i"]
+    urgent = [open_job(f"u-{n}", tenant="a", deadline_at_ns=NOW_NS + 10**12) for n in range(2)]
+    lately = [job.model_copy(update={"placed_at_ns": NOW_NS - 40 * 10**9}) for job in iterating]
+    assert [name[0] for name in served(line_of(*lately, *urgent, *renders[:1]))] == ["u", "u", "i", "r", "i", "i"]
+
+
+def test_a_job_that_could_not_have_gone_first_is_not_jumped() -> None:
+    waited = NOW_NS - round((AGED_S + 1.0) * 1e9)
+    far = open_job(
+        "draft-in-the-making", tenant="a", placed_at_ns=waited - 1, ready_at_ns=NOW_NS + 10**12, awaited=False
+    )
+    iterating = [open_job(f"i-{n}", tenant="a", placed_at_ns=NOW_NS - 40 * 10**9, awaited=False) for n in range(3)]
+    renders = [open_job(f"r-{n}", tenant="a", good_until_ns=NOW_NS) for n in range(3)]
+    late = far.model_copy(update={"placed_at_ns": NOW_NS - 50 * 10**9})
+    assert [name[0] for name in served(line_of(late, *iterating, *renders), 6)] == ["r", "i", "r", "i", "r", "i"]
 
 
 def test_waits_are_told_by_the_order_in_which_finals_go() -> None:

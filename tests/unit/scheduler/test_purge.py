@@ -31,7 +31,7 @@ class Made:
         self.clock = ManualClock()
         self.bus = MemoryBus(self.clock)
         self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=self.clock)
-        self.purger = Purger(self.jobs, cards(), clock=self.clock)
+        self.purger = Purger(self.jobs, cards, clock=self.clock)
         self.rng = random.Random(1)
 
     async def add(self, *, tenant: str = "t", model: str = "test-cloud", content_key: str = "c" * 64) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.models.card import ModelCard, ScoredPlan
-from scheduler.decide.qoe import Costs, QoeSettings, patience, qoe, quality_of
+from scheduler.decide.qoe import Costs, QoeSettings, patience, qoe, quality_of, scarcity
 from tests.unit.scheduler.builders import cloud_card, scored, with_scores
 
 
@@ -99,3 +99,18 @@ def test_meaningless_costs_are_refused(value: float) -> None:
 
 def test_cloud_seconds_cost_more_when_iterating() -> None:
     assert Costs().of(10.0, intent="iterate") > Costs().of(10.0, intent="render")
+
+
+def test_a_cloud_second_costs_others_more_the_longer_they_wait_up_to_what_it_could_do() -> None:
+    settings = QoeSettings()
+
+    def cost(wait_s: float, work_s: float = 2.0, quality: float = 4.5) -> float:
+        return scarcity(settings, final_quality=quality, wait_s=wait_s, work_s=work_s)
+
+    assert cost(0.0) == cost(-1.0) == 0.0
+    assert 0.0 < cost(1.0) < cost(4.0) < cost(settings.final_best_s) == cost(60.0)
+    worth = (1.0 - (settings.draft_weight_iterate + settings.draft_weight_render) / 2) * 3.5
+    assert cost(60.0) == pytest.approx(worth / (2.0 * math.log(120.0 / 5.0)))
+    assert cost(60.0, work_s=1.0) == pytest.approx(2 * cost(60.0))
+    assert cost(60.0, quality=1.0) == 0.0
+    assert math.isfinite(cost(60.0, work_s=0.0))

@@ -212,7 +212,8 @@ async def test_nobody_is_forgotten_for_not_being_heard_while_the_broker_was_away
 async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
     parts = Scheduler()
     parts.view.jobs.place(open_job(work_s=600.0, placed_at_ns=parts.time.now_ns()))
-    await parts.listen(*WORKERS, report("edge-1", repeats_cached=3))
+    await parts.listen(*WORKERS, report("edge-1"))
+    parts.hear(report("edge-1", repeats_cached=3))
     for known in (True, False):
         parts.view.hits.asked("edge-1", "acme", known)
     text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
