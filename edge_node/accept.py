@@ -171,8 +171,9 @@ class Acceptor:
         await self._prepare(asked)
         key = self._content_key(asked)
         decision, known = await self._decided(asked, key)
-        if known is None:  # a repeat has no use for its upload
-            await self._call(self._put_upload(asked, jobs))
+        if known is None:
+            await self._call(self._hub.open(tenant, asked.id))  # first: who is refused here leaves nothing behind
+            await self._call(self._put_upload(asked, jobs))  # a repeat has no use for its upload
         spec = asked.spec = self._placing.spec(tenant, asked.request, asked.models, key, decision)
         if known is not None:
             asked.told = True
@@ -181,7 +182,6 @@ class Acceptor:
             if self._partition is not None:
                 self._partition.known.want(tenant, key, known, jobs.blob)
             return record
-        await self._call(self._hub.open(tenant, spec.id))
         asked.told = True
         spec, record = await self._call(jobs.submit(spec))
         return await self._begun(spec, record, asked.start_mp4, timed=True)

@@ -79,6 +79,9 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     view.jobs.place(job)
     factor = view.draft_factor(decision.drafter, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     known, standing = query.draft_known, standing_of(query)
+    drafts = decision.makes_draft and not known
+    if drafts and view.loads.left_s(decision.drafter, query.draft_model, now_ns=now_ns) is not None:
+        return job  # its times would tell of a model that is loaded again, not of drafts and finals
     view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing)
     return job
 

@@ -185,3 +185,17 @@ def test_an_edge_that_loads_its_model_again_drafts_when_it_has() -> None:
     assert of_plan(later, "refine").draft_s == pytest.approx(1.0 + 0.37)
     seen.hear(report("edge-1", seq=2, ready=False), now_ns=NOW_NS)
     assert "edge edge-1 is not ready to draft" in of_plan(place(seen), "refine").reason
+
+
+def test_a_draft_that_waited_for_a_load_teaches_nothing_of_drafts_nor_does_its_final() -> None:
+    told = (Loading(model="pocket-draft", elapsed_s=1.0, expected_s=3.0),)
+    seen = view(report("worker-1"))
+    seen.hear(report("edge-1", ready=False, loading=told), now_ns=NOW_NS)
+    decision = place(seen)
+    assert decision.plan == "refine"
+    record(seen, query(), decision, now_ns=NOW_NS)
+    assert seen.ended(outcome(decision, final_s=30.0, draft_s=9.0), now_ns=NOW_NS) == {}
+    seen.hear(report("edge-1", seq=2), now_ns=NOW_NS)
+    again = place(seen)
+    record(seen, query(), again, now_ns=NOW_NS)
+    assert seen.ended(outcome(again, final_s=7.0, draft_s=0.4), now_ns=NOW_NS).keys() == {"draft", "final refine"}
