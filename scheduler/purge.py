@@ -12,7 +12,7 @@ from typing import Literal
 
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, NotFound, Unavailable
 from adaptivegen.ids import check_name, check_sha256, check_video_id, made_at_ns
 from adaptivegen.jobs import purges
 from adaptivegen.jobs.record import JobRecord
@@ -74,7 +74,12 @@ class Purger:
         return names
 
     async def run(self, order: PurgeOrder, kind: Kind, *, by: str) -> Purged:
-        """One batch of a checked order. Raises BrokerUnavailable, a storage error, NotFound for an id that is not."""
+        """One batch of a checked order. Ids that are not known are passed over. Raises BrokerUnavailable, a storage error,
+        and Unavailable while not every video is listed: those would be missed."""
+        if not await self._jobs.index.complete():
+            raise Unavailable(
+                "videos are being listed anew, so that some would be missed; try again", retry_after_s=10.0
+            )
         began_s, limit = self._clock.monotonic_s(), order.limit or DEFAULT_BATCH
         candidates, models = await self._candidates(order), self._models(order)
         examined = videos = freed_bytes = failed = 0

@@ -9,7 +9,7 @@ import pytest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import InvalidRequest, NotFound
+from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
 from adaptivegen.ids import made_at_ns, new_video_id
 from adaptivegen.jobs import sharing
 from adaptivegen.jobs.purges import SUBJECT, Purge, decode_purge, tell
@@ -60,7 +60,25 @@ class Made:
 async def made() -> Made:
     found = Made()
     await sharing.note_repeats(found.jobs)
+    await found.jobs.index.set_complete()
     return found
+
+
+async def test_nothing_is_purged_while_not_every_video_is_listed() -> None:
+    made = Made()
+    one = await made.add()
+    with pytest.raises(Unavailable):
+        await made.run(tenant="t")
+    assert await made.there() == [one]
+
+
+async def test_a_version_is_what_made_the_clips_that_are_there(made: Made) -> None:
+    finished = await made.add()
+    spec = make_spec(job_id=new_video_id(now_ns=made.clock.now_ns(), rng=made.rng), tenant="t")
+    await made.jobs.submit(spec)  # open: nothing is there yet
+    for model, videos in ((spec.draft_model, 0), (spec.cloud_model, 1 if spec.cloud_model == "test-cloud" else 0)):
+        assert (await made.run(dry_run=True, model=model)).videos == videos
+    assert await made.there() == [finished, spec.id]
 
 
 async def test_only_videos_of_which_all_that_is_said_holds_are_deleted(made: Made) -> None:
