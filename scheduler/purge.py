@@ -74,7 +74,7 @@ class Purger:
         return names
 
     async def run(self, order: PurgeOrder, kind: Kind, *, by: str) -> Purged:
-        """One batch of a checked order. Ids that are not known are passed over. Raises BrokerUnavailable, a storage error,
+        """One batch of a checked order. Unknown ids are passed over. Raises BrokerUnavailable, a storage error,
         and Unavailable while not every video is listed: those would be missed."""
         if not await self._jobs.index.complete():
             raise Unavailable(
