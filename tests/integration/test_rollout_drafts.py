@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,11 @@ LINE, NEW, CLOUD = "pocket-draft", "pocket-draft-2", "pocket-cloud-2"
 ENDED = ("completed", "failed", "cancelled")
 # Drafts are few here, so the plan is satisfied with little; what little proves, unit tests hold.
 EAGER: dict[str, Any] = {"stage_s": 0.0, "min_outcomes": 2, "max_more_failures": 1.0, "max_slower": 10.0}
+
+long = pytest.mark.skipif(
+    not os.environ.get("ADAPTIVEGEN_LONG_TESTS"),
+    reason="takes a minute; ADAPTIVEGEN_LONG_TESTS=1 runs it. test_rollout.py has the same of cloud models",
+)
 
 
 @dataclass
@@ -139,6 +145,7 @@ def png() -> bytes:
     return image.getvalue()
 
 
+@long
 async def test_a_draft_model_is_tried_promoted_by_itself_and_taken_back_by_hand(
     own_nats: NatsServer, tmp_path: Path
 ) -> None:
@@ -218,6 +225,7 @@ async def test_a_draft_model_that_fails_at_work_costs_nobody_a_draft_and_is_roll
         assert set((await one.running.states()).values()) == {"healthy"}  # nobody is unwell for it
 
 
+@long
 async def test_an_edge_that_is_restarted_in_mid_canary_drafts_at_once_and_has_both_versions_again(
     own_nats: NatsServer, tmp_path: Path
 ) -> None:
