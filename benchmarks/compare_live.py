@@ -47,6 +47,7 @@ from benchmarks.live.figures import (
     Figures,
     at_equal_gpu,
     figures,
+    pair_lines,
     predicted,
     table,
     verdicts,
@@ -146,21 +147,13 @@ def show(found: Found, told: dict[str, object]) -> None:
     print("\n".join(table(found.runs)))
     for measure, by_policy in verdicts(found.runs).items() if told["ours_less_others"] else ():
         print(f"\n{measure}, ours less theirs:")
-        _show_pairs(by_policy)
+        print("\n".join(pair_lines(by_policy)))
     if told["qoe_at_equal_gpu_s"]:
         print("\nqoe at equal GPU-seconds, ours less theirs:")
-        _show_pairs(at_equal_gpu(found.runs))
+        print("\n".join(pair_lines(at_equal_gpu(found.runs))))
     print(f"\npredictions of finals: {told['predictions']}")
     loads = found.loads
     print(f"cores used: {found.cores:.2f}; load average while it ran: {min(loads):.1f} to {max(loads):.1f}")
-
-
-def _show_pairs(by_policy: dict[str, dict[str, float | str]]) -> None:
-    for name, told in by_policy.items():
-        if "mean" in told:
-            print(f"  {name}: {told['mean']:+.3f} ± {told['half']:.3f}, p {told['p_holm']:.4f}: {told['ours']}")
-        else:
-            print(f"  {name}: {told['ours']}")
 
 
 def main() -> int:

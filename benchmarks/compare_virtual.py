@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.compare_live import COSTS, POLICIES
-from benchmarks.live.figures import OURS, OWN, Figures, at_equal_gpu, figures, predicted, table, verdicts
+from benchmarks.live.figures import OURS, OWN, Figures, at_equal_gpu, figures, pair_lines, predicted, table, verdicts
 from benchmarks.live.load import run_of
 from benchmarks.live.system import SCHEDULER
 from benchmarks.live.twin import Pairs, Twin
@@ -49,10 +49,7 @@ def compare(policies: Sequence[str], load: float, *, runs: int, seed: int) -> No
         return
     told = {**verdicts(found), "qoe at equal GPU-seconds": at_equal_gpu(found)}
     for measure, by_policy in told.items():
-        print(f"\n{measure}, ours less theirs:")
-        for name, off in by_policy.items():
-            size = f"{off['mean']:+.3f} ± {off['half']:.3f}, p {off['p_holm']:.4f}: " if "mean" in off else ""
-            print(f"  {name}: {size}{off['ours']}")
+        print(f"\n{measure}, ours less theirs:\n" + "\n".join(pair_lines(by_policy)))
     print(f"\npredictions of finals: {predicted(pairs)}", flush=True)
 
 

@@ -159,17 +159,7 @@ async def build(
     attempts = Attempts(scheduler)
     places = _places(settings, drafts, clock=clock, resources=resources, attempted=attempts.tell)
     lending, telling = _lending(settings, drafts, jobs, clock=clock, stop=stop), DraftTelling(settings.node_id, bus)
-    desk = DraftDesk(
-        node_id=settings.node_id,
-        places=places,
-        jobs=sides,
-        hub=hub,
-        clock=clock,
-        observe=metrics.observe,
-        over=telling.over,
-        shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
-    )
-    metrics.watch(desk)
+    desk = _desk(settings, places, sides, hub, metrics, telling, clock=clock)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
     follower = Follower(
         hub=hub,
@@ -204,6 +194,30 @@ async def build(
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
     drafting = (drafts, hub, attempts, places, lending, telling, desk, cancels, purges)
     return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
+
+
+def _desk(
+    settings: EdgeSettings,
+    places: DraftPlaces,
+    sides: Sides,
+    hub: EventHub,
+    metrics: EdgeMetrics,
+    telling: DraftTelling,
+    *,
+    clock: Clock,
+) -> DraftDesk:
+    desk = DraftDesk(
+        node_id=settings.node_id,
+        places=places,
+        jobs=sides,
+        hub=hub,
+        clock=clock,
+        observe=metrics.observe,
+        over=telling.over,
+        shelter=partial(sides.shelter, note=sheltered_note(settings.node_id)),
+    )
+    metrics.watch(desk)
+    return desk
 
 
 def _accepted(metrics: EdgeMetrics, follower: Follower, record: JobRecord, decision: Decision, fresh: bool) -> None:

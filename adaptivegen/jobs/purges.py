@@ -14,14 +14,15 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.batches import read_all
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest
+from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.telemetry import carry, get_logger
+from adaptivegen.untrusted import parsed
 
 SUBJECT = "ag.cache.purge"
 PREFIX = "purged/"
@@ -52,10 +53,7 @@ class Purge(BaseModel):
 
 def decode_purge(data: bytes) -> Purge:
     """Parse a hint; raises InvalidRequest."""
-    try:
-        return Purge.model_validate_json(data)
-    except ValidationError as exc:
-        raise InvalidRequest(f"not a purge: {exc.errors(include_url=False)[0]['msg']}") from exc
+    return parsed(Purge, data, name="purge")
 
 
 async def tell(bus: Bus, purge: Purge) -> None:

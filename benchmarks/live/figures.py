@@ -143,6 +143,16 @@ def _word(mean: float, p: float, more: bool) -> str:
     return "better" if (mean > 0) == more else "worse"
 
 
+def pair_lines(by_policy: Mapping[str, Mapping[str, float | str]]) -> list[str]:
+    """What `verdicts` says of one measure, or `at_equal_gpu`, a line for each policy."""
+    return [
+        f"  {name}: {told['mean']:+.3f} ± {told['half']:.3f}, p {told['p_holm']:.4f}: {told['ours']}"
+        if "mean" in told
+        else f"  {name}: {told['ours']}"
+        for name, told in by_policy.items()
+    ]
+
+
 def at_equal_gpu(runs: Mapping[str, Sequence[Figures]]) -> dict[str, dict[str, float | str]]:
     """By other policy: our QoE at its GPU-seconds, less its own, over pairs of parts.
 

@@ -23,16 +23,16 @@ from benchmarks.live.system import LINKS, SCHEDULER, TENANT
 from benchmarks.live.twin_parts import Job, Node
 from benchmarks.live.watch import PATIENCE_S, Seen
 from edge_node.draft.budget import hedge_budget, retry_budget
+from edge_node.draft.models import usual_s
 from scheduler.decide.balanced import placing_of
 from scheduler.decide.placing import PlacingName
 from scheduler.decide.policy import Policy
 from scheduler.decide.view import NodeTable, View
+from scheduler.decide.work import work_of
 
 BEGIN_NS, WARM_S = 10**18, 8.0  # warm: two requests at every edge, before the load begins
 ACCEPT_S, STORE_S, COMMIT_S = 0.02, 0.02, 0.03  # of a request; of a draft; of a final
 CARDS = {DRAFT: draft_card(), CLOUD: cloud_card()}
-_SHAPE = CARDS[DRAFT].profile[0]
-DRAFT_S = (_SHAPE.text_ms + 4 * _SHAPE.step_ms + _SHAPE.upsample_ms + _SHAPE.encode_ms) / 1e3
 Pairs = list[tuple[float, float, float]]
 
 
@@ -188,13 +188,12 @@ class Twin:
                     job.copies[other] = "dropped"
             spell = edge.spell(self._now_s)
             factor = spell.factor * random.Random(f"{DRAFT} {job.seen.request.name}").lognormvariate(0.0, SIGMA)
-            profile = CARDS[DRAFT].profile[0]
-            took_s = factor * (profile.text_ms + 4 * profile.step_ms + profile.upsample_ms + profile.encode_ms) / 1e3
+            took_s = factor * usual_s(CARDS[DRAFT])
             edge.at_hand, edge.begun_s = job, self._now_s
             if spell.fails:
                 self._after(FAILS_AFTER_S, self._call(self._draft_failed, edge, job))
                 continue
-            first_s = factor * profile.first_look_ms / 1e3
+            first_s = factor * CARDS[DRAFT].profile[0].first_look_ms / 1e3
             self._after(first_s, self._call(self._looked, edge, job))
             self._after(took_s, self._call(self._draft_done, edge, job, took_s))
 
@@ -296,8 +295,8 @@ class Twin:
         if job.decided.makes_draft and job.no_draft:
             steps, job.seen.plan = card.limits.steps_default, "cloud"
         factor = random.Random(f"{CLOUD} {job.seen.request.name}").lognormvariate(0.0, SIGMA)
-        profile = card.profile[0]
-        took_s = factor * (profile.text_ms + steps * profile.step_ms + profile.upsample_ms + profile.encode_ms) / 1e3
+        work = work_of(card, width=96, height=96, frames=FRAMES, steps=steps)
+        took_s = factor * work.total_s if work is not None else 0.0
         worker.begun_s, worker.ends_s = self._now_s, self._now_s + took_s
         job.seen.final_steps, job.seen.gpu_s = steps, took_s
         self._after(took_s + COMMIT_S, self._call(self._final_done, worker, job, steps, took_s))
@@ -373,6 +372,6 @@ class Twin:
             lends=CARDS[DRAFT].digest,
             links=node.links,
             queued=waiting,
-            remaining_s=count * DRAFT_S,
+            remaining_s=count * usual_s(CARDS[DRAFT]),
             elapsed_s=self._now_s - node.begun_s if node.at_hand is not None else 0.0,
         )

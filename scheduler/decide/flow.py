@@ -165,11 +165,11 @@ class Flow:
         came = [job for _, _, job in self._places.values() if fit(job)]
         if not came:
             return None
-        aged = self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9
-        if aged and came[0].placed_at_ns <= aged_ns:
+        if self._jumped and came[0].placed_at_ns <= aged_ns:
             return came[0]
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        return urgent or (None if aged else _pressing(came, now_ns)) or came[0]
+        turn = self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9  # but not of a deadline
+        return urgent or (None if turn else _pressing(came, now_ns)) or came[0]
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""

@@ -170,10 +170,13 @@ def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate
     if not scarcity or not finals_s:
         return tuple(candidates)
 
-    def score(made: Candidate) -> float:
-        return made.score - scarcity * max(0.0, made.gpu_s - min(finals_s))
+    def charge(made: Candidate) -> Candidate:
+        beyond_s = made.gpu_s - min(finals_s)
+        if not made.feasible or beyond_s <= 0.0:
+            return made
+        return made.model_copy(update={"score": made.score - scarcity * beyond_s})
 
-    return tuple(made.model_copy(update={"score": score(made)}) if made.feasible else made for made in candidates)
+    return tuple(charge(made) for made in candidates)
 
 
 def final_steps(situation: Situation, plan: Plan) -> int:
