@@ -79,10 +79,10 @@ class NodeReport(BaseModel):
     it drafts for other edges, empty where it does not; lends_also: of further versions of it; links: by other edges
     that drafted for this one, the seconds that handing a draft over takes beside the draft itself; ways: how long bytes
     took lately, by the edge whose drafts it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into
-    its media cache); at_hand: ids of the jobs it works on; line: the model that it was started with, of which `models`
-    are the versions it has loaded, `loading` those that it is about to have, and `refused` those that it could not
-    load, with why; repeats_cached, repeats_fetched: finals of earlier videos that it answered with in its life, by
-    whether their bytes were in its cache.
+    its media cache); at_hand: ids of the jobs for which it needs its model, first those at which that is; line: the
+    model that it was started with, of which `models` are the versions it has loaded, `loading` those that it is about
+    to have, and `refused` those that it could not load, with why; repeats_cached, repeats_fetched: finals of earlier
+    videos that it answered with in its life, by whether their bytes were in its cache.
     """
 
     model_config = ConfigDict(frozen=True)

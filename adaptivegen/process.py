@@ -102,13 +102,13 @@ async def retry_until(
             if not exc.retryable:
                 raise
             get_logger().warning("waiting", what=what, code=exc.code, error=exc.message)
-        await _pause(pause_s, stop=stop, clock=clock)
+        await pause(pause_s, stop=stop, clock=clock)
         pause_s = min(longest_s, pause_s * 2)
     return False
 
 
-async def _pause(seconds: float, *, stop: asyncio.Event, clock: Clock) -> None:
-    """Sleep, but not beyond `stop`: a drain has no time for it."""
+async def pause(seconds: float, *, stop: asyncio.Event, clock: Clock) -> None:
+    """Sleep, but not beyond `stop`."""
     async with asyncio.TaskGroup() as group:
         waits = [group.create_task(clock.sleep(seconds)), group.create_task(_until(stop))]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,8 @@ OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's mod
 
 
 class Claims:
-    """Claims the jobs of one model for one worker. takes: whether a job is one; versions: of the model, by name."""
+    """Claims the jobs of one model for one worker. takes: whether a job is one; holds: whether it works on one of that
+    id already; versions: of the model, by name."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Claims:
         node_id: str,
         incarnation: str,
         takes: Callable[[JobSpec], bool],
+        holds: Callable[[str], bool],
         versions: Callable[[], tuple[str, ...]],
         jobs: JobStore,
         outcomes: Outcomes,
@@ -45,6 +47,7 @@ class Claims:
         self._node_id = node_id
         self._incarnation = incarnation
         self._takes = takes
+        self._holds = holds
         self._versions = versions
         self._jobs = jobs
         self._outcomes = outcomes
@@ -149,6 +152,8 @@ class Claims:
         return forgiven(record, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
 
     def _verdict(self, record: JobRecord, now_ns: int) -> ClaimVerdict:
+        if self._holds(record.id) and not record.ended:  # the message of one that was begun out of its order
+            return "held"
         return judge_claim(
             record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s
         )

@@ -46,8 +46,8 @@ class Progress:
     steps: int = 0
     percent: int = 0
     eta_s: float = 0.0
-    base_steps_done: int = 0
     _done_s: float = 0.0
+    _observed_s: float = 0.0
 
     def observe(self, step: Step, *, elapsed_s: float) -> None:
         """Take a step report into account. The percentage never goes back and stays under 100."""
@@ -55,14 +55,14 @@ class Progress:
         share = step.step / max(step.steps, 1)
         if step.stage == "base":
             self._done_s = share * expected.base_s
-            self.base_steps_done = step.step
         else:
             self._done_s = expected.base_s + share * expected.upsample_s
-        self.step, self.steps = step.step, step.steps
+        self.step, self.steps, self._observed_s = step.step, step.steps, elapsed_s
         pace = elapsed_s / self._done_s if self._done_s > 0 else 1.0
         self.eta_s = max(0.0, (expected.total_s - self._done_s) * pace)
         self.percent = max(self.percent, min(99, int(100 * self._done_s / max(expected.total_s, 1e-6))))
 
-    def remaining_s(self, *, idle_s: float) -> float:
-        """Seconds left, `idle_s` after the last report."""
-        return max(0.0, (self.eta_s if self.steps else self.expectation.total_s) - idle_s)
+    def remaining_s(self, *, elapsed_s: float) -> float:
+        """Seconds left so many seconds after generation began."""
+        eta_s = self.eta_s if self.steps else self.expectation.total_s
+        return max(0.0, eta_s - (elapsed_s - self._observed_s))

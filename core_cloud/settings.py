@@ -21,6 +21,9 @@ class WorkerSettings(ServiceSettings, SchedulersMixin, ModelsMixin):
     backend: Literal["auto", "onnx", "torch"] = Field("auto", description="auto: torch where CUDA is, else onnx.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the model.")
     ack_wait_s: float = Field(30.0, ge=2, le=600, description="Lease of a claimed job; renewed every third of it.")
+    claim_ahead_s: float = Field(
+        0.3, ge=0, le=60, description="So long before the model is free its next job is claimed; 0: only then."
+    )
     draft_wait_s: float = Field(20.0, gt=0, le=600, description="How long a refine waits for its draft.")
     turn_budget_s: float = Field(
         0.25, gt=0, le=5, description="Time to ask whose turn it is; then the queue's order holds."

@@ -30,8 +30,10 @@ from scheduler.decide.policy import Policy
 from scheduler.decide.view import NodeTable, View
 from scheduler.decide.work import work_of
 
+LEAST_S = 1e-6  # rounding
 BEGIN_NS, WARM_S = 10**18, 8.0  # warm: two requests at every edge, before the load begins
 ACCEPT_S, STORE_S, COMMIT_S = 0.02, 0.02, 0.03  # of a request; of a draft; of a final
+AHEAD_S, PREPARE_S = 0.3, 0.06  # before its model is free a worker claims its next; claiming it and fetching its draft
 CARDS = {DRAFT: draft_card(), CLOUD: cloud_card()}
 Pairs = list[tuple[float, float, float]]
 
@@ -262,11 +264,12 @@ class Twin:
     # ---- finals -----------------------------------------------------------------------------------------------
 
     def _pull(self) -> None:
-        """Idle workers take jobs, in the order that the scheduler tells."""
+        """Workers that are free, or will be soon, take jobs in the order that the scheduler tells."""
         for worker in self._workers.values():
             while self._messages and self._messages[0].begun:
                 self._messages.popleft()
-            if worker.at_hand is not None or not self._messages:
+            busy = worker.at_hand is not None and worker.ends_s - self._now_s > AHEAD_S + LEAST_S
+            if worker.next is not None or busy or not self._messages:
                 continue
             job = next(one for one in self._messages if not one.begun)
             told = self._view.jobs.next(
@@ -282,15 +285,25 @@ class Twin:
             )
             if told is not None:
                 job = self._jobs[int(told.job_id.removeprefix("vid_"))]
-            job.begun, worker.at_hand, worker.begun_s, worker.ends_s = True, job, self._now_s, 0.0
-            begin = self._call(self._generate, worker, job)
+            job.begun, worker.next, worker.prepared = True, job, False
             if job.decided.makes_draft and job.draft_s is None and not job.no_draft:
-                job.waiting = begin
+                job.waiting = self._call(self._prepare, worker, job)
             else:
-                self._after(2 * self._way_s(LINKS.scheduler), begin)
+                self._prepare(worker, job)
 
-    def _generate(self, worker: Node, job: Job) -> None:
+    def _prepare(self, worker: Node, job: Job) -> None:
         job.waiting = None
+        self._after(2 * self._way_s(LINKS.scheduler) + PREPARE_S, self._call(self._prepared, worker))
+
+    def _prepared(self, worker: Node) -> None:
+        worker.prepared = True
+        self._generate_next(worker)
+
+    def _generate_next(self, worker: Node) -> None:
+        job = worker.next
+        if job is None or not worker.prepared or worker.at_hand is not None:
+            return
+        worker.next, worker.at_hand = None, job
         card, steps = CARDS[CLOUD], job.decided.final_steps
         if job.decided.makes_draft and job.no_draft:
             steps, job.seen.plan = card.limits.steps_default, "cloud"
@@ -299,15 +312,20 @@ class Twin:
         took_s = factor * work.total_s if work is not None else 0.0
         worker.begun_s, worker.ends_s = self._now_s, self._now_s + took_s
         job.seen.final_steps, job.seen.gpu_s = steps, took_s
-        self._after(took_s + COMMIT_S, self._call(self._final_done, worker, job, steps, took_s))
+        self._after(max(0.0, took_s - AHEAD_S), self._pull)
+        self._after(took_s, self._call(self._generated, worker, job, steps, took_s))
 
-    def _final_done(self, worker: Node, job: Job, steps: int, took_s: float) -> None:
+    def _generated(self, worker: Node, job: Job, steps: int, took_s: float) -> None:
         worker.at_hand, worker.ends_s = None, 0.0
         worker.done(CLOUD, steps, 96, took_s)
+        self._after(COMMIT_S, self._call(self._final_done, worker, job, took_s))
+        self._generate_next(worker)
+        self._pull()
+
+    def _final_done(self, worker: Node, job: Job, took_s: float) -> None:
         seen_s = self._now_s + self._way_s(LINKS.clients) - job.sent_s
         job.seen.final_s, job.seen.first_s = seen_s, min(job.seen.first_s or seen_s, seen_s)
         self._end(job, "completed", self._now_s - job.accepted_s, worker.name, took_s)
-        self._pull()
 
     def _end(self, job: Job, status: str, final_s: float | None, worker_id: str = "", gpu_s: float = 0.0) -> None:
         decision = job.decided
@@ -351,15 +369,14 @@ class Twin:
             "sent_at_ns": self._now_ns,
             "started_at_ns": 1,
             "grpc_address": f"{node.name}.example:1",
-            "in_flight": int(node.at_hand is not None),
+            "in_flight": (node.at_hand is not None) + (node.next is not None),
             "finished": tuple(node.finished),
             "failed_in_row": node.failed_in_row,
             "capacity": 1,
         }
         if node.name in self._workers:
-            job = node.at_hand
             left_s = max(0.0, node.ends_s - self._now_s)
-            at_hand = (job.job_id,) if job is not None else ()
+            at_hand = tuple(job.job_id for job in (node.at_hand, node.next) if job is not None)
             return NodeReport(
                 **common, kind="worker", pool="default", models=(CLOUD,), remaining_s=left_s, at_hand=at_hand
             )

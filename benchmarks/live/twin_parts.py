@@ -51,6 +51,8 @@ class Node:
     spells: list[Spell]
     queue: deque[Job] = field(default_factory=deque)  # of an edge
     at_hand: Job | None = None
+    next: Job | None = None  # of a worker: that begins when its model is free
+    prepared: bool = False  # that one
     begun_s: float = 0.0
     ends_s: float = 0.0  # 0 while it does not generate
     seq: int = 0

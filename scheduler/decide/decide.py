@@ -15,7 +15,6 @@ from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQue
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
-from scheduler.decide.moves import clips_of, to_edge_s
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.view import View
@@ -97,18 +96,11 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         if work is not None:
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
             work = work.times(factor)  # of the pool, as it was weighed
-            known |= {"work_s": work.total_s + _moving_s(view, query, chosen), "gpu_s": work.generate_s}
+            known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
         known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
     return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
-
-
-def _moving_s(view: View, query: PlacementQuery, chosen: Candidate | None) -> float:
-    """Seconds that its worker fetches a draft and uploads the final; what comes after does not hold it up."""
-    if chosen is None or not chosen.transfer_s:
-        return 0.0
-    return max(0.0, chosen.transfer_s - to_edge_s(view, query, clips_of(view, query)))
 
 
 def _ready_at_ns(

@@ -155,12 +155,11 @@ class OpenJobs:
             guessed=True,
         )
 
-    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int, generating: bool = False) -> None:
-        """A worker says which jobs it works on, and whether its model is at it; one that it was told and does not show
-        waits again."""
+    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int, generating: Iterable[str] = ()) -> None:
+        """A worker says which jobs it works on, and at which of them its model is; one that it was told and does not
+        show waits again."""
         at_hand = set(job_ids)
-        if generating:
-            self._generated.update(job_id for job_id in at_hand if job_id in self._jobs)
+        self._generated.update(job_id for job_id in generating if job_id in self._jobs)
         for job_id in at_hand:
             job = self._jobs.get(job_id)
             if job is not None and job.wants_final and job_id not in self._at_work:

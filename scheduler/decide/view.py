@@ -7,6 +7,7 @@ sender's clock. A node is `stale` after three missed heartbeats, and forgotten s
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -263,7 +264,7 @@ class View:
             self.loads.hear(report, now_ns=now_ns)
             self.hits.hear(report)
             if report.kind == "worker":
-                generating = report.remaining_s > 0
+                generating = report.at_hand[: max(1, report.capacity)] if report.remaining_s > 0 else ()
                 self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns, generating=generating)
         return verdict
 
@@ -323,20 +324,20 @@ class View:
 
     def free_at_s(self, node: Node, *, now_ns: int) -> list[float]:
         """When each place of a worker becomes free, in seconds from now: by its report, and by what is known here of
-        jobs that it was told since, that have ended since, or that it has and does not generate yet (it waits for a
-        draft)."""
+        jobs that it was told since, that have ended since, or that it has and does not generate yet: a draft is waited
+        for, or the model is at another, beside which a worker claims its next."""
         report, told = node.report, self.jobs.told(node.report.node_id)
         told = tuple(job_id for job_id in told if job_id not in report.at_hand)[-node.slots :]
         if not told and not report.at_hand:
             return node.slots_free_at_s(now_ns)
-        shown_s = [
-            left_s if report.remaining_s else self.jobs.left_s(job_id, now_ns=now_ns)
-            for job_id, left_s in zip(report.at_hand, node.slots_free_at_s(now_ns), strict=False)
-            if not self.jobs.has_ended(job_id)
-        ]
-        told_s = [self.jobs.left_s(job_id, now_ns=now_ns) for job_id in told]
-        busy_s = told_s + shown_s[: node.slots - len(told_s)]  # told of another, it has ended one that it showed
-        return busy_s + [0.0] * (node.slots - len(busy_s))
+        by_report = node.slots_free_at_s(now_ns) if report.remaining_s else []
+        at_work = dict(zip(report.at_hand, by_report, strict=False))
+        free_s = [0.0] * node.slots
+        for job_id in (*report.at_hand, *told):
+            if not self.jobs.has_ended(job_id):
+                left_s = at_work[job_id] if job_id in at_work else self.jobs.left_s(job_id, now_ns=now_ns)
+                heapq.heapreplace(free_s, free_s[0] + left_s)
+        return free_s
 
     def draft_factor(self, edge_id: str, model: str, *, now_ns: int, asker: str = "") -> float:
         """By how much the card's times of a draft are to be multiplied at this edge now: as learned, and at least what

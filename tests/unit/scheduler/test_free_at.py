@@ -82,14 +82,29 @@ def test_a_job_that_has_ended_since_the_heartbeat_is_no_longer_at_hand() -> None
     assert free_s(seen) == [0.0]
 
 
-def test_of_two_jobs_the_one_told_last_is_at_hand() -> None:
+def test_a_job_that_was_told_ahead_begins_when_the_model_is_free() -> None:
     seen = view()
     seen.jobs.place(open_job(work_s=12.0))
     told(seen)
-    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=0.1)
+    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=0.5)
     seen.jobs.place(open_job(OTHER, work_s=8.0))
     told(seen, OTHER)
-    assert free_s(seen) == [8.0]
+    assert free_s(seen) == [8.5]
+    assert free_s(seen, now_ns=NOW_NS + SECOND_NS) == [8.0]  # by now it has that free
+    beat(seen, now_ns=NOW_NS, seq=3, in_flight=2, at_hand=(JOB, OTHER), remaining_s=0.3)
+    assert free_s(seen) == [8.3]
+    later_ns = NOW_NS + SECOND_NS // 2
+    assert free_s(seen, now_ns=later_ns) == [8.0]  # all of it: nobody has said that the model is at it
+    beat(seen, now_ns=later_ns, seq=4, in_flight=1, at_hand=(OTHER,), remaining_s=7.8)
+    assert free_s(seen, now_ns=later_ns) == [7.8]
+
+
+def test_places_of_one_worker_take_what_it_was_told_as_they_become_free() -> None:
+    seen = view(report("edge-1"), report("worker-1", capacity=2))
+    for job_id, work_s in ((JOB, 12.0), (OTHER, 8.0)):
+        seen.jobs.place(open_job(job_id, work_s=work_s))
+        told(seen, job_id)
+    assert sorted(free_s(seen)) == [8.0, 12.0]
 
 
 def test_a_new_request_waits_for_a_job_that_was_just_told() -> None:

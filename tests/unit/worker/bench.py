@@ -128,6 +128,7 @@ def make_worker(
     card: ModelCard | None = None,
     turns: Turns | None = None,
     transfers: Transfers | None = None,
+    ahead_s: float = 0.3,
     more: Sequence[tuple[ModelCard, ScriptedRunner]] = (),
 ) -> Worker:
     transfers = transfers if transfers is not None else Transfers()
@@ -141,6 +142,7 @@ def make_worker(
         clock=clock,
         pool="default",
         lease_s=LEASE_S,
+        ahead_s=ahead_s,
         incarnation=incarnation,
         turns=turns or InOrder(),
         transfers=transfers,
@@ -173,7 +175,8 @@ async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
     store = replaced.get("jobs", lambda store: store)(jobs)
     more = tuple((card, ScriptedRunner()) for card in replaced.get("more", ()))
     transfers = Transfers()
-    worker = make_worker("1", store, served, runner, clock, turns=replaced.get("turns"), transfers=transfers, more=more)
+    others = {name: replaced[name] for name in ("turns", "ahead_s") if name in replaced}
+    worker = make_worker("1", store, served, runner, clock, transfers=transfers, more=more, **others)
     parts = Cloud(clock, bus, blob, jobs, runner, worker, [scripted for _, scripted in more], transfers)
     async with asyncio.TaskGroup() as group:
         parts.loop = group.create_task(worker.run())
@@ -183,6 +186,10 @@ async def cloud(**replaced: Any) -> AsyncIterator[Cloud]:
 
 def spec_of(plan: str = "cloud") -> JobSpec:
     return make_spec(plan=plan).model_copy(update={"edge_grpc_address": ""})
+
+
+async def done(task: asyncio.Task[None]) -> bool:
+    return task.done()
 
 
 async def is_set(event: asyncio.Event) -> bool:

@@ -9,7 +9,7 @@ from adaptivegen.errors import BrokerUnavailable, GenerationFailed
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.placement import Ticket, Turn
 from tests.jobs import JOB_ID, make_spec
-from tests.unit.worker.bench import Cloud, ScriptedRunner, cloud, make_worker
+from tests.unit.worker.bench import Cloud, ScriptedRunner, cloud, done, make_worker
 
 FIRST, SECOND, THIRD, FOURTH = (JOB_ID[:-1] + letter for letter in "1234")
 
@@ -228,7 +228,3 @@ async def test_a_drain_gives_a_job_back_that_was_begun_out_of_turn() -> None:
         assert (record.status, record.attempts, record.worker_id) == ("queued", 0, "")
         depth = await (await parts.queue()).depth()
         assert depth.pending + depth.in_flight == 2  # both messages are still there
-
-
-async def done(task: asyncio.Task[None]) -> bool:
-    return task.done()

@@ -81,6 +81,7 @@ class Bench:
             clock=self.clock,
             pool="default",
             lease_s=LEASE_S,
+            ahead_s=0.3,
             incarnation="1",
             turns=InOrder(),
             transfers=transfers,

@@ -12,7 +12,7 @@ from adaptivegen.nodes import STORE_GET, STORE_PUT
 from adaptivegen.request import Reference, VideoTask
 from core_cloud.outcome import MAX_UNCLAIMED
 from tests.jobs import JOB_ID, media
-from tests.unit.worker.bench import LEASE_S, Failing, Wrapped, cloud, is_set, spec_of
+from tests.unit.worker.bench import LEASE_S, Failing, Wrapped, cloud, done, is_set, spec_of
 
 
 async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -> None:
@@ -27,17 +27,15 @@ async def test_a_refine_starts_from_the_stored_draft_at_the_decided_strength() -
 
 
 async def test_an_upload_counts_without_the_ones_that_failed() -> None:
-    async with cloud() as parts:
-        put, failures = parts.blob.put, [StorageFailure("away"), StorageFailure("away")]
+    failures = [StorageFailure("away"), StorageFailure("away")]
 
-        async def slow(key: str, data: bytes) -> None:
-            if key.startswith("out/"):
-                await parts.clock.sleep(3.0)
-                if failures:
-                    raise failures.pop()
-            await put(key, data)
+    async def slow(key: str, data: bytes) -> None:
+        await parts.clock.sleep(3.0)
+        if failures:
+            raise failures.pop()
+        await parts.blob.put(key, data)
 
-        parts.worker.jobs = Wrapped(parts.jobs, blob=Wrapped(parts.blob, put=slow))  # type: ignore[assignment]
+    async with cloud(jobs=lambda jobs: Wrapped(jobs, blob=Wrapped(jobs.blob, put=slow))) as parts:
         await parts.jobs.submit(spec_of("cloud"))
         await parts.until_ended()
         way = parts.transfers.told(now_s=parts.clock.monotonic_s())[STORE_PUT]
@@ -167,8 +165,7 @@ async def test_draining_lets_the_job_at_hand_finish() -> None:
             group.create_task(parts.worker.drain(grace_s=10.0))
             parts.runner.go.set()
         assert (await parts.until_ended()).status == "completed"
-        await asyncio.wait({parts.loop}, timeout=10)
-        assert parts.loop.done()
+        await parts.until(lambda: done(parts.loop), tick_s=1.0)
 
 
 async def test_a_job_cancelled_while_it_is_given_back_does_not_end_the_worker() -> None:
@@ -179,12 +176,11 @@ async def test_a_job_cancelled_while_it_is_given_back_does_not_end_the_worker() 
             await parts.runner.running.wait()
         manifest = Manifest(id=JOB_ID, tenant="t", outcome="cancelled", epoch=1, finished_at_ns=1)
         await parts.jobs.finish(manifest)  # as a cancel whose hint was lost
-        parts.worker._draining.set()
-        current = parts.worker._current
-        assert current is not None
+        (current,) = parts.worker.stages.tasks()
         current.cancel("drain")
-        await asyncio.wait({parts.loop}, timeout=10)
-        assert parts.loop.done() and parts.loop.exception() is None
+        await asyncio.wait({current}, timeout=10)
+        assert current.done() and current.exception() is None
+        assert not parts.loop.done()
 
 
 async def test_a_job_delivered_often_and_then_taken_by_another_is_left_to_that_one() -> None:
@@ -201,8 +197,7 @@ async def test_a_job_delivered_often_and_then_taken_by_another_is_left_to_that_o
         await parts.until(lambda: is_set(parts.runner.running))
         later_ns = parts.clock.now_ns() + 3600 * 10**9
         await parts.jobs.change("t", JOB_ID, lambda r: claim(r, worker_id="w2", now_ns=later_ns, lease_s=60))
-        current = parts.worker._current
-        assert current is not None
+        (current,) = parts.worker.stages.tasks()
         current.cancel("drain")
         await asyncio.wait({current}, timeout=10)
         record = await parts.record()

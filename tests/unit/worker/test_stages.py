@@ -1,0 +1,196 @@
+"""While the model works on one job, a worker prepares the next and stores the last."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.errors import GenerationFailed
+from adaptivegen.generation.messages import Step
+from core_cloud.progress import Progress, expect
+from core_cloud.stages import MOST_AT_HAND, AtHand, Stages
+from tests.cards import cloud_card
+from tests.jobs import JOB_ID
+from tests.unit.worker.bench import Wrapped, cloud, done
+from tests.unit.worker.test_turns import Scheduler, begun, started, submit, until_all_ended
+
+FIRST, SECOND, THIRD, FOURTH = (JOB_ID[:-1] + letter for letter in "1234")
+
+
+async def status(parts: Any, job_id: str) -> str:
+    return str((await parts.jobs.find("t", job_id)).status)
+
+
+async def in_progress(parts: Any, *job_ids: str) -> bool:
+    return all([await status(parts, job_id) == "in_progress" for job_id in job_ids])
+
+
+async def a_while(parts: Any, seconds: float) -> None:
+    for _ in range(round(seconds / 0.05)):
+        await parts.clock.advance(0.05)
+        await asyncio.sleep(0.001)
+
+
+async def test_the_next_job_is_claimed_while_the_model_works_and_begins_when_it_is_free() -> None:
+    async with cloud() as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST, SECOND, THIRD)
+        await parts.until(lambda: in_progress(parts, FIRST, SECOND))
+        await a_while(parts, 1.0)
+        assert (begun(parts), parts.worker.stages.at_hand) == ([FIRST], (FIRST, SECOND))
+        assert await status(parts, THIRD) == "queued"  # one is enough
+        parts.runner.go.set()
+        records = await until_all_ended(parts, FIRST, SECOND, THIRD)
+        assert [(record.status, record.epoch) for record in records] == [("completed", 1)] * 3
+        assert begun(parts) == [FIRST, SECOND, THIRD]
+        assert parts.worker.stages.at_hand == ()
+
+
+async def test_a_worker_that_is_told_so_claims_nothing_before_the_model_is_free() -> None:
+    async with cloud(ahead_s=0.0) as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST, SECOND)
+        await parts.until(lambda: started(parts, 1))
+        await a_while(parts, 1.0)
+        assert await status(parts, SECOND) == "queued"
+        parts.runner.go.set()
+        await until_all_ended(parts, FIRST, SECOND)
+
+
+async def test_uploads_keep_nobody_from_the_model_but_there_are_not_more_and_more_of_them() -> None:
+    stored = asyncio.Event()
+
+    async def slow(key: str, data: bytes) -> None:
+        await stored.wait()
+        await parts.blob.put(key, data)
+
+    async with cloud(jobs=lambda jobs: Wrapped(jobs, blob=Wrapped(jobs.blob, put=slow))) as parts:
+        await submit(parts, FIRST, SECOND, THIRD, FOURTH)
+        await parts.until(lambda: started(parts, MOST_AT_HAND))
+        await a_while(parts, 1.0)
+        assert begun(parts) == [FIRST, SECOND, THIRD]
+        assert parts.worker.stages.at_hand == ()  # none of them needs the model
+        stored.set()
+        records = await until_all_ended(parts, FIRST, SECOND, THIRD, FOURTH)
+        assert [(record.status, record.epoch) for record in records] == [("completed", 1)] * 4
+
+
+async def test_the_message_of_a_job_that_this_worker_has_at_hand_is_put_off() -> None:
+    async with cloud(turns=Scheduler(SECOND)) as parts:
+        parts.runner.go.clear()
+        await submit(parts, SECOND)
+        await parts.until(lambda: in_progress(parts, SECOND))
+        await parts.jobs.enqueue("t", SECOND, pool="default", token="again", trace={})  # as one that comes later
+        await a_while(parts, 2.0)
+        record = await parts.jobs.find("t", SECOND)
+        assert (record.epoch, parts.runner.stopped) == (1, 0)
+        parts.runner.go.set()
+        (record,) = await until_all_ended(parts, SECOND)
+        assert (record.status, record.epoch) == ("completed", 1)
+
+
+async def test_a_drain_gives_back_what_waits_behind_at_once_and_lets_the_model_finish() -> None:
+    async with cloud() as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST, SECOND)
+        await parts.until(lambda: in_progress(parts, FIRST, SECOND))
+        draining = asyncio.get_running_loop().create_task(parts.worker.drain(grace_s=20.0))
+        async with asyncio.timeout(5):
+            while (record := await parts.jobs.find("t", SECOND)).status != "queued":
+                await asyncio.sleep(0.01)
+        assert (record.attempts, record.worker_id) == (0, "")
+        assert await status(parts, FIRST) == "in_progress"
+        parts.runner.go.set()
+        await parts.until(lambda: done(draining))
+        assert await status(parts, FIRST) == "completed"
+        assert begun(parts) == [FIRST]
+
+
+async def test_a_job_that_is_cancelled_while_it_waits_behind_another_makes_room_for_the_next() -> None:
+    async with cloud() as parts:
+        parts.runner.go.clear()
+        await submit(parts, FIRST, SECOND)
+        await parts.until(lambda: in_progress(parts, FIRST, SECOND))
+        await parts.jobs.cancel("t", SECOND)
+        await submit(parts, THIRD)
+        await parts.until(lambda: in_progress(parts, THIRD))
+        assert parts.runner.stopped == 0
+        parts.runner.go.set()
+        await until_all_ended(parts, FIRST, THIRD)
+        assert begun(parts) == [FIRST, THIRD]
+
+
+async def test_a_worker_whose_model_has_just_failed_takes_nothing_ahead() -> None:
+    async with cloud() as parts:
+        parts.runner.errors = [GenerationFailed("died")]
+        await submit(parts, FIRST)
+        await parts.until(lambda: started(parts, 1))
+        parts.runner.go.clear()
+        await parts.until(lambda: started(parts, 2))  # the second try
+        await submit(parts, SECOND)
+        await a_while(parts, 1.0)
+        assert await status(parts, SECOND) == "queued"
+        parts.runner.go.set()
+        await until_all_ended(parts, FIRST, SECOND)
+
+
+# ---- when the next may be taken -----------------------------------------------------------------------------
+
+
+async def test_room_comes_shortly_before_the_model_should_be_free_or_when_it_is() -> None:
+    clock, free, claim = ManualClock(), asyncio.Event(), asyncio.Event()
+    stages, progress = Stages(clock), Progress(expect(cloud_card(), steps=8))
+
+    async def work(job: AtHand) -> None:
+        await claim.wait()
+        stages.claimed(job, JOB_ID)
+        async with stages.model(job, progress):
+            await free.wait()
+
+    assert stages.room_in_s(ahead_s=0.3) == 0.0
+    async with asyncio.TaskGroup() as group:
+        stages.begin(group, work)
+        assert stages.room_in_s(ahead_s=0.3) is None  # one is being claimed
+        claim.set()
+        await asyncio.sleep(0.01)
+        whole_s = progress.expectation.total_s
+        assert stages.remaining_s == pytest.approx(whole_s)  # nothing was told of it yet
+        await clock.advance(1.0)
+        progress.observe(Step(step=4, steps=8, stage="base"), elapsed_s=1.0)
+        left_s = stages.remaining_s
+        assert stages.room_in_s(ahead_s=0.3) == pytest.approx(left_s - 0.3)
+        await clock.advance(0.2)
+        assert stages.remaining_s == pytest.approx(left_s - 0.2)
+        assert stages.room_in_s(ahead_s=0.0) is None
+        room = group.create_task(stages.room(ahead_s=0.3))
+        await asyncio.sleep(0.01)
+        await clock.advance(left_s - 0.55)
+        assert not room.done()
+        await clock.advance(0.1)
+        await asyncio.sleep(0.01)
+        assert room.done()
+        sooner = group.create_task(stages.room(ahead_s=0.01))
+        await asyncio.sleep(0.01)
+        assert not sooner.done()
+        free.set()  # sooner than was predicted
+        await asyncio.sleep(0.01)
+        assert sooner.done()
+    assert stages.room_in_s(ahead_s=0.3) == 0.0
+
+
+async def test_nobody_waits_for_room_in_what_is_closed() -> None:
+    stages, never = Stages(ManualClock()), asyncio.Event()
+
+    async def work(job: AtHand) -> None:
+        await never.wait()
+
+    async with asyncio.TaskGroup() as group:
+        stages.begin(group, work)
+        room = group.create_task(stages.room(ahead_s=0.3))
+        await asyncio.sleep(0.01)
+        assert not room.done()
+        stages.close()
+        await asyncio.sleep(0.01)
+        assert room.done()
+        never.set()
