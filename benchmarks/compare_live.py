@@ -8,7 +8,7 @@ node are the same under every policy of one run. The policies take turns in an o
 scheduler that has learned nothing yet and sees a few requests to their ends before the run counts. A run has parts,
 each with its own arrivals and the same misbehaviour; the parts are what is compared by pairs. Parts of one run follow
 one another on one scheduler, so they are not quite independent. `--load` says how much is asked for, as a share of what
-the workers can do.
+the workers can do; with `--calm` no node misbehaves.
 
 ours         as it is, with its default policy
 ours_frugal  the same, with 3 QoE points in place of 1 for a cloud second when iterating, and
@@ -52,7 +52,7 @@ from benchmarks.live.figures import (
     table,
     verdicts,
 )
-from benchmarks.live.load import LOAD, run_of
+from benchmarks.live.load import LOAD, Run
 from benchmarks.live.system import LINKS, SCHEDULER, LiveSystem, running
 from benchmarks.live.watch import Seen, predictions, run_load
 from benchmarks.machine import hardware
@@ -76,15 +76,14 @@ class Found:
 
 
 async def one_run(
-    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, parts: int, seconds: float, load: float
+    system: LiveSystem, blob: BlobStore, policy: str, *, number: int, seed: int, run: Run
 ) -> tuple[list[Seen], Path]:
     """One policy's run; returns what its clients saw and the folder of its decision log."""
     log = system.folder / "decisions" / f"{policy}-{number}"
     costs = {"COST_ITERATE": COSTS[policy]} if policy in COSTS else {}
-    requests = run_of(seed + number * parts, parts=parts, seconds=seconds, load=load)
+    requests = run.requests(seed + number * run.parts)
     async with system.scheduler(OURS if policy in OWN else policy, log, **costs):
-        tag = f"{policy} {number}"
-        return await run_load(system, requests, blob, tag=tag, parts=parts, seconds=seconds, load=load), log
+        return await run_load(system, requests, blob, tag=f"{policy} {number}", run=run), log
 
 
 def by_part(seen: Sequence[Seen]) -> list[Figures]:
@@ -96,14 +95,14 @@ def by_part(seen: Sequence[Seen]) -> list[Figures]:
 async def measure(options: argparse.Namespace, policies: Sequence[str], *, clock: Clock) -> Found:
     """All runs."""
     found, order = Found({name: [] for name in policies}), random.Random(options.seed)
-    shape = {"seed": options.seed, "parts": options.parts, "seconds": options.seconds, "load": options.load}
+    run = Run(options.parts, options.seconds, options.load, calm=options.calm)
     with tempfile.TemporaryDirectory(prefix="adaptivegen-live-", ignore_cleanup_errors=True) as name:
         async with running(Path(name), LINKS, clock=clock, rng=random.Random(options.seed)) as system:
             blob = open_store(system.store_url)
             began_s, used_s = clock.monotonic_s(), system.cpu_s()
             for number in range(options.runs):
                 for policy in order.sample(policies, len(policies)):
-                    seen, log = await one_run(system, blob, policy, number=number, **shape)
+                    seen, log = await one_run(system, blob, policy, number=number, seed=options.seed, run=run)
                     found.seen += [{"policy": policy, "run": number, **asdict(one)} for one in seen]
                     parts = by_part(seen)
                     found.runs[policy] += parts
@@ -165,6 +164,7 @@ def main() -> int:
     parser.add_argument("--load", type=float, default=LOAD, help="arrivals, as a share of what the workers can do")
     parser.add_argument("--policies", default=",".join(POLICIES), help="comma-separated")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calm", action="store_true", help="no node misbehaves")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
     policies = [name for name in options.policies.split(",") if name]
@@ -173,7 +173,7 @@ def main() -> int:
     machine = hardware()
     command = f"python -m benchmarks.compare_live --runs {options.runs} --parts {options.parts}"
     command += f" --seconds {options.seconds:g} --load {options.load:g} --seed {options.seed}"
-    command += f" --policies {options.policies}"
+    command += f" --policies {options.policies}{' --calm' if options.calm else ''}"
     found = asyncio.run(measure(options, policies, clock=SystemClock()))
     told = report(found)
     print(f"hardware: {machine}\ncommand:  {command}\n")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from benchmarks.compare_live import COSTS, POLICIES
 from benchmarks.live.figures import OURS, OWN, Figures, at_equal_gpu, figures, pair_lines, predicted, table, verdicts
-from benchmarks.live.load import run_of
+from benchmarks.live.load import Run
 from benchmarks.live.system import SCHEDULER
 from benchmarks.live.twin import Pairs, Twin
 from scheduler.decide.placing import PlacingName
@@ -26,31 +26,30 @@ LOADS = (0.6, 1.0, 1.3)
 RUNS, PARTS, SECONDS = 24, 3, 20.0
 
 
-def one_run(policy: str, load: float, seed: int) -> tuple[Figures, Pairs]:
+def one_run(policy: str, run: Run, seed: int) -> tuple[Figures, Pairs]:
     """The figures of one run, and what was predicted of finals after its first part."""
     placing: PlacingName = OURS if policy in OWN else policy  # type: ignore[assignment]
     costs = {"cost_iterate": float(COSTS[policy])} if policy in COSTS else {}
-    requests = run_of(seed, parts=PARTS, seconds=SECONDS, load=load)
-    twin = Twin(placing, requests, seed=seed, parts=PARTS, seconds=SECONDS, load=load, costs=costs)
+    twin = Twin(placing, run.requests(seed), seed=seed, run=run, costs=costs)
     return figures(twin.run(), SCHEDULER), twin.predictions
 
 
-def compare(policies: Sequence[str], load: float, *, runs: int, seed: int) -> None:
+def compare(policies: Sequence[str], run: Run, *, runs: int, seed: int) -> None:
     """Run and print."""
     found: dict[str, list[Figures]] = {name: [] for name in policies}
     pairs: Pairs = []
     for number in range(runs):
         for policy in policies:
-            one, predictions = one_run(policy, load, seed + number * PARTS)
+            one, predictions = one_run(policy, run, seed + number * PARTS)
             found[policy].append(one)
             pairs += predictions if policy == OURS else []
-    print(f"\n## Load {load:g}\n\n" + "\n".join(table(found)))
-    if OURS not in found or len(found) < 2:
-        return
-    told = {**verdicts(found), "qoe at equal GPU-seconds": at_equal_gpu(found)}
+    print(f"\n## Load {run.load:g}{', all nodes well' if run.calm else ''}\n\n" + "\n".join(table(found)))
+    compared = OURS in found and len(found) > 1
+    told = {**verdicts(found), "qoe at equal GPU-seconds": at_equal_gpu(found)} if compared else {}
     for measure, by_policy in told.items():
         print(f"\n{measure}, ours less theirs:\n" + "\n".join(pair_lines(by_policy)))
-    print(f"\npredictions of finals: {predicted(pairs)}", flush=True)
+    if pairs:
+        print(f"\npredictions of finals: {predicted(pairs)}", flush=True)
 
 
 def main() -> int:
@@ -60,12 +59,14 @@ def main() -> int:
     parser.add_argument("--loads", default=",".join(f"{load:g}" for load in LOADS))
     parser.add_argument("--policies", default=",".join(POLICIES))
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--calm", action="store_true", help="no node misbehaves")
     options = parser.parse_args()
     policies = [name for name in options.policies.split(",") if name]
     if unknown := set(policies) - set(POLICIES):
         parser.error(f"no such policies: {', '.join(sorted(unknown))}; known: {', '.join(POLICIES)}")
     for load in options.loads.split(","):
-        compare(policies, float(load), runs=options.runs, seed=options.seed)
+        run = Run(PARTS, SECONDS, float(load), calm=options.calm)
+        compare(policies, run, runs=options.runs, seed=options.seed)
     return 0
 
 

@@ -37,18 +37,42 @@ class Request:
     part: int = 0
 
 
-def run_of(seed: int, *, parts: int, seconds: float, load: float = LOAD) -> list[Request]:
-    """All requests of a run in several parts of so many seconds, each part with arrivals of its own."""
-    found = []
-    for part in range(parts):
-        for one in arrivals(seed + part, seconds, load):
-            found.append(replace(one, at_s=one.at_s + part * part_s(seconds, load), part=part))
-    return found
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run in several parts with so many seconds of arrivals each. load: arrivals, as a share of what the workers
+    can do; calm: all nodes behave."""
 
+    parts: int
+    seconds: float
+    load: float = LOAD
+    calm: bool = False
 
-def part_s(seconds: float, load: float) -> float:
-    """How long a part takes: its arrivals, and in overload a pause in which what waits is done."""
-    return seconds * (1.0 + PAUSE_SHARE * max(0.0, load - 1.0))
+    @property
+    def part_s(self) -> float:
+        """How long a part takes: its arrivals, and in overload a pause in which what waits is done."""
+        return self.seconds * (1.0 + PAUSE_SHARE * max(0.0, self.load - 1.0))
+
+    def requests(self, seed: int) -> list[Request]:
+        """All requests, each part with arrivals of its own."""
+        found = []
+        for part in range(self.parts):
+            for one in arrivals(seed + part, self.seconds, self.load):
+                found.append(replace(one, at_s=one.at_s + part * self.part_s, part=part))
+        return found
+
+    def spells(self, begin_s: float) -> dict[str, list[Spell]]:
+        """How each node behaves, if the run begins then: in every part the first edge flaps, later the second is
+        slow."""
+        edge_1, edge_2 = EDGES
+        found: dict[str, list[Spell]] = {name: [] for name in (*EDGES, *WORKERS)}
+        for part in range(0 if self.calm else self.parts):
+            part_at_s = begin_s + part * self.part_s
+            for from_share, until_share in FLAPS:
+                from_s, until_s = part_at_s + from_share * self.seconds, part_at_s + until_share * self.seconds
+                found[edge_1].append(Spell(from_s, until_s, fails=True))
+            from_s, until_s = (part_at_s + share * self.seconds for share in SLOW)
+            found[edge_2].append(Spell(from_s, until_s, factor=SLOW_FACTOR))
+        return found
 
 
 def arrivals(seed: int, seconds: float, load: float = LOAD) -> list[Request]:
@@ -77,18 +101,3 @@ def arrivals(seed: int, seconds: float, load: float = LOAD) -> list[Request]:
             )
         )
     return found
-
-
-def spells(begin_s: float, seconds: float, *, parts: int = 1, load: float = LOAD) -> dict[str, list[Spell]]:
-    """How each node behaves in a run that begins then: in every part the first edge flaps, later the second is slow."""
-    whole_s = part_s(seconds, load)
-
-    def spell(part: int, of: tuple[float, float], *, factor: float = 1.0, fails: bool = False) -> Spell:
-        from_s, until_s = (begin_s + part * whole_s + share * seconds for share in of)
-        return Spell(from_s, until_s, factor=factor, fails=fails)
-
-    return {
-        "edge-1": [spell(part, flap, fails=True) for part in range(parts) for flap in FLAPS],
-        "edge-2": [spell(part, SLOW, factor=SLOW_FACTOR) for part in range(parts)],
-        **{name: [] for name in WORKERS},
-    }

@@ -17,7 +17,7 @@ from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 from adaptivegen.placement import Attempt, Outcome, PlacementQuery, Ticket
 from benchmarks.live.cards import CLOUD, DRAFT, FRAMES, cloud_card, draft_card
 from benchmarks.live.links import Link
-from benchmarks.live.load import EDGES, WORKERS, Request, spells
+from benchmarks.live.load import EDGES, WORKERS, Request, Run
 from benchmarks.live.sleeper import FAILS_AFTER_S, SIGMA
 from benchmarks.live.system import LINKS, SCHEDULER, TENANT
 from benchmarks.live.twin_parts import Job, Node
@@ -47,9 +47,7 @@ class Twin:
         requests: Sequence[Request],
         *,
         seed: int,
-        parts: int,
-        seconds: float,
-        load: float,
+        run: Run,
         costs: dict[str, float],
     ) -> None:
         self._rng = random.Random(f"links {seed}")
@@ -59,7 +57,7 @@ class Twin:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._now_s = 0.0
-        behaviour = spells(WARM_S, seconds, parts=parts, load=load)
+        behaviour = run.spells(WARM_S)
         self._edges = {name: Node(name, behaviour[name]) for name in EDGES}
         self._workers = {name: Node(name, behaviour[name]) for name in WORKERS}
         self._messages: deque[Job] = deque()

@@ -14,7 +14,7 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, NodeUnavailable, NotFound
 from adaptivegen.jobs.spec import JobSpec, Manifest, job_key
 from adaptivegen.sdk.aio import AsyncClient
-from benchmarks.live.load import EDGES, Request, spells
+from benchmarks.live.load import EDGES, Request, Run
 from benchmarks.live.system import SCHEDULER, TENANT, LiveSystem
 from scheduler.decision_log import read_log
 
@@ -49,12 +49,10 @@ async def run_load(
     blob: BlobStore,
     *,
     tag: str,
-    parts: int,
-    seconds: float,
-    load: float,
+    run: Run,
 ) -> list[Seen]:
     """Send everything at its time, see all of it end, then read what the store says of it. tag: makes the clips of this
-    run others than those of any run before; seconds: of arrivals in each part."""
+    run others than those of any run before; run: by which the nodes behave."""
     async with AsyncExitStack() as stack:
         clients = {
             name: await stack.enter_async_context(AsyncClient(system.edge_url(name), clock=system.clock))
@@ -62,7 +60,7 @@ async def run_load(
         }
         await _warm(clients, blob, system.clock, tag=tag)
         begin_s = system.clock.monotonic_s() + SETTLE_S
-        system.behave(spells(begin_s, seconds, parts=parts, load=load))
+        system.behave(run.spells(begin_s))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(_one(clients[request.edge_id], request, system.clock, begin_s, seed=f"{tag} {n}"))

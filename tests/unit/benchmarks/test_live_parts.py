@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from adaptivegen.models.registry import load_card
 from benchmarks.live.cards import CLOUD, DRAFT, cloud_card, draft_card, write_cards
 from benchmarks.live.conduct import Spell, conduct_at, write_conduct
 from benchmarks.live.figures import FRUGAL, OURS, Figures, at_equal_gpu, figures, predicted, qoe_of, verdicts
-from benchmarks.live.load import EDGES, Request, arrivals, run_of, spells
+from benchmarks.live.load import EDGES, Request, Run, arrivals
 from benchmarks.live.sleeper import SleepingModel
 from benchmarks.live.watch import PATIENCE_S, Seen
 from scheduler.decide.work import draft_work, work_of
@@ -30,7 +31,7 @@ def test_a_load_is_the_same_for_the_same_seed() -> None:
 
 
 def test_parts_follow_one_another_and_are_drawn_anew() -> None:
-    load = run_of(7, parts=2, seconds=30.0)
+    load = Run(parts=2, seconds=30.0).requests(7)
     assert [one for one in load if one.part == 0] == arrivals(7, 30.0)
     second = [one for one in load if one.part == 1]
     assert len(second) == len(arrivals(8, 30.0)) and all(30.0 <= one.at_s < 61.0 for one in second)
@@ -38,10 +39,12 @@ def test_parts_follow_one_another_and_are_drawn_anew() -> None:
 
 
 def test_one_edge_is_well_at_any_time() -> None:
-    ill = spells(100.0, 20.0, parts=2)
+    run = Run(parts=2, seconds=20.0)
+    ill = run.spells(100.0)
     for tenth in range(400):
         now_s = 100.0 + tenth / 10
         assert sum(any(spell.from_s <= now_s < spell.until_s for spell in ill[name]) for name in EDGES) <= 1
+    assert any(ill.values()) and not any(replace(run, calm=True).spells(100.0).values())
 
 
 def test_conduct_holds_for_its_time(tmp_path: Path) -> None:
