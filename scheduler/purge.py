@@ -176,7 +176,7 @@ class Purger:
     async def _forget(self, records: Sequence[JobRecord]) -> None:
         """Have the caches let go of these, also those that do not hear it now."""
         shas = {clip.sha256 for record in records for clip in _clips(record)}
-        await purges.note(self._jobs.blob, sorted(shas), now_ns=self._clock.now_ns())
+        await purges.note(self._jobs.blob, shas, clock=self._clock)
         for tenant in sorted({record.tenant for record in records}):
             own = [record for record in records if record.tenant == tenant]
             digests = tuple(sorted({clip.sha256 for record in own for clip in _clips(record)}))

@@ -140,7 +140,7 @@ async def _collect(jobs: JobStore, tenant: str, owner: str, done: Removed, *, co
         await jobs.blob.delete(meta.key)
         done.freed_bytes += meta.size_bytes
     shas |= {meta.key.rpartition("/")[2].removesuffix(".mp4") for meta in metas}
-    await note(jobs.blob, shas, now_ns=jobs.clock.now_ns())  # after them: nobody can fetch them again
+    await note(jobs.blob, shas, clock=jobs.clock)  # after them: nobody can fetch them again
     done.shas += sorted(shas)
 
 

@@ -160,7 +160,7 @@ async def test_caches_are_told_what_to_let_go_of_and_videos_stay(made: Made) -> 
         ("t", (ids[0],), False),
         ("u", (ids[1],), False),
     ]
-    names = {meta.key.rpartition("/")[2] async for meta in made.jobs.blob.list("purged/")}
+    names = {meta.key.rpartition("-")[2] async for meta in made.jobs.blob.list("purged/")}
     assert names == {purge.sha256[0] for purge in told}
     assert await made.there() == ids
 
