@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.bus.base import Bus
+from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.hearing import hear
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.telemetry import carry, get_logger
@@ -35,7 +36,6 @@ FAR_EVERY_S = 3600.0
 VISIBLE_S = 60.0  # within which an object is listed that the store has stamped
 MOST_REMEMBERED = 10_000
 BATCH = 1024  # names
-LISTEN_AGAIN_S = 2.0
 BUFFER = 1024
 MAX_ITEMS = 4096  # in one message
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -114,21 +114,12 @@ async def _batches(blob: BlobStore, folder: str, *, after: str = "") -> AsyncIte
 
 
 async def listen(bus: Bus, heard: Callable[[Purge], Awaitable[None]], *, clock: Clock) -> None:
-    """Tell `heard` of each hint, until cancelled; subscribes again for as long as the broker is away."""
-    while True:
-        try:
-            subscription = await bus.subscribe(SUBJECT, buffer=BUFFER)
-            try:
-                async for message in subscription:
-                    try:
-                        await heard(decode_purge(message.data))
-                    except AdaptiveGenError as exc:  # those who keep clips look again anyway
-                        get_logger().warning("purge_not_done", code=exc.code, error=exc.message)
-            finally:
-                await subscription.close()
-        except AdaptiveGenError as exc:
-            get_logger().warning("purges_not_heard", code=exc.code, error=exc.message)
-        await clock.sleep(LISTEN_AGAIN_S)
+    """Tell `heard` of each hint, until cancelled; what it cannot do now those who keep clips do when they look."""
+
+    async def take(message: Message) -> None:
+        await heard(decode_purge(message.data))
+
+    await hear(bus, SUBJECT, take, buffer=BUFFER, clock=clock)
 
 
 class PurgeNames:
