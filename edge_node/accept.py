@@ -24,7 +24,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.sharing import hold, unlist
 from adaptivegen.jobs.spec import ContentEntry, Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.jobs.uploads import owner_of, submit
+from adaptivegen.jobs.uploads import job_of, submit
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.placement import Decision
 from adaptivegen.request import GenerationRequest, Reference, parse_request
@@ -155,7 +155,7 @@ class Acceptor:
         reference = asked.request.reference
         if asked.start_mp4 is None or reference is None:
             return
-        if owner_of(reference.key) != (asked.tenant, asked.id):
+        if job_of(reference.key) != (asked.tenant, asked.id):
             key = input_key(asked.tenant, asked.id, reference.sha256, now_ns=self._clock.now_ns())
             reference = reference.model_copy(update={"key": key})
             asked.request = asked.request.model_copy(update={"reference": reference})

@@ -150,12 +150,17 @@ class Purger:
             sizes.append(sum(clip.size_bytes for clip in own) if record is not None else None)
         if kind == "videos":
             uploaded = await read_all(names, self._uploaded)
-            sizes = [size + more if size is not None else None for size, more in zip(sizes, uploaded, strict=True)]
+            both = zip(sizes, uploaded, strict=True)
+            sizes = [size + more if size is not None and more is not None else None for size, more in both]
         return sizes
 
-    async def _uploaded(self, name: Name) -> int:
-        """Bytes of the uploads that go with a video."""
-        return sum(meta.size_bytes for meta in await uploads_of(self._jobs, *name))
+    async def _uploaded(self, name: Name) -> int | None:
+        """Bytes of the uploads that go with a video; None where they cannot be listed."""
+        try:
+            return sum(meta.size_bytes for meta in await uploads_of(self._jobs, *name))
+        except AdaptiveGenError as exc:
+            get_logger().warning("not_purged", job_id=name[1], tenant=name[0], code=exc.code, error=exc.message)
+            return None
 
     async def _delete(self, name: Name, *, by: str) -> int | None:
         try:

@@ -154,7 +154,7 @@ class StorageSurvey:
         async for meta in self._blob.list("out/"):
             found[meta.key.split("/", 2)[1]] += meta.size_bytes
         async for meta in self._blob.list(uploads.PREFIX):
-            job = uploads.owner_of(meta.key)
+            job = uploads.job_of(meta.key)
             if job is not None:  # those of earlier versions go with no video, so no tenant could get rid of them
                 found[job[0]] += meta.size_bytes
         self._view.stored_bytes = dict(found)

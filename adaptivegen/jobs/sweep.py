@@ -6,6 +6,7 @@ pauses that grow, and keeps nothing else from being done. Any number of sweeps m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from adaptivegen.batches import read_all
@@ -36,17 +37,26 @@ class Sweep:
         self._noted = False
 
     async def run(self, *, interval_s: float) -> None:
-        """A pass every `interval_s`, until cancelled."""
+        """A pass every `interval_s`, until cancelled. The first over a store of many uploads takes long, so they have
+        passes of their own."""
+        async with asyncio.TaskGroup() as group:
+            for one_pass in (self.sweep, self.sweep_uploads):
+                group.create_task(self._repeat(one_pass, interval_s))
+
+    async def _repeat(self, one_pass: Callable[[], Awaitable[int]], interval_s: float) -> None:
         while True:
-            await self.sweep()
+            await one_pass()
             await self._clock.sleep(interval_s)
 
+    async def sweep_uploads(self) -> int:
+        """One pass over the uploads where that is due; returns how many were removed."""
+        return await self._part("uploads", self._uploads.run_if_due)
+
     async def sweep(self) -> int:
-        """One pass; returns how many removals are done with it."""
+        """One pass over all else; returns how many removals are done with it."""
         if not self._noted and self._troubles.due("repeats", now_s=self._clock.monotonic_s()):
             await self._part("repeats", self._note_repeats)
         finished = await self._part("removals", self._removals)
-        await self._part("uploads", self._uploads.run_if_due)
         await self._part("names", self._prune)
         return finished
 

@@ -20,9 +20,10 @@ from adaptivegen.telemetry import get_logger
 PREFIX = "inputs/"
 ABANDONED_S = 3600.0  # after it an upload belongs to no submission under way: each of its calls ends within seconds
 SWEEP_EVERY_S = 3600.0
+SWEPT = "inputs-swept"
 
 
-def owner_of(key: str) -> tuple[str, str] | None:
+def job_of(key: str) -> tuple[str, str] | None:
     """Tenant and id of the job that an upload was stored for; None for a key of an earlier version, or none of ours."""
     parts = key.split("/")
     return (parts[1], parts[2]) if len(parts) == 4 and parts[0] == "inputs" else None
@@ -51,7 +52,7 @@ async def submit(jobs: JobStore, spec: JobSpec, draft: DraftManifest | None = No
 
 
 async def _take_back(jobs: JobStore, key: str) -> None:
-    if key and owner_of(key) is not None:
+    if key and job_of(key) is not None:
         try:
             await jobs.blob.delete(key)
         except AdaptiveGenError as exc:  # the sweep's, then
@@ -63,13 +64,13 @@ def _referred(spec: JobSpec) -> set[str]:
 
 
 class UploadSweep:
-    """Removes uploads that no job refers to, over the passes of one process. What is referred to stays so until its
-    video is deleted, which removes it, so each upload is judged once in a process' life."""
+    """Removes uploads that no job refers to. What is referred to stays so until its video is deleted, which removes it,
+    so each upload is judged once: the object `SWEPT` says, for all who sweep, up to which of the store's moments all
+    are."""
 
     def __init__(self, jobs: JobStore, troubles: Troubles) -> None:
         self._jobs = jobs
         self._troubles = troubles
-        self._judged_ns = -1  # what was written by then is judged, by the store's clock
         self._swept_at_s: float | None = None
 
     async def run_if_due(self) -> int:
@@ -81,7 +82,9 @@ class UploadSweep:
         return await self.sweep()
 
     async def sweep(self) -> int:
-        """One pass; how many uploads it removed. One that cannot be judged now is judged in the next."""
+        """One pass; how many uploads it removed. While one cannot be judged, it and what came later is judged again in
+        the next."""
+        since_ns = last_ns = await self._judged_ns()
         until_ns = self._jobs.clock.now_ns() - round(ABANDONED_S * 1e9)
         removed, whole = 0, True
         batch: list[str] = []
@@ -94,16 +97,24 @@ class UploadSweep:
             whole = whole and None not in found
 
         async for meta in self._jobs.blob.list(PREFIX):
-            if self._judged_ns < meta.last_modified_ns <= until_ns and owner_of(meta.key) is not None:
+            if since_ns < meta.last_modified_ns <= until_ns and job_of(meta.key) is not None:
+                last_ns = max(last_ns, meta.last_modified_ns)
                 batch.append(meta.key)
             if len(batch) == AT_ONCE:
                 await judge()
         await judge()
-        if whole:
-            self._judged_ns = until_ns
+        if whole and last_ns > since_ns:
+            await self._jobs.blob.put(SWEPT, str(last_ns).encode())
         if removed:
             get_logger().info("uploads_removed", uploads=removed)
         return removed
+
+    async def _judged_ns(self) -> int:
+        """By when all that was written is judged; -1 where that is not known."""
+        try:
+            return int(await self._jobs.blob.get(SWEPT, end=20))
+        except (NotFound, ValueError):
+            return -1
 
     async def _one(self, key: str) -> bool | None:
         """Whether it was removed; None where it cannot be told whether it may be."""
@@ -121,11 +132,12 @@ class UploadSweep:
 
     async def _needed(self, key: str) -> bool:
         """Whether the job refers to it, or may: a damaged spec does not say."""
-        tenant, job_id = owner_of(key) or ("", "")
+        tenant, job_id = job_of(key) or ("", "")
         try:
-            first, last = await self._jobs.first_spec(tenant, job_id), await self._jobs.spec(tenant, job_id)
+            return key in _referred(await self._jobs.first_spec(tenant, job_id)) or (
+                key in _referred(await self._jobs.spec(tenant, job_id))  # an upgrade's
+            )
         except NotFound:  # never accepted, or deleted
             return False
         except InternalError:
             return True
-        return key in _referred(first) | _referred(last)

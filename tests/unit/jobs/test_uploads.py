@@ -14,7 +14,7 @@ from adaptivegen.jobs.spec import Deleted, JobSpec, input_key, job_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.jobs.sweep import Sweep
 from adaptivegen.jobs.troubles import Troubles
-from adaptivegen.jobs.uploads import ABANDONED_S, SWEEP_EVERY_S, UploadSweep, submit
+from adaptivegen.jobs.uploads import ABANDONED_S, SWEEP_EVERY_S, SWEPT, UploadSweep, submit
 from adaptivegen.request import Reference
 from scheduler.surveys import StorageSurvey
 from tests.jobs import make_spec
@@ -156,13 +156,36 @@ async def test_an_upload_that_cannot_be_judged_keeps_no_other_from_it_and_is_jud
 async def test_the_sweep_of_a_scheduler_removes_uploads_every_hour(made: Made) -> None:
     sweep = Sweep(made.jobs, clock=made.clock)
     await made.upload(A)
-    await sweep.sweep()
-    await made.clock.advance(SWEEP_EVERY_S - 1)
-    await sweep.sweep()
-    assert len(await made.uploads()) == 1
-    await made.clock.advance(2 + ABANDONED_S - SWEEP_EVERY_S)
-    await sweep.sweep()
-    assert await made.uploads() == set()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        running = group.create_task(sweep.run(interval_s=10.0))
+        for _ in range(round(SWEEP_EVERY_S / 10) - 1):
+            await made.clock.advance(10.0)
+        assert len(await made.uploads()) == 1
+        while await made.uploads():
+            await made.clock.advance(10.0)
+            await asyncio.sleep(0.001)
+        assert made.clock.monotonic_s() <= 2 * SWEEP_EVERY_S + 10.0
+        running.cancel()
+
+
+async def test_what_was_judged_is_not_read_again_by_the_next_scheduler(made: Made) -> None:
+    kept = await made.upload(A)
+    await submit(made.jobs, kept)
+    await made.clock.advance(ABANDONED_S + 1)
+    await made.sweep.sweep()
+    reads = []
+    get = made.blob.get
+
+    async def counted(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        reads.append(key)
+        return await get(key, start=start, end=end)
+
+    made.blob.get = counted  # type: ignore[method-assign]
+    assert await UploadSweep(made.jobs, Troubles()).sweep() == 0
+    assert reads == [SWEPT]
+    await made.blob.put(SWEPT, b"damaged")
+    assert await UploadSweep(made.jobs, Troubles()).sweep() == 0
+    assert await made.uploads() == {key_of(kept)}
 
 
 async def test_uploads_count_as_what_a_tenant_has_stored_and_are_freed_with_their_video(made: Made) -> None:
