@@ -152,14 +152,24 @@ async def test_a_node_with_the_card_alone_gets_the_files_when_it_is_to_run_them(
 
 async def test_cards_of_what_is_in_force_are_kept_here_and_asked_for_seldom(store: BlobStore, tmp_path: Path) -> None:
     node, clock = Node(store, tmp_path / "node"), ManualClock()
+    get, asked = store.get, asyncio.Event()
+
+    async def noted(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        try:
+            return await get(key, start=start, end=end)
+        finally:
+            asked.set()
+
+    store.get = noted  # type: ignore[method-assign]
     keeping = asyncio.get_running_loop().create_task(node.pushed.keep_cards(lambda: (NAME,), clock))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await asked.wait()
     await small(store)
     await clock.advance(LOOK_EVERY_S)
     await asyncio.sleep(0.05)
     assert node.files() == []  # it was missed a moment ago
     async with asyncio.timeout(10):
-        while not node.files():
+        while node.files() != [f"{NAME}/card.json"]:  # under its own name
             await clock.advance(MISSED_FOR_S)
             await asyncio.sleep(0.01)
     assert node.library.card(NAME).name == NAME
