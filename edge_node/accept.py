@@ -24,6 +24,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.sharing import hold, unlist
 from adaptivegen.jobs.spec import ContentEntry, Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.uploads import job_of, submit
 from adaptivegen.media.upload import Target, UploadLimits, decode_upload
 from adaptivegen.placement import Decision
 from adaptivegen.request import GenerationRequest, Reference, parse_request
@@ -149,15 +150,16 @@ class Acceptor:
         reference = Reference(kind=decoded.kind, sha256=sha256, key="")
         return request.model_copy(update={"reference": reference}), decoded.mp4
 
-    @staticmethod
-    async def _put_upload(asked: Asked, jobs: JobStore) -> None:
-        """Store the decoded upload as the job's own."""
+    async def _put_upload(self, asked: Asked, jobs: JobStore) -> None:
+        """Store the decoded upload as the job's own, under one key wherever this attempt goes."""
         reference = asked.request.reference
         if asked.start_mp4 is None or reference is None:
             return
-        key = input_key(asked.tenant, asked.id, reference.sha256)
-        await jobs.blob.put(key, asked.start_mp4)
-        asked.request = asked.request.model_copy(update={"reference": reference.model_copy(update={"key": key})})
+        if job_of(reference.key) != (asked.tenant, asked.id):
+            key = input_key(asked.tenant, asked.id, reference.sha256, now_ns=self._clock.now_ns())
+            reference = reference.model_copy(update={"key": key})
+            asked.request = asked.request.model_copy(update={"reference": reference})
+        await jobs.blob.put(reference.key, asked.start_mp4)
 
     def _content_key(self, asked: Asked) -> str:
         return self._placing.content_key(asked.request, asked.models)
@@ -183,7 +185,7 @@ class Acceptor:
                 self._partition.known.want(tenant, key, known, jobs.blob)
             return record
         asked.told = True
-        spec, record = await self._call(jobs.submit(spec))
+        spec, record = await self._call(submit(jobs, spec))
         return await self._begun(spec, record, asked.start_mp4, timed=True)
 
     async def _decided(self, asked: Asked, key: str) -> tuple[Decision, ContentEntry | None]:
@@ -317,7 +319,7 @@ class Acceptor:
         spec = spec.model_copy(update={**changes, "notes": (*spec.notes, spooled_note(self._identity.node_id, why))})
         if known is not None:
             return spec, await self._hit(jobs, spec, known)
-        return await jobs.submit(spec)
+        return await submit(jobs, spec)
 
     # ---- then -------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from adaptivegen.bus.base import Message
+from adaptivegen.bus.hearing import hear
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.events import ALL_CANCELS
@@ -18,7 +19,6 @@ from edge_node.draft.desk import DraftDesk
 
 BUFFER = 1024  # hints; most are for jobs whose draft is not made here, and cost nothing
 LOOK_DEADLINE_S = 5.0
-SUBSCRIBE_AGAIN_S = 2.0
 
 
 class Cancels:
@@ -33,18 +33,8 @@ class Cancels:
         self._look_deadline_s = look_deadline_s
 
     async def run(self) -> None:
-        """Act on hints until cancelled; subscribes again for as long as the broker is away."""
-        while True:
-            try:
-                subscription = await self._jobs.bus.subscribe(ALL_CANCELS, buffer=BUFFER)
-                try:
-                    async for message in subscription:
-                        await self._heard(message)
-                finally:
-                    await subscription.close()
-            except AdaptiveGenError as exc:
-                get_logger().warning("cancels_not_heard", code=exc.code, error=exc.message)
-            await self._clock.sleep(SUBSCRIBE_AGAIN_S)
+        """Act on hints until cancelled."""
+        await hear(self._jobs.bus, ALL_CANCELS, self._heard, buffer=BUFFER, clock=self._clock)
 
     async def _heard(self, message: Message) -> None:
         """One hint: `ag.cancel.<job>`."""

@@ -290,7 +290,7 @@ class Admin:
 
     async def audit(self, limit: int) -> list[AuditInfo]:
         """What operators ordered, newest first. Raises InvalidRequest, a storage error."""
-        return [AuditInfo(**entry.model_dump()) for entry in await self._audit.entries(_limited(limit))]
+        return [AuditInfo(**entry.told()) for entry in await self._audit.entries(_limited(limit))]
 
     async def ratings(self, limit: int) -> Ratings:
         """What people said of videos, newest first. Raises InvalidRequest, a storage error."""

@@ -2,16 +2,18 @@
 
 One object for each, `audit/<year>-<month>/<time>-<scheduler>-<number>`, written before the change is carried out: a
 change that cannot be noted is not made. Afterwards the same object says how it ended; of one that still says `ordered`
-that is not known.
+that is not known. Long lists of an order, of ids say, are whole in the object; what is told of it has their beginning,
+their length and their digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +27,7 @@ from scheduler.steady import SteadyTime
 PREFIX = "audit/"
 MAX_TEXT_CHARS = 500
 MAX_DETAILS = 64
+MAX_WHOLE_CHARS = 64 * 1024  # of one value; no order may be as long
 MONTHS_BACK = 36  # that are listed at most
 _NAME = re.compile(r"[0-9]{19}-[a-z0-9_-]+-[0-9]{6}")
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
@@ -32,7 +35,8 @@ T = TypeVar("T")
 
 
 class AuditEntry(BaseModel):
-    """One change. at_ns: wall nanoseconds; outcome: `ordered`, `done`, or why it failed."""
+    """One change. at_ns: wall nanoseconds; outcome: `ordered`, `done`, or why it failed; whole: those of the details
+    that are too long for them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +47,11 @@ class AuditEntry(BaseModel):
     target: Text
     details: Annotated[dict[Text, Text], Field(max_length=MAX_DETAILS)] = {}
     outcome: Text = "ordered"
+    whole: Annotated[dict[Text, Annotated[str, Field(max_length=MAX_WHOLE_CHARS)]], Field(max_length=MAX_DETAILS)] = {}
+
+    def told(self) -> dict[str, Any]:
+        """What logs and lists say of it."""
+        return self.model_dump(exclude={"whole"})
 
     def encode(self) -> bytes:
         """JSON as stored."""
@@ -72,13 +81,15 @@ class Audit:
 
         Raises what `act` raises, and a storage error before.
         """
+        said = {name[:80]: str(value) for name, value in list(details.items())[:MAX_DETAILS]}
         entry = AuditEntry(
             at_ns=self._time.now_ns(),
             scheduler=self._node_id,
             by=by[:MAX_TEXT_CHARS],
             action=action,
             target=target[:MAX_TEXT_CHARS],
-            details={name[:80]: str(value)[:MAX_TEXT_CHARS] for name, value in list(details.items())[:MAX_DETAILS]},
+            details={name: brief(text) for name, text in said.items()},
+            whole={name: text[:MAX_WHOLE_CHARS] for name, text in said.items() if len(text) > MAX_TEXT_CHARS},
         )
         key = f"{_month(entry.at_ns)}{entry.at_ns:019d}-{self._node_id}-{next(self._numbers) % 1_000_000:06d}"
         await self._blob.put(key, entry.encode())
@@ -97,7 +108,7 @@ class Audit:
         return done
 
     async def _close(self, key: str, entry: AuditEntry) -> None:
-        get_logger().info("ordered", **entry.model_dump())
+        get_logger().info("ordered", **entry.told())
         try:
             await self._blob.put(key, entry.encode())
         except AdaptiveGenError as exc:
@@ -127,6 +138,24 @@ class Audit:
             at_ns = min(int(key.rpartition("/")[2].partition("-")[0]), 2**63 - 1)
             outcome = f"unreadable: {exc.message}"[:MAX_TEXT_CHARS]
             return AuditEntry(at_ns=at_ns, scheduler="", by="", action="", target="", outcome=outcome)
+
+
+def brief(text: str) -> str:
+    """A list of words within `MAX_TEXT_CHARS`: as it is, or as many as there is room for, how many there are, and the
+    SHA-256 of the whole."""
+    if len(text) <= MAX_TEXT_CHARS:
+        return text
+    words = text.split(" ")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def note(shown: int) -> str:
+        return f" ({shown} of {len(words)} shown; all {len(text)} characters have sha256 {digest})"
+
+    shown, room = 0, MAX_TEXT_CHARS - len(note(len(words)))
+    while room >= len(words[shown]) + 1:
+        room -= len(words[shown]) + 1
+        shown += 1
+    return " ".join(words[:shown]) + note(shown)
 
 
 def _month(at_ns: int) -> str:

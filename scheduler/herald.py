@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.hearing import hear
 from adaptivegen.clock import Clock
 from adaptivegen.errors import InvalidRequest, Unavailable
 from adaptivegen.telemetry import get_logger
@@ -21,7 +22,6 @@ from adaptivegen.untrusted import parsed
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.usage import WINDOW_S, UsageTold
 from scheduler.decide.view import View
-from scheduler.hearing import hear
 from scheduler.steady import SteadyTime
 
 SUBJECT = "ag.scheduler."

@@ -19,6 +19,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import JobSpec, Media, owner_of
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.uploads import uploads_of
 from adaptivegen.models.card import ModelCard
 from adaptivegen.rpc.admin_rows import Purged, PurgeOrder
 from adaptivegen.telemetry import get_logger
@@ -76,12 +77,10 @@ class Purger:
     async def run(self, order: PurgeOrder, kind: Kind, *, by: str) -> Purged:
         """One batch of a checked order. Unknown ids are passed over. Raises BrokerUnavailable, a storage error,
         and Unavailable while not every video is listed: those would be missed."""
-        if not await self._jobs.index.complete():
-            raise Unavailable(
-                "videos are being listed anew, so that some would be missed; try again", retry_after_s=10.0
-            )
         began_s, limit = self._clock.monotonic_s(), order.limit or DEFAULT_BATCH
+        await self._check_complete()
         candidates, models = await self._candidates(order), self._models(order)
+        await self._check_complete()  # the broker may have lost the list while it was read
         examined = videos = freed_bytes = failed = 0
         while examined < min(len(candidates), MAX_EXAMINED) and videos + failed < limit:
             if examined and self._clock.monotonic_s() - began_s > BATCH_S:
@@ -95,6 +94,12 @@ class Purger:
             freed_bytes += sum(size or 0 for size in done)
         last = candidates[examined - 1][1] if 0 < examined < len(candidates) else ""
         return Purged(examined, videos, freed_bytes, failed, last)
+
+    async def _check_complete(self) -> None:
+        if not await self._jobs.index.complete():
+            raise Unavailable(
+                "videos are being listed anew, so that some would be missed; try again", retry_after_s=10.0
+            )
 
     async def _candidates(self, order: PurgeOrder) -> list[Name]:
         """Jobs that may be meant, oldest first, without a look at them."""
@@ -143,7 +148,19 @@ class Purger:
             clips = _clips(record) if record is not None else []
             own = [clip for clip in clips if kind == "caches" or (record and owner_of(clip) == record.id)]
             sizes.append(sum(clip.size_bytes for clip in own) if record is not None else None)
+        if kind == "videos":
+            uploaded = await read_all(names, self._uploaded)
+            both = zip(sizes, uploaded, strict=True)
+            sizes = [size + more if size is not None and more is not None else None for size, more in both]
         return sizes
+
+    async def _uploaded(self, name: Name) -> int | None:
+        """Bytes of the uploads that go with a video; None where they cannot be listed."""
+        try:
+            return sum(meta.size_bytes for meta in await uploads_of(self._jobs, *name))
+        except AdaptiveGenError as exc:
+            get_logger().warning("not_purged", job_id=name[1], tenant=name[0], code=exc.code, error=exc.message)
+            return None
 
     async def _delete(self, name: Name, *, by: str) -> int | None:
         try:
@@ -164,7 +181,7 @@ class Purger:
     async def _forget(self, records: Sequence[JobRecord]) -> None:
         """Have the caches let go of these, also those that do not hear it now."""
         shas = {clip.sha256 for record in records for clip in _clips(record)}
-        await purges.note(self._jobs.blob, sorted(shas), now_ns=self._clock.now_ns())
+        await purges.note(self._jobs.blob, shas, clock=self._clock)
         for tenant in sorted({record.tenant for record in records}):
             own = [record for record in records if record.tenant == tenant]
             digests = tuple(sorted({clip.sha256 for record in own for clip in _clips(record)}))

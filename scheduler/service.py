@@ -20,8 +20,8 @@ from adaptivegen.clock import Clock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.source import open_discovery
 from adaptivegen.jobs.reconcile import Listener, keep_reconciling
-from adaptivegen.jobs.removal import Sweep
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.sweep import Sweep
 from adaptivegen.local_only import own_names
 from adaptivegen.models.card import ModelCard
 from adaptivegen.process import end, retry_until

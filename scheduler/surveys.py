@@ -13,7 +13,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
-from adaptivegen.jobs import purges
+from adaptivegen.jobs import purges, uploads
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -148,9 +148,14 @@ class StorageSurvey:
             self._view.stored_revision += 1
 
     async def count(self) -> None:
-        """Count the bytes of all videos, drafts and finals; raises a storage error, and then leaves the last count."""
+        """Count the bytes of all videos, drafts and finals, and of the uploads they were asked for with; raises a
+        storage error, and then leaves the last count."""
         found: Counter[str] = Counter()
         async for meta in self._blob.list("out/"):
             found[meta.key.split("/", 2)[1]] += meta.size_bytes
+        async for meta in self._blob.list(uploads.PREFIX):
+            job = uploads.job_of(meta.key)
+            if job is not None:  # those of earlier versions go with no video, so no tenant could get rid of them
+                found[job[0]] += meta.size_bytes
         self._view.stored_bytes = dict(found)
         self._view.stored_revision += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.hearing import hear
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, InvalidRequest
 from adaptivegen.nodes import ALL_DRAFTS, ALL_HEARTBEATS, DraftsOver, decode_report, heartbeat_subject
@@ -16,7 +17,6 @@ from adaptivegen.untrusted import parsed
 from scheduler.decide.placing import Ours, Placing
 from scheduler.decide.view import FORGET_AFTER_S, View
 from scheduler.drains import Drains
-from scheduler.hearing import hear
 from scheduler.steady import SteadyTime
 
 HEARTBEAT_BUFFER = 4096

@@ -61,8 +61,9 @@ class BlobStore(Protocol):
         """Size and entity tag."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
-        """All objects under the folder `prefix` (which ends in a slash; "" for all), in no order."""
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
+        """All objects under the folder `prefix` (which ends in a slash; "" for all) whose keys sort behind `after`, in
+        no order."""
         ...
 
     async def delete(self, key: str) -> None:

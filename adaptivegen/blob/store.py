@@ -136,11 +136,11 @@ class ObjectStore:
     async def head(self, key: str) -> ObjectMeta:
         return _meta(await self._call(key, obstore.head_async(self._store, check_key(key))))
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
         if prefix:
             check_key(prefix.removesuffix("/"))
         await self._check_root()
-        pages = obstore.list(self._store, prefix or None).__aiter__()
+        pages = obstore.list(self._store, prefix or None, offset=after or None).__aiter__()
         while True:
             try:
                 page = await self._call(prefix, pages.__anext__())

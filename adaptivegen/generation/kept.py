@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, NodeUnavailable
+from adaptivegen.errors import AdaptiveGenError, ModelDigestMismatch, NodeUnavailable
 from adaptivegen.generation.messages import GenerateCommand
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.models.base import GenerationInput
@@ -54,15 +54,15 @@ class _Failing:
 class ModelSet:
     """All versions at hand; `run` must be running for them to change.
 
-    wanted: names of the versions to have, the one that serves first. card_of, open_runner and fetch, which brings a
-    version's files here where they are missing, raise typed errors.
+    wanted: names of the versions to have, the one that serves first. card_of, open_runner and fetch raise typed errors.
+    fetch: brings a version's files here where they are missing, or, where that is said, damaged; whether it did.
     """
 
     wanted: Callable[[], tuple[str, ...]]
     card_of: Callable[[str], ModelCard]
     open_runner: Callable[[ModelCard], ModelRunner]
     clock: Clock
-    fetch: Callable[[str], Awaitable[None]] | None = None
+    fetch: Callable[[str, bool], Awaitable[bool]] | None = None
     _kept: dict[str, Kept] = field(default_factory=dict)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
@@ -237,7 +237,16 @@ class ModelSet:
     async def _load(self, name: str, *, tried: bool) -> tuple[ModelCard, ModelRunner]:
         """Card and runner of a loaded version; tried: it has made a small clip."""
         if self.fetch is not None:
-            await self.fetch(name)
+            await self.fetch(name, False)
+        try:
+            return await self._open(name, tried=tried)
+        except ModelDigestMismatch as exc:  # sizes were right
+            get_logger().warning("version_damaged", model=name, error=exc.message)
+            if self.fetch is None or not await self.fetch(name, True):
+                raise
+        return await self._open(name, tried=tried)
+
+    async def _open(self, name: str, *, tried: bool) -> tuple[ModelCard, ModelRunner]:
         card = self.card_of(name)
         runner = self.open_runner(card)
         begun_s = self.clock.monotonic_s()

@@ -55,6 +55,11 @@ class JobIndex:
             await self._still_there(bucket, record.tenant, record.id)
         return record
 
+    async def put_right(self, tenant: str, job_id: str) -> None:
+        """Index a job that has no record, or one that cannot be read. Unlike `find`, which tells what the store says,
+        it raises BrokerUnavailable; and NotFound, Deleted."""
+        await self._read(await self._bucket(), tenant, job_id)
+
     async def forget(self, tenant: str, job_id: str) -> None:
         """Take the record of a deleted job away."""
         await (await self._bucket()).delete(record_key(tenant, job_id))

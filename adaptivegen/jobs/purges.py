@@ -1,24 +1,27 @@
 """What caches are to let go of: told at once over the broker, and kept as dated names in the object store.
 
-    ag.cache.purge                     Purge: clips by digest, and the videos they belong to; a hint
-    purged/<yyyy-mm-dd>/<sha256>       the same, for who did not hear; kept for `KEPT_DAYS`
+    ag.cache.purge                            Purge: clips by digest, and the videos they belong to; a hint
+    purged/<yyyy-mm-dd>/t<time>-<sha256>      the same, for who did not hear; kept for `KEPT_DAYS`
 
 A cache is told by digest, because that is what it knows of a clip; to let go of a clip that somebody else still needs
-costs one fetch. Nothing rests on the hint: whoever keeps clips also looks into the names (`follow_purges`).
+costs one fetch. Nothing rests on the hint: whoever keeps clips also looks into the names (`PurgeNames`). <time>: the
+millisecond of the day, so that names sort by when they were written; earlier versions wrote the digest alone, and `t`
+sorts behind those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptivegen.batches import read_all
+from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.blob.base import BlobStore
-from adaptivegen.bus.base import Bus
+from adaptivegen.bus.base import Bus, Message
+from adaptivegen.bus.hearing import hear
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.telemetry import carry, get_logger
@@ -28,7 +31,11 @@ SUBJECT = "ag.cache.purge"
 PREFIX = "purged/"
 KEPT_DAYS = 30
 LOOK_EVERY_S = 60.0
-LISTEN_AGAIN_S = 2.0
+NEAR_S = 600.0  # by which the clocks of who writes names and who reads them may differ
+FAR_EVERY_S = 3600.0
+VISIBLE_S = 60.0  # within which an object is listed that the store has stamped
+MOST_REMEMBERED = 10_000
+BATCH = 1024  # names
 BUFFER = 1024
 MAX_ITEMS = 4096  # in one message
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -64,45 +71,65 @@ async def tell(bus: Bus, purge: Purge) -> None:
         get_logger().warning("purge_not_told", tenant=purge.tenant, error=exc.message)
 
 
-async def note(blob: BlobStore, shas: Iterable[str], *, now_ns: int) -> None:
+async def note(blob: BlobStore, shas: Iterable[str], *, clock: Clock) -> None:
     """Keep for caches that do not hear it now that these clips are to go; raises a storage error."""
-    day = _day(now_ns)
-    await read_all([f"{PREFIX}{day}/{sha256}" for sha256 in shas], lambda key: blob.put(key, b""))
+    left = sorted(shas)
+    while left:  # a few at a time: a name must not be there long after its time
+        now_ns = clock.now_ns()
+        some, left = left[:AT_ONCE], left[AT_ONCE:]
+        await read_all([_moment(now_ns) + f"-{sha256}" for sha256 in some], lambda key: blob.put(key, b""))
 
 
 async def forget_old(blob: BlobStore, *, now_ns: int) -> None:
     """Remove the names of days that nobody looks into any more; raises a storage error."""
     first = _day(now_ns) - timedelta(days=KEPT_DAYS + 1)
     for days in range(7):  # also where nobody did for a while
-        old = [meta.key async for meta in blob.list(f"{PREFIX}{first - timedelta(days=days)}/")]
-        await read_all(old, blob.delete)
+        async for old in _batches(blob, _folder(first - timedelta(days=days))):
+            await read_all(list(old), blob.delete)
 
 
 def _day(now_ns: int) -> date:
     return datetime.fromtimestamp(now_ns // 10**9, tz=UTC).date()
 
 
+def _folder(day: date) -> str:
+    return f"{PREFIX}{day}/"
+
+
+def _moment(now_ns: int) -> str:
+    """What the names written at a moment begin with."""
+    return f"{_folder(_day(now_ns))}t{now_ns // 10**6 % 86_400_000:08d}"
+
+
+async def _batches(blob: BlobStore, folder: str, *, after: str = "") -> AsyncIterator[dict[str, int]]:
+    """Names of a folder and when they were written by the store's clock, so many at a time."""
+    batch: dict[str, int] = {}
+    async for meta in blob.list(folder, after=after):
+        batch[meta.key] = meta.last_modified_ns
+        if len(batch) == BATCH:
+            yield batch
+            batch = {}
+    if batch:
+        yield batch
+
+
 async def listen(bus: Bus, heard: Callable[[Purge], Awaitable[None]], *, clock: Clock) -> None:
-    """Tell `heard` of each hint, until cancelled; subscribes again for as long as the broker is away."""
-    while True:
-        try:
-            subscription = await bus.subscribe(SUBJECT, buffer=BUFFER)
-            try:
-                async for message in subscription:
-                    try:
-                        await heard(decode_purge(message.data))
-                    except AdaptiveGenError as exc:  # those who keep clips look again anyway
-                        get_logger().warning("purge_not_done", code=exc.code, error=exc.message)
-            finally:
-                await subscription.close()
-        except AdaptiveGenError as exc:
-            get_logger().warning("purges_not_heard", code=exc.code, error=exc.message)
-        await clock.sleep(LISTEN_AGAIN_S)
+    """Tell `heard` of each hint, until cancelled; what it cannot do now those who keep clips do when they look."""
+
+    async def take(message: Message) -> None:
+        await heard(decode_purge(message.data))
+
+    await hear(bus, SUBJECT, take, buffer=BUFFER, clock=clock)
 
 
 class PurgeNames:
     """Looks into the names for one who keeps clips. drop: lets go of clips by digest, of those it has; drop_all: of all
-    of them; `path`: a file of its own that says up to which day it has looked."""
+    of them; `path`: a file of its own that says up to which day it has looked.
+
+    A look reads the names that were written since the last, and `NEAR_S` before that, since the clocks of those who
+    write them differ. Every `FAR_EVERY_S` all of yesterday, today and tomorrow are read, for clocks that differ more.
+    What it acted on it knows by the store's clock, and of the time since the last far look by name.
+    """
 
     def __init__(
         self,
@@ -118,7 +145,10 @@ class PurgeNames:
         self._clock = clock
         self._drop = drop
         self._drop_all = drop_all
-        self._seen: dict[str, int] = {}  # when each name was written last, of the days looked into
+        self._looked_ns = 0  # when it looked last, by this node's clock
+        self._far_at_s: float | None = None
+        self._mark_ns = -1  # all that was written by then, by the store's clock, was acted on
+        self._acted: dict[str, int] = {}  # names behind the mark that were, and when they were written
 
     async def run(self) -> None:
         """Look every minute, until cancelled; also at once. What cannot be looked into now is looked into later."""
@@ -130,25 +160,44 @@ class PurgeNames:
             await self._clock.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Let go of what was purged since the day of the last look, and a day before that: clocks differ. After longer
-        than names are kept, of everything. Raises a storage error."""
-        today, last = _day(self._clock.now_ns()), self._last()
+        """Let go of what was purged since the last look; at the start since the day before the one it looked last, and
+        after longer than names are kept of everything. Raises a storage error."""
+        now_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
+        if self._far_at_s is None or now_s - self._far_at_s >= FAR_EVERY_S:
+            await self._look_far(_day(now_ns))
+            self._far_at_s = now_s
+        else:
+            since = _moment(min(self._looked_ns, now_ns) - round(NEAR_S * 1e9))
+            first, last = date.fromisoformat(since.split("/")[1]), _day(now_ns + round(NEAR_S * 1e9))
+            for day in _days(first, last):
+                await self._act(_folder(day), after=since if day == first else "")
+        self._looked_ns = now_ns
+
+    async def _look_far(self, today: date) -> None:
+        """All of the days in question. What the store had stamped before it, this look has listed."""
+        last, stamped_ns = self._last(), max(self._acted.values(), default=-1)
         unknown = last is None or today - last >= timedelta(days=KEPT_DAYS)
-        if last is None or unknown:
-            last = today
-        found: dict[str, int] = {}
-        for days in range((today - last).days + 3):
-            folder = f"{PREFIX}{last + timedelta(days=days - 1)}/"
-            async for meta in self._blob.list(folder):
-                found[meta.key] = meta.last_modified_ns
-        new = {key.rpartition("/")[2] for key, at_ns in found.items() if self._seen.get(key) != at_ns}
         if unknown:
             await self._drop_all()
-        elif new:
-            await self._drop(new)
-        self._seen = found
-        if self._last() != today:
+        begin = today if last is None or unknown else min(last, today)
+        for day in _days(begin - timedelta(days=1), today + timedelta(days=1)):
+            await self._act(_folder(day), drop=not unknown)
+        self._mark_ns = max(self._mark_ns, stamped_ns - round(VISIBLE_S * 1e9))
+        self._acted = {name: at_ns for name, at_ns in self._acted.items() if at_ns > self._mark_ns}
+        if last != today:
             self._remember(today)
+
+    async def _act(self, folder: str, *, after: str = "", drop: bool = True) -> None:
+        """Let go of what a folder names and was not acted on."""
+        async for batch in _batches(self._blob, folder, after=after):
+            new = {name: at_ns for name, at_ns in batch.items() if at_ns > self._mark_ns}
+            new = {name: at_ns for name, at_ns in new.items() if self._acted.get(name) != at_ns}
+            if new and drop:
+                await self._drop({name.rpartition("/")[2].rpartition("-")[2] for name in new})
+            self._acted |= new
+            if len(self._acted) > 2 * MOST_REMEMBERED:  # what is forgotten is let go of once more
+                newest = sorted(self._acted.items(), key=lambda named: named[1])[-MOST_REMEMBERED:]
+                self._acted = dict(newest)
 
     def _last(self) -> date | None:
         """The day of the last look; None where there was none, or it is not known."""
@@ -162,3 +211,8 @@ class PurgeNames:
             self._path.write_text(day.isoformat(), encoding="ascii")
         except OSError as exc:  # then more is let go of at the next start
             get_logger().warning("purges_not_remembered", error=str(exc))
+
+
+def _days(first: date, last: date) -> list[date]:
+    """Both, and those between."""
+    return [first + timedelta(days=days) for days in range((last - first).days + 1)]

@@ -13,13 +13,16 @@ from typing import Literal, Protocol
 
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
+from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, InternalError, NotFound
 from adaptivegen.jobs.record import JobRecord, apply_manifest, draft_stored, hand_to_cloud, touched
 from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest, pending_key
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.troubles import Troubles
 from adaptivegen.telemetry import get_logger
 
 OVERDUE = 10  # patiences
+UNREADABLE_AFTER = 3  # tries, with pauses of a minute and more, of one job of a store that answers for others
+MOST_UNREADABLE = 100  # more are no trouble of theirs
 ABANDONED_S = 3600.0  # a marker without a spec for this long belongs to no submission under way
 Remedy = Literal["wait", "index", "clear", "upgrade", "check-queue", "finish-draft-in-cloud"]
 
@@ -168,41 +171,65 @@ async def reconcile(
     return run.tally
 
 
-async def reindex(jobs: JobStore) -> int:
+async def reindex(jobs: JobStore, troubles: Troubles | None = None) -> int:
     """Index every job of the object store that the index lacks, unless it is known to be complete; returns how many.
 
-    For a broker that lost its data: until then such a job is found by its id, and listed by nobody.
+    For a broker that lost its data: until then such a job is found by its id, and listed by nobody, and operators
+    cannot purge. So of a few that cannot be read, time and again, it is given up that they be listed; whoever asks for
+    one by its id has it indexed. Raises BrokerUnavailable, and a storage error where jobs cannot be listed.
     """
     if await jobs.index.complete():
         return 0
+    troubles = troubles or Troubles()
     known = set(await jobs.index.tenants_and_ids())
-    found, whole = 0, True
+    found = unread = 0
+    whole = True
     async for tenant, job_id in jobs.specs():
         if (tenant, job_id) in known:
             continue
-        try:
-            await jobs.find(tenant, job_id)
-            found += 1
-        except Deleted:
-            continue
-        except InternalError as exc:  # damaged: it cannot be listed, and will not be by trying again
-            get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
-        except AdaptiveGenError as exc:
-            whole = False
-            get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
-    if whole:
+        indexed = await _put_right(jobs, tenant, job_id, troubles)
+        found += indexed is True
+        unread += indexed is None
+        whole = whole and (indexed is not None or troubles.times(_in_index(tenant, job_id)) >= UNREADABLE_AFTER)
+    if whole and unread <= MOST_UNREADABLE:
         await jobs.index.set_complete()
     return found
+
+
+async def _put_right(jobs: JobStore, tenant: str, job_id: str, troubles: Troubles) -> bool | None:
+    """Index one job; whether it is listed now, None where that cannot be told. Raises BrokerUnavailable."""
+    name, now_s = _in_index(tenant, job_id), jobs.clock.monotonic_s()
+    if not troubles.due(name, now_s=now_s):
+        return None
+    try:
+        await jobs.index.put_right(tenant, job_id)
+    except BrokerUnavailable:  # nor can the others be: what was found so far says nothing of this one
+        raise
+    except Deleted:
+        return False
+    except InternalError as exc:  # damaged: it cannot be listed, and will not be by trying again
+        get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
+        return False
+    except AdaptiveGenError as exc:
+        if troubles.failed(name, exc.message, now_s=now_s):
+            get_logger().warning("reindex_failed", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
+        return None
+    troubles.over(name)
+    return True
+
+
+def _in_index(tenant: str, job_id: str) -> str:
+    return f"index {tenant}.{job_id}"
 
 
 async def keep_reconciling(
     jobs: JobStore, *, patience_s: float, interval_s: float, clock: Clock, listener: Listener | None = None
 ) -> None:
     """A pass every `interval_s`, until cancelled; one that fails is tried again in the next."""
-    sightings = Sightings(clock)
+    sightings, troubles = Sightings(clock), Troubles()
     while True:
         try:
-            indexed = await reindex(jobs)
+            indexed = await reindex(jobs, troubles)
             tally = await reconcile(jobs, patience_s=patience_s, sightings=sightings, listener=listener)
             tally.indexed += indexed
             if tally.indexed or tally.cleared or tally.requeued or tally.failed:

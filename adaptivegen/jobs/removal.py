@@ -8,8 +8,8 @@
     its note                  where it is a repeat, then its owner's media where that was the last to hold them
     media                     its own, unless repeats refer to them: closed, looked again, unlisted, told, removed
 
-The sweep repeats a removal once more after `SETTLED_S`, in case somebody was writing for the video meanwhile, and then
-takes the marker away. Must not decide who may delete what.
+The sweep (`sweep`) repeats a removal once more after a while, in case somebody was writing for the video meanwhile, and
+then takes the marker away. Must not decide who may delete what.
 """
 
 from __future__ import annotations
@@ -17,19 +17,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from adaptivegen.batches import read_all
-from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, Conflict, InternalError, NotFound
-from adaptivegen.jobs.purges import Purge, forget_old, note, tell
+from adaptivegen.errors import Conflict, InternalError
+from adaptivegen.jobs.purges import Purge, note, tell
 from adaptivegen.jobs.rating import PREFIX as RATINGS
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.sharing import held, is_closed, note_repeats, release, unlist
+from adaptivegen.jobs.sharing import held, is_closed, release, unlist
 from adaptivegen.jobs.spec import Deleted, JobSpec, Tombstone, deleting_key, job_key, owner_of, pending_key
 from adaptivegen.jobs.store import PARTS, JobStore
+from adaptivegen.jobs.uploads import uploads_of
 from adaptivegen.telemetry import get_logger
-
-SETTLED_S = 60.0  # after it nobody works for a deleted video any more: a lease is half of that
-PRUNE_EVERY_S = 6 * 3600.0
 
 
 @dataclass(slots=True)
@@ -60,8 +56,11 @@ async def remove(jobs: JobStore, tenant: str, job_id: str, *, by: str = "") -> R
                 raise
     await jobs.index.forget(tenant, job_id)
     keys = [pending_key(tenant, job_id), f"{RATINGS}{tenant}/{job_id}"]
-    for key in (*keys, *(job_key(tenant, job_id, part) for part in PARTS), *([stone.input] if stone.input else [])):
+    for key in (*keys, *(job_key(tenant, job_id, part) for part in PARTS)):
         await jobs.blob.delete(key)
+    for upload in await uploads_of(jobs, tenant, job_id):
+        await jobs.blob.delete(upload.key)
+        done.freed_bytes += upload.size_bytes
     if stone.owner:
         await release(jobs, tenant, job_id, stone.owner)
         await _collect(jobs, tenant, stone.owner, done)
@@ -84,15 +83,12 @@ async def _bury(jobs: JobStore, tenant: str, job_id: str, done: Removed, *, by: 
     standing = await jobs.tombstone(tenant, job_id)
     if standing is not None:  # another was faster, and may have removed already what told the owner
         return standing
-    reference = spec.request.reference if spec is not None else None
-    upload = reference.key if reference is not None and reference.key.startswith(f"inputs/{tenant}/{job_id}/") else ""
     stone = Tombstone(
         id=job_id,
         tenant=tenant,
         deleted_at_ns=jobs.clock.now_ns(),
         by=by[:500],
         content_key=spec.content_key if spec is not None else "",
-        input=upload,
         owner=owner,
     )
     await jobs.blob.put(job_key(tenant, job_id, "spec"), stone.encode())
@@ -137,72 +133,20 @@ async def _collect(jobs: JobStore, tenant: str, owner: str, done: Removed, *, co
         return
     if key := content_key or stone.content_key:
         await unlist(jobs, tenant, key, owner)
-    clips = json.loads(await jobs.blob.get(job_key(tenant, owner, "closed")))
+    clips = await _closed(jobs, tenant, owner)
     shas = {key.rpartition("/")[2].removesuffix(".mp4") for key in clips}
     metas = [meta async for meta in jobs.blob.list(folder)]
     for meta in metas:
         await jobs.blob.delete(meta.key)
         done.freed_bytes += meta.size_bytes
     shas |= {meta.key.rpartition("/")[2].removesuffix(".mp4") for meta in metas}
-    await note(jobs.blob, shas, now_ns=jobs.clock.now_ns())  # after them: nobody can fetch them again
+    await note(jobs.blob, shas, clock=jobs.clock)  # after them: nobody can fetch them again
     done.shas += sorted(shas)
 
 
-class Sweep:
-    """Goes on with removals that were begun, over the passes of one process."""
-
-    def __init__(self, jobs: JobStore, *, clock: Clock) -> None:
-        self._jobs = jobs
-        self._clock = clock
-        self._since: dict[str, float] = {}  # when each marker was seen first, or tried last
-        self._pruned_at_s: float | None = None
-        self._noted = False
-
-    async def run(self, *, interval_s: float) -> None:
-        """A pass every `interval_s`, until cancelled; one that fails is tried again in the next."""
-        while True:
-            try:
-                await self.sweep()
-            except AdaptiveGenError as exc:
-                get_logger().warning("sweep_failed", code=exc.code, error=exc.message)
-            except Exception as exc:  # a bug met by one video must not end the sweeps
-                get_logger().error("sweep_failed", exc_info=exc)
-            await self._clock.sleep(interval_s)
-
-    async def sweep(self) -> int:
-        """One pass; returns how many removals are done with it. Raises what the store raises while it is listed."""
-        if not self._noted:
-            noted, self._noted = await note_repeats(self._jobs), True
-            if noted:
-                get_logger().info("repeats_noted", repeats=noted)
-        marked = [meta.key async for meta in self._jobs.blob.list("deleting/")]
-        there = set(marked)
-        self._since = {key: since_s for key, since_s in self._since.items() if key in there}
-        now_s = self._clock.monotonic_s()
-        due = [key for key in marked if now_s - self._since.setdefault(key, now_s) >= SETTLED_S]
-        self._since |= dict.fromkeys(due, now_s)
-        finished = sum(await read_all(due, self._one))
-        await self._prune()
-        return finished
-
-    async def _one(self, key: str) -> bool:
-        tenant, _, job_id = key.removeprefix("deleting/").partition(".")
-        try:
-            done = await remove(self._jobs, tenant, job_id)
-        except NotFound:  # nothing but the marker
-            done = Removed()
-        except AdaptiveGenError as exc:
-            get_logger().warning("removal_not_done", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
-            return False
-        except Exception as exc:  # a bug met by one video must not keep the others from being removed
-            get_logger().error("removal_not_done", job_id=job_id, tenant=tenant, exc_info=exc)
-            return False
-        if not done.unclear:
-            await self._jobs.blob.delete(key)
-        return not done.unclear
-
-    async def _prune(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._pruned_at_s is None or now_s - self._pruned_at_s >= PRUNE_EVERY_S:
-            self._pruned_at_s = now_s
-            await forget_old(self._jobs.blob, now_ns=self._clock.now_ns())
+async def _closed(jobs: JobStore, tenant: str, owner: str) -> list[str]:
+    """Keys of the clips that were there when the owner was closed; none where that was damaged since."""
+    try:
+        return [str(key) for key in json.loads(await jobs.blob.get(job_key(tenant, owner, "closed")))]
+    except (ValueError, TypeError):
+        return []

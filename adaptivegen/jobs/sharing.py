@@ -10,16 +10,22 @@ closed after its note is written: one of them sees the other.
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from adaptivegen.batches import AT_ONCE, read_all
-from adaptivegen.errors import InternalError, NotFound
+from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound, Unavailable
 from adaptivegen.jobs.spec import Deleted, Media, content_index_key, holders_of, job_key, owner_of
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.troubles import Troubles
+from adaptivegen.telemetry import get_logger
 
-COMPLETE = "holders-complete"  # every repeat of the store has its note; those of earlier versions wrote none
+COMPLETE = "holders-complete"  # every repeat has its note, those of earlier versions too, but for the jobs listed here
+MOST_UNREAD = 100
 ABANDONED_S = 3600.0  # a note of a job without a spec for this long belongs to no submission under way
 Held = Literal["yes", "no", "unclear"]
+Name = tuple[str, str]  # tenant, id
 
 
 async def hold(jobs: JobStore, tenant: str, job_id: str, media: Media) -> bool:
@@ -51,7 +57,8 @@ async def unlist(jobs: JobStore, tenant: str, content_key: str, owner: str) -> N
 
 async def held(jobs: JobStore, tenant: str, owner: str) -> Held:
     """Whether a job refers to the owner's media. Unclear: a repeat is under way that may, or not all have notes."""
-    found: Held = "no" if await _has(jobs, COMPLETE) else "unclear"
+    unread = await _unread(jobs)
+    found: Held = "unclear" if unread is None or any(of == tenant for of, _ in unread) else "no"
     prefix = holders_of(tenant, owner)
     async for meta in jobs.blob.list(prefix):
         one = await _holds(jobs, tenant, meta.key.removeprefix(prefix), owner)
@@ -64,21 +71,71 @@ async def held(jobs: JobStore, tenant: str, owner: str) -> Held:
     return found
 
 
-async def note_repeats(jobs: JobStore) -> int:
-    """Write the notes of all repeats in the store, once and for all; returns how many. Until then no media are
-    removed. Raises a storage error: then it is to be called again."""
-    if await _has(jobs, COMPLETE):
-        return 0
+async def note_repeats(jobs: JobStore, troubles: Troubles | None = None) -> tuple[int, int]:
+    """Write the notes of all repeats in the store, once and for all, until which no media are removed; how many were
+    written, and how many jobs could not be read. While there is one, no media of its tenant are removed: it may refer
+    to any of them; the others' are. It is to be called again for it, and after a storage error, or the Unavailable that
+    so many unread jobs raise that the store itself must be ill."""
+    unread = await _unread(jobs)
+    if unread == []:
+        return 0, 0
+    troubles, now_s = troubles or Troubles(), jobs.clock.monotonic_s()
     found = 0
-    batch: list[tuple[str, str]] = []
-    async for name in jobs.specs():
+    left: list[Name] = []
+    batch: list[Name] = []
+
+    async def go_through() -> None:
+        nonlocal found
+        for name, noted in zip(batch, await read_all(batch, lambda one: _try_repeat(jobs, one, troubles)), strict=True):
+            found += bool(noted)
+            if noted is None:
+                left.append(name)
+        batch.clear()
+        if len(left) > MOST_UNREAD:
+            raise Unavailable(f"more than {MOST_UNREAD} jobs cannot be read; the repeats are noted when they can")
+
+    async for name in jobs.specs() if unread is None else _each(unread):
+        if unread is not None and not troubles.due(_named(name), now_s=now_s):
+            left.append(name)
+            continue
         batch.append(name)
         if len(batch) == AT_ONCE:
-            found += sum(await read_all(batch, lambda one: _note_repeat(jobs, *one)))
-            batch.clear()
-    found += sum(await read_all(batch, lambda one: _note_repeat(jobs, *one)))
-    await jobs.blob.put(COMPLETE, b"")
-    return found
+            await go_through()
+    await go_through()
+    if left != unread:
+        await jobs.blob.put(COMPLETE, json.dumps(left).encode() if left else b"")
+    return found, len(left)
+
+
+async def _each(names: list[Name]) -> AsyncIterator[Name]:
+    for name in names:
+        yield name
+
+
+async def _unread(jobs: JobStore) -> list[Name] | None:
+    """The jobs that may be repeats without a note; None where not all were gone through yet."""
+    try:
+        data = await jobs.blob.get(COMPLETE)
+        return [(str(tenant), str(job_id)) for tenant, job_id in json.loads(data)] if data else []
+    except (NotFound, ValueError, TypeError):
+        return None
+
+
+async def _try_repeat(jobs: JobStore, name: Name, troubles: Troubles) -> bool | None:
+    """Whether it is a repeat, and has its note; None where that cannot be told."""
+    try:
+        noted = await _note_repeat(jobs, *name)
+    except AdaptiveGenError as exc:
+        if troubles.failed(_named(name), exc.message, now_s=jobs.clock.monotonic_s()):
+            tenant, job_id = name
+            get_logger().warning("repeat_not_read", job_id=job_id, tenant=tenant, code=exc.code, error=exc.message)
+        return None
+    troubles.over(_named(name))
+    return noted
+
+
+def _named(name: Name) -> str:
+    return f"repeat {name[0]}.{name[1]}"
 
 
 async def _note_repeat(jobs: JobStore, tenant: str, job_id: str) -> bool:

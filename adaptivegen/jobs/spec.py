@@ -10,7 +10,7 @@ written once; the manifest by put-if-absent, so exactly one outcome wins.
     jobs/<tenant>/<id>/manifest           Manifest: completed, failed or cancelled
     out/<tenant>/<id>/<epoch>/<sha>.mp4   media; epoch 0 is the draft
     content/<tenant>/<content key>        ContentEntry: which final a content key has
-    inputs/<tenant>/<id>/<sha>            the job's uploaded reference, already decoded and checked
+    inputs/<tenant>/<id>/<ms>-<sha>       an attempt's upload, decoded and checked; the spec says which is the job's
     idempotency/<tenant>/<sha of key>     KeyBinding: which job an idempotency key has
     ratings/<tenant>/<id>                 Rating: how a person found it, last
 
@@ -87,16 +87,15 @@ class JobSpec(_Stored):
 
 
 class Tombstone(_Stored):
-    """What stands in place of a deleted video's spec. by: who ordered it, empty for its tenant; content_key, input,
-    owner: what its removal has to look at, empty where there is nothing or it could not be read (owner: the job whose
-    media a repeat referred to)."""
+    """What stands in place of a deleted video's spec. by: who ordered it, empty for its tenant; content_key, owner:
+    what its removal has to look at, empty where there is nothing or it could not be read (owner: the job whose media a
+    repeat referred to)."""
 
     id: str
     tenant: str
     deleted_at_ns: int
     by: str = ""
     content_key: str = ""
-    input: str = ""
     owner: str = ""
 
 
@@ -201,9 +200,10 @@ def idempotency_key(tenant: str, key: str) -> str:
     return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def input_key(tenant: str, job_id: str, sha256: str) -> str:
-    """Key of a job's uploaded reference; jobs never share one, so that it goes with its job."""
-    return f"inputs/{tenant}/{job_id}/{sha256}"
+def input_key(tenant: str, job_id: str, sha256: str, *, now_ns: int) -> str:
+    """Key of a job's uploaded reference; jobs never share one, so that it goes with its job, and neither do two
+    attempts to submit one, so that what an attempt left behind can be removed (`uploads`)."""
+    return f"inputs/{tenant}/{job_id}/{now_ns // 10**6:013d}-{sha256}"
 
 
 def record_key(tenant: str, job_id: str) -> str:

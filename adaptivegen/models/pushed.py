@@ -11,6 +11,8 @@ names, compared with the card, and renamed; the card comes last, since a model i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -71,28 +73,37 @@ class PushedModels:
         self._folder = folder
         self._max_bytes = max_bytes
         self._writing = asyncio.Lock()
+        self._cleaned = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")  # of files
 
-    async def ensure(self, name: str) -> None:
-        """Have a version's files here, as far as they can be had: what is in no store is the caller's to miss.
+    async def ensure(self, name: str, damaged: bool = False) -> bool:
+        """Have a version's files here, as far as they can be had: what is in no store is the caller's to miss; whether
+        any was brought. damaged: not all that is here is what its card says, so it is compared, not only measured.
 
         Raises InvalidRequest, PayloadTooLarge, ModelDigestMismatch, a storage error."""
-        if self._folder is None or self._complete(name):
-            return
+        if self._folder is None:
+            return False
+        await self._clean(self._folder)
+        if not damaged and self._complete(name):
+            return False
         try:
             card = await self._card(name)
         except ModelNotFound:
-            return
+            return False
+        if damaged and not self._is_pushed(card):
+            return False
         async with self._writing:
-            for logical, file in card.files.items():
-                await self._bring(card, logical, self._folder / file.path)
+            paths = {logical: self._folder / file.path for logical, file in card.files.items()}
+            brought = [await self._bring(card, logical, path) for logical, path in paths.items()]
             await self._put_card(card)
-        get_logger().info("version_fetched", model=name, bytes=_bytes(card))
+        get_logger().info("version_fetched", model=name, files=sum(brought), bytes=_bytes(card))
+        return any(brought)
 
     async def ensure_card(self, name: str) -> None:
         """Have a version's card here, for nodes that do not run it; as `ensure`."""
         if self._folder is None or name in self._library.names():
             return
+        await self._clean(self._folder)
         try:
             card = await self._card(name)
         except ModelNotFound:
@@ -126,6 +137,23 @@ class PushedModels:
         except (ModelNotFound, InvalidRequest, OSError):
             return False
 
+    def _is_pushed(self, card: ModelCard) -> bool:
+        """Whether what is here of a name is the version that was pushed, in the folder where such go: another that an
+        operator has put there by hand, or one that came along, is not ours to replace."""
+        try:
+            here = self._library.card(card.name)
+            return self._library.folder(card.name) == self._folder and here.digest == card.digest
+        except (ModelNotFound, InvalidRequest):
+            return True  # what is damaged is the card
+
+    async def _clean(self, folder: Path) -> None:
+        """Remove, once, what downloads that were killed have left in the folder of models."""
+        if self._cleaned:
+            return
+        self._cleaned = True
+        if removed := await self._blocking(_remove_parts, folder):
+            get_logger().info("parts_removed", files=removed)
+
     async def _card(self, name: str) -> ModelCard:
         """A version's card as it was pushed, which names nothing outside of the version's folder."""
         digest = await _digest(self._blob, name)
@@ -145,12 +173,12 @@ class PushedModels:
             raise PayloadTooLarge(f"{name} has {_bytes(card)} bytes; allowed: {self._max_bytes}", param="model")
         return card
 
-    async def _bring(self, card: ModelCard, logical: str, path: Path) -> None:
-        """One file, compared with the card before it has its name."""
+    async def _bring(self, card: ModelCard, logical: str, path: Path) -> bool:
+        """One file, compared with the card before it has its name; False where it was here."""
         file, arriving = card.files[logical], _Arriving(path)
         try:
             if await self._blocking(_is, path, file.sha256):
-                return
+                return False
             await self._blocking(arriving.open)
             async for chunk in self._pieces(card, logical):
                 await self._blocking(arriving.write, chunk)
@@ -159,6 +187,7 @@ class PushedModels:
                     f"{card.name}: {logical} came with sha256 {arriving.sha256}, its card says {file.sha256}"
                 )
             await self._blocking(arriving.keep)
+            return True
         except OSError as exc:
             raise storage_error(exc, str(path)) from exc
         finally:
@@ -205,8 +234,14 @@ class _Arriving:
     def open(self) -> None:
         """Begin."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".new", dir=self._path.parent)
-        self._new = Path(name)
+        while True:
+            self._file, name = tempfile.mkstemp(prefix=f".{self._path.name}.", suffix=".new", dir=self._path.parent)
+            self._new = Path(name)
+            with contextlib.suppress(OSError):  # a file system without locks: nobody removes parts there
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.fstat(self._file).st_nlink:  # else it was taken for a left part before it was locked
+                break
+            os.close(self._file)
         os.fchmod(self._file, 0o644)
 
     def write(self, data: bytes) -> None:
@@ -238,6 +273,21 @@ class _Arriving:
             self.keep()
         finally:
             self.drop()
+
+
+def _remove_parts(folder: Path) -> int:
+    """Remove what has the name of a file on its way and nobody writes: whoever does holds a lock, which ends with its
+    process. Returns how many."""
+    removed = 0
+    for path in folder.glob("*/.*.new"):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            removed += 1
+        except OSError:  # it is being written, has its name by now, or cannot be removed
+            continue
+    return removed
 
 
 def _is(path: Path, sha256: str) -> bool:

@@ -210,7 +210,7 @@ class TenantInfo:
     """What holds for a tenant, None where it is not limited, and what it uses. own: names of the values set for it.
 
     used_gpu_s: seconds of workers in the last hour; reserved_gpu_s: that its open jobs are predicted to need; stored:
-    bytes of its videos, None where they are not counted.
+    bytes of its videos and uploads, None where they are not counted.
     """
 
     tenant: str

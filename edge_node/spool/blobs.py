@@ -64,8 +64,8 @@ class ProvenStore:
     async def head(self, key: str) -> ObjectMeta:
         return await self._store().head(key)
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
-        async for meta in self._store().list(prefix):
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
+        async for meta in self._store().list(prefix, after=after):
             yield meta
 
     async def delete(self, key: str) -> None:
@@ -122,8 +122,8 @@ class MeteredStore:
     async def head(self, key: str) -> ObjectMeta:
         return await self._store.head(key)
 
-    def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
-        return self._store.list(prefix)
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
+        return self._store.list(prefix, after=after)
 
     async def delete(self, key: str) -> None:
         await self._store.delete(key)

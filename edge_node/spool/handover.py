@@ -19,9 +19,11 @@ from adaptivegen.errors import Conflict, InternalError, NotFound
 from adaptivegen.jobs.rating import PREFIX, decode_rating
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.sharing import hold
-from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest
+from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.uploads import submit
 from adaptivegen.placement import Decision
+from adaptivegen.request import Reference
 from adaptivegen.telemetry import get_logger
 from edge_node.spool.rules import handed_note, on_return
 from edge_node.spool.spool import Envelope, Spool
@@ -57,7 +59,7 @@ async def hand_over(
     if draft is not None and not await _is_sound(draft, spool):
         get_logger().error("spooled_draft_damaged", job_id=job_id, tenant=tenant, key=draft.media.key)
         draft, notes = None, (DAMAGED_NOTE,)
-    await _check_upload(first, spool)
+    spooled, upload = first, await _upload(first, standing, spool, now_ns=centre.clock.now_ns())
     await spool.begin(envelope.name)
     held_by = await _bind(envelope, centre)
     after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
@@ -65,16 +67,16 @@ async def hand_over(
     wanted = manifest is None and spec.want_final and standing is None
     decided = await again(spec, draft is not None) if wanted else None
     spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
-    if spec.upgrade:
-        first = first.model_copy(update={"notes": notes})
-    await _copy(first, draft, spool=spool, centre=centre)
+    first = _referring(first.model_copy(update={"notes": notes}) if spec.upgrade else spec, upload)
+    await _copy(spooled, draft, upload if standing is None else None, spool=spool, centre=centre)
     if manifest is not None:
-        record = await _ended(first if spec.upgrade else spec, draft, manifest, centre)
+        record = await _ended(first, draft, manifest, centre)
     else:
-        record = await _open(first if spec.upgrade else spec, draft, centre)
-        if spec.upgrade:
+        first, record = await _open(first, draft, centre)
+        if spec.upgrade:  # of what stands now, which another attempt may have written
+            spec = _referring(spec, first.request.reference)
             record = await _queue(spec, await centre.ask_final(spec), centre)
-    await spool.remove(first)
+    await spool.remove(spooled)
     return spec, record
 
 
@@ -111,30 +113,42 @@ async def _is_sound(draft: DraftManifest, spool: Spool) -> bool:
         return True
 
 
-async def _check_upload(spec: JobSpec, spool: Spool) -> None:
-    """Raise InternalError where a job's upload is here and not what was uploaded."""
+async def _upload(spec: JobSpec, standing: JobSpec | None, spool: Spool, *, now_ns: int) -> Reference | None:
+    """A job's upload as the centre is to have it: under a key of this attempt's own, since under one of hours ago it
+    may be about to be swept there (`uploads`). Raises InternalError where it is here and not what was uploaded."""
     reference = spec.request.reference
     if reference is None:
-        return
+        return None
     try:
         sha256 = await spool.digest(reference.key)
     except NotFound:  # the centre has it: the job was sheltered
-        return
+        return reference
     if sha256 != reference.sha256:
         raise InternalError(f"the upload {reference.key} of {spec.id} is damaged in this edge's spool")
+    if standing is not None:
+        return standing.request.reference
+    key = input_key(spec.tenant, spec.id, reference.sha256, now_ns=now_ns)
+    return reference.model_copy(update={"key": key})
 
 
-async def _copy(spec: JobSpec, draft: DraftManifest | None, *, spool: Spool, centre: JobStore) -> None:
-    """Bring the job's upload, draft and rating over, as far as they are here: a repeat's draft is another job's."""
+def _referring(spec: JobSpec, upload: Reference | None) -> JobSpec:
+    return spec.model_copy(update={"request": spec.request.model_copy(update={"reference": upload})})
+
+
+async def _copy(
+    spec: JobSpec, draft: DraftManifest | None, upload: Reference | None, *, spool: Spool, centre: JobStore
+) -> None:
+    """Bring the job's upload, draft and rating over, as far as they are here: a repeat's draft is another job's.
+    upload: as the centre is to have it, None where nothing of it is to be brought."""
     reference = spec.request.reference
-    keys = [reference.key] if reference is not None else []
-    keys += [draft.media.key] if draft is not None else []
-    for key in keys:
+    keys = {draft.media.key: draft.media.key} if draft is not None else {}
+    keys |= {reference.key: upload.key} if reference is not None and upload is not None else {}
+    for key, to in keys.items():
         try:
             data = await spool.blob.get(key)
         except NotFound:
             continue
-        await centre.blob.put(key, data)
+        await centre.blob.put(to, data)
     await _copy_rating(f"{PREFIX}{spec.tenant}/{spec.id}", spool=spool, centre=centre)
 
 
@@ -151,14 +165,14 @@ async def _copy_rating(key: str, *, spool: Spool, centre: JobStore) -> None:
         await centre.blob.put(key, data)
 
 
-async def _open(spec: JobSpec, draft: DraftManifest | None, centre: JobStore) -> JobRecord:
-    """Submit an open job, or one that its draft has completed."""
-    spec, record = await centre.submit(spec, draft)
+async def _open(spec: JobSpec, draft: DraftManifest | None, centre: JobStore) -> tuple[JobSpec, JobRecord]:
+    """Submit an open job, or one that its draft has completed; what stands then."""
+    spec, record = await submit(centre, spec, draft)
     if draft is not None and record.draft is None:  # an earlier attempt had indexed it without
         record = await centre.store_draft(spec.tenant, spec.id, draft)
     if record.ended:
         await centre.clear(spec.tenant, spec.id)
-    return await _queue(spec, record, centre)
+    return spec, await _queue(spec, record, centre)
 
 
 async def _queue(spec: JobSpec, record: JobRecord, centre: JobStore) -> JobRecord:

@@ -74,8 +74,8 @@ class OwnStore:
     async def head(self, key: str) -> ObjectMeta:
         return await _of_own(self._store.head(key))
 
-    async def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
-        found = self._store.list(prefix).__aiter__()
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
+        found = self._store.list(prefix, after=after).__aiter__()
         while True:
             try:
                 meta = await _of_own(found.__anext__())

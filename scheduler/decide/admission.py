@@ -62,7 +62,7 @@ def bar_of_tenant(view: View, query: PlacementQuery, *, now_ns: int) -> Bar | No
             return Bar(Overloaded.code, reason, "jobs", UNSERVED_RETRY_S)
     stored = view.stored_bytes.get(query.tenant, 0)
     if stored >= quota.stored_bytes:
-        reason = f"tenant {query.tenant} has {stored} bytes of videos stored; allowed: {quota.stored_bytes:.0f}"
+        reason = f"tenant {query.tenant} has stored {stored} bytes (videos, uploads); allowed: {quota.stored_bytes:.0f}"
         return Bar(QuotaExceeded.code, reason, "stored_bytes", None)
     return None
 

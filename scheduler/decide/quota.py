@@ -19,8 +19,8 @@ LONGEST_WAIT_S = 7 * 86400.0
 class Quota:
     """A tenant's limits; infinity where there is none.
 
-    gpu_seconds_per_hour: of workers; concurrent_jobs: not ended yet; stored_bytes: of its videos; weight: its share of
-    a busy pool, against 1 of others; priority: 1 where it may ask for that tier.
+    gpu_seconds_per_hour: of workers; concurrent_jobs: not ended yet; stored_bytes: of its videos and what was uploaded
+    for them; weight: its share of a busy pool, against 1 of others; priority: 1 where it may ask for that tier.
     """
 
     gpu_seconds_per_hour: float = UNLIMITED

@@ -111,6 +111,15 @@ async def test_delete_is_idempotent_and_frees_the_key(store: BlobStore) -> None:
     assert await store.put_if_absent("a/k", b"again") is True
 
 
+async def test_list_gives_what_sorts_behind_a_key_that_need_not_be_there(store: BlobStore) -> None:
+    for name in ("a", "b", "c"):
+        await store.put(f"days/1/{name}", b"")
+    await store.put("days/2/a", b"")
+    for after, names in (("days/1/a", "bc"), ("days/1/aa", "bc"), ("days/1/c", ""), ("days/0", "abc"), ("", "abc")):
+        found = {meta.key async for meta in store.list("days/1/", after=after)}
+        assert found == {f"days/1/{name}" for name in names}
+
+
 async def test_list_gives_what_is_under_the_folder_and_no_more(store: BlobStore) -> None:
     for key in ("jobs/a/1", "jobs/a/2/spec", "jobs/ab/3", "other"):
         await store.put(key, key.encode())

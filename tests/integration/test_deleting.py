@@ -13,9 +13,10 @@ from adaptivegen.blob.store import open_store
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import NotFound, StorageFailure
 from adaptivegen.jobs import sharing
-from adaptivegen.jobs.removal import SETTLED_S, Sweep, remove
+from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import Deleted, job_key
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.sweep import SETTLED_S, Sweep
 from tests.integration import real_nodes
 from tests.integration.centre import PROMPT, Centre, Ports, post, spooling_edge, when
 from tests.integration.real_nodes import CLOCK, Node, broker, until
@@ -35,7 +36,7 @@ async def test_content_shared_by_a_repeat_survives_and_a_redelivered_job_stays_d
         spec = await make(jobs, A)
         assert await repeat(jobs, B)
         first, second = await asyncio.gather(remove(jobs, "t", A), remove(jobs, "t", A))  # two edges at once
-        assert (first.freed_bytes, second.freed_bytes) == (0, 0)
+        assert {first.freed_bytes, second.freed_bytes} <= {0, 6}  # the upload, which both may have seen
         final = (await jobs.find("t", B)).final
         assert final is not None and await blob.get(final.key) == b"a clip!"
         with pytest.raises(Deleted):
@@ -160,7 +161,7 @@ async def test_an_operator_purges_caches_and_content_and_it_is_in_the_audit_log(
         assert (await purge()).exit_code == 2
         assert (await purge("--tenant", "t", "--older-than", "soon")).exit_code == 2
         dry = await purge("--kind", "content", "--tenant", "t", "--dry-run", "--json")
-        said = {"kind": "content", "dry_run": True, "examined": 1, "videos": 1, "bytes": 14, "failed": 0}
+        said = {"kind": "content", "dry_run": True, "examined": 1, "videos": 1, "bytes": 20, "failed": 0}
         assert answer(dry) == said
         cached = await purge("--tenant", "t", "--reason", "stale")
         assert cached.exit_code == 0 and "cache" in cached.stdout
@@ -176,6 +177,6 @@ async def test_an_operator_purges_caches_and_content_and_it_is_in_the_audit_log(
             ("purge-videos", "1 ids"),
             ("purge-caches", "t"),
         ]
-        assert log[0]["outcome"] == "done: 1 videos, 14 bytes"
+        assert log[0]["outcome"] == "done: 1 videos, 20 bytes"
         assert log[1]["details"] == {"reason": "stale"}
         await running.close()

@@ -45,7 +45,7 @@ class IgnoresRanges(Faulty):
 
 
 class ListsNothing(Faulty):
-    async def list(self, prefix: str) -> AsyncIterator[ObjectMeta]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectMeta]:
         return
         yield
 

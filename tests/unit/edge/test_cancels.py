@@ -8,13 +8,14 @@ import pytest
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Subscription
+from adaptivegen.bus.hearing import RETRY_S
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import BrokerUnavailable, StorageFailure
 from adaptivegen.jobs.events import cancel_subject
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.jobs.store import JobStore
-from edge_node.cancels import SUBSCRIBE_AGAIN_S, Cancels
+from edge_node.cancels import Cancels
 from tests.jobs import JOB_ID, make_spec, media
 
 ELSEWHERE = "vid_01hzzzzzzzzzzzzzzzzzzzzzz9"
@@ -142,7 +143,7 @@ async def test_a_store_in_trouble_is_survived_and_the_next_hint_acted_on(trouble
 
 async def test_a_broker_that_is_away_at_first_is_asked_again() -> None:
     async with running(refusals=2) as edge:
-        await edge.clock.advance(3 * SUBSCRIBE_AGAIN_S)
+        await edge.clock.advance(3 * RETRY_S)
         await edge.jobs.cancel("t", JOB_ID)
         await edge.stopped()
 
@@ -152,6 +153,6 @@ async def test_a_subscription_that_ended_is_made_anew() -> None:
         await edge.bus.close()
         for _ in range(5):
             await asyncio.sleep(0)
-        await edge.clock.advance(2 * SUBSCRIBE_AGAIN_S)
+        await edge.clock.advance(2 * RETRY_S)
         await edge.jobs.cancel("t", JOB_ID)
         await edge.stopped()

@@ -177,7 +177,7 @@ async def test_finals_purged_while_an_edge_was_away_are_dropped_when_it_comes_ba
     await life().look()
     entries = {name: await remember(known, name) for name in "ab"}
     await clock.advance(3 * 86400)
-    await note(blob, [entries["a"].final.sha256], now_ns=clock.now_ns())
+    await note(blob, [entries["a"].final.sha256], clock=clock)
     await clock.advance(3 * 86400)
     back = life()
     await back.look()
@@ -185,7 +185,7 @@ async def test_finals_purged_while_an_edge_was_away_are_dropped_when_it_comes_ba
     again = await remember(known, "a")
     await back.look()  # the same name again lets go of nothing
     assert await known.find("t", "a") == again
-    await note(blob, [again.final.sha256], now_ns=clock.now_ns())  # and another purge of the same does
+    await note(blob, [again.final.sha256], clock=clock)  # and another purge of the same does
     await back.look()
     assert await known.find("t", "a") is None
     await clock.advance(40 * 86400)  # longer than names are kept

@@ -9,13 +9,17 @@ from adaptivegen.bus.memory import DEDUP_WINDOW_S
 from adaptivegen.errors import BrokerUnavailable, Conflict, InternalError, StorageFailure
 from adaptivegen.jobs.rating import Rating, decode_rating
 from adaptivegen.jobs.record import claim
-from adaptivegen.jobs.spec import Manifest
+from adaptivegen.jobs.spec import JobSpec, Manifest, input_key
+from adaptivegen.jobs.troubles import Troubles
+from adaptivegen.jobs.uploads import UploadSweep
+from adaptivegen.request import Reference
 from edge_node.spool.handover import DAMAGED_NOTE
 from tests.jobs import JOB_ID, make_spec, media
-from tests.unit.edge.spooling import DRAFT, DRAFT_KEY, bench, draft_only, refine
+from tests.unit.edge.spooling import DRAFT, DRAFT_KEY, Bench, bench, draft_only, refine
 from tests.unit.jobs.crashing import Reconciler, queued_ids
 
 STEPS = 16  # more writes than a handover makes
+UPLOADED = hashlib.sha256(b"upload").hexdigest()
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after the window of repeats"])
@@ -161,11 +165,66 @@ async def test_a_rating_and_an_upload_go_along_and_an_upload_that_another_needs_
         await made.put(spec, draft=None)
     await made.spool.blob.put(f"ratings/t/{JOB_ID}", b"rating")
     await made.hand_over()
-    assert await made.centre.blob.get(reference["key"]) == b"upload"
+    assert await upload_at_the_centre(made) == b"upload"
     assert await made.centre.blob.get(f"ratings/t/{JOB_ID}") == b"rating"
     assert reference["key"] in made.spool.blob.sizes
     await made.hand_over()
     assert made.files() == []
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["refine", "upgrade"])
+@pytest.mark.parametrize("writes", range(STEPS))
+async def test_an_upload_gets_there_with_its_job_whatever_dies_and_whatever_is_swept_there(
+    tmp_path: Path, writes: int, asked: bool
+) -> None:
+    made = await bench(tmp_path)
+    key = input_key("t", JOB_ID, UPLOADED, now_ns=made.clock.now_ns())
+    await made.centre.blob.put(key, b"upload")  # it was on its way there when the edge was cut off
+    await made.spool.blob.put(key, b"upload")
+    await made.put(uploaded(draft_only() if asked else refine(), key), begun=True)
+    if asked:
+        await made.spool.jobs.ask_final(uploaded(refine(), key))
+    await made.clock.advance(3600.0)
+    made.dying.light(writes)
+    try:
+        await made.hand_over(made.dying)
+    except (StorageFailure, BrokerUnavailable):
+        await made.clock.advance(3600.0)
+        await made.start()
+        await made.hand_over()
+    await made.centre.blob.delete(key)  # a sweep had looked before the job was there
+    assert await upload_at_the_centre(made) == b"upload"
+    assert (await made.centre.spec("t", JOB_ID)).upgrade == asked
+    await made.clock.advance(10 * 365 * 86400)  # the store stamps by its own clock
+    await UploadSweep(made.centre, Troubles()).sweep()
+    assert await upload_at_the_centre(made) == b"upload"
+    assert len([meta async for meta in made.centre.blob.list("inputs/")]) == 1
+    assert made.files() == []
+
+
+async def test_an_upgrade_of_a_job_that_the_centre_has_goes_on_with_the_upload_that_is_there(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    there, here = (input_key("t", JOB_ID, UPLOADED, now_ns=now_ns) for now_ns in (10**9, 2 * 10**9))
+    await made.centre.blob.put(there, b"upload")
+    await made.centre.submit(uploaded(draft_only(), there))  # its answer was lost
+    await made.spool.blob.put(here, b"upload")
+    await made.put(uploaded(draft_only(), here), begun=True)
+    await made.spool.jobs.ask_final(uploaded(refine(), here))
+    await made.hand_over()
+    assert (await made.centre.spec("t", JOB_ID)).upgrade
+    assert await upload_at_the_centre(made) == b"upload"
+    assert [meta.key async for meta in made.centre.blob.list("inputs/")] == [there]
+
+
+def uploaded(spec: JobSpec, key: str) -> JobSpec:
+    reference = Reference(kind="image", sha256=UPLOADED, key=key)
+    return spec.model_copy(update={"request": spec.request.model_copy(update={"reference": reference})})
+
+
+async def upload_at_the_centre(made: Bench) -> bytes:
+    reference = (await made.centre.spec("t", JOB_ID)).request.reference
+    assert reference is not None
+    return await made.centre.blob.get(reference.key)
 
 
 async def test_a_key_is_bound_in_the_spool_until_its_job_has_left_it(tmp_path: Path) -> None:

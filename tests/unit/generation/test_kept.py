@@ -293,3 +293,25 @@ def failing(node: Node) -> ModelSet:
     """A node where neither what serves nor what is to stand in can be loaded."""
     node.fails["new"] = ModelDigestMismatch("base.onnx is another")
     return ModelSet(lambda: ("new",), node._card, node._open, node.clock)
+
+
+@pytest.mark.parametrize("mended", [True, False])
+async def test_damaged_files_are_fetched_again_once_and_the_version_loaded_where_that_helped(mended: bool) -> None:
+    one, asked = Node(), []
+
+    async def fetch(name: str, damaged: bool) -> bool:
+        asked.append((name, damaged))
+        if damaged and mended:
+            one.fails.clear()
+        return damaged and mended
+
+    one.models.fetch = fetch
+    one.fails = {"old": ModelDigestMismatch("old: file base.onnx has another sha256")}
+    if mended:
+        await one.models.start()
+        assert one.models.loaded == ("old",)
+    else:
+        with pytest.raises(ModelDigestMismatch):
+            await one.models.start()
+    assert asked == [("old", False), ("old", True)]
+    assert [process.closed for process in one.opened] == ([1, 0] if mended else [1])

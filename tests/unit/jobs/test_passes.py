@@ -3,12 +3,18 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+from structlog.testing import capture_logs
+
 from adaptivegen.bus.memory import MemoryBus
-from adaptivegen.jobs.reconcile import OVERDUE, keep_reconciling, reindex
+from adaptivegen.errors import BrokerUnavailable, StorageFailure
+from adaptivegen.jobs.reconcile import OVERDUE, UNREADABLE_AFTER, keep_reconciling, reindex
 from adaptivegen.jobs.record import JobRecord, claim
+from adaptivegen.jobs.spec import job_key
 from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.jobs.troubles import Troubles
 from tests.jobs import JOB_ID, draft_manifest, make_spec
-from tests.unit.jobs.crashing import HIT, PATIENCE_S, Reconciler, queued_ids, stores
+from tests.unit.jobs.crashing import HIT, PATIENCE_S, CrashingStore, Reconciler, queued_ids, stores
 
 
 async def test_a_draft_stored_while_the_job_is_handed_to_the_cloud_ends_it_all_the_same() -> None:
@@ -126,6 +132,50 @@ async def test_jobs_of_a_broker_that_lost_everything_are_listed_again() -> None:
     assert await fresh.index.ids("t") == [JOB_ID]
     assert await fresh.index.tenants_and_ids() == [("t", JOB_ID)]
     assert await reindex(fresh) == 0
+
+
+async def test_the_list_is_not_said_to_be_complete_when_the_broker_was_away_for_a_moment_while_it_was_made() -> None:
+    _, sound, clock, _ = stores()
+    for digit in "01":
+        await sound.submit(make_spec(job_id=f"{JOB_ID[:-1]}{digit}"))
+    fresh = CrashingStore(blob=sound.blob, bus=MemoryBus(clock), clock=clock)
+    fresh.light(3)  # looks at the list, and indexes one
+    bus = fresh.bus
+    with pytest.raises(BrokerUnavailable):
+        await reindex(fresh)
+    fresh.fuse.left = 1000
+    assert not await fresh.index.complete()
+    assert await reindex(JobStore(blob=sound.blob, bus=bus, clock=clock)) == 1
+    assert len(await fresh.index.ids("t")) == 2
+
+
+async def test_a_job_that_can_never_be_read_keeps_the_list_from_being_complete_for_some_tries_only() -> None:
+    _, sound, clock, _ = stores()
+    other = f"{JOB_ID[:-1]}1"
+    for job_id in (JOB_ID, other):
+        await sound.submit(make_spec(job_id=job_id))
+    blob = sound.blob
+    get = blob.get
+
+    async def failing(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        if key == job_key("t", JOB_ID, "spec"):
+            raise StorageFailure("input/output error")
+        return await get(key, start=start, end=end)
+
+    blob.get = failing  # type: ignore[method-assign]
+    fresh, troubles = JobStore(blob=blob, bus=MemoryBus(clock), clock=clock), Troubles()
+    passes = 0
+    with capture_logs() as logs:
+        while not await fresh.index.complete():
+            await reindex(fresh, troubles)
+            assert await fresh.index.ids("t") == [other]
+            await clock.advance(10.0)
+            passes += 1
+    assert UNREADABLE_AFTER < passes < 60
+    assert [log["job_id"] for log in logs if log["event"] == "reindex_failed"] == [JOB_ID]
+    blob.get = get  # type: ignore[method-assign]
+    await fresh.find("t", JOB_ID)
+    assert await fresh.index.ids("t") == [JOB_ID, other]
 
 
 async def test_reconciling_goes_on_after_a_pass_that_failed() -> None:

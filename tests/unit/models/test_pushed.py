@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -151,14 +152,24 @@ async def test_a_node_with_the_card_alone_gets_the_files_when_it_is_to_run_them(
 
 async def test_cards_of_what_is_in_force_are_kept_here_and_asked_for_seldom(store: BlobStore, tmp_path: Path) -> None:
     node, clock = Node(store, tmp_path / "node"), ManualClock()
+    get, asked = store.get, asyncio.Event()
+
+    async def noted(key: str, *, start: int = 0, end: int | None = None) -> bytes:
+        try:
+            return await get(key, start=start, end=end)
+        finally:
+            asked.set()
+
+    store.get = noted  # type: ignore[method-assign]
     keeping = asyncio.get_running_loop().create_task(node.pushed.keep_cards(lambda: (NAME,), clock))
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await asked.wait()
     await small(store)
     await clock.advance(LOOK_EVERY_S)
     await asyncio.sleep(0.05)
     assert node.files() == []  # it was missed a moment ago
     async with asyncio.timeout(10):
-        while not node.files():
+        while node.files() != [f"{NAME}/card.json"]:  # under its own name
             await clock.advance(MISSED_FOR_S)
             await asyncio.sleep(0.01)
     assert node.library.card(NAME).name == NAME
@@ -184,3 +195,69 @@ async def test_a_folder_that_cannot_be_written_is_a_failure_of_this_node(store: 
 
 def occupy(path: Path) -> None:
     path.write_text("a file where the folder is to be")
+
+
+async def test_a_file_of_the_right_size_with_wrong_bytes_is_brought_again_where_that_is_said(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    await small(store)
+    node = Node(store, tmp_path / "node")
+    assert await node.pushed.ensure(NAME)
+    assert not await node.pushed.ensure(NAME)
+    path = node.folder / NAME / "base.onnx"
+    path.write_bytes(b"weightz")
+    assert not await node.pushed.ensure(NAME)  # reading all weights at each start would take as long as loading them
+    assert await node.pushed.ensure(NAME, True)
+    assert path.read_bytes() == b"weights"
+    assert not await node.pushed.ensure(NAME, True)  # all is as its card says
+
+
+async def test_a_version_that_an_operator_has_put_there_by_hand_is_not_replaced(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    await small(store)
+    node = Node(store, tmp_path / "node")
+    add_draft(node.folder, NAME)
+    before = {name: (node.folder / name).read_bytes() for name in node.files()}
+    assert not await node.pushed.ensure(NAME, True)
+    assert {name: (node.folder / name).read_bytes() for name in node.files()} == before
+    assert not await node.pushed.ensure("pocket-draft", True)  # nor one that came along, or that nobody pushed
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from adaptivegen.models.pushed import _Arriving
+arriving = _Arriving(Path(sys.argv[1]))
+arriving.open()
+arriving.write(b"weig")
+print("begun", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_the_part_of_a_download_that_was_killed_goes_and_that_of_one_under_way_stays(
+    store: BlobStore, tmp_path: Path
+) -> None:
+    await small(store)
+    first = Node(store, tmp_path / "node")
+    path = first.folder / NAME / "base.onnx"
+    processes = []
+    for _ in range(2):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILLED, str(path), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"begun\n"
+        processes.append(process)
+    assert len(first.files()) == 2
+    processes[0].kill()
+    await processes[0].wait()
+    for _ in range(2):
+        node = Node(store, first.folder)  # a new life of the node; later also where nothing is to be fetched
+        await node.pushed.ensure(NAME)
+        assert len([name for name in node.files() if name.endswith(".new")]) == 1
+    processes[1].kill()
+    await processes[1].wait()
+    await Node(store, first.folder).pushed.ensure(NAME)
+    assert first.files() == [f"{NAME}/base.onnx", f"{NAME}/card.json"]

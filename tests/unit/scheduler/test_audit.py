@@ -1,13 +1,14 @@
 """The audit log: noted before it is done, closed afterwards, kept whatever happens."""
 
 import asyncio
+import hashlib
 
 import pytest
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import ManualClock
 from adaptivegen.errors import Conflict, StorageFailure
-from scheduler.audit import MAX_TEXT_CHARS, PREFIX, Audit
+from scheduler.audit import MAX_TEXT_CHARS, PREFIX, Audit, brief
 from scheduler.steady import SteadyTime
 
 
@@ -114,3 +115,27 @@ async def test_a_bug_is_noted_as_one() -> None:
         await audit.carry_out("drain", "edge-1", broken, by="ops", details={})
     (entry,) = await audit.entries(1)
     assert entry.outcome == "internal: ZeroDivisionError"
+
+
+async def test_a_long_list_is_whole_in_its_object_and_what_is_told_says_what_is_missing() -> None:
+    audit, _ = made()
+    ids = " ".join(f"vid_{number:026d}" for number in range(500))
+    await audit.carry_out("purge-videos", "500 ids", change, by="ops", details={"ids": ids, "reason": "because"})
+    (entry,) = await audit.entries(1)
+    assert entry.whole == {"ids": ids}
+    assert (entry.outcome, entry.details["reason"]) == ("done", "because")
+    said = entry.told()["details"]["ids"]
+    shown = int(said.partition("(")[2].partition(" of 500 shown")[0])
+    assert shown > 5 and said.startswith(" ".join(ids.split(" ")[:shown]) + " (")
+    assert hashlib.sha256(ids.encode()).hexdigest() in said
+    assert "whole" not in entry.told()
+
+
+@pytest.mark.parametrize("text", ["x" * 500, "x " * 250, "x" * 501, "x " * 400, "y" * 400 + " " + "z" * 10**5, ""])
+async def test_what_is_told_of_a_value_is_within_the_limit_and_all_of_one_that_is(text: str) -> None:
+    said = brief(text)
+    assert len(said) <= MAX_TEXT_CHARS
+    assert (said == text) == (len(text) <= MAX_TEXT_CHARS)
+    audit, _ = made()
+    await audit.carry_out("drain", "edge-1", change, by="ops", details={"value": text})
+    assert (await audit.entries(1))[0].outcome == "done"

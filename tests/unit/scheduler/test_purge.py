@@ -12,9 +12,10 @@ from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
 from adaptivegen.ids import made_at_ns, new_video_id
 from adaptivegen.jobs import sharing
+from adaptivegen.jobs.index import COMPLETE
 from adaptivegen.jobs.purges import SUBJECT, Purge, decode_purge, tell
-from adaptivegen.jobs.spec import Manifest, Media, media_key
-from adaptivegen.jobs.store import JobStore
+from adaptivegen.jobs.spec import Manifest, Media, input_key, media_key
+from adaptivegen.jobs.store import JOBS_BUCKET, JobStore
 from adaptivegen.rpc.admin_rows import Purged, PurgeOrder
 from scheduler.purge import MAX_IDS, Purger
 from scheduler.surveys import StorageSurvey
@@ -64,12 +65,37 @@ async def made() -> Made:
     return found
 
 
-async def test_nothing_is_purged_while_not_every_video_is_listed() -> None:
+@pytest.mark.parametrize("kind", ["videos", "caches"])
+async def test_nothing_is_purged_while_not_every_video_is_listed(kind: str) -> None:
     made = Made()
     one = await made.add()
+    for order in ({"tenant": "t"}, {"ids": (one,)}, {"tenant": "t", "dry_run": True}):
+        with pytest.raises(Unavailable, match="try again") as refused:
+            await made.run(kind, **order)
+        assert refused.value.retry_after_s
+    assert await made.there() == [one]
+
+
+async def test_a_list_that_the_broker_lost_while_it_was_read_is_not_purged_by(made: Made) -> None:
+    ids = [await made.add(), await made.add()]
+    listed = made.jobs.index.ids
+
+    async def losing(tenant: str) -> list[str]:
+        jobs = await made.bus.kv(JOBS_BUCKET)
+        await jobs.delete(COMPLETE)  # it went with the rest, of which one was listed again
+        return (await listed(tenant))[:1]
+
+    made.jobs.index.ids = losing  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await made.run(tenant="t")
-    assert await made.there() == [one]
+    assert await made.there() == ids
+
+
+async def test_a_dry_run_counts_uploads_as_what_is_freed_does(made: Made) -> None:
+    job_id = await made.add()
+    await made.jobs.blob.put(input_key("t", job_id, "e" * 64, now_ns=made.clock.now_ns()), b"upload")
+    assert (await made.run("caches", dry_run=True, tenant="t")).bytes == 10
+    assert [(await made.run(dry_run=dry_run, tenant="t")).bytes for dry_run in (True, False)] == [16, 16]
 
 
 async def test_a_version_is_what_made_the_clips_that_are_there(made: Made) -> None:
@@ -134,7 +160,7 @@ async def test_caches_are_told_what_to_let_go_of_and_videos_stay(made: Made) -> 
         ("t", (ids[0],), False),
         ("u", (ids[1],), False),
     ]
-    names = {meta.key.rpartition("/")[2] async for meta in made.jobs.blob.list("purged/")}
+    names = {meta.key.rpartition("-")[2] async for meta in made.jobs.blob.list("purged/")}
     assert names == {purge.sha256[0] for purge in told}
     assert await made.there() == ids
 
