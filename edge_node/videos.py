@@ -20,7 +20,7 @@ from adaptivegen.jobs.spec import Media
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.placement import Decision, Placer
-from adaptivegen.rpc.video import Variant
+from adaptivegen.rpc.video import Page, Variant
 from adaptivegen.telemetry import get_logger
 from edge_node.accept import Acceptor
 from edge_node.draft.desk import DraftDesk
@@ -99,20 +99,18 @@ class Videos:
         """The state of a video; raises NotFound."""
         return await self._sides.find(tenant, check_video_id(video_id))
 
-    async def list(
-        self, tenant: str, *, after: str | None, limit: int, ascending: bool
-    ) -> tuple[list[JobRecord], bool]:
-        """Up to `limit` videos after `after` in the order asked for, and whether there are more."""
+    async def list(self, tenant: str, *, after: str | None, limit: int, ascending: bool) -> Page:
+        """Up to `limit` videos after `after` in the order asked for."""
         if not 1 <= limit <= MAX_LIST:
             raise InvalidRequest.field("limit", limit, f"1 to {MAX_LIST}")
-        ids = await self._sides.ids(tenant)
+        ids, partial = await self._sides.ids(tenant)
         if not ascending:
             ids.reverse()
         if after is not None:
             check_video_id(after, field="after")
             ids = [name for name in ids if (name > after if ascending else name < after)]
         found = [await self._listed(tenant, name) for name in ids[:limit]]
-        return [record for record in found if record is not None], len(ids) > limit
+        return Page([record for record in found if record is not None], has_more=len(ids) > limit, partial=partial)
 
     async def _listed(self, tenant: str, video_id: str) -> JobRecord | None:
         """The record, or None for one that cannot be read: it must not hide the others."""
