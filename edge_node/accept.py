@@ -1,7 +1,7 @@
 """How an edge accepts a request: looks it up, has it placed, makes it durable, begins its draft.
 
-Decides the order of these, and that what cannot go to the centre goes into the spool, where the edge has one. Owns the
-idempotency keys this edge has seen lately.
+Decides the order of these, and that what cannot go to the centre goes into the spool, where the edge has one; and what
+an idempotency key that this edge has seen means then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from edge_node.spool.rules import is_cut, not_known_here, spooled_note
 from edge_node.spool.spool import Envelope
 
 MAX_CONCURRENT_UPLOADS = 2
-MAX_SEEN_KEYS = 4096
 Result = TypeVar("Result")
 
 
@@ -93,7 +91,6 @@ class Acceptor:
         self._on_accepted = on_accepted
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest")
-        self._seen: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()  # id and body by tenant and key
 
     async def create(
         self, tenant: str, model: str, values: Mapping[str, object], *, upload: bytes | None, key: str | None
@@ -207,7 +204,8 @@ class Acceptor:
         """Bind the key; the record where an earlier attempt has the job already, None where the job is to be made."""
         jobs, mine = self._centre, asked.id
         held = await self._call(jobs.reserve(tenant=asked.tenant, key=asked.key, job_id=mine, body_digest=asked.body))
-        self._saw(asked.tenant, asked.key, held, asked.body)
+        if self._partition is not None:  # before anybody is told of the video
+            await self._partition.spool.seen.keep(asked.tenant, asked.key, held, asked.body)
         if held == mine:
             return None
         asked.id, asked.earlier = held, True
@@ -220,11 +218,6 @@ class Acceptor:
             asked.earlier = False  # decides, and the other goes on with that
             return None
         return await self._start(spec, await self._call(jobs.resume(spec)), None, timed=False)
-
-    def _saw(self, tenant: str, key: str, job_id: str, body: str) -> None:
-        self._seen[tenant, key] = job_id, body
-        while len(self._seen) > MAX_SEEN_KEYS:
-            self._seen.popitem(last=False)
 
     async def _hit(self, jobs: JobStore, spec: JobSpec, known: ContentEntry) -> JobRecord:
         """Answer with an earlier final: a job that is complete as soon as it exists, and never queued."""
@@ -261,14 +254,15 @@ class Acceptor:
 
     async def _earlier(self, asked: Asked, held: Partition) -> JobRecord | None:
         """The job of an earlier attempt with the same key, where this edge knows of one."""
-        seen_id, seen_body = self._seen.get((asked.tenant, asked.key), ("", ""))
-        if asked.key and seen_id and seen_body != asked.body:
+        seen = held.spool.seen.find(asked.tenant, asked.key) if asked.key else None
+        if seen is not None and seen.body != asked.body:
             raise Conflict(f"idempotency key {asked.key!r} was used with another body", param="idempotency_key")
-        if asked.earlier or (seen_id and seen_id != asked.id):
+        if asked.earlier or (seen is not None and seen.id != asked.id):
+            first_id = seen.id if seen is not None else asked.id
             try:
-                return await self._sides.find(asked.tenant, seen_id or asked.id)
+                return await self._sides.find(asked.tenant, first_id)
             except NotFound as exc:
-                raise not_known_here(seen_id or asked.id, exc.code) from exc
+                raise not_known_here(first_id, exc.code) from exc
         bound = held.spool.bound(asked.tenant, asked.key, asked.body) if asked.key and not asked.told else None
         if bound is not None:
             if held.spool.state(asked.tenant, bound) != "absent":
@@ -350,8 +344,6 @@ class Acceptor:
 
     async def handed(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
         """The centre has a job that was spooled here: its watchers hear of it there."""
-        if envelope.key:
-            self._saw(envelope.tenant, envelope.key, envelope.id, envelope.body)
         await self._hub.moved(spec.tenant, spec.id)
         if not record.ended:
             await self.publish("queued", record)

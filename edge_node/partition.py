@@ -104,7 +104,13 @@ async def open_partition(
 
 
 def drainer(
-    partition: Partition, videos: Videos, desk: DraftDesk, follower: Follower, centre: JobStore, node_id: str
+    partition: Partition,
+    videos: Videos,
+    desk: DraftDesk,
+    follower: Follower,
+    centre: JobStore,
+    node_id: str,
+    rng: random.Random,
 ) -> Drainer:
     """What empties the spool."""
 
@@ -119,6 +125,7 @@ def drainer(
         clock=centre.clock,
         node_id=node_id,
         again=videos.placing.again,
+        rng=rng,
         drafting=desk.drafting,
         handed=handed,
         begin_draft=videos.acceptor.begin_draft,

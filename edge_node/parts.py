@@ -188,7 +188,9 @@ async def build(
         partition=partition,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
-    drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
+    drain = None
+    if partition is not None:
+        drain = drainer(partition, videos, desk, follower, jobs, settings.node_id, rng)
     if partition is not None and drain is not None:
         metrics.watch_partition(partition, drain)
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)

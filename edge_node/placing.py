@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound, QuotaExceeded, ResourceExhausted
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -18,7 +18,7 @@ from adaptivegen.request import GenerationRequest, content_key
 from adaptivegen.telemetry import carry, get_logger
 from edge_node.alone import decide_alone, known_alone
 from edge_node.draft.models import DraftModels
-from edge_node.spool.rules import deadline_left_s
+from edge_node.spool.rules import Later, deadline_left_s
 from edge_node.versions import Versions
 
 
@@ -148,9 +148,9 @@ class Placing:
         """Decide, without a scheduler, on what was rendered before."""
         return known_alone(query, pool=self._identity.pool, why=why, now_ns=self._clock.now_ns())
 
-    async def again(self, spec: JobSpec, drafted: bool) -> Decision | None:
-        """A scheduler's decision on the final of a job that this edge decided on while it was cut off; None where there
-        is none, or a refusal: the job was accepted."""
+    async def again(self, spec: JobSpec, drafted: bool) -> Decision | Later | None:
+        """A scheduler's decision on the final of a job that this edge decided on while it was cut off, or when it is
+        to be asked again; None where there is neither: the job was accepted."""
         age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
         changes: dict[str, object] = {
             "requested_plan": spec.decision.plan,
@@ -161,10 +161,15 @@ class Placing:
         try:  # also where its model is not installed here any more
             query = self.query(spec.tenant, spec.id, spec.request, self.still(spec), content_known=False)
             query = query.model_copy(update=changes)
-            return on_query(await self._placer.place(query), query)
+            decision = on_query(await self._placer.place(query), query)
+            if (refusal := refusal_of(decision)) is not None:
+                raise refusal
         except AdaptiveGenError as exc:
+            if isinstance(exc, ResourceExhausted) and exc.retry_after_s is not None:
+                return Later(exc.retry_after_s, of_tenant=isinstance(exc, QuotaExceeded), code=exc.code)
             get_logger().info("own_decision_stands", job_id=spec.id, code=exc.code, error=exc.message)
             return None
+        return decision
 
     def spec(self, tenant: str, request: GenerationRequest, models: Models, key: str, decision: Decision) -> JobSpec:
         """The spec of a new job; `key` is its content key."""

@@ -22,6 +22,7 @@ from adaptivegen.jobs.store import JobStore
 from edge_node.sides import Partition
 from edge_node.spool.circuit import LONGEST_SETTLE_S
 from edge_node.spool.handover import hand_over
+from edge_node.spool.rules import Later
 from tests.unit.edge.bench import Edge, edge
 from tests.unit.edge.test_known import clip
 
@@ -242,6 +243,52 @@ async def test_a_video_handed_over_is_found_by_its_key_in_the_next_cut_or_not_ma
             await made.create()
 
 
+@pytest.mark.parametrize("accepted", ["at the centre", "into the spool"])
+async def test_a_key_that_a_former_life_has_seen_makes_no_second_video_in_the_next_cut(
+    tmp_path: Path, accepted: str
+) -> None:
+    away = StorageFailure("away")
+    async with edge(tmp_path) as before:
+        centre = Failing(before)
+        if accepted == "into the spool":
+            centre.away = away
+        first = await before.create()
+        await drafted(before, first.id)
+        if accepted == "into the spool":
+            centre.away = None
+            await connect(before)
+            await handed_over(before)
+    async with edge(tmp_path, before=before) as made:
+        centre.away = away
+        partition(made).reach.trip(away)
+        with pytest.raises(Unavailable) as raised:
+            await made.create()
+        assert raised.value.retry_after_s
+        with pytest.raises(Conflict):
+            await made.create(seed=8)
+        other = await made.create(key="another", plan="cloud")
+        assert partition(made).spool.ids("t") == [other.id]
+        centre.away = None
+        await connect(made)
+        assert (await made.create()).id == first.id
+        assert await made.specs() == [first.id]
+
+
+@pytest.mark.parametrize(
+    ("refused", "of_tenant"), [("quota_exceeded", True), ("overloaded", False), ("permission_denied", None)]
+)
+async def test_a_refusal_with_a_time_is_a_hint_for_the_way_back_and_never_an_error(
+    tmp_path: Path, refused: str, of_tenant: bool | None
+) -> None:
+    async with edge(tmp_path) as made:
+        record = await made.create()
+        spec = await made.jobs.spec("t", record.id)
+        retry_after_s = 12.0 if of_tenant is not None else None
+        made.placer.changes = {"plan": "refuse", "refused": refused, "retry_after_s": retry_after_s}
+        again = await made.videos.placing.again(spec, True)
+        assert again == (Later(12.0, of_tenant, refused) if of_tenant is not None else None)
+
+
 async def test_a_hit_while_cut_off_is_of_the_tenants_own_and_complete_at_once(tmp_path: Path) -> None:
     async with edge(tmp_path) as made:
         centre = Failing(made)
@@ -265,8 +312,8 @@ async def test_a_hit_while_cut_off_is_of_the_tenants_own_and_complete_at_once(tm
         assert strangers.status == "queued"
         with pytest.raises(Unavailable):
             await made.videos.get("stranger", hit.id)
-        listed, _ = await made.videos.list("stranger", after=None, limit=10, ascending=True)
-        assert [video.id for video in listed] == [strangers.id]
+        page = await made.videos.list("stranger", after=None, limit=10, ascending=True)
+        assert ([video.id for video in page.records], page.partial) == ([strangers.id], True)
         centre.away = None
         await connect(made)
         made.model.go.set()
