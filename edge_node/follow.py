@@ -23,11 +23,13 @@ MAX_FOLLOWED = 1024
 
 
 class Follower:
-    """Follows accepted jobs to their end. `run` must be running. draft_line: the draft model of this edge."""
+    """Follows jobs to their end, those accepted elsewhere, too. `run` must be running. node_id: of this edge;
+    draft_line: its draft model."""
 
     def __init__(
         self,
         *,
+        node_id: str,
         hub: EventHub,
         delivery: Delivery,
         desk: DraftDesk,
@@ -36,6 +38,7 @@ class Follower:
         draft_line: str,
         keep: Callable[[JobRecord], Awaitable[None]] | None = None,
     ) -> None:
+        self._node_id = node_id
         self._clock = clock
         self._draft_line = draft_line
         self._hub = hub
@@ -118,7 +121,8 @@ class Follower:
             final_bytes=float(final.size_bytes) if final is not None else 0.0,
         )
         try:
-            await self._scheduler.report(outcome)
+            if record.edge_id == self._node_id:  # else it is for another edge to tell, which has seen how long it took
+                await self._scheduler.report(outcome)
         finally:  # also where no scheduler hears of it
             if self._keep is not None and record.final is not None:
                 await self._keep(record)

@@ -162,6 +162,7 @@ async def build(
     desk = _desk(settings, places, sides, hub, metrics, telling, clock=clock)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
     follower = Follower(
+        node_id=settings.node_id,
         hub=hub,
         delivery=delivery,
         desk=desk,
