@@ -271,7 +271,9 @@ class Acceptor:
         return None
 
     async def _keep(self, asked: Asked, held: Partition, *, why: str) -> JobRecord:
-        """Take it into the spool, and start on it."""
+        """Take it into the spool, and start on it. Raises QuotaExceeded, PermissionDenied, ResourceExhausted."""
+        known = await held.known.find(asked.tenant, self._content_key(asked))
+        decision = self._alone(asked, known is not None, why=why)
         envelope = Envelope(
             tenant=asked.tenant,
             id=asked.id,
@@ -283,7 +285,7 @@ class Acceptor:
         )
         await held.spool.admit(envelope, needed_bytes=len(asked.start_mp4 or b""))
         try:
-            spec, record = await self._spool(asked, held, why=why)
+            spec, record = await self._spool(asked, held, known, decision, why=why)
         finally:
             held.spool.settle(envelope)
         get_logger().info("job_spooled", job_id=spec.id, plan=spec.decision.plan, why=why, jobs=len(held.spool))
@@ -296,17 +298,23 @@ class Acceptor:
             get_logger().warning("events_not_kept", job_id=spec.id, error=exc.message)
         return await self._begun(spec, record, asked.start_mp4, timed=False)
 
-    async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:
+    def _alone(self, asked: Asked, known: bool, *, why: str) -> Decision:
+        """This edge's own decision. What the centre may have already was admitted there."""
+        tenant, placing = asked.tenant, self._placing
+        query = placing.query(tenant, asked.id, asked.request, asked.models, content_known=known)
+        reason = f"cut off from broker or store ({why})"
+        if known:
+            return placing.known(query, why=reason)
+        decide = placing.alone if asked.spec is not None else placing.alone_within_quota
+        return decide(query, why=reason)
+
+    async def _spool(
+        self, asked: Asked, held: Partition, known: ContentEntry | None, decision: Decision, *, why: str
+    ) -> tuple[JobSpec, JobRecord]:
         jobs, tenant = held.spool.jobs, asked.tenant
         await self._put_upload(asked, jobs)
-        request = asked.request
         key = self._content_key(asked)
-        known = await held.known.find(tenant, key)
-        query = self._placing.query(tenant, asked.id, request, asked.models, content_known=known is not None)
-        reason = f"cut off from broker or store ({why})"
-        decide = self._placing.alone if known is None else self._placing.known
-        decision = decide(query, why=reason)
-        spec = asked.spec or self._placing.spec(tenant, request, asked.models, key, decision)
+        spec = asked.spec or self._placing.spec(tenant, asked.request, asked.models, key, decision)
         changes = {"decision": decision, "want_final": decision.plan != "draft"}
         spec = spec.model_copy(update={**changes, "notes": (*spec.notes, spooled_note(self._identity.node_id, why))})
         if known is not None:
@@ -317,6 +325,7 @@ class Acceptor:
 
     async def _begun(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None, *, timed: bool) -> JobRecord:
         """Say that a job was accepted, and start on it."""
+        self._note(record, spec.decision)
         await self.publish("queued", record)
         get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
         return await self._start(spec, record, start_mp4, timed=timed)
@@ -338,12 +347,19 @@ class Acceptor:
             start_mp4 = await self._sides.of(spec.tenant, spec.id).blob.get(spec.request.reference.key)
         self._desk.begin(spec, record, start_mp4)
 
+    def _note(self, record: JobRecord, decision: Decision) -> None:
+        """What was decided here counts for its tenant's quota."""
+        here = self._sides.of(record.tenant, record.id) is not self._centre
+        self._placing.accepted(record.tenant, record.id, decision, here=here)
+
     def accepted(self, record: JobRecord, decision: Decision, *, timed: bool) -> None:
         """A job goes on by a new decision."""
+        self._note(record, decision)
         self._on_accepted(record, decision, timed)
 
     async def handed(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
         """The centre has a job that was spooled here: its watchers hear of it there."""
+        self._placing.handed(envelope.id)
         await self._hub.moved(spec.tenant, spec.id)
         if not record.ended:
             await self.publish("queued", record)

@@ -24,7 +24,7 @@ MAX_FOLLOWED = 1024
 
 class Follower:
     """Follows jobs to their end, those accepted elsewhere, too. `run` must be running. node_id: of this edge;
-    draft_line: its draft model."""
+    draft_line: its draft model; keep, ended: are told of finals, and of the ids of all that ended."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Follower:
         clock: Clock,
         draft_line: str,
         keep: Callable[[JobRecord], Awaitable[None]] | None = None,
+        ended: Callable[[str], None] = lambda job_id: None,
     ) -> None:
         self._node_id = node_id
         self._clock = clock
@@ -46,6 +47,7 @@ class Follower:
         self._desk = desk
         self._scheduler = scheduler
         self._keep = keep
+        self._over = ended
         self._group: asyncio.TaskGroup | None = None
         self._following: set[tuple[str, str]] = set()
 
@@ -96,6 +98,7 @@ class Follower:
     async def _ended(self, record: JobRecord, decision: Decision, *, begun_s: float | None, drafted: bool) -> None:
         """Report how it went. The final's time ends when it is in the cache, where there is one."""
         took_s = self._since(begun_s)
+        self._over(record.id)
         if record.final is not None and await self._delivery.prefetch(record.final, tenant=record.tenant) is not None:
             took_s = self._since(begun_s)
         times = self._desk.times.get(record.id) if took_s is not None and not drafted else None

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, DeadlineExceeded, StorageReadOnly, StoreUnsafe
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    BrokerUnavailable,
+    DeadlineExceeded,
+    InternalError,
+    StorageReadOnly,
+    StoreUnsafe,
+)
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
@@ -19,6 +26,7 @@ from adaptivegen.process import retry_until
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.desk import DraftDesk
 from edge_node.follow import Follower
+from edge_node.quotas import Quotas
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition
 from edge_node.spool.blobs import ProvenStore
@@ -101,6 +109,18 @@ async def open_partition(
     if lost is not None:
         reach.trip(lost)
     return Partition(spool, reach, known)
+
+
+async def count_spooled(spool: Spool, quotas: Quotas) -> None:
+    """What a former life of this edge has accepted counts for its tenants' quotas."""
+    for envelope in spool.held:
+        with suppress(InternalError):  # damaged, as was said at the start
+            spec, record = await spool.jobs.spec(*envelope.name), await spool.jobs.find(*envelope.name)
+            chosen = spec.decision.chosen()
+            gpu_s = chosen.gpu_s if chosen is not None else 0.0
+            quotas.accepted(spec.tenant, spec.id, gpu_s, here=True, now_ns=envelope.spooled_at_ns)
+            if record.ended:
+                quotas.ended(spec.id)
 
 
 def drainer(

@@ -37,11 +37,13 @@ from edge_node.draft.models import DraftModels
 from edge_node.draft.places import DraftPlaces
 from edge_node.draft.telling import DraftTelling
 from edge_node.follow import Follower
+from edge_node.hearing import KEPT, QuotaHearing
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
-from edge_node.partition import Keeper, drainer, first_reach, open_partition
+from edge_node.partition import Keeper, count_spooled, drainer, first_reach, open_partition
 from edge_node.placing import EdgeIdentity
 from edge_node.purges import Purges
+from edge_node.quotas import Quotas
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition, Sides
 from edge_node.spool.drain import Drainer
@@ -66,6 +68,7 @@ class Edge:
     purges: Purges
     delivery: Delivery
     follower: Follower
+    hearing: QuotaHearing
     scheduler: PlacementClient
     videos: Videos
     metrics: EdgeMetrics
@@ -161,6 +164,11 @@ async def build(
     lending, telling = _lending(settings, drafts, jobs, clock=clock, stop=stop), DraftTelling(settings.node_id, bus)
     desk = _desk(settings, places, sides, hub, metrics, telling, clock=clock)
     keep = Keeper(partition.known, jobs).keep if partition is not None else None
+    quotas = Quotas()
+    kept = settings.spool_dir / KEPT if settings.spool_dir is not None else None
+    hearing = QuotaHearing(quotas, bus, clock, kept)
+    if partition is not None:
+        await count_spooled(partition.spool, quotas)
     follower = Follower(
         node_id=settings.node_id,
         hub=hub,
@@ -170,6 +178,7 @@ async def build(
         clock=clock,
         draft_line=drafts.line,
         keep=keep,
+        ended=quotas.ended,
     )
     videos = Videos(
         identity=_identity(settings, endpoint),
@@ -183,6 +192,7 @@ async def build(
         rng=rng,
         max_waiting_drafts=settings.max_waiting_drafts,
         borrows=settings.borrows,
+        quotas=quotas,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
         on_accepted=partial(_accepted, metrics, follower),
         on_repeat=follower.repeat,
@@ -196,7 +206,7 @@ async def build(
         metrics.watch_partition(partition, drain)
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
     drafting = (drafts, hub, attempts, places, lending, telling, desk, cancels, purges)
-    return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
+    return Edge(desired, *drafting, delivery, follower, hearing, scheduler, videos, metrics, partition, drain)
 
 
 def _desk(

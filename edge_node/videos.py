@@ -28,6 +28,7 @@ from edge_node.draft.models import DraftModels
 from edge_node.hub import EventHub
 from edge_node.placing import EdgeIdentity as EdgeIdentity
 from edge_node.placing import Placing
+from edge_node.quotas import Quotas
 from edge_node.sides import Partition, Sides
 from edge_node.spool.rules import RETRY_S
 from edge_node.versions import Versions
@@ -52,6 +53,7 @@ class Videos:
         rng: random.Random,
         max_waiting_drafts: int,
         borrows: bool,
+        quotas: Quotas,
         upload_limits: UploadLimits,
         on_accepted: Callable[[JobRecord, Decision, bool], None],
         on_repeat: Callable[[JobRecord], None] = lambda record: None,
@@ -71,6 +73,7 @@ class Videos:
             rng=rng,
             max_waiting_drafts=max_waiting_drafts,
             borrows=borrows,
+            quotas=quotas,
         )
         self.acceptor = Acceptor(
             identity=identity,
@@ -167,7 +170,7 @@ class Videos:
         if jobs is self._sides.centre:
             decision = await self.placing.decide(query)
         else:
-            decision = self.placing.alone(query, why="cut off from broker or store")
+            decision = self.placing.alone_within_quota(query, why="cut off from broker or store")
         changes = {"decision": decision, "cloud_model": models.cloud.name, "draft_model": models.draft.name}
         if (models.cloud.name, models.draft.name) != (spec.cloud_model, spec.draft_model):  # another final, then
             changes["content_key"] = self.placing.content_key(spec.request, models)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -66,7 +67,12 @@ async def test_a_certificate_speaks_for_the_nodes_it_names_or_is_granted_and_no_
 ) -> None:
     own = people.issue("scheduler", "localhost", "127.0.0.1")
     (tmp_path / "roles.json").write_text(json.dumps({"roles": {}, "nodes": {"fleet.example": ["edge-2"]}}))
-    secured = {"auth": "required", "tls_cert": own.cert, "tls_key": own.key, "tls_client_ca": tmp_path / "ca.pem"}
+    secured: dict[str, Any] = {
+        "auth": "required",
+        "tls_cert": own.cert,
+        "tls_key": own.key,
+        "tls_client_ca": tmp_path / "ca.pem",
+    }
     async with scheduler(own_nats.url, tmp_path, tls=own, roles_file=tmp_path / "roles.json", **secured) as running:
         edge_1 = people.issue("edge-1", "edge-1.example", common_name="edge-1")
         fleet = people.issue("fleet", "fleet.example")

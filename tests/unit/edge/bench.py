@@ -26,6 +26,7 @@ from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
+from edge_node.quotas import Quotas
 from edge_node.sides import Partition, Sides
 from edge_node.spool.known import Known
 from edge_node.spool.reach import Reach
@@ -100,6 +101,7 @@ class Edge:
         self.model = HeldModel()
         self.placer = ScriptedPlacer()
         self.accepted: list[str] = []
+        self.quotas = Quotas()
         self.desired = DesiredModels(self.bus, clock)
         self.partition = None
         self.reach_clock = ManualClock()
@@ -136,6 +138,7 @@ class Edge:
             rng=random.Random(1 if before is None else 2),
             max_waiting_drafts=8,
             borrows=True,
+            quotas=self.quotas,
             upload_limits=UploadLimits(max_bytes=1000),
             on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
             partition=self.partition,
