@@ -83,20 +83,22 @@ async def first_connect(
 async def open_partition(
     settings: EdgeSettings,
     centre: JobStore,
+    quotas: Quotas,
     *,
     lost: AdaptiveGenError | None,
     clock: Clock,
     rng: random.Random,
     resources: AsyncExitStack,
 ) -> Partition | None:
-    """Spool, known finals and the way to the centre; None without `spool_dir`. lost: why the centre was not reached at
-    the start. Raises AlreadyRunning, StoreUnsafe, StorageFailure."""
+    """Spool, known finals and the way to the centre; None without `spool_dir`. quotas: for which the spool's jobs
+    count; lost: why the centre was not reached at the start. Raises AlreadyRunning, StoreUnsafe, StorageFailure."""
     if settings.spool_dir is None:
         return None
     limits = SpoolLimits(max_jobs=settings.spool_max_jobs, max_bytes=settings.spool_max_bytes)
     spool = Spool(settings.spool_dir, limits=limits, clock=clock)
     resources.push_async_callback(spool.close)
     await spool.open(rng)
+    await count_spooled(spool, quotas)
     known = Known(settings.spool_dir / "known", max_bytes=settings.known_max_bytes)
     await known.open()
     resources.push_async_callback(known.close)
@@ -128,7 +130,6 @@ def drainer(
     videos: Videos,
     desk: DraftDesk,
     follower: Follower,
-    centre: JobStore,
     node_id: str,
     rng: random.Random,
 ) -> Drainer:
@@ -141,8 +142,8 @@ def drainer(
     return Drainer(
         spool=partition.spool,
         reach=partition.reach,
-        centre=centre,
-        clock=centre.clock,
+        centre=videos.centre,
+        clock=videos.centre.clock,
         node_id=node_id,
         again=videos.placing.again,
         rng=rng,

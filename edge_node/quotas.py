@@ -103,16 +103,19 @@ class Quotas:
 
     def check(self, query: PlacementQuery, gpu_s: float, *, final: bool, now_ns: int) -> None:
         """Raise QuotaExceeded or PermissionDenied where the tenant may not have this job. gpu_s: as reckoned, 0 where
-        that is not known; final: whether it makes one at all. A job that was accepted before (`draft_known`) is
-        checked for its final only."""
+        that is not known; final: whether it makes one at all. A job that was accepted before is checked for its
+        final only, one that this edge decided on not a second time."""
         age_s = LIMITS_S if self.heard_ns is None else max(0.0, (now_ns - self.heard_ns) / 1e9)
         if age_s >= LIMITS_S:
+            return
+        before = self._own.get(query.job_id)  # of requests of one key that come together both get here
+        if before is not None and gpu_s <= before.gpu_s:
             return
         standing = self.told.of(query.tenant)
         if query.tier == "priority" and not standing.priority:
             reason = f"tenant {query.tenant} may not ask for the tier priority"
             raise PermissionDenied(_said(reason, age_s), param="service_tier")
-        if not query.draft_known:
+        if not query.draft_known and before is None:
             self._check_open(query.tenant, standing, age_s)
             if standing.stored_bytes is not None and standing.stored >= standing.stored_bytes:
                 reason = f"tenant {query.tenant} has {standing.stored} bytes of videos stored"

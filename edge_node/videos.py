@@ -89,6 +89,11 @@ class Videos:
             on_repeat=on_repeat,
         )
 
+    @property
+    def centre(self) -> JobStore:
+        """Where videos are while this edge is not cut off."""
+        return self._sides.centre
+
     async def create(
         self, tenant: str, values: Mapping[str, object], *, upload: bytes | None, idempotency_key: str | None
     ) -> JobRecord:

@@ -323,6 +323,16 @@ async def test_an_edge_that_decides_alone_keeps_to_the_quota_it_heard_of(tmp_pat
         assert third.status == "queued"
 
 
+async def test_requests_of_one_key_that_come_together_are_one_job_of_the_quota(tmp_path: Path) -> None:
+    async with edge(tmp_path) as made:
+        limit(made, concurrent_jobs=1)
+        Failing(made).away = StorageFailure("away")
+        records = await asyncio.gather(*(made.create() for _ in range(4)))
+        assert len({record.id for record in records}) == 1
+        with pytest.raises(QuotaExceeded):
+            await made.create("another", seed=8)
+
+
 async def test_what_a_tenant_used_here_before_a_restart_counts_and_leaves_nothing_behind_when_refused(
     tmp_path: Path,
 ) -> None:
