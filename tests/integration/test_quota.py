@@ -23,7 +23,7 @@ BODY = {"prompt": "a red circle moves left", "intent": "iterate"}
 async def test_a_quota_that_an_operator_sets_is_what_clients_hear(own_nats: NatsServer, tmp_path: Path) -> None:
     async with (
         real_nodes.scheduler(own_nats.url, tmp_path) as placing,
-        real_nodes.edge(own_nats.url, tmp_path, threads=1) as edge,
+        real_nodes.edge(own_nats.url, tmp_path, threads=1, place_budget_s=2.0) as edge,  # it asks, however busy this is
         httpx.AsyncClient(base_url=edge.http, timeout=30) as http,
     ):
         running = Running(placing.grpc)
