@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.heartbeat import POLICY_BUCKET
+from adaptivegen.kept_file import remember, remembered
 from adaptivegen.models.lines import KEY, Line, Lines
 from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import parsed
@@ -24,7 +24,8 @@ class DesiredModels:
         self._bus = bus
         self._clock = clock
         self._kept = kept
-        self._lines = Lines() if kept is None else _remembered(kept)
+        found = remembered(Lines, kept, name="models") if kept is not None else None
+        self._lines = found or Lines()
         self._number = 0  # of what the broker told last
         self._revision = 0
         self._said = ""
@@ -61,30 +62,5 @@ class DesiredModels:
     def _take(self, found: Lines) -> None:
         self._number = found.number
         if self._kept is not None and found != self._lines:
-            _remember(self._kept, found)
+            remember(self._kept, found.model_dump_json().encode(), name="models")
         self._lines = found
-
-
-def _remembered(path: Path) -> Lines:
-    """What a node has kept; nothing where that is missing or damaged."""
-    try:
-        return parsed(Lines, path.read_bytes(), name="models")
-    except FileNotFoundError:
-        return Lines()
-    except (OSError, AdaptiveGenError) as exc:
-        get_logger().warning("kept_models_unreadable", path=str(path), error=str(exc))
-        return Lines()
-
-
-def _remember(path: Path, lines: Lines) -> None:
-    """Keep what is in force, whole or not at all; a disk that refuses costs only the memory of it."""
-    new = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            file.write(lines.model_dump_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as exc:
-        get_logger().warning("models_not_kept", path=str(path), error=str(exc))

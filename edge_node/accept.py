@@ -1,7 +1,7 @@
 """How an edge accepts a request: looks it up, has it placed, makes it durable, begins its draft.
 
-Decides the order of these, and that what cannot go to the centre goes into the spool, where the edge has one. Owns the
-idempotency keys this edge has seen lately.
+Decides the order of these, and that what cannot go to the centre goes into the spool, where the edge has one; and what
+an idempotency key that this edge has seen means then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from edge_node.spool.rules import is_cut, not_known_here, spooled_note
 from edge_node.spool.spool import Envelope
 
 MAX_CONCURRENT_UPLOADS = 2
-MAX_SEEN_KEYS = 4096
 Result = TypeVar("Result")
 
 
@@ -94,7 +92,6 @@ class Acceptor:
         self._on_accepted = on_accepted
         self._uploads = asyncio.Semaphore(MAX_CONCURRENT_UPLOADS)
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest")
-        self._seen: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()  # id and body by tenant and key
 
     async def create(
         self, tenant: str, model: str, values: Mapping[str, object], *, upload: bytes | None, key: str | None
@@ -209,7 +206,8 @@ class Acceptor:
         """Bind the key; the record where an earlier attempt has the job already, None where the job is to be made."""
         jobs, mine = self._centre, asked.id
         held = await self._call(jobs.reserve(tenant=asked.tenant, key=asked.key, job_id=mine, body_digest=asked.body))
-        self._saw(asked.tenant, asked.key, held, asked.body)
+        if self._partition is not None:  # before anybody is told of the video
+            await self._partition.spool.seen.keep(asked.tenant, asked.key, held, asked.body)
         if held == mine:
             return None
         asked.id, asked.earlier = held, True
@@ -222,11 +220,6 @@ class Acceptor:
             asked.earlier = False  # decides, and the other goes on with that
             return None
         return await self._start(spec, await self._call(jobs.resume(spec)), None, timed=False)
-
-    def _saw(self, tenant: str, key: str, job_id: str, body: str) -> None:
-        self._seen[tenant, key] = job_id, body
-        while len(self._seen) > MAX_SEEN_KEYS:
-            self._seen.popitem(last=False)
 
     async def _hit(self, jobs: JobStore, spec: JobSpec, known: ContentEntry) -> JobRecord:
         """Answer with an earlier final: a job that is complete as soon as it exists, and never queued."""
@@ -263,14 +256,15 @@ class Acceptor:
 
     async def _earlier(self, asked: Asked, held: Partition) -> JobRecord | None:
         """The job of an earlier attempt with the same key, where this edge knows of one."""
-        seen_id, seen_body = self._seen.get((asked.tenant, asked.key), ("", ""))
-        if asked.key and seen_id and seen_body != asked.body:
+        seen = held.spool.seen.find(asked.tenant, asked.key) if asked.key else None
+        if seen is not None and seen.body != asked.body:
             raise Conflict(f"idempotency key {asked.key!r} was used with another body", param="idempotency_key")
-        if asked.earlier or (seen_id and seen_id != asked.id):
+        if asked.earlier or (seen is not None and seen.id != asked.id):
+            first_id = seen.id if seen is not None else asked.id
             try:
-                return await self._sides.find(asked.tenant, seen_id or asked.id)
+                return await self._sides.find(asked.tenant, first_id)
             except NotFound as exc:
-                raise not_known_here(seen_id or asked.id, exc.code) from exc
+                raise not_known_here(first_id, exc.code) from exc
         bound = held.spool.bound(asked.tenant, asked.key, asked.body) if asked.key and not asked.told else None
         if bound is not None:
             if held.spool.state(asked.tenant, bound) != "absent":
@@ -279,7 +273,9 @@ class Acceptor:
         return None
 
     async def _keep(self, asked: Asked, held: Partition, *, why: str) -> JobRecord:
-        """Take it into the spool, and start on it."""
+        """Take it into the spool, and start on it. Raises QuotaExceeded, PermissionDenied, ResourceExhausted."""
+        known = await held.known.find(asked.tenant, self._content_key(asked))
+        decision = self._alone(asked, known is not None, why=why)
         envelope = Envelope(
             tenant=asked.tenant,
             id=asked.id,
@@ -291,7 +287,7 @@ class Acceptor:
         )
         await held.spool.admit(envelope, needed_bytes=len(asked.start_mp4 or b""))
         try:
-            spec, record = await self._spool(asked, held, why=why)
+            spec, record = await self._spool(asked, held, known, decision, why=why)
         finally:
             held.spool.settle(envelope)
         get_logger().info("job_spooled", job_id=spec.id, plan=spec.decision.plan, why=why, jobs=len(held.spool))
@@ -304,17 +300,23 @@ class Acceptor:
             get_logger().warning("events_not_kept", job_id=spec.id, error=exc.message)
         return await self._begun(spec, record, asked.start_mp4, timed=False)
 
-    async def _spool(self, asked: Asked, held: Partition, *, why: str) -> tuple[JobSpec, JobRecord]:
+    def _alone(self, asked: Asked, known: bool, *, why: str) -> Decision:
+        """This edge's own decision. What the centre may have already was admitted there."""
+        tenant, placing = asked.tenant, self._placing
+        query = placing.query(tenant, asked.id, asked.request, asked.models, content_known=known)
+        reason = f"cut off from broker or store ({why})"
+        if known:
+            return placing.known(query, why=reason)
+        decide = placing.alone if asked.spec is not None else placing.alone_within_quota
+        return decide(query, why=reason)
+
+    async def _spool(
+        self, asked: Asked, held: Partition, known: ContentEntry | None, decision: Decision, *, why: str
+    ) -> tuple[JobSpec, JobRecord]:
         jobs, tenant = held.spool.jobs, asked.tenant
         await self._put_upload(asked, jobs)
-        request = asked.request
         key = self._content_key(asked)
-        known = await held.known.find(tenant, key)
-        query = self._placing.query(tenant, asked.id, request, asked.models, content_known=known is not None)
-        reason = f"cut off from broker or store ({why})"
-        decide = self._placing.alone if known is None else self._placing.known
-        decision = decide(query, why=reason)
-        spec = asked.spec or self._placing.spec(tenant, request, asked.models, key, decision)
+        spec = asked.spec or self._placing.spec(tenant, asked.request, asked.models, key, decision)
         changes = {"decision": decision, "want_final": decision.plan != "draft"}
         spec = spec.model_copy(update={**changes, "notes": (*spec.notes, spooled_note(self._identity.node_id, why))})
         if known is not None:
@@ -325,6 +327,7 @@ class Acceptor:
 
     async def _begun(self, spec: JobSpec, record: JobRecord, start_mp4: bytes | None, *, timed: bool) -> JobRecord:
         """Say that a job was accepted, and start on it."""
+        self._note(record, spec.decision)
         await self.publish("queued", record)
         get_logger().info("job_accepted", job_id=spec.id, plan=spec.decision.plan, decided_by=spec.decision.decided_by)
         return await self._start(spec, record, start_mp4, timed=timed)
@@ -346,14 +349,19 @@ class Acceptor:
             start_mp4 = await self._sides.of(spec.tenant, spec.id).blob.get(spec.request.reference.key)
         self._desk.begin(spec, record, start_mp4)
 
+    def _note(self, record: JobRecord, decision: Decision) -> None:
+        """What was decided here counts for its tenant's quota."""
+        here = self._sides.of(record.tenant, record.id) is not self._centre
+        self._placing.accepted(record.tenant, record.id, decision, here=here)
+
     def accepted(self, record: JobRecord, decision: Decision, *, timed: bool) -> None:
         """A job goes on by a new decision."""
+        self._note(record, decision)
         self._on_accepted(record, decision, timed)
 
     async def handed(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
         """The centre has a job that was spooled here: its watchers hear of it there."""
-        if envelope.key:
-            self._saw(envelope.tenant, envelope.key, envelope.id, envelope.body)
+        self._placing.handed(envelope.id)
         await self._hub.moved(spec.tenant, spec.id)
         if not record.ended:
             await self.publish("queued", record)

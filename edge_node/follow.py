@@ -23,11 +23,13 @@ MAX_FOLLOWED = 1024
 
 
 class Follower:
-    """Follows accepted jobs to their end. `run` must be running. draft_line: the draft model of this edge."""
+    """Follows jobs to their end, those accepted elsewhere, too. `run` must be running. node_id: of this edge;
+    draft_line: its draft model; keep, ended: are told of finals, and of the ids of all that ended."""
 
     def __init__(
         self,
         *,
+        node_id: str,
         hub: EventHub,
         delivery: Delivery,
         desk: DraftDesk,
@@ -35,7 +37,9 @@ class Follower:
         clock: Clock,
         draft_line: str,
         keep: Callable[[JobRecord], Awaitable[None]] | None = None,
+        ended: Callable[[str], None] = lambda job_id: None,
     ) -> None:
+        self._node_id = node_id
         self._clock = clock
         self._draft_line = draft_line
         self._hub = hub
@@ -43,6 +47,7 @@ class Follower:
         self._desk = desk
         self._scheduler = scheduler
         self._keep = keep
+        self._over = ended
         self._group: asyncio.TaskGroup | None = None
         self._following: set[tuple[str, str]] = set()
 
@@ -93,6 +98,7 @@ class Follower:
     async def _ended(self, record: JobRecord, decision: Decision, *, begun_s: float | None, drafted: bool) -> None:
         """Report how it went. The final's time ends when it is in the cache, where there is one."""
         took_s = self._since(begun_s)
+        self._over(record.id)
         if record.final is not None and await self._delivery.prefetch(record.final, tenant=record.tenant) is not None:
             took_s = self._since(begun_s)
         times = self._desk.times.get(record.id) if took_s is not None and not drafted else None
@@ -118,7 +124,8 @@ class Follower:
             final_bytes=float(final.size_bytes) if final is not None else 0.0,
         )
         try:
-            await self._scheduler.report(outcome)
+            if record.edge_id == self._node_id:  # else it is for another edge to tell, which has seen how long it took
+                await self._scheduler.report(outcome)
         finally:  # also where no scheduler hears of it
             if self._keep is not None and record.final is not None:
                 await self._keep(record)

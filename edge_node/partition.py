@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Bus
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, BrokerUnavailable, DeadlineExceeded, StorageReadOnly, StoreUnsafe
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    BrokerUnavailable,
+    DeadlineExceeded,
+    InternalError,
+    StorageReadOnly,
+    StoreUnsafe,
+)
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
@@ -19,6 +26,7 @@ from adaptivegen.process import retry_until
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.desk import DraftDesk
 from edge_node.follow import Follower
+from edge_node.quotas import Quotas
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition
 from edge_node.spool.blobs import ProvenStore
@@ -75,20 +83,22 @@ async def first_connect(
 async def open_partition(
     settings: EdgeSettings,
     centre: JobStore,
+    quotas: Quotas,
     *,
     lost: AdaptiveGenError | None,
     clock: Clock,
     rng: random.Random,
     resources: AsyncExitStack,
 ) -> Partition | None:
-    """Spool, known finals and the way to the centre; None without `spool_dir`. lost: why the centre was not reached at
-    the start. Raises AlreadyRunning, StoreUnsafe, StorageFailure."""
+    """Spool, known finals and the way to the centre; None without `spool_dir`. quotas: for which the spool's jobs
+    count; lost: why the centre was not reached at the start. Raises AlreadyRunning, StoreUnsafe, StorageFailure."""
     if settings.spool_dir is None:
         return None
     limits = SpoolLimits(max_jobs=settings.spool_max_jobs, max_bytes=settings.spool_max_bytes)
     spool = Spool(settings.spool_dir, limits=limits, clock=clock)
     resources.push_async_callback(spool.close)
     await spool.open(rng)
+    await count_spooled(spool, quotas)
     known = Known(settings.spool_dir / "known", max_bytes=settings.known_max_bytes)
     await known.open()
     resources.push_async_callback(known.close)
@@ -103,8 +113,25 @@ async def open_partition(
     return Partition(spool, reach, known)
 
 
+async def count_spooled(spool: Spool, quotas: Quotas) -> None:
+    """What a former life of this edge has accepted counts for its tenants' quotas."""
+    for envelope in spool.held:
+        with suppress(InternalError):  # damaged, as was said at the start
+            spec, record = await spool.jobs.spec(*envelope.name), await spool.jobs.find(*envelope.name)
+            chosen = spec.decision.chosen()
+            gpu_s = chosen.gpu_s if chosen is not None else 0.0
+            quotas.accepted(spec.tenant, spec.id, gpu_s, here=True, now_ns=envelope.spooled_at_ns)
+            if record.ended:
+                quotas.ended(spec.id)
+
+
 def drainer(
-    partition: Partition, videos: Videos, desk: DraftDesk, follower: Follower, centre: JobStore, node_id: str
+    partition: Partition,
+    videos: Videos,
+    desk: DraftDesk,
+    follower: Follower,
+    node_id: str,
+    rng: random.Random,
 ) -> Drainer:
     """What empties the spool."""
 
@@ -115,10 +142,11 @@ def drainer(
     return Drainer(
         spool=partition.spool,
         reach=partition.reach,
-        centre=centre,
-        clock=centre.clock,
+        centre=videos.centre,
+        clock=videos.centre.clock,
         node_id=node_id,
         again=videos.placing.again,
+        rng=rng,
         drafting=desk.drafting,
         handed=handed,
         begin_draft=videos.acceptor.begin_draft,

@@ -37,11 +37,13 @@ from edge_node.draft.models import DraftModels
 from edge_node.draft.places import DraftPlaces
 from edge_node.draft.telling import DraftTelling
 from edge_node.follow import Follower
+from edge_node.hearing import KEPT, QuotaHearing
 from edge_node.hub import EventHub
 from edge_node.metrics import EdgeMetrics
 from edge_node.partition import Keeper, drainer, first_reach, open_partition
 from edge_node.placing import EdgeIdentity
 from edge_node.purges import Purges
+from edge_node.quotas import Quotas
 from edge_node.settings import EdgeSettings
 from edge_node.sides import Partition, Sides
 from edge_node.spool.drain import Drainer
@@ -66,6 +68,7 @@ class Edge:
     purges: Purges
     delivery: Delivery
     follower: Follower
+    hearing: QuotaHearing
     scheduler: PlacementClient
     videos: Videos
     metrics: EdgeMetrics
@@ -150,25 +153,26 @@ async def build(
 ) -> Edge:
     """Wire the parts of the edge at `endpoint`; what has to be closed goes to `resources`. lost: why broker or store
     were not reached. Raises SettingsInvalid, and what the spool raises."""
-    jobs = JobStore(blob=base.blob, bus=bus, clock=clock)
-    partition = await open_partition(settings, jobs, lost=lost, clock=clock, rng=rng, resources=resources)
-    sides = Sides(jobs, partition)
-    metrics = EdgeMetrics()
+    jobs, quotas = JobStore(blob=base.blob, bus=bus, clock=clock), Quotas()
+    hearing = QuotaHearing(quotas, bus, clock, settings.spool_dir / KEPT if settings.spool_dir is not None else None)
+    partition = await open_partition(settings, jobs, quotas, lost=lost, clock=clock, rng=rng, resources=resources)
+    sides, metrics = Sides(jobs, partition), EdgeMetrics()
     hub = EventHub(node_id=settings.node_id, jobs=sides, clock=clock)
     delivery, scheduler = _peers(settings, clock=clock, resources=resources)
     attempts = Attempts(scheduler)
     places = _places(settings, drafts, clock=clock, resources=resources, attempted=attempts.tell)
     lending, telling = _lending(settings, drafts, jobs, clock=clock, stop=stop), DraftTelling(settings.node_id, bus)
     desk = _desk(settings, places, sides, hub, metrics, telling, clock=clock)
-    keep = Keeper(partition.known, jobs).keep if partition is not None else None
     follower = Follower(
+        node_id=settings.node_id,
         hub=hub,
         delivery=delivery,
         desk=desk,
         scheduler=scheduler,
         clock=clock,
         draft_line=drafts.line,
-        keep=keep,
+        keep=Keeper(partition.known, jobs).keep if partition is not None else None,
+        ended=quotas.ended,
     )
     videos = Videos(
         identity=_identity(settings, endpoint),
@@ -182,18 +186,35 @@ async def build(
         rng=rng,
         max_waiting_drafts=settings.max_waiting_drafts,
         borrows=settings.borrows,
+        quotas=quotas,
         upload_limits=UploadLimits(max_bytes=settings.max_upload_bytes),
         on_accepted=partial(_accepted, metrics, follower),
         on_repeat=follower.repeat,
         partition=partition,
     )
     cancels = Cancels(jobs=jobs, desk=desk, clock=clock)
-    drain = drainer(partition, videos, desk, follower, jobs, settings.node_id) if partition is not None else None
-    if partition is not None and drain is not None:
-        metrics.watch_partition(partition, drain)
+    drain = _drain(settings, partition, videos, desk, follower, metrics, rng=rng)
     purges = Purges(jobs=jobs, desk=desk, partition=partition, clock=clock)
     drafting = (drafts, hub, attempts, places, lending, telling, desk, cancels, purges)
-    return Edge(desired, *drafting, delivery, follower, scheduler, videos, metrics, partition, drain)
+    return Edge(desired, *drafting, delivery, follower, hearing, scheduler, videos, metrics, partition, drain)
+
+
+def _drain(
+    settings: EdgeSettings,
+    partition: Partition | None,
+    videos: Videos,
+    desk: DraftDesk,
+    follower: Follower,
+    metrics: EdgeMetrics,
+    *,
+    rng: random.Random,
+) -> Drainer | None:
+    """What empties the spool, where there is one."""
+    if partition is None:
+        return None
+    drain = drainer(partition, videos, desk, follower, settings.node_id, rng)
+    metrics.watch_partition(partition, drain)
+    return drain
 
 
 def _desk(

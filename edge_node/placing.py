@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound
+from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound, QuotaExceeded, ResourceExhausted
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -18,7 +18,8 @@ from adaptivegen.request import GenerationRequest, content_key
 from adaptivegen.telemetry import carry, get_logger
 from edge_node.alone import decide_alone, known_alone
 from edge_node.draft.models import DraftModels
-from edge_node.spool.rules import deadline_left_s
+from edge_node.quotas import Quotas
+from edge_node.spool.rules import Later, deadline_left_s
 from edge_node.versions import Versions
 
 
@@ -55,6 +56,7 @@ class Placing:
         rng: random.Random,
         max_waiting_drafts: int,
         borrows: bool,
+        quotas: Quotas,
     ) -> None:
         self._identity = identity
         self.versions = versions
@@ -64,6 +66,7 @@ class Placing:
         self._rng = rng
         self._max_waiting_drafts = max_waiting_drafts
         self._borrows = borrows
+        self._quotas = quotas
 
     def models(self, request: GenerationRequest, tenant: str) -> Models:
         """The versions for a new request, whose seed is drawn."""
@@ -112,7 +115,8 @@ class Placing:
         return content_key(request, cloud_digest=models.cloud.digest, draft_digest=models.draft.digest)
 
     async def decide(self, query: PlacementQuery) -> Decision:
-        """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone.
+        """Ask the scheduler; when none answers in time, or with anything but a decision on this job, decide alone,
+        within the quotas that were heard last.
 
         Only what the client did wrong is the client's to hear, and a refusal: raises its error."""
         try:
@@ -123,18 +127,31 @@ class Placing:
             if query.cloud_model == query.line:
                 raise
             get_logger().warning("version_not_known_to_scheduler", job_id=query.job_id, error=exc.message)
-            return self.alone(query, why=f"the scheduler does not know {query.cloud_model}")
+            return self.alone_within_quota(query, why=f"the scheduler does not know {query.cloud_model}")
         except AdaptiveGenError as exc:
             get_logger().warning("deciding_alone", job_id=query.job_id, code=exc.code, error=exc.message)
-            return self.alone(query, why=f"no scheduler answered ({exc.message})")
+            return self.alone_within_quota(query, why=f"no scheduler answered ({exc.message})")
         if (refusal := refusal_of(decision)) is not None:
             get_logger().info("refused", job_id=query.job_id, tenant=query.tenant, code=refusal.code)
             raise refusal
+        self._quotas.learn(query, decision)
+        return decision
+
+    def alone_within_quota(self, query: PlacementQuery, *, why: str) -> Decision:
+        """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows."""
+        decision = self.alone(query, why=why)
+        chosen = decision.chosen()
+        gpu_s = chosen.gpu_s if chosen is not None else 0.0
+        try:
+            self._quotas.check(query, gpu_s, final=decision.makes_final, now_ns=self._clock.now_ns())
+        except AdaptiveGenError as exc:
+            get_logger().info("refused_alone", job_id=query.job_id, tenant=query.tenant, code=exc.code, param=exc.param)
+            raise
         return decision
 
     def alone(self, query: PlacementQuery, *, why: str) -> Decision:
-        """Decide without a scheduler."""
-        return decide_alone(
+        """Decide without a scheduler, on what was accepted before."""
+        decision = decide_alone(
             query,
             draft_card=self.drafts.card(query.draft_model),
             cloud_card=self.versions.card(query.cloud_model),
@@ -143,14 +160,31 @@ class Placing:
             why=why,
             now_ns=self._clock.now_ns(),
         )
+        reckoned = {"gpu_s": self._quotas.gpu_s(query, decision)}
+        candidates = tuple(
+            candidate.model_copy(update=reckoned) if candidate.plan == decision.plan else candidate
+            for candidate in decision.candidates
+        )
+        return decision.model_copy(update={"candidates": candidates})
+
+    def accepted(self, tenant: str, job_id: str, decision: Decision, *, here: bool) -> None:
+        """A job is accepted by a decision, or its final asked for; here: it is in the spool."""
+        if decision.decided_by == self._identity.node_id:
+            chosen = decision.chosen()
+            gpu_s = chosen.gpu_s if chosen is not None else 0.0
+            self._quotas.accepted(tenant, job_id, gpu_s, here=here, now_ns=self._clock.now_ns())
+
+    def handed(self, job_id: str) -> None:
+        """The centre has a job that was in the spool."""
+        self._quotas.handed(job_id, now_ns=self._clock.now_ns())
 
     def known(self, query: PlacementQuery, *, why: str) -> Decision:
         """Decide, without a scheduler, on what was rendered before."""
         return known_alone(query, pool=self._identity.pool, why=why, now_ns=self._clock.now_ns())
 
-    async def again(self, spec: JobSpec, drafted: bool) -> Decision | None:
-        """A scheduler's decision on the final of a job that this edge decided on while it was cut off; None where there
-        is none, or a refusal: the job was accepted."""
+    async def again(self, spec: JobSpec, drafted: bool) -> Decision | Later | None:
+        """A scheduler's decision on the final of a job that this edge decided on while it was cut off, or when it is
+        to be asked again; None where there is neither: the job was accepted."""
         age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
         changes: dict[str, object] = {
             "requested_plan": spec.decision.plan,
@@ -161,10 +195,15 @@ class Placing:
         try:  # also where its model is not installed here any more
             query = self.query(spec.tenant, spec.id, spec.request, self.still(spec), content_known=False)
             query = query.model_copy(update=changes)
-            return on_query(await self._placer.place(query), query)
+            decision = on_query(await self._placer.place(query), query)
+            if (refusal := refusal_of(decision)) is not None:
+                raise refusal
         except AdaptiveGenError as exc:
+            if isinstance(exc, ResourceExhausted) and exc.retry_after_s is not None:
+                return Later(exc.retry_after_s, of_tenant=isinstance(exc, QuotaExceeded), code=exc.code)
             get_logger().info("own_decision_stands", job_id=spec.id, code=exc.code, error=exc.message)
             return None
+        return decision
 
     def spec(self, tenant: str, request: GenerationRequest, models: Models, key: str, decision: Decision) -> JobSpec:
         """The spec of a new job; `key` is its content key."""

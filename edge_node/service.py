@@ -123,6 +123,7 @@ async def _run(
                 edge.purges.run(),
                 edge.delivery.run(),
                 edge.follower.run(),
+                edge.hearing.run(),
                 edge.drafts.kept.run(),
                 find_schedulers(edge.scheduler, discovery, fixed=bool(settings.schedulers())),
                 find_caches(edge.delivery, discovery, fixed=bool(settings.cache_url)),

@@ -118,15 +118,17 @@ class Sides:
         if is_cut(error) or (isinstance(error, NotFound) and self.cut_off):
             raise not_known_here(job_id, error.code) from error
 
-    async def ids(self, tenant: str) -> list[str]:
-        """The tenant's videos, oldest first; while cut off those kept here."""
+    async def ids(self, tenant: str) -> tuple[list[str], bool]:
+        """The tenant's videos, oldest first, and whether these are not all: while cut off only those kept here."""
         held = self._partition
         if held is None:
-            return await self.centre.index.ids(tenant)
+            return await self.centre.index.ids(tenant), False
         here = held.spool.ids(tenant)
         if held.reach.cut_off:
-            return here
-        return sorted({*here, *await self.centre.index.ids(tenant)})  # a long list takes long, and has its own deadline
+            return here, True
+        return sorted(
+            {*here, *await self.centre.index.ids(tenant)}
+        ), False  # a long list takes long, and has its own deadline
 
     @asynccontextmanager
     async def changing(self, tenant: str, job_id: str) -> AsyncIterator[JobStore]:

@@ -20,7 +20,7 @@ from adaptivegen.jobs.spec import Media
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.media.upload import UploadLimits
 from adaptivegen.placement import Decision, Placer
-from adaptivegen.rpc.video import Variant
+from adaptivegen.rpc.video import Page, Variant
 from adaptivegen.telemetry import get_logger
 from edge_node.accept import Acceptor
 from edge_node.draft.desk import DraftDesk
@@ -28,6 +28,7 @@ from edge_node.draft.models import DraftModels
 from edge_node.hub import EventHub
 from edge_node.placing import EdgeIdentity as EdgeIdentity
 from edge_node.placing import Placing
+from edge_node.quotas import Quotas
 from edge_node.sides import Partition, Sides
 from edge_node.spool.rules import RETRY_S
 from edge_node.versions import Versions
@@ -52,6 +53,7 @@ class Videos:
         rng: random.Random,
         max_waiting_drafts: int,
         borrows: bool,
+        quotas: Quotas,
         upload_limits: UploadLimits,
         on_accepted: Callable[[JobRecord, Decision, bool], None],
         on_repeat: Callable[[JobRecord], None] = lambda record: None,
@@ -71,6 +73,7 @@ class Videos:
             rng=rng,
             max_waiting_drafts=max_waiting_drafts,
             borrows=borrows,
+            quotas=quotas,
         )
         self.acceptor = Acceptor(
             identity=identity,
@@ -86,6 +89,11 @@ class Videos:
             on_repeat=on_repeat,
         )
 
+    @property
+    def centre(self) -> JobStore:
+        """Where videos are while this edge is not cut off."""
+        return self._sides.centre
+
     async def create(
         self, tenant: str, values: Mapping[str, object], *, upload: bytes | None, idempotency_key: str | None
     ) -> JobRecord:
@@ -99,20 +107,18 @@ class Videos:
         """The state of a video; raises NotFound."""
         return await self._sides.find(tenant, check_video_id(video_id))
 
-    async def list(
-        self, tenant: str, *, after: str | None, limit: int, ascending: bool
-    ) -> tuple[list[JobRecord], bool]:
-        """Up to `limit` videos after `after` in the order asked for, and whether there are more."""
+    async def list(self, tenant: str, *, after: str | None, limit: int, ascending: bool) -> Page:
+        """Up to `limit` videos after `after` in the order asked for."""
         if not 1 <= limit <= MAX_LIST:
             raise InvalidRequest.field("limit", limit, f"1 to {MAX_LIST}")
-        ids = await self._sides.ids(tenant)
+        ids, partial = await self._sides.ids(tenant)
         if not ascending:
             ids.reverse()
         if after is not None:
             check_video_id(after, field="after")
             ids = [name for name in ids if (name > after if ascending else name < after)]
         found = [await self._listed(tenant, name) for name in ids[:limit]]
-        return [record for record in found if record is not None], len(ids) > limit
+        return Page([record for record in found if record is not None], has_more=len(ids) > limit, partial=partial)
 
     async def _listed(self, tenant: str, video_id: str) -> JobRecord | None:
         """The record, or None for one that cannot be read: it must not hide the others."""
@@ -169,7 +175,7 @@ class Videos:
         if jobs is self._sides.centre:
             decision = await self.placing.decide(query)
         else:
-            decision = self.placing.alone(query, why="cut off from broker or store")
+            decision = self.placing.alone_within_quota(query, why="cut off from broker or store")
         changes = {"decision": decision, "cloud_model": models.cloud.name, "draft_model": models.draft.name}
         if (models.cloud.name, models.draft.name) != (spec.cloud_model, spec.draft_model):  # another final, then
             changes["content_key"] = self.placing.content_key(spec.request, models)

@@ -31,6 +31,7 @@ from scheduler.rollouts import Rollouts
 from scheduler.scaling import Scaling
 from scheduler.settings import SchedulerSettings
 from scheduler.snapshot import Snapshots
+from scheduler.standings import StandingsTold
 from scheduler.steady import SteadyTime
 from scheduler.surveys import StorageSurvey
 from scheduler.watch import Watch
@@ -99,7 +100,8 @@ def build(
     watch = Watch(view, bus, drains, clock=clock, time=time, placing=placing)
     survey = StorageSurvey(view, blob, bus, clock=clock)
     metrics = SchedulerMetrics(view, scaling, time=time, plans=placement.plans, lines=rollouts.known)
-    parts = (watch, scaling, policies, quotas, lines, rollouts, herald, streams, survey)
+    standings = StandingsTold(view, bus, clock=clock, time=time)
+    parts = (watch, scaling, policies, quotas, lines, rollouts, herald, streams, survey, standings)
     running = (*(part.run() for part in parts), survey.listen())
     return Parts(view, placement, admin, streams, metrics, running)
 

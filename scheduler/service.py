@@ -31,6 +31,7 @@ from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.serving import HttpServer, ServingLimits, bind
 from adaptivegen.settings import describe
+from adaptivegen.speakers import Speakers, read_speakers
 from adaptivegen.telemetry import configure_logging, get_logger
 from adaptivegen.tls import server_tls
 from scheduler.admin import Admin
@@ -72,7 +73,8 @@ async def serve(
         jobs = JobStore(blob=blob, bus=bus, clock=clock)
         log = _decision_log(settings, clock, resources)
         made = build(settings, cards, jobs, blob, bus, log, clock=clock, time=time, rng=rng)
-        rpc = _server(made.placement, made.admin, roles, rng)
+        speakers = read_speakers(settings.roles_file) if tls is not None and tls.client_ca is not None else None
+        rpc = _server(made.placement, made.admin, roles, speakers, rng)
         port = rpc.reserve(host=settings.host, port=settings.grpc_port, tls=tls)
         listener = bind(settings.host, settings.http_port)
         resources.callback(listener.close)
@@ -145,9 +147,13 @@ def _roles(settings: SchedulerSettings) -> Roles:
     return read_roles(settings.roles_file)
 
 
-def _server(placement: Placement, admin: Admin, roles: Roles, rng: random.Random) -> RpcServer:
+def _server(
+    placement: Placement, admin: Admin, roles: Roles, speakers: Speakers | None, rng: random.Random
+) -> RpcServer:
     server = RpcServer(rng=rng)
-    PlacementServicer(placement.place, placement.observe, placement.attempted, placement.next_job).add_to(server)
+    PlacementServicer(
+        placement.place, placement.observe, placement.attempted, placement.next_job, speakers=speakers
+    ).add_to(server)
     AdminServicer(admin, roles).add_to(server)
     return server
 

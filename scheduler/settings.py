@@ -29,7 +29,9 @@ class SchedulerSettings(ServiceSettings, ModelsMixin):
         0, ge=0, le=65535, description="Port of the admin API, its dashboard, /metrics and health; 0: a free one."
     )
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Pool while no worker is known.")
-    roles_file: ReadableFile | None = Field(None, description="JSON file of who may look, operate and administer.")
+    roles_file: ReadableFile | None = Field(
+        None, description="JSON file of who may look, operate and administer, and who speaks for which nodes."
+    )
     reconcile_interval_s: float = Field(10.0, gt=0, le=3600, description="Pause between two passes over open jobs.")
     reconcile_patience_s: float = Field(60.0, gt=0, le=3600, description="Silence after which a job is queued again.")
     decision_log: Path | None = Field(None, description="Folder for the decision log (Parquet); none without it.")

@@ -35,6 +35,7 @@ from adaptivegen.rpc.admin_rows import (
 from adaptivegen.rpc.admin_wire import read_row
 from adaptivegen.rpc.pb import admin_pb2 as pb
 from adaptivegen.rpc.pb import admin_pb2_grpc as stubs
+from adaptivegen.rpc.peer import names_of
 from adaptivegen.rpc.placement import decision_to_pb
 from adaptivegen.rpc.server import RpcServer
 
@@ -311,11 +312,11 @@ class AdminServicer(stubs.AdminServiceServicer):
 
     def _view(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Raises PermissionDenied for somebody who may not even look."""
-        self._roles.require(_names(context), "viewer")
+        self._roles.require(names_of(context), "viewer")
 
     def _operator(self, context: grpc.aio.ServicerContext[Any, Any], role: Role = "operator") -> str:
         """Who orders, where they may; raises PermissionDenied."""
-        names = _names(context)
+        names = names_of(context)
         self._roles.require(names, role)
         return called(names)
 
@@ -331,10 +332,3 @@ def _rating_to_pb(rating: Rated) -> pb.Rating:
         final_s=rating.final_s,
         final_quality=rating.final_quality,
     )
-
-
-def _names(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, ...]:
-    """Who asks: all names in the certificate that was shown, the alternative ones and the common one."""
-    shown = context.auth_context()
-    names = [*shown.get("x509_subject_alternative_name", ()), *shown.get("x509_common_name", ())]
-    return tuple(dict.fromkeys(name.decode(errors="replace") for name in names if name))

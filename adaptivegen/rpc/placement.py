@@ -30,7 +30,9 @@ from adaptivegen.placement import (
 )
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
+from adaptivegen.rpc.peer import names_of
 from adaptivegen.rpc.server import RpcServer
+from adaptivegen.speakers import Speakers
 
 SERVICE = "adaptivegen.v1.PlacementService"
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
@@ -228,7 +230,8 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
 
 
 class PlacementServicer(stubs.PlacementServiceServicer):
-    """Serves the placement service by plain callables."""
+    """Serves the placement service by plain callables. speakers: whose certificate may speak for which node; None where
+    callers show none."""
 
     def __init__(
         self,
@@ -236,7 +239,10 @@ class PlacementServicer(stubs.PlacementServiceServicer):
         observe: Callable[[Outcome], Awaitable[None]],
         attempted: Callable[[Attempt], Awaitable[None]],
         next_job: Callable[[Ticket], Awaitable[Turn]],
+        *,
+        speakers: Speakers | None = None,
     ) -> None:
+        self._speakers = speakers
         self._place = place
         self._next_job = next_job
         self._observe = observe
@@ -246,12 +252,19 @@ class PlacementServicer(stubs.PlacementServiceServicer):
         """Serve on `server`."""
         server.register(stubs.add_PlacementServiceServicer_to_server, self, SERVICE)
 
+    def _speaks(self, context: grpc.aio.ServicerContext[Any, Any], node_id: str, field: str) -> None:
+        """Raise PermissionDenied where the caller may not speak for a node."""
+        if self._speakers is not None:
+            self._speakers.require(names_of(context), node_id, field=field)
+
     async def Place(self, request: pb.PlaceRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.Decision:
+        self._speaks(context, request.edge_id, "edge_id")
         return decision_to_pb(await self._place(query_from_pb(request)))
 
     async def ReportOutcome(
         self, request: pb.ReportOutcomeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ReportOutcomeResponse:
+        self._speaks(context, request.edge_id, "edge_id")
         await self._observe(
             Outcome(
                 job_id=request.job_id,
@@ -289,6 +302,7 @@ class PlacementServicer(stubs.PlacementServiceServicer):
     async def ReportAttempt(
         self, request: pb.ReportAttemptRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ReportAttemptResponse:
+        self._speaks(context, request.reporter, "reporter")
         await self._attempted(
             Attempt(node_id=request.node_id, reporter=request.reporter, ok=request.ok, code=request.code)
         )
@@ -297,6 +311,7 @@ class PlacementServicer(stubs.PlacementServiceServicer):
     async def NextJob(
         self, request: pb.NextJobRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.NextJobResponse:
+        self._speaks(context, request.worker_id, "worker_id")
         ticket = Ticket(
             worker_id=request.worker_id,
             pool=request.pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import grpc
@@ -29,6 +30,16 @@ _STATUS: dict[str, pb.VideoStatus.ValueType] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a tenant's videos, and whether more follow. partial: the edge is cut off, and knows only of those that it
+    keeps itself."""
+
+    records: list[JobRecord]
+    has_more: bool
+    partial: bool = False
+
+
 class VideoBackend(Protocol):
     """What an edge offers its clients, whatever the wire. `tenant` is the authenticated caller's."""
 
@@ -42,10 +53,8 @@ class VideoBackend(Protocol):
         """The state of a video."""
         ...
 
-    async def list(
-        self, tenant: str, *, after: str | None, limit: int, ascending: bool
-    ) -> tuple[list[JobRecord], bool]:
-        """Videos by id and whether there are more."""
+    async def list(self, tenant: str, *, after: str | None, limit: int, ascending: bool) -> Page:
+        """Videos by id."""
         ...
 
     async def cancel(self, tenant: str, video_id: str) -> JobRecord:
@@ -184,13 +193,14 @@ class VideoServicer(stubs.VideoServiceServicer):
     async def ListVideos(
         self, request: pb.ListVideosRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListVideosResponse:
-        records, has_more = await self._backend.list(
+        page = await self._backend.list(
             self._tenant(context),
             after=request.after or None,
             limit=request.limit or 20,
             ascending=request.ascending,
         )
-        return pb.ListVideosResponse(videos=[video_to_pb(record) for record in records], has_more=has_more)
+        videos = [video_to_pb(record) for record in page.records]
+        return pb.ListVideosResponse(videos=videos, has_more=page.has_more, partial=page.partial)
 
     async def CancelVideo(
         self, request: pb.CancelVideoRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -32,7 +32,7 @@ from adaptivegen.sdk.download import Download
 from adaptivegen.sdk.edges import Edges
 from adaptivegen.sdk.files import AtomicFile, Reference, choose_reference, read_reference
 from adaptivegen.sdk.follow import EventCursor
-from adaptivegen.sdk.models import Video, VideoEvent, parse_data, parse_video, parse_videos
+from adaptivegen.sdk.models import Video, VideoEvent, VideoPage, parse_data, parse_video, parse_videos
 from adaptivegen.sdk.nearest import find_edges
 from adaptivegen.sdk.outcome import best_variant, clip_of, drafted, ended, handle_fields
 from adaptivegen.sdk.patience import STEADY_S, Backoff, Stopwatch, Waiting
@@ -115,7 +115,7 @@ class AsyncClient:
 
     async def videos(
         self, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
-    ) -> tuple[list[Video], bool]:
+    ) -> VideoPage:
         """As `Client.videos`."""
         return parse_videos((await self._send(routes.list_call(after=after, limit=limit, order=order))).content)
 

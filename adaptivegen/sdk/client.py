@@ -31,7 +31,7 @@ from adaptivegen.sdk.download import Download
 from adaptivegen.sdk.edges import Edges
 from adaptivegen.sdk.files import AtomicFile, Reference, choose_reference, read_reference
 from adaptivegen.sdk.follow import EventCursor
-from adaptivegen.sdk.models import Video, VideoEvent, parse_data, parse_video, parse_videos
+from adaptivegen.sdk.models import Video, VideoEvent, VideoPage, parse_data, parse_video, parse_videos
 from adaptivegen.sdk.nearest import find_edges
 from adaptivegen.sdk.outcome import best_variant, clip_of, drafted, ended, handle_fields
 from adaptivegen.sdk.patience import STEADY_S, Backoff, Stopwatch, Waiting
@@ -122,10 +122,8 @@ class Client:
         """The handle of a video submitted earlier, also by another process; asks nothing yet."""
         return Handle(self, check_video_id(video_id))
 
-    def videos(
-        self, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc"
-    ) -> tuple[list[Video], bool]:
-        """One page of the caller's videos, after the id `after`, and whether more follow."""
+    def videos(self, *, after: str | None = None, limit: int = 20, order: Literal["asc", "desc"] = "desc") -> VideoPage:
+        """One page of the caller's videos, after the id `after`."""
         return parse_videos(self._send(routes.list_call(after=after, limit=limit, order=order)).content)
 
     def models(self) -> list[dict[str, object]]:

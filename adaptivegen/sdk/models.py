@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -97,6 +98,16 @@ class Video(BaseModel):
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class VideoPage:
+    """Some of the caller's videos, and whether more follow. partial: the edge that answered is cut off, and lists only
+    those that it keeps itself; the others are not gone."""
+
+    videos: list[Video]
+    has_more: bool
+    partial: bool = False
+
+
 class VideoEvent(BaseModel):
     """One event of a video. `step` of `steps` are done in the stage; `look_jpeg` is a frame of a draft look or b""."""
 
@@ -140,13 +151,14 @@ def parse_video(body: bytes) -> Video:
     return _video(_object(body, "a video"))
 
 
-def parse_videos(body: bytes) -> tuple[list[Video], bool]:
-    """One page of a list and whether more follow; raises InternalError."""
+def parse_videos(body: bytes) -> VideoPage:
+    """One page of a list; raises InternalError."""
     page = _object(body, "a list")
     data = page.get("data")
     if not isinstance(data, list):
         raise InternalError("the edge sent a list without data")
-    return [_video(entry) for entry in data], bool(page.get("has_more"))
+    videos = [_video(entry) for entry in data]
+    return VideoPage(videos, has_more=bool(page.get("has_more")), partial=bool(page.get("partial")))
 
 
 def parse_data(body: bytes) -> list[dict[str, object]]:

@@ -112,10 +112,10 @@ class HttpApi:
         limit = query.get("limit", "20")
         if not limit.isascii() or not limit.isdigit():
             raise InvalidRequest.field("limit", limit, "1 to 100")
-        records, has_more = await self._videos.list(
+        page = await self._videos.list(
             self._tenant(request), after=query.get("after"), limit=int(limit[:6]), ascending=order == "asc"
         )
-        return JSONResponse(render.page(records, has_more=has_more, partial=self._cut() is not None))
+        return JSONResponse(render.page(page))
 
     async def content(self, request: Request) -> Response:
         """The bytes, from the cache (307) or from here, whole or a range."""

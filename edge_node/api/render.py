@@ -9,6 +9,7 @@ from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Media
 from adaptivegen.models.card import ModelCard
+from adaptivegen.rpc.video import Page
 from edge_node.spool.rules import CutOff
 
 POLL_MIN_MS = 250
@@ -57,13 +58,14 @@ def media(found: Media | None) -> dict[str, Any] | None:
     return found.model_dump(exclude={"key", "content_type"}) if found else None
 
 
-def page(records: list[JobRecord], *, has_more: bool, partial: bool = False) -> dict[str, Any]:
-    """A page of videos. partial: the edge is cut off and lists those it keeps itself; else that is not said."""
+def page(found: Page) -> dict[str, Any]:
+    """A page of videos; that it is not partial is not said."""
+    records = found.records
     return {
-        **({"partial": True} if partial else {}),
+        **({"partial": True} if found.partial else {}),
         "object": "list",
         "data": [video(record) for record in records],
-        "has_more": has_more,
+        "has_more": found.has_more,
         "first_id": records[0].id if records else None,
         "last_id": records[-1].id if records else None,
     }

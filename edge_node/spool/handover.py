@@ -1,12 +1,13 @@
 """One job's way from the spool to the centre: an order of writes that can be repeated, by a restarted edge, too.
 
+    a new decision        on an open job's final; where there is no room for it, the job waits here
     envelope `begun`      from here on the centre may have the job, and only the centre changes its outcome
     idempotency key       bound to the job, unless it belongs to another: then both stand
     upload, draft, rating the job's own and checked, or the last one counts
     a repeat's note       that it refers to another's media; where those were deleted meanwhile, it is made anew
     an open job           marker, draft manifest, spec (put-if-absent), record, message; then its upgrade
     one that has ended    draft manifest, manifest (put-if-absent), spec, record
-    out of the spool      spec first
+    out of the spool      its key among those seen, then spec first
 
 Must not decide when (`drain.py` does) or what is asked of a scheduler (`placing.py`).
 """
@@ -39,9 +40,9 @@ async def hand_over(
     """Give a job to the centre and take it out of the spool; its spec and record as they stand there. The caller holds
     the job's lock. again: asks for a new decision on an open job's final (its spec; whether it has a draft).
 
-    Raises Deleted where the centre had the job and it was deleted there; what the centre's parts raise, SpoolFailure,
-    and InternalError for a job or an upload that is damaged; then the job is still in the spool, and this can be done
-    again.
+    Raises Deleted where the centre had the job and it was deleted there; what `again` raises; what the centre's parts
+    raise, SpoolFailure, and InternalError for a job or an upload that is damaged; then the job is still in the spool,
+    and this can be done again.
     """
     tenant, job_id = envelope.name
     here = spool.jobs
@@ -60,12 +61,12 @@ async def hand_over(
         get_logger().error("spooled_draft_damaged", job_id=job_id, tenant=tenant, key=draft.media.key)
         draft, notes = None, (DAMAGED_NOTE,)
     spooled, upload = first, await _upload(first, standing, spool, now_ns=centre.clock.now_ns())
+    wanted = manifest is None and spec.want_final and standing is None
+    decided = await again(spec, draft is not None) if wanted else None  # first: it may have to wait, and be cancelled
     await spool.begin(envelope.name)
     held_by = await _bind(envelope, centre)
     after_s = (centre.clock.now_ns() - envelope.spooled_at_ns) / 1e9
     notes = (handed_note(node_id, after_s=after_s), *notes)
-    wanted = manifest is None and spec.want_final and standing is None
-    decided = await again(spec, draft is not None) if wanted else None
     spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
     first = _referring(first.model_copy(update={"notes": notes}) if spec.upgrade else spec, upload)
     await _copy(spooled, draft, upload if standing is None else None, spool=spool, centre=centre)
@@ -76,6 +77,8 @@ async def hand_over(
         if spec.upgrade:  # of what stands now, which another attempt may have written
             spec = _referring(spec, first.request.reference)
             record = await _queue(spec, await centre.ask_final(spec), centre)
+    if envelope.key:  # first: with the envelope goes what this edge knows of it
+        await spool.seen.keep(tenant, envelope.key, job_id, envelope.body)
     await spool.remove(spooled)
     return spec, record
 

@@ -47,6 +47,7 @@ class Reach:
         self._look = asyncio.Event()
         self._suspected = False  # a call has failed since the last probe
         self._told = ""  # the code of the failure that was logged last: not one a probe
+        self.last_cut_s = 0.0  # how long the last cut took that this process saw the end of
         self.connected = asyncio.Event()
         self.connected.set()
 
@@ -110,7 +111,9 @@ class Reach:
                 self._opened(exc)
             return
         self._told = ""
-        if self._circuit.worked(now_s=self._clock.monotonic_s()):
+        now_s = self._clock.monotonic_s()
+        if self._circuit.worked(now_s=now_s):
+            self.last_cut_s = now_s - self._circuit.since_s
             self.connected.set()
             get_logger().info("cut_off_over")
 

@@ -52,6 +52,20 @@ class CutOff:
     has_room: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A scheduler's answer that a final has no room now: when to ask again, and whether that is about its tenant alone;
+    code: of the refusal."""
+
+    retry_after_s: float
+    of_tenant: bool
+    code: str
+
+
+class PutOff(ResourceExhausted):
+    """A spooled job waits at its edge for so long, since the schedulers have no room."""
+
+
 def check_room(limits: SpoolLimits, *, jobs: int, used_bytes: int, needed_bytes: int) -> None:
     """Raise ResourceExhausted unless one more job that brings `needed_bytes` has room. Drafts that are not made yet
     count with what they may take."""

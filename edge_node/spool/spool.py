@@ -45,6 +45,7 @@ from edge_node.spool.blobs import MeteredStore
 from edge_node.spool.local_bus import SpoolBus
 from edge_node.spool.own_store import open_own
 from edge_node.spool.rules import SpoolLimits, State, check_room
+from edge_node.spool.seen import SeenKeys
 
 Name = tuple[str, str]  # tenant, id
 LOCK = ".lock"
@@ -92,6 +93,7 @@ class Spool:
         self.filled = asyncio.Event()  # set whenever a job has come in
         self.on_job: Callable[[], None] = _nothing
         self.on_refused: Callable[[], None] = _nothing
+        self.seen = SeenKeys(folder / "seen", clock=clock)
         self.jobs: JobStore
         self.blob: MeteredStore
 
@@ -104,6 +106,7 @@ class Spool:
         self.blob = MeteredStore(open_own(self._folder / "jobs"))
         self.jobs = JobStore(blob=self.blob, bus=SpoolBus(self._clock), clock=self._clock)
         await selftest(self.blob, rng)
+        await self.seen.open()
         keys = [meta.key for meta in await self.blob.measure() if _own_kind(meta.key)]
         names = {
             (parts[1], parts[2])
@@ -167,6 +170,7 @@ class Spool:
         if self._lock is None:
             return
         try:
+            await self.seen.close()
             if hasattr(self, "blob"):  # opening may have failed with the lock taken
                 await self.blob.close()
         finally:

@@ -24,6 +24,7 @@ from edge_node.auth import digest
 from tests.e2e.system import finish
 from tests.servers import nats_server
 
+MODULES = ("scheduler", "cdn_cache", "core_cloud", "edge_node")
 PEPPER = "a pepper for tests only"
 KEYS = {"acme": "agk_acmekey1_" + "a" * 64, "rival": "agk_rivalkey_" + "b" * 64}
 
@@ -46,19 +47,23 @@ class Deployment:
         return httpx.Client(base_url=self.edge, verify=context, headers=headers, timeout=30, follow_redirects=True)
 
 
-def certificates(folder: Path) -> tuple[trustme.CA, dict[str, str]]:
-    """A CA, and one certificate that every node uses as server and as client."""
+def certificates(folder: Path) -> trustme.CA:
+    """A CA, for each node a certificate that it uses as server and as client, and some of people."""
     ca = trustme.CA()
-    node = ca.issue_cert("localhost", "127.0.0.1")
     ca.cert_pem.write_to_path(folder / "ca.pem")
-    node.private_key_pem.write_to_path(folder / "key.pem")
-    node.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    for module in MODULES:
+        node = ca.issue_cert("localhost", "127.0.0.1", common_name=node_id(module))
+        node.private_key_pem.write_to_path(folder / f"{module}-key.pem")
+        node.cert_chain_pems[0].write_to_path(folder / f"{module}.pem")
     for role in ("operator", "admin"):
         person = ca.issue_cert(f"{role}.example")
         person.private_key_pem.write_to_path(folder / f"{role}-key.pem")
         person.cert_chain_pems[0].write_to_path(folder / f"{role}.pem")
-    paths = {"TLS_CERT": "cert.pem", "TLS_KEY": "key.pem", "TLS_CLIENT_CA": "ca.pem"}
-    return ca, {name: str(folder / path) for name, path in paths.items()}
+    return ca
+
+
+def node_id(module: str) -> str:
+    return f"{module.replace('_', '-')}-1"
 
 
 def key_file(folder: Path) -> Path:
@@ -80,10 +85,10 @@ def role_file(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("secure")
-    ca, tls = certificates(folder)
+    ca = certificates(folder)
     with nats_server(tmp_path_factory.mktemp("secure-nats")) as broker:
         edge, cache, edge_grpc, scheduler, scheduler_http, worker = free_ports(6)
-        common = {"HOST": "127.0.0.1", "NATS_URLS": broker.url, "STORE_URL": f"file://{folder / 'store'}", **tls}
+        common = {"HOST": "127.0.0.1", "NATS_URLS": broker.url, "STORE_URL": f"file://{folder / 'store'}"}
         signing = {"SIGNING_KEYS": f"k1:{secrets.token_hex(32)}"}
         services: dict[tuple[str, str], dict[str, object]] = {
             ("scheduler", "SCHEDULER"): {
@@ -124,7 +129,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 
 def start(module: str, kind: str, settings: dict[str, object], folder: Path) -> subprocess.Popen[bytes]:
     env = {f"ADAPTIVEGEN_{kind}_{name}": str(value) for name, value in settings.items()}
-    env[f"ADAPTIVEGEN_{kind}_NODE_ID"] = f"{module.replace('_', '-')}-1"
+    own = {"CERT": f"{module}.pem", "KEY": f"{module}-key.pem", "CLIENT_CA": "ca.pem"}
+    env |= {f"ADAPTIVEGEN_{kind}_TLS_{name}": str(folder / path) for name, path in own.items()}
+    env[f"ADAPTIVEGEN_{kind}_NODE_ID"] = node_id(module)
     with open(folder / f"{module}.log", "wb") as log:
         return subprocess.Popen([sys.executable, "-m", module], env={**os.environ, **env}, stdout=log, stderr=log)
 
@@ -190,7 +197,7 @@ def scheduler_http(deployment: Deployment, cert: str = "", key: str = "") -> htt
 def test_the_schedulers_metrics_are_for_clients_with_a_certificate_only(deployment: Deployment) -> None:
     with scheduler_http(deployment) as stranger, pytest.raises(httpx.TransportError):
         stranger.get("/metrics")
-    with scheduler_http(deployment, "cert.pem", "key.pem") as known:
+    with scheduler_http(deployment, "edge_node.pem", "edge_node-key.pem") as known:
         assert 'adaptivegen_scheduler_nodes{kind="worker"' in known.get("/metrics").text
 
 
@@ -200,7 +207,7 @@ def test_the_scheduler_answers_only_nodes_with_a_certificate(deployment: Deploym
         with pytest.raises(grpc.RpcError) as caught:
             stubs.AdminServiceStub(channel).ListNodes(pb.ListNodesRequest(), timeout=5)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    own = [(deployment.folder / name).read_bytes() for name in ("key.pem", "cert.pem")]
+    own = [(deployment.folder / name).read_bytes() for name in ("edge_node-key.pem", "edge_node.pem")]
     with grpc.secure_channel(deployment.scheduler, grpc.ssl_channel_credentials(ca, *own)) as channel:
         reply = stubs.AdminServiceStub(channel).ListNodes(pb.ListNodesRequest(), timeout=5)
         assert {node.kind for node in reply.nodes} == {"edge", "worker"}
@@ -209,7 +216,7 @@ def test_the_scheduler_answers_only_nodes_with_a_certificate(deployment: Deploym
 def test_a_nodes_certificate_changes_nothing_and_operators_do_what_their_role_allows(deployment: Deployment) -> None:
     policy = pb.SetPolicyRequest(values={"cost_render": 0.005}, reason="as it was")
     scale = pb.ScalePoolRequest(pool="default")
-    with as_operator(deployment, "key.pem", "cert.pem") as node:
+    with as_operator(deployment, "edge_node-key.pem", "edge_node.pem") as node:
         with pytest.raises(grpc.RpcError, match="has the role viewer") as caught:
             node.SetPolicy(policy, timeout=5)
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -240,7 +247,7 @@ def test_the_schedulers_admin_api_over_http_knows_people_by_their_certificates(d
     order = {"values": {"cost_render": 0.005}}
     statuses = []
     for who in ("", "operator", "admin"):
-        shown = (f"{who}.pem", f"{who}-key.pem") if who else ("cert.pem", "key.pem")
+        shown = (f"{who}.pem", f"{who}-key.pem") if who else ("edge_node.pem", "edge_node-key.pem")
         with scheduler_http(deployment, *shown) as client:
             assert client.get("/admin").status_code == client.get("/v1/admin/nodes").status_code == 200
             orders = {"nodes/nobody/drain": {}, "policy": order}

@@ -21,7 +21,7 @@ CLOCK = SystemClock()
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other addresses of loopback are Linux's")
 async def test_two_policies_are_compared_on_a_running_system() -> None:
-    options = argparse.Namespace(runs=1, parts=1, seconds=6.0, seed=5, load=0.6)
+    options = argparse.Namespace(runs=1, parts=1, seconds=6.0, seed=5, load=0.6, calm=False)
     found = await measure(options, ["ours", "round_robin"], clock=CLOCK)
     for name in ("ours", "round_robin"):
         (run,) = found.runs[name]

@@ -6,15 +6,20 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from PIL import Image
 
+from adaptivegen import AsyncClient
+from adaptivegen.rpc.pb import video_pb2 as pb
+from adaptivegen.rpc.pb import video_pb2_grpc as stubs
 from tests.integration.centre import PROMPT, Centre, Ports, post, ready, spooled, spooling_edge, when
 from tests.integration.real_nodes import Node, scheduler, until, worker
 from tests.servers import NatsServer
@@ -55,6 +60,20 @@ async def events_of(client: httpx.AsyncClient, video_id: str) -> AsyncIterator[d
                 yield json.loads(line[6:])
 
 
+async def listed_by_all(node: Node) -> tuple[list[str], bool]:
+    """Ids and whether these are not all, which gRPC, SDK and command line say alike."""
+    async with grpc.aio.insecure_channel(node.grpc) as channel:
+        told = await stubs.VideoServiceStub(channel).ListVideos(pb.ListVideosRequest(), timeout=10)
+    async with AsyncClient(node.http) as client:
+        page = await client.videos()
+    command = [sys.executable, "-m", "cli", "videos", "--json", "--edge", node.http]
+    printed = json.loads(await asyncio.to_thread(subprocess.check_output, command, timeout=30))
+    found = [([video.id for video in told.videos], told.partial), ([video.id for video in page.videos], page.partial)]
+    found.append(([video["id"] for video in printed["videos"]], printed["partial"]))
+    assert found[0] == found[1] == found[2]
+    return found[0]
+
+
 @pytest.mark.parametrize("what", ["broker", "store", "folder", "both"])
 async def test_a_job_accepted_while_cut_off_is_drafted_told_and_handed_over_once(centre: Centre, what: str) -> None:
     ports = Ports(centre)
@@ -78,6 +97,7 @@ async def test_a_job_accepted_while_cut_off_is_drafted_told_and_handed_over_once
         listed = (await client.get("/v1/videos")).json()
         assert [video["id"] for video in listed["data"]] == [second["id"], first["id"]]
         assert listed["partial"] is True
+        assert await listed_by_all(node) == ([second["id"], first["id"]], True)
         assert spooled(ports) == [first["id"], second["id"]]
         centre.heal(what)
         await empty(ports)
@@ -89,6 +109,7 @@ async def test_a_job_accepted_while_cut_off_is_drafted_told_and_handed_over_once
             told = (await client.get(f"/v1/videos/{video['id']}")).json()
             assert (told["status"], told["draft"]["sha256"]) == ("queued", parts["drafts"][0].removesuffix(".mp4"))
         assert "handed over" in told["notes"][0]  # the second's: of the first the centre may have had the spec before
+        assert await listed_by_all(node) == ([second["id"], first["id"]], False)
         # One whose first try fell into the end of the cut is tried again after the other.
         assert sorted(await centre.messages()) == [first["id"], second["id"]]
 
@@ -153,6 +174,7 @@ async def test_an_edge_killed_while_cut_off_starts_without_the_centre_and_hands_
     async with httpx.AsyncClient(base_url=ports.endpoint.http_url or "", timeout=30) as client:
         process = start()
         await ready(client, "ready")
+        before = await post(client, seed=8, plan="cloud", key="before")
         centre.cut("both")
         await ready(client, "cut off")
         drafted = await post(client, seed=1, plan="draft", key="k")
@@ -164,6 +186,9 @@ async def test_an_edge_killed_while_cut_off_starts_without_the_centre_and_hands_
         process = start()
         said = await ready(client, "cut off")
         assert said["cut_off"]["spooled_jobs"] == 2
+        resend = {"prompt": PROMPT, "seed": 8, "plan": "cloud"}
+        refused = await client.post("/v1/videos", json=resend, headers={"idempotency-key": "before"})
+        assert (refused.status_code, refused.json()["error"]["retryable"]) == (503, True)  # no second video
         assert (await client.get(f"/v1/videos/{drafted['id']}")).json()["status"] == "completed"
         assert (await client.get(f"/v1/videos/{drafted['id']}/content?variant=draft")).status_code == 200
         assert (await post(client, seed=1, plan="draft", key="k"))["id"] == drafted["id"]
@@ -173,7 +198,8 @@ async def test_an_edge_killed_while_cut_off_starts_without_the_centre_and_hands_
         await ready(client, "ready")
         await empty(ports)
         await when(client, third["id"], status="queued")
-        assert sorted(await centre.messages()) == [video["id"], third["id"]]
+        assert sorted(await centre.messages()) == [before["id"], video["id"], third["id"]]
+        assert (await post(client, seed=8, plan="cloud", key="before"))["id"] == before["id"]
         for name in (drafted["id"], video["id"], third["id"]):
             assert len((await stored(centre, name))["drafts"]) == 1
         assert (await post(client, seed=1, plan="draft", key="k"))["id"] == drafted["id"]

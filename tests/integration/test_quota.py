@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ BODY = {"prompt": "a red circle moves left", "intent": "iterate"}
 async def test_a_quota_that_an_operator_sets_is_what_clients_hear(own_nats: NatsServer, tmp_path: Path) -> None:
     async with (
         real_nodes.scheduler(own_nats.url, tmp_path) as placing,
-        real_nodes.edge(own_nats.url, tmp_path, threads=1) as edge,
+        real_nodes.edge(own_nats.url, tmp_path, threads=1, place_budget_s=2.0) as edge,  # it asks, however busy this is
         httpx.AsyncClient(base_url=edge.http, timeout=30) as http,
     ):
         running = Running(placing.grpc)
@@ -71,3 +72,36 @@ async def test_a_quota_that_an_operator_sets_is_what_clients_hear(own_nats: Nats
 def submit(url: str) -> None:
     with Client(url, retry_budget_s=0.5) as client:
         client.submit("a red circle", intent="iterate", deadline_s=5.0, allow_reduced=True, service_tier="default")
+
+
+async def test_a_quota_holds_at_an_edge_that_no_scheduler_answers_any_more_and_after_its_restart(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    kept: dict[str, Any] = {"threads": 1, "spool_dir": tmp_path / "spool"}
+    async with real_nodes.edge(own_nats.url, tmp_path, **kept) as edge:
+        async with real_nodes.scheduler(own_nats.url, tmp_path) as placing:
+            running = Running(placing.grpc)
+            set_ = ("quota", "set", "local", "concurrent_jobs=0", "--reason", "not paid")
+            assert (await asyncio.to_thread(invoke, running, *set_)).exit_code == 0
+            await running.close()
+
+            async def heard() -> bool | None:
+                path = tmp_path / "spool" / "quotas"
+                return True if path.exists() and b'"concurrent_jobs":0.0' in path.read_bytes() else None
+
+            await until("the edge having heard", heard)
+        assert await refused_alone(edge.http) == "concurrent_jobs"
+    own_nats.kill()
+    list_ = tmp_path / "nodes.json"
+    list_.write_text('{"endpoints": []}')
+    async with real_nodes.listed_edge(own_nats.url, tmp_path, list_, **kept) as edge:
+        assert await refused_alone(edge.http) == "concurrent_jobs"
+
+
+async def refused_alone(url: str) -> str:
+    """What a refusal of an edge that decides alone is about."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+        answer = await http.post("/v1/videos", json=BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "quota_exceeded"), answer.text
+    assert "decides alone" in answer.json()["error"]["message"]
+    return str(answer.json()["error"]["param"])

@@ -216,7 +216,7 @@ def test_an_image_is_a_start_and_lists_and_models_are_read(client: Client, tmp_p
 
     Image.new("RGB", (64, 64), "green").save(tmp_path / "start.png")
     handle = client.submit(PROMPT, image=tmp_path / "start.png", strength=0.5, plan="draft")
-    page, _ = client.videos(limit=100)
+    page = client.videos(limit=100).videos
     assert handle.id in [entry.id for entry in page]
     models = {str(model["id"]): model for model in client.models()}
     assert models.keys() >= {"pocket-draft", "pocket-cloud"}

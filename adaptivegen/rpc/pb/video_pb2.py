@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/video.proto\x12\x0e\x61\x64\x61ptivegen.v1\"\xa8\x03\n\x12\x43reateVideoRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x0b\n\x03\x66ps\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x15\n\x08guidance\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12&\n\x06intent\x18\t \x01(\x0e\x32\x16.adaptivegen.v1.Intent\x12\x11\n\treference\x18\n \x01(\x0c\x12\x15\n\x08strength\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x0c\n\x04plan\x18\r \x01(\t\x12\x0c\n\x04task\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\t\x12\x14\n\x0cservice_tier\x18\x10 \x01(\t\x12\x17\n\ndeadline_s\x18\x11 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\rallow_reduced\x18\x12 \x01(\x08\x42\x0b\n\t_guidanceB\x07\n\x05_seedB\x0b\n\t_strengthB\r\n\x0b_deadline_s\"\x1d\n\x0fGetVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"D\n\x11ListVideosRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x11\n\tascending\x18\x03 \x01(\x08\"M\n\x12ListVideosResponse\x12%\n\x06videos\x18\x01 \x03(\x0b\x32\x15.adaptivegen.v1.Video\x12\x10\n\x08has_more\x18\x02 \x01(\x08\" \n\x12\x43\x61ncelVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\" \n\x12\x44\x65leteVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteVideoResponse\"!\n\x13UpgradeVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x11WatchVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_event_id\x18\x02 \x01(\t\"b\n\x14\x44ownloadVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x07variant\x18\x02 \x01(\x0e\x32\x17.adaptivegen.v1.Variant\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\"U\n\nMediaChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\xa8\x01\n\x10RateVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05stars\x18\x02 \x01(\r\x12\x19\n\x0c\x64raft_wait_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x66inal_wait_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06stalls\x18\x05 \x01(\r\x12\x11\n\tstalled_s\x18\x06 \x01(\x01\x42\x0f\n\r_draft_wait_sB\x0f\n\r_final_wait_s\"\x13\n\x11RateVideoResponse\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa7\x01\n\x05Media\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0e\n\x06\x66rames\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\r\x12\x14\n\x0c\x63ontent_type\x18\x07 \x01(\t\x12\x18\n\x0b\x66\x61miliarity\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_familiarity\"\x88\x04\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.adaptivegen.v1.VideoStatus\x12\x18\n\x10progress_percent\x18\x03 \x01(\r\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\t\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x0c\n\x04plan\x18\t \x01(\t\x12\x0f\n\x07\x65\x64ge_id\x18\n \x01(\t\x12$\n\x05\x64raft\x18\x0b \x01(\x0b\x32\x15.adaptivegen.v1.Media\x12$\n\x05\x66inal\x18\x0c \x01(\x0b\x32\x15.adaptivegen.v1.Media\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x17.adaptivegen.v1.Failure\x12\x15\n\rcreated_at_ns\x18\x0e \x01(\x03\x12\x17\n\x0f\x63ompleted_at_ns\x18\x0f \x01(\x03\x12\r\n\x05\x65ta_s\x18\x10 \x01(\x01\x12\r\n\x05notes\x18\x11 \x03(\t\x12\x13\n\x0b\x64raft_steps\x18\x12 \x01(\r\x12\x13\n\x0b\x66inal_steps\x18\x13 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x14 \x01(\x08\x12\x11\n\tworker_id\x18\x15 \x01(\t\x12\x15\n\rmodel_version\x18\x16 \x01(\t\x12\x1b\n\x13\x64raft_model_version\x18\x17 \x01(\t\"\x8b\x01\n\nVideoEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x03\x12$\n\x05video\x18\x04 \x01(\x0b\x32\x15.adaptivegen.v1.Video\x12\x0c\n\x04step\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x11\n\tlook_jpeg\x18\x07 \x01(\x0c*G\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x12\n\x0eINTENT_ITERATE\x10\x01\x12\x11\n\rINTENT_RENDER\x10\x02*\xb3\x01\n\x0bVideoStatus\x12\x1c\n\x18VIDEO_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13VIDEO_STATUS_QUEUED\x10\x01\x12\x1c\n\x18VIDEO_STATUS_IN_PROGRESS\x10\x02\x12\x1a\n\x16VIDEO_STATUS_COMPLETED\x10\x03\x12\x17\n\x13VIDEO_STATUS_FAILED\x10\x04\x12\x1a\n\x16VIDEO_STATUS_CANCELLED\x10\x05*H\n\x07Variant\x12\x17\n\x13VARIANT_UNSPECIFIED\x10\x00\x12\x11\n\rVARIANT_FINAL\x10\x01\x12\x11\n\rVARIANT_DRAFT\x10\x02\x32\xd5\x05\n\x0cVideoService\x12H\n\x0b\x43reateVideo\x12\".adaptivegen.v1.CreateVideoRequest\x1a\x15.adaptivegen.v1.Video\x12\x42\n\x08GetVideo\x12\x1f.adaptivegen.v1.GetVideoRequest\x1a\x15.adaptivegen.v1.Video\x12S\n\nListVideos\x12!.adaptivegen.v1.ListVideosRequest\x1a\".adaptivegen.v1.ListVideosResponse\x12H\n\x0b\x43\x61ncelVideo\x12\".adaptivegen.v1.CancelVideoRequest\x1a\x15.adaptivegen.v1.Video\x12V\n\x0b\x44\x65leteVideo\x12\".adaptivegen.v1.DeleteVideoRequest\x1a#.adaptivegen.v1.DeleteVideoResponse\x12J\n\x0cUpgradeVideo\x12#.adaptivegen.v1.UpgradeVideoRequest\x1a\x15.adaptivegen.v1.Video\x12M\n\nWatchVideo\x12!.adaptivegen.v1.WatchVideoRequest\x1a\x1a.adaptivegen.v1.VideoEvent0\x01\x12S\n\rDownloadVideo\x12$.adaptivegen.v1.DownloadVideoRequest\x1a\x1a.adaptivegen.v1.MediaChunk0\x01\x12P\n\tRateVideo\x12 .adaptivegen.v1.RateVideoRequest\x1a!.adaptivegen.v1.RateVideoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x64\x61ptivegen/v1/video.proto\x12\x0e\x61\x64\x61ptivegen.v1\"\xa8\x03\n\x12\x43reateVideoRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01\x12\x0b\n\x03\x66ps\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x15\n\x08guidance\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04seed\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12&\n\x06intent\x18\t \x01(\x0e\x32\x16.adaptivegen.v1.Intent\x12\x11\n\treference\x18\n \x01(\x0c\x12\x15\n\x08strength\x18\x0b \x01(\x01H\x02\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x0c \x01(\t\x12\x0c\n\x04plan\x18\r \x01(\t\x12\x0c\n\x04task\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\t\x12\x14\n\x0cservice_tier\x18\x10 \x01(\t\x12\x17\n\ndeadline_s\x18\x11 \x01(\x01H\x03\x88\x01\x01\x12\x15\n\rallow_reduced\x18\x12 \x01(\x08\x42\x0b\n\t_guidanceB\x07\n\x05_seedB\x0b\n\t_strengthB\r\n\x0b_deadline_s\"\x1d\n\x0fGetVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"D\n\x11ListVideosRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x11\n\tascending\x18\x03 \x01(\x08\"^\n\x12ListVideosResponse\x12%\n\x06videos\x18\x01 \x03(\x0b\x32\x15.adaptivegen.v1.Video\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x0f\n\x07partial\x18\x03 \x01(\x08\" \n\x12\x43\x61ncelVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\" \n\x12\x44\x65leteVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteVideoResponse\"!\n\x13UpgradeVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\"7\n\x11WatchVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_event_id\x18\x02 \x01(\t\"b\n\x14\x44ownloadVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x07variant\x18\x02 \x01(\x0e\x32\x17.adaptivegen.v1.Variant\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x04\"U\n\nMediaChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\xa8\x01\n\x10RateVideoRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05stars\x18\x02 \x01(\r\x12\x19\n\x0c\x64raft_wait_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x66inal_wait_s\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06stalls\x18\x05 \x01(\r\x12\x11\n\tstalled_s\x18\x06 \x01(\x01\x42\x0f\n\r_draft_wait_sB\x0f\n\r_final_wait_s\"\x13\n\x11RateVideoResponse\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa7\x01\n\x05Media\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0e\n\x06\x66rames\x18\x05 \x01(\r\x12\x0b\n\x03\x66ps\x18\x06 \x01(\r\x12\x14\n\x0c\x63ontent_type\x18\x07 \x01(\t\x12\x18\n\x0b\x66\x61miliarity\x18\x08 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_familiarity\"\x88\x04\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x06status\x18\x02 \x01(\x0e\x32\x1b.adaptivegen.v1.VideoStatus\x12\x18\n\x10progress_percent\x18\x03 \x01(\r\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\t\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x12\x0c\n\x04seed\x18\x08 \x01(\x03\x12\x0c\n\x04plan\x18\t \x01(\t\x12\x0f\n\x07\x65\x64ge_id\x18\n \x01(\t\x12$\n\x05\x64raft\x18\x0b \x01(\x0b\x32\x15.adaptivegen.v1.Media\x12$\n\x05\x66inal\x18\x0c \x01(\x0b\x32\x15.adaptivegen.v1.Media\x12&\n\x05\x65rror\x18\r \x01(\x0b\x32\x17.adaptivegen.v1.Failure\x12\x15\n\rcreated_at_ns\x18\x0e \x01(\x03\x12\x17\n\x0f\x63ompleted_at_ns\x18\x0f \x01(\x03\x12\r\n\x05\x65ta_s\x18\x10 \x01(\x01\x12\r\n\x05notes\x18\x11 \x03(\t\x12\x13\n\x0b\x64raft_steps\x18\x12 \x01(\r\x12\x13\n\x0b\x66inal_steps\x18\x13 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x14 \x01(\x08\x12\x11\n\tworker_id\x18\x15 \x01(\t\x12\x15\n\rmodel_version\x18\x16 \x01(\t\x12\x1b\n\x13\x64raft_model_version\x18\x17 \x01(\t\"\x8b\x01\n\nVideoEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05\x61t_ns\x18\x03 \x01(\x03\x12$\n\x05video\x18\x04 \x01(\x0b\x32\x15.adaptivegen.v1.Video\x12\x0c\n\x04step\x18\x05 \x01(\r\x12\r\n\x05steps\x18\x06 \x01(\r\x12\x11\n\tlook_jpeg\x18\x07 \x01(\x0c*G\n\x06Intent\x12\x16\n\x12INTENT_UNSPECIFIED\x10\x00\x12\x12\n\x0eINTENT_ITERATE\x10\x01\x12\x11\n\rINTENT_RENDER\x10\x02*\xb3\x01\n\x0bVideoStatus\x12\x1c\n\x18VIDEO_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13VIDEO_STATUS_QUEUED\x10\x01\x12\x1c\n\x18VIDEO_STATUS_IN_PROGRESS\x10\x02\x12\x1a\n\x16VIDEO_STATUS_COMPLETED\x10\x03\x12\x17\n\x13VIDEO_STATUS_FAILED\x10\x04\x12\x1a\n\x16VIDEO_STATUS_CANCELLED\x10\x05*H\n\x07Variant\x12\x17\n\x13VARIANT_UNSPECIFIED\x10\x00\x12\x11\n\rVARIANT_FINAL\x10\x01\x12\x11\n\rVARIANT_DRAFT\x10\x02\x32\xd5\x05\n\x0cVideoService\x12H\n\x0b\x43reateVideo\x12\".adaptivegen.v1.CreateVideoRequest\x1a\x15.adaptivegen.v1.Video\x12\x42\n\x08GetVideo\x12\x1f.adaptivegen.v1.GetVideoRequest\x1a\x15.adaptivegen.v1.Video\x12S\n\nListVideos\x12!.adaptivegen.v1.ListVideosRequest\x1a\".adaptivegen.v1.ListVideosResponse\x12H\n\x0b\x43\x61ncelVideo\x12\".adaptivegen.v1.CancelVideoRequest\x1a\x15.adaptivegen.v1.Video\x12V\n\x0b\x44\x65leteVideo\x12\".adaptivegen.v1.DeleteVideoRequest\x1a#.adaptivegen.v1.DeleteVideoResponse\x12J\n\x0cUpgradeVideo\x12#.adaptivegen.v1.UpgradeVideoRequest\x1a\x15.adaptivegen.v1.Video\x12M\n\nWatchVideo\x12!.adaptivegen.v1.WatchVideoRequest\x1a\x1a.adaptivegen.v1.VideoEvent0\x01\x12S\n\rDownloadVideo\x12$.adaptivegen.v1.DownloadVideoRequest\x1a\x1a.adaptivegen.v1.MediaChunk0\x01\x12P\n\tRateVideo\x12 .adaptivegen.v1.RateVideoRequest\x1a!.adaptivegen.v1.RateVideoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'adaptivegen.rpc.pb.video_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INTENT']._serialized_start=2092
-  _globals['_INTENT']._serialized_end=2163
-  _globals['_VIDEOSTATUS']._serialized_start=2166
-  _globals['_VIDEOSTATUS']._serialized_end=2345
-  _globals['_VARIANT']._serialized_start=2347
-  _globals['_VARIANT']._serialized_end=2419
+  _globals['_INTENT']._serialized_start=2109
+  _globals['_INTENT']._serialized_end=2180
+  _globals['_VIDEOSTATUS']._serialized_start=2183
+  _globals['_VIDEOSTATUS']._serialized_end=2362
+  _globals['_VARIANT']._serialized_start=2364
+  _globals['_VARIANT']._serialized_end=2436
   _globals['_CREATEVIDEOREQUEST']._serialized_start=47
   _globals['_CREATEVIDEOREQUEST']._serialized_end=471
   _globals['_GETVIDEOREQUEST']._serialized_start=473
@@ -44,33 +44,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVIDEOSREQUEST']._serialized_start=504
   _globals['_LISTVIDEOSREQUEST']._serialized_end=572
   _globals['_LISTVIDEOSRESPONSE']._serialized_start=574
-  _globals['_LISTVIDEOSRESPONSE']._serialized_end=651
-  _globals['_CANCELVIDEOREQUEST']._serialized_start=653
-  _globals['_CANCELVIDEOREQUEST']._serialized_end=685
-  _globals['_DELETEVIDEOREQUEST']._serialized_start=687
-  _globals['_DELETEVIDEOREQUEST']._serialized_end=719
-  _globals['_DELETEVIDEORESPONSE']._serialized_start=721
-  _globals['_DELETEVIDEORESPONSE']._serialized_end=742
-  _globals['_UPGRADEVIDEOREQUEST']._serialized_start=744
-  _globals['_UPGRADEVIDEOREQUEST']._serialized_end=777
-  _globals['_WATCHVIDEOREQUEST']._serialized_start=779
-  _globals['_WATCHVIDEOREQUEST']._serialized_end=834
-  _globals['_DOWNLOADVIDEOREQUEST']._serialized_start=836
-  _globals['_DOWNLOADVIDEOREQUEST']._serialized_end=934
-  _globals['_MEDIACHUNK']._serialized_start=936
-  _globals['_MEDIACHUNK']._serialized_end=1021
-  _globals['_RATEVIDEOREQUEST']._serialized_start=1024
-  _globals['_RATEVIDEOREQUEST']._serialized_end=1192
-  _globals['_RATEVIDEORESPONSE']._serialized_start=1194
-  _globals['_RATEVIDEORESPONSE']._serialized_end=1213
-  _globals['_FAILURE']._serialized_start=1215
-  _globals['_FAILURE']._serialized_end=1255
-  _globals['_MEDIA']._serialized_start=1258
-  _globals['_MEDIA']._serialized_end=1425
-  _globals['_VIDEO']._serialized_start=1428
-  _globals['_VIDEO']._serialized_end=1948
-  _globals['_VIDEOEVENT']._serialized_start=1951
-  _globals['_VIDEOEVENT']._serialized_end=2090
-  _globals['_VIDEOSERVICE']._serialized_start=2422
-  _globals['_VIDEOSERVICE']._serialized_end=3147
+  _globals['_LISTVIDEOSRESPONSE']._serialized_end=668
+  _globals['_CANCELVIDEOREQUEST']._serialized_start=670
+  _globals['_CANCELVIDEOREQUEST']._serialized_end=702
+  _globals['_DELETEVIDEOREQUEST']._serialized_start=704
+  _globals['_DELETEVIDEOREQUEST']._serialized_end=736
+  _globals['_DELETEVIDEORESPONSE']._serialized_start=738
+  _globals['_DELETEVIDEORESPONSE']._serialized_end=759
+  _globals['_UPGRADEVIDEOREQUEST']._serialized_start=761
+  _globals['_UPGRADEVIDEOREQUEST']._serialized_end=794
+  _globals['_WATCHVIDEOREQUEST']._serialized_start=796
+  _globals['_WATCHVIDEOREQUEST']._serialized_end=851
+  _globals['_DOWNLOADVIDEOREQUEST']._serialized_start=853
+  _globals['_DOWNLOADVIDEOREQUEST']._serialized_end=951
+  _globals['_MEDIACHUNK']._serialized_start=953
+  _globals['_MEDIACHUNK']._serialized_end=1038
+  _globals['_RATEVIDEOREQUEST']._serialized_start=1041
+  _globals['_RATEVIDEOREQUEST']._serialized_end=1209
+  _globals['_RATEVIDEORESPONSE']._serialized_start=1211
+  _globals['_RATEVIDEORESPONSE']._serialized_end=1230
+  _globals['_FAILURE']._serialized_start=1232
+  _globals['_FAILURE']._serialized_end=1272
+  _globals['_MEDIA']._serialized_start=1275
+  _globals['_MEDIA']._serialized_end=1442
+  _globals['_VIDEO']._serialized_start=1445
+  _globals['_VIDEO']._serialized_end=1965
+  _globals['_VIDEOEVENT']._serialized_start=1968
+  _globals['_VIDEOEVENT']._serialized_end=2107
+  _globals['_VIDEOSERVICE']._serialized_start=2439
+  _globals['_VIDEOSERVICE']._serialized_end=3164
 # @@protoc_insertion_point(module_scope)

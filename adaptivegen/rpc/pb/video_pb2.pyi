@@ -239,7 +239,10 @@ class ListVideosResponse(_message.Message):
 
     VIDEOS_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
+    partial: _builtins.bool
+    """the edge is cut off, and lists only the videos that it keeps itself"""
     @_builtins.property
     def videos(self) -> _containers.RepeatedCompositeFieldContainer[Global___Video]: ...
     def __init__(
@@ -247,10 +250,11 @@ class ListVideosResponse(_message.Message):
         *,
         videos: _abc.Iterable[Global___Video] | None = ...,
         has_more: _builtins.bool = ...,
+        partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "videos", b"videos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "partial", b"partial", "videos", b"videos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,8 @@ PURE = (
     "scheduler.decide.decide",
     "cdn_cache.eviction.lru",
     "edge_node.alone",
+    "edge_node.quotas",
+    "edge_node.spool.pace",
     "core_cloud.progress",
 )
 

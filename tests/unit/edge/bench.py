@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock, SystemClock
@@ -25,6 +26,7 @@ from adaptivegen.rpc.draft import DraftClient
 from edge_node.draft.desk import DraftDesk
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
+from edge_node.quotas import Quotas
 from edge_node.sides import Partition, Sides
 from edge_node.spool.known import Known
 from edge_node.spool.reach import Reach
@@ -90,14 +92,16 @@ class ScriptedPlacer:
 class Edge:
     """The application service of one edge on memory parts."""
 
-    def __init__(self, spool: Spool | None = None, known: Known | None = None) -> None:
-        """With a spool it has a partition mode."""
+    def __init__(self, spool: Spool | None = None, known: Known | None = None, before: "Edge | None" = None) -> None:
+        """With a spool it has a partition mode. before: an earlier life, whose centre it has."""
         self.clock = clock = SystemClock()
-        self.bus = MemoryBus(clock)
-        self.jobs = JobStore(blob=open_store("memory://"), bus=self.bus, clock=clock)
+        self.bus: MemoryBus = before.bus if before is not None else MemoryBus(clock)
+        blob: BlobStore = before.jobs.blob if before is not None else open_store("memory://")
+        self.jobs: JobStore = JobStore(blob=blob, bus=self.bus, clock=clock)
         self.model = HeldModel()
         self.placer = ScriptedPlacer()
         self.accepted: list[str] = []
+        self.quotas = Quotas()
         self.desired = DesiredModels(self.bus, clock)
         self.partition = None
         self.reach_clock = ManualClock()
@@ -131,9 +135,10 @@ class Edge:
             drafts=self.drafts,
             placer=self.placer,
             clock=clock,
-            rng=random.Random(1),
+            rng=random.Random(1 if before is None else 2),
             max_waiting_drafts=8,
             borrows=True,
+            quotas=self.quotas,
             upload_limits=UploadLimits(max_bytes=1000),
             on_accepted=lambda record, decision, fresh: self.accepted.append(record.id),
             partition=self.partition,
@@ -161,16 +166,16 @@ async def nothing() -> None:
 
 
 @asynccontextmanager
-async def edge(spool: Path | None = None) -> AsyncIterator[Edge]:
-    """One edge; with a spool in the folder, if one is given."""
+async def edge(spool: Path | None = None, *, before: Edge | None = None) -> AsyncIterator[Edge]:
+    """One edge; with a spool in the folder, if one is given. before: its earlier life, whose centre it has."""
     if spool is None:
-        made = Edge()
+        made = Edge(before=before)
     else:
         held = Spool(spool, limits=SpoolLimits(max_jobs=4, max_bytes=1024**3), clock=SystemClock())
         await held.open(random.Random(2))
         known = Known(spool / "known", max_bytes=1024**2)
         await known.open()
-        made = Edge(held, known)
+        made = Edge(held, known, before)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         tasks = [group.create_task(made.hub.run()), group.create_task(made.desk.run())]
         await asyncio.sleep(0)

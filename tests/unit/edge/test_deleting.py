@@ -13,6 +13,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import ContentEntry, Deleted, Manifest, Media, job_key, media_key
 from adaptivegen.request import Reference
+from adaptivegen.rpc.video import Page
 from edge_node.purges import Purges
 from edge_node.spool.handover import GONE_NOTE
 from tests.jobs import JOB_ID, make_spec
@@ -59,7 +60,7 @@ async def test_a_deleted_video_is_not_found_and_deleting_it_again_is_no_error() 
         ):
             with pytest.raises(NotFound):
                 await ask
-        assert await made.videos.list("t", after=None, limit=10, ascending=False) == ([], False)
+        assert await made.videos.list("t", after=None, limit=10, ascending=False) == Page([], has_more=False)
         assert [meta.key async for meta in made.jobs.blob.list("out/")] == []
 
 

@@ -1,6 +1,7 @@
 """How the spool is emptied: in order, at a pace, around what cannot go, and only while the centre answers."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -11,10 +12,13 @@ import pytest
 from adaptivegen.errors import BrokerUnavailable, DeadlineExceeded, ResourceExhausted, StorageFailure
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import DraftManifest, JobSpec, job_key
+from adaptivegen.placement import Decision
 from edge_node.spool.circuit import LONGEST_SETTLE_S
-from edge_node.spool.drain import FIRST_PAUSE_S, LONGEST_PAUSE_S, PER_S, Drainer
+from edge_node.spool.drain import FIRST_PAUSE_S, LONGEST_PAUSE_S, Drainer
 from edge_node.spool.own_store import SpoolFailure
+from edge_node.spool.pace import HINT_JITTER, LONGEST_PUT_OFF_S, LONGEST_SPREAD_S, PER_S, SPREAD_SHARE
 from edge_node.spool.reach import Reach
+from edge_node.spool.rules import Later
 from edge_node.spool.spool import Envelope
 from tests.jobs import JOB_ID, make_spec
 from tests.unit.edge.spooling import Bench, bench
@@ -26,8 +30,10 @@ IDS = [f"{JOB_ID[:-1]}{number}" for number in range(4)]
 class Draining:
     """A drainer on virtual time, and what it told."""
 
-    def __init__(self, made: Bench) -> None:
+    def __init__(self, made: Bench, seed: int = 7) -> None:
         self.made = made
+        self.answers: list[Decision | Later | None] = []  # of schedulers, the last one for ever
+        self.asked: list[tuple[str, float]] = []
         self.drafting: set[str] = set()
         self.away: BrokerUnavailable | None = None
         self.handed: list[str] = []
@@ -40,6 +46,7 @@ class Draining:
             clock=made.clock,
             node_id="edge-1",
             again=self.again,
+            rng=random.Random(seed),
             drafting=lambda tenant, job_id: job_id in self.drafting,
             handed=self.told,
             begin_draft=self.begin,
@@ -50,8 +57,9 @@ class Draining:
         if self.away is not None:
             raise self.away
 
-    async def again(self, spec: JobSpec, drafted: bool) -> None:
-        return None
+    async def again(self, spec: JobSpec, drafted: bool) -> Decision | Later | None:
+        self.asked.append((spec.id, self.made.clock.monotonic_s()))
+        return self.answers.pop(0) if len(self.answers) > 1 else next(iter(self.answers), None)
 
     async def told(self, envelope: Envelope, spec: JobSpec, record: JobRecord) -> None:
         self.handed.append(spec.id)
@@ -71,13 +79,25 @@ class Draining:
         while len(self.handed) < count:
             await self.goes_on(0.1)
 
+    async def back_after(self, cut_s: float, job_id: str) -> float:
+        """Cut off for so long, with one job accepted meanwhile, and back; the time at which it is."""
+        self.reach.trip(BrokerUnavailable("away"))
+        await self.made.put(make_spec(job_id=job_id), draft=None)
+        await self.goes_on(0.1)
+        await self.made.clock.advance(cut_s)
+        await self.reach.probe()
+        await self.made.clock.advance(LONGEST_SETTLE_S)
+        await self.reach.probe()
+        assert not self.reach.cut_off
+        return self.made.clock.monotonic_s()
+
 
 @asynccontextmanager
-async def draining(folder: Path, ids: list[str]) -> AsyncIterator[Draining]:
+async def draining(folder: Path, ids: list[str], *, seed: int = 7) -> AsyncIterator[Draining]:
     made = await bench(folder)
     for job_id in ids:
         await made.put(make_spec(job_id=job_id), draft=None)
-    found = Draining(made)
+    found = Draining(made, seed)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         running = group.create_task(found.drainer.run())
         yield found
@@ -251,3 +271,69 @@ async def test_a_job_that_cannot_be_handed_over_holds_up_no_other_and_cuts_nothi
         assert not found.reach.cut_off
         found.made.centre.submit = submit  # type: ignore[method-assign]
         await found.all_of(3)
+
+
+async def test_edges_that_were_cut_off_together_begin_apart_within_a_tenth_of_the_cut(tmp_path: Path) -> None:
+    cut_s, waited = 100.0, []
+    for seed in range(4):
+        async with draining(tmp_path / f"{seed}", [], seed=seed) as found:
+            back_s = await found.back_after(cut_s, IDS[0])
+            await found.all_of(1)
+            waited.append(found.made.clock.monotonic_s() - back_s)
+    most_s = (cut_s + LONGEST_SETTLE_S) * SPREAD_SHARE + 8.0  # with the steps in which time passes here
+    assert max(waited) < most_s < LONGEST_SPREAD_S
+    assert max(waited) - min(waited) > 1.0
+
+
+async def test_an_edge_that_was_started_anew_in_a_cut_is_spread_by_how_long_its_oldest_job_waits(
+    tmp_path: Path,
+) -> None:
+    made = await bench(tmp_path)
+    await made.put(make_spec(job_id=IDS[0]), draft=None)
+    await made.clock.advance(3600)
+    await made.start()
+    found = Draining(made, seed=2)
+    begun_s = made.clock.monotonic_s()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(found.drainer.run())
+        await found.all_of(1)
+        running.cancel()
+    assert 1.0 < made.clock.monotonic_s() - begun_s < LONGEST_SPREAD_S + 8
+
+
+async def test_a_scheduler_without_room_is_asked_again_when_it_said_and_meanwhile_the_job_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
+    async with draining(tmp_path, IDS[:1]) as found:
+        found.answers = [Later(20.0, of_tenant=False, code="overloaded"), None]
+        await found.goes_on(19)
+        assert found.handed == []
+        assert found.made.spool.state("t", IDS[0]) == "spooled"
+        await found.all_of(1)
+        (_, first_s), (_, second_s) = found.asked
+        assert 20.0 <= second_s - first_s <= 20.0 * (1 + HINT_JITTER) + 5.0
+
+
+async def test_a_scheduler_that_never_has_room_keeps_jobs_for_a_bound_and_then_at_the_pace(tmp_path: Path) -> None:
+    async with draining(tmp_path, IDS) as found:
+        begun_s = found.made.clock.monotonic_s()
+        found.answers = [Later(25.0, of_tenant=False, code="overloaded")]
+        await found.all_of(len(IDS))
+        took_s = found.made.clock.monotonic_s() - begun_s
+        assert LONGEST_PUT_OFF_S <= took_s <= 1.5 * LONGEST_PUT_OFF_S  # once for all, not once for each
+        assert [job_id for job_id, _ in found.asked[:3]] == [IDS[0]] * 3  # the others need not ask to know it
+
+
+async def test_a_tenant_without_room_holds_up_no_other(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    await made.put(make_spec(job_id=IDS[0]), draft=None)
+    await made.put(make_spec(job_id=IDS[1]).model_copy(update={"tenant": "other"}), draft=None)
+    found = Draining(made)
+    found.answers = [Later(30.0, of_tenant=True, code="quota_exceeded"), None]
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(found.drainer.run())
+        await found.all_of(1)
+        await found.goes_on(5)
+        assert found.handed == [IDS[1]]
+        await found.all_of(2)
+        running.cancel()

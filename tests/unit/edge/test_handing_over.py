@@ -1,6 +1,7 @@
 """An edge's parts together while one request falls into the spool and the centre is there again at once."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ async def after_a_blip(folder: Path) -> AsyncIterator[Edge]:
             clock=made.clock,
             node_id="edge-1",
             again=made.videos.placing.again,
+            rng=random.Random(3),
             drafting=made.desk.drafting,
             handed=made.videos.acceptor.handed,
             begin_draft=made.videos.acceptor.begin_draft,

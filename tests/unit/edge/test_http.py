@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from adaptivegen.errors import Unauthenticated
 from adaptivegen.local_only import NAMES
 from adaptivegen.models.registry import ModelLibrary
-from adaptivegen.rpc.video import Authenticator
+from adaptivegen.rpc.video import Authenticator, Page
 from edge_node.api.body import Bodies
 from edge_node.api.http import HttpApi
 from edge_node.auth import Loopback
@@ -31,9 +31,9 @@ class Videos:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def list(self, tenant: str, **_: object) -> tuple[list[Any], bool]:
+    async def list(self, tenant: str, **_: object) -> Page:
         self.asked.append(tenant)
-        return [], False
+        return Page([], has_more=False)
 
     async def cancel(self, tenant: str, video_id: str) -> Any:
         self.asked.append(tenant)

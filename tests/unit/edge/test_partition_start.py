@@ -11,6 +11,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.errors import StorageFailure, StoreUnsafe
 from adaptivegen.jobs.record import new_record
+from adaptivegen.rpc.video import Page
 from edge_node import partition
 from edge_node.api import render
 from edge_node.settings import EdgeSettings
@@ -64,8 +65,8 @@ def test_limits_that_leave_no_spool_are_refused(tmp_path: Path, name: str, value
 
 
 def test_a_list_says_that_it_is_partial_only_when_it_is() -> None:
-    assert "partial" not in render.page([], has_more=False)
-    assert render.page([], has_more=False, partial=True)["partial"] is True
+    assert "partial" not in render.page(Page([], has_more=False))
+    assert render.page(Page([], has_more=False, partial=True))["partial"] is True
 
 
 def test_an_edge_says_why_it_is_cut_off_and_what_waits() -> None:

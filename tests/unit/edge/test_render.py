@@ -9,6 +9,7 @@ from adaptivegen.http_json import error_answer
 from adaptivegen.jobs.events import make_event
 from adaptivegen.jobs.record import apply_manifest, draft_stored, new_record
 from adaptivegen.jobs.spec import Failure, Manifest
+from adaptivegen.rpc.video import Page
 from edge_node.api import render
 from tests.jobs import JOB_ID, draft_manifest, make_spec, media
 
@@ -69,6 +70,6 @@ def test_polling_is_neither_hasty_nor_forgotten(eta_s: float, expected: int) -> 
 
 
 def test_a_page_names_its_ends() -> None:
-    page = render.page([RECORD, RECORD.model_copy(update={"id": "vid_2"})], has_more=True)
+    page = render.page(Page([RECORD, RECORD.model_copy(update={"id": "vid_2"})], has_more=True))
     assert (page["first_id"], page["last_id"], page["has_more"]) == (JOB_ID, "vid_2", True)
-    assert render.page([], has_more=False)["first_id"] is None
+    assert render.page(Page([], has_more=False))["first_id"] is None

@@ -207,8 +207,8 @@ async def test_a_video_that_cannot_be_read_does_not_hide_the_others() -> None:
         damaged, good = await made.create(key="a"), await made.create(key="b", seed=8)
         await (await made.bus.kv("jobs")).put(damaged.key, b'{"of": "another version"}')
         await made.jobs.blob.put(f"jobs/t/{damaged.id}/spec", b"likewise")
-        listed, more = await made.videos.list("t", after=None, limit=20, ascending=False)
-        assert ([record.id for record in listed], more) == ([good.id], False)
+        page = await made.videos.list("t", after=None, limit=20, ascending=False)
+        assert ([record.id for record in page.records], page.has_more, page.partial) == ([good.id], False, False)
 
 
 async def test_an_upgrade_whose_message_was_lost_is_queued_by_asking_again() -> None:

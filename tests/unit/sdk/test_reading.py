@@ -42,8 +42,13 @@ def test_a_body_that_is_no_video_is_a_fault_of_the_edge(body: bytes, message: st
 
 
 def test_a_page_says_whether_more_follow() -> None:
-    page, more = parse_videos(json.dumps({"object": "list", "data": [video()], "has_more": True}).encode())
-    assert [entry.id for entry in page] == [VIDEO_ID] and more
+    page = parse_videos(json.dumps({"object": "list", "data": [video()], "has_more": True}).encode())
+    assert ([entry.id for entry in page.videos], page.has_more, page.partial) == ([VIDEO_ID], True, False)
+
+
+def test_a_page_of_an_edge_that_is_cut_off_says_that_it_is_partial() -> None:
+    page = parse_videos(json.dumps({"object": "list", "data": [], "has_more": False, "partial": True}).encode())
+    assert page.partial
 
 
 def test_an_event_carries_the_look_and_the_video() -> None:

@@ -1,0 +1,83 @@
+"""Hears from schedulers how tenants stand with their quotas, and keeps the last of it over restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from adaptivegen.bus.base import Bus
+from adaptivegen.clock import Clock
+from adaptivegen.errors import AdaptiveGenError
+from adaptivegen.kept_file import remember, remembered
+from adaptivegen.standing import BUCKET, KEPT_S, KEY, TELL_EVERY_S, Standings
+from adaptivegen.telemetry import get_logger
+from adaptivegen.untrusted import parsed
+from edge_node.quotas import Quotas
+
+KEEP_EVERY_S = 60.0
+KEPT = "quotas"  # in the spool's folder
+
+
+class Kept(BaseModel):
+    """What was heard, and when by this edge's clock."""
+
+    model_config = ConfigDict(frozen=True)
+
+    heard_ns: Annotated[int, Field(ge=0)]
+    told: Standings
+
+
+class QuotaHearing:
+    """Feeds one edge's quotas. kept: the file of what was heard last, None where this edge keeps none."""
+
+    def __init__(self, quotas: Quotas, bus: Bus, clock: Clock, kept: Path | None) -> None:
+        self._quotas = quotas
+        self._bus = bus
+        self._clock = clock
+        self._kept = kept
+        self._revision = 0
+        self._kept_s: float | None = None
+        self._said = ""
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quotas")
+        if kept is not None and (found := remembered(Kept, kept, name="quotas")) is not None:
+            quotas.hear(found.told, now_ns=min(found.heard_ns, clock.now_ns()))
+
+    async def run(self) -> None:
+        """Read every few seconds, until cancelled."""
+        try:
+            while True:
+                await self.read()
+                await self._clock.sleep(TELL_EVERY_S)
+        finally:
+            self._disk.shutdown(wait=False)
+
+    async def read(self) -> None:
+        """Read now; while it cannot be read what was heard last stands, as long as it may."""
+        try:
+            entry = await (await self._bus.kv(BUCKET, ttl_s=KEPT_S)).get(KEY)
+            if entry is not None and entry.revision != self._revision:
+                told = parsed(Standings, entry.value, name="standings")
+                self._revision = entry.revision
+                self._quotas.hear(told, now_ns=self._clock.now_ns())
+                await self._keep()
+            self._said = ""
+        except AdaptiveGenError as exc:
+            if exc.code != self._said:
+                get_logger().debug("quotas_not_heard", code=exc.code, error=exc.message)
+            self._said = exc.code
+
+    async def _keep(self) -> None:
+        """Write it down, now and then: a minute more of age is no matter."""
+        now_s, heard_ns = self._clock.monotonic_s(), self._quotas.heard_ns
+        if self._kept is None or heard_ns is None:
+            return
+        if self._kept_s is not None and now_s - self._kept_s < KEEP_EVERY_S:
+            return
+        self._kept_s = now_s
+        data = Kept(heard_ns=heard_ns, told=self._quotas.told).model_dump_json().encode()
+        kept = self._kept
+        await asyncio.get_running_loop().run_in_executor(self._disk, lambda: remember(kept, data, name="quotas"))
