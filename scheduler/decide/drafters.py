@@ -79,7 +79,11 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
 
 def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> float:
     """Of a draft as edges make it, 1 to 5."""
-    return quality_of_draft(card, width=query.width, height=query.height, assumed=view.policy.qoe.unmeasured_draft)
+    assumed, readings = view.policy.qoe.unmeasured_draft, view.readings
+    if card is None:
+        return assumed
+    width, height, _ = readings.draft_shape(card, width=query.width, height=query.height, frames=query.frames)
+    return readings.quality(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
 def quality_of_draft(card: ModelCard | None, *, width: int, height: int, assumed: float) -> float:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import STORE_GET, STORE_PUT
 from adaptivegen.placement import PlacementQuery
-from scheduler.decide.view import Node, View
-from scheduler.decide.work import draft_shape
+from scheduler.decide.node import Node
+from scheduler.decide.view import View
 
 LONGEST_S = 600.0  # of one transfer that is believed
 
@@ -53,7 +53,8 @@ def clips_of(view: View, query: PlacementQuery) -> Clips:
     sizes, draft = view.learned.sizes, draft_card(view, query)
     drafted = 0.0
     if draft is not None:
-        width, height, frames = draft_shape(draft, width=query.width, height=query.height, frames=query.frames)
+        shape = view.readings.draft_shape(draft, width=query.width, height=query.height, frames=query.frames)
+        width, height, frames = shape
         drafted = sizes.bytes_of(draft, width * height * frames)
     whole = query.width * query.height * query.frames
     return Clips(drafted, sizes.bytes_of(view.cards[query.cloud_model], whole))

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
+from scheduler.decide.node import Node
 from scheduler.decide.predict import asked_draft
 from scheduler.decide.select import Place, sampled
-from scheduler.decide.view import Node, View
+from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
 UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for the asking one yet

@@ -16,7 +16,7 @@ from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
-from scheduler.decide.qoe import qoe, quality_of, scarcity
+from scheduler.decide.qoe import qoe, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
@@ -122,7 +122,7 @@ class Situation:
     def final_quality(self, plan: Plan) -> float:
         """Of a final under a plan; a hit is taken to have been made from noise."""
         query = self.query
-        return quality_of(
+        return self.view.readings.quality(
             self.cloud,
             "refine" if self.starts_from_draft(plan) else "cloud",
             steps=final_steps(self, plan) or self.cloud.limits.steps_default,
@@ -148,7 +148,7 @@ def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWai
     """What a cloud second costs those who wait in this pool; nothing is known where it has no worker."""
     if pool.wait_s is None or not pool.backlog_s:
         return 0.0
-    quality = quality_of(
+    quality = view.readings.quality(
         cloud,
         "refine" if cloud.refine else "cloud",
         steps=cloud.refine.steps if cloud.refine else cloud.limits.steps_default,

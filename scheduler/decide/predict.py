@@ -12,9 +12,10 @@ from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import Newcomer, is_awaited
 from scheduler.decide.learned import Standing
 from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, draft_card, moves, to_edge_s
+from scheduler.decide.node import Node
 from scheduler.decide.select import Place, chances, drawn
-from scheduler.decide.view import Node, View
-from scheduler.decide.work import Work, draft_work, work_of
+from scheduler.decide.view import View
+from scheduler.decide.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class PoolWait:
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
     """The work of the asked draft by its card; None when that is not known or has no profile."""
     card = draft_card(view, query)
-    return draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
+    if card is None:
+        return None
+    return view.readings.draft_work(card, width=query.width, height=query.height, frames=query.frames)
 
 
 def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
@@ -57,7 +60,7 @@ def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) ->
 def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
     """The work of the asked final in a pool of this factor; None when the model's card has no profile."""
     card = view.cards[query.cloud_model]
-    work = work_of(card, width=query.width, height=query.height, frames=query.frames, steps=steps)
+    work = view.readings.work(card, width=query.width, height=query.height, frames=query.frames, steps=steps)
     return work.times(factor) if work is not None else None
 
 
