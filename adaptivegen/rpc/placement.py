@@ -51,7 +51,7 @@ def _optional(value: float) -> float | None:
 
 def decision_to_pb(decision: Decision) -> pb.Decision:
     """A decision for the wire."""
-    return pb.Decision(
+    message = pb.Decision(
         job_id=decision.job_id,
         plan=decision.plan,
         edge_id=decision.edge_id,
@@ -67,40 +67,37 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         backup_edge_id=decision.backup_edge_id,
         backup_after_s=decision.backup_after_s,
         draft_gain=decision.draft_gain,
-        draft_places=[
-            pb.DraftPlace(
-                edge_id=place.edge_id,
-                address=place.address,
-                draft_s=place.draft_s,
-                load_s=place.load_s,
-                weight=place.weight,
-                chance=place.chance,
-            )
-            for place in decision.draft_places
-        ],
         refused=decision.refused,
         refused_param=decision.refused_param,
         retry_after_s=decision.retry_after_s,
-        candidates=[
-            pb.Candidate(
-                plan=candidate.plan,
-                feasible=candidate.feasible,
-                reason=candidate.reason,
-                first_look_s=seconds(candidate.first_look_s),
-                draft_s=seconds(candidate.draft_s),
-                final_s=seconds(candidate.final_s),
-                draft_upper_s=seconds(candidate.draft_upper_s),
-                final_upper_s=seconds(candidate.final_upper_s),
-                qoe=candidate.qoe,
-                gpu_s=candidate.gpu_s,
-                score=candidate.score,
-                moved_bytes=candidate.moved_bytes,
-                transfer_s=candidate.transfer_s,
-                load_s=candidate.load_s,
-            )
-            for candidate in decision.candidates
-        ],
     )
+    for place in decision.draft_places:  # added in place: a message that is made before is copied into this one
+        message.draft_places.add(
+            edge_id=place.edge_id,
+            address=place.address,
+            draft_s=place.draft_s,
+            load_s=place.load_s,
+            weight=place.weight,
+            chance=place.chance,
+        )
+    for candidate in decision.candidates:
+        message.candidates.add(
+            plan=candidate.plan,
+            feasible=candidate.feasible,
+            reason=candidate.reason,
+            first_look_s=seconds(candidate.first_look_s),
+            draft_s=seconds(candidate.draft_s),
+            final_s=seconds(candidate.final_s),
+            draft_upper_s=seconds(candidate.draft_upper_s),
+            final_upper_s=seconds(candidate.final_upper_s),
+            qoe=candidate.qoe,
+            gpu_s=candidate.gpu_s,
+            score=candidate.score,
+            moved_bytes=candidate.moved_bytes,
+            transfer_s=candidate.transfer_s,
+            load_s=candidate.load_s,
+        )
+    return message
 
 
 def decision_from_pb(message: pb.Decision) -> Decision:

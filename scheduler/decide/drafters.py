@@ -73,8 +73,8 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
     found = offers(view, query, card, now_ns=now_ns, rng=rng)
     if not found.by_edge:
         return Drafting(found.obstacle)
-    choice = _Choice(view, query, found, worth=_worth(view, query, card, found.by_edge), now_s=now_ns / 1e9)
-    return choice.made(rng)
+    worth = _worth(view, query, card, found.by_edge)
+    return _Choice(view, query, found, worth, best=max(worth.values()), now_s=now_ns / 1e9).made(rng)
 
 
 def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> float:
@@ -104,12 +104,13 @@ def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[st
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """One choice among offers, of which it is known what they add to the QoE."""
+    """One choice among offers, of which it is known what they add to the QoE, and the best of them."""
 
     view: View
     query: PlacementQuery
     offers: Offers
     worth: Mapping[str, float]
+    best: float
     now_s: float
 
     def made(self, rng: random.Random) -> Drafting:
@@ -117,7 +118,7 @@ class _Choice:
         query, by_edge = self.query, self.offers.by_edge
         session = self.view.sessions.get(query.tenant, query.session, now_s=self.now_s)
         held = session.edge_id if session is not None and session.edge_id in by_edge else ""
-        stay = bool(held) and stays(session, gain=self._best - self.worth[held], now_s=self.now_s)
+        stay = bool(held) and stays(session, gain=self.best - self.worth[held], now_s=self.now_s)
         greedy = chances(
             [offer.place() for offer in by_edge.values()],
             self.view.select,
@@ -136,20 +137,17 @@ class _Choice:
             trial = self._at(tried, all_chances, f"edge {tried} drafts, so that it is known how long that takes")
         return self._at(name, all_chances, note, trial=trial)
 
-    @property
-    def _best(self) -> float:
-        return max(self.worth.values())
-
     def _may_be_tried(self, name: str) -> bool:
         """Whether nothing was sent there for long, and its draft would surely come while someone waits for it.
 
         Drafts of a session are not tried elsewhere: it would stay there.
         """
-        if self.query.session or name == self.query.edge_id or self._best - self.worth[name] > DEAREST_TRIAL:
+        if self.query.session or name == self.query.edge_id or self.best - self.worth[name] > DEAREST_TRIAL:
+            return False
+        if self.now_s - self.view.sent_s(self.query.edge_id, name) < UNTRIED_S:
             return False
         upper_s = self._upper_s("draft at a peer", self.offers.by_edge[name])
-        untried = self.now_s - self.view.sent_s(self.query.edge_id, name) >= UNTRIED_S
-        return untried and upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
+        return upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
 
     def _upper_s(self, part: Part, offer: Offer) -> float | None:
         learned = self.view.learned
@@ -173,7 +171,7 @@ class _Choice:
             part=part,
             places=tuple(offer.told(by_name.get(offer.edge_id, 0.0)) for offer in told),
             propensity=by_name[name],
-            gain=self._best - self.worth[name],
+            gain=self.best - self.worth[name],
             late_s=late_s,
             load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",

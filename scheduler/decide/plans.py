@@ -194,9 +194,15 @@ def _impossible(plan: Plan, reason: str) -> Candidate:
     return Candidate(plan=plan, feasible=False, reason=reason)
 
 
+# What most requests are told of these plans, made once.
+_UNKNOWN = _impossible("hit", "no finished video with this content key is stored")
+_FINAL_WANTED = _impossible("draft", "a final is wanted (intent render), and this plan makes none")
+_WHOLE_WANTED = _impossible("reduced", "the request does not allow fewer steps")
+
+
 def _hit(situation: Situation) -> Candidate:
     if not situation.query.content_known:
-        return _impossible("hit", "no finished video with this content key is stored")
+        return _UNKNOWN
     cached = situation.view.hits.cached(situation.query.edge_id)
     download_s = situation.pool.moves.download_s if 1.0 - cached > RARE else 0.0
     reason = f"the same video is already stored, and with a chance of {100 * cached:.0f} % in the cache"
@@ -209,7 +215,7 @@ def _draft(situation: Situation) -> Candidate:
     if made.obstacle:
         return _impossible("draft", made.obstacle)
     if query.intent == "render" and query.requested_plan != "draft":
-        return _impossible("draft", "a final is wanted (intent render), and this plan makes none")
+        return _FINAL_WANTED
     reason = f"edge {made.edge_id} drafts, and the final waits until it is asked for"
     return situation.candidate("draft", reason, draft_s=made.done_s, look_s=made.look_s)
 
@@ -248,7 +254,7 @@ def _from_noise(situation: Situation, plan: Plan, work: Work, reason: str) -> Ca
 def _reduced(situation: Situation) -> Candidate:
     """Of half the steps; whether it is needed is for `choose` to see."""
     if not situation.query.allow_reduced:
-        return _impossible("reduced", "the request does not allow fewer steps")
+        return _WHOLE_WANTED
     steps, refines = final_steps(situation, "reduced"), situation.refines
     whole = final_steps(situation, "refine" if refines else "cloud")
     if steps >= whole:
