@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import attach, detach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 Item = TypeVar("Item")
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACESTATE = re.compile(r"[ -~]{1,512}")  # as much as W3C asks everyone to pass on; 32 members may have 16 kB
 _PROPAGATOR = TraceContextTextMapPropagator()
 _IDS = random.Random()  # seeded by the system: ids of two processes differ
@@ -74,10 +74,11 @@ def _recorder() -> trace.Tracer | None:
 
 def _begin(name: str, carrier: Mapping[str, str] | None, attributes: Mapping[str, Any]) -> trace.Span:
     """A span that is not entered yet: of the trace that the carrier or the current span names, else of a new one."""
-    parent, recorder = _parent(carrier), _recorder()
+    given, recorder = _given(carrier or {}), _recorder()
     if recorder is not None:
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(given)) if given is not None else None
         return recorder.start_span(name, context=parent, attributes=attributes)
-    before = trace.get_current_span(parent).get_span_context()
+    before = given or trace.get_current_span().get_span_context()
     known = before.is_valid
     ids = trace.SpanContext(
         trace_id=before.trace_id if known else _IDS.getrandbits(128) or 1,  # 0 is no id
@@ -124,9 +125,16 @@ async def spanned(
             await items.aclose()
 
 
-def _parent(carrier: Mapping[str, str] | None) -> Context | None:
-    given = _trace_headers(carrier or {})
-    return _PROPAGATOR.extract(given) if given else None
+def _given(carrier: Mapping[str, str]) -> trace.SpanContext | None:
+    """The span that a peer's headers name, as far as it can be passed on; None where they name none."""
+    found = _TRACEPARENT.fullmatch(carrier.get("traceparent", ""))
+    if found is None:
+        return None
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    state = carrier.get("tracestate", "")
+    known = trace.TraceState.from_header([state]) if _TRACESTATE.fullmatch(state) else None
+    context = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(flags), known)
+    return context if context.is_valid else None
 
 
 def carry() -> dict[str, str]:
@@ -139,14 +147,6 @@ def carry() -> dict[str, str]:
     if request_id:
         carrier[REQUEST_ID_HEADER] = request_id
     return carrier
-
-
-def _trace_headers(carrier: Mapping[str, str]) -> dict[str, str]:
-    """The trace context in a peer's headers, as far as it can be passed on: no `traceparent`, nothing at all."""
-    traceparent, tracestate = carrier.get("traceparent", ""), carrier.get("tracestate", "")
-    if not _TRACEPARENT.fullmatch(traceparent):
-        return {}
-    return {"traceparent": traceparent} | ({"tracestate": tracestate} if _TRACESTATE.fullmatch(tracestate) else {})
 
 
 def take_request_id(carrier: Mapping[str, str]) -> None:

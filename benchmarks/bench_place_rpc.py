@@ -28,6 +28,7 @@ import uvloop
 
 from adaptivegen.nodes import HEARTBEAT_S
 from adaptivegen.placement import Decision, PlacementQuery, on_query
+from adaptivegen.process import collect_seldom
 from adaptivegen.rpc.channel import open_channel
 from adaptivegen.rpc.placement import PLACE, PlacementServicer, decision_from_wire, query_to_wire
 from adaptivegen.rpc.server import RpcServer
@@ -62,6 +63,7 @@ async def serve() -> None:
     PlacementServicer(place, placement.observe, placement.attempted, placement.next_job).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
+    collect_seldom()
     print(port, flush=True)
     seq = 1
     while True:

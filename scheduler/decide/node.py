@@ -18,7 +18,8 @@ _FRESH_FOR_NS, _ON_ITS_WAY_NS = round(FRESH_FOR_S * 1e9), round(ON_ITS_WAY_S * 1
 class Node:
     """One node: its latest report, when that arrived, and the draft work sent to it since.
 
-    dispatched: when, and the seconds of its work; dispatched_s: their sum, of what no report can have included.
+    dispatched: when, and the seconds of its work; dispatched_s: their sum, of what no report can have included; slots:
+    how many jobs it can have at hand.
     """
 
     report: NodeReport
@@ -27,10 +28,14 @@ class Node:
     dispatched_s: float = 0.0
     drained: bool = False
     fingerprint: int = 0
+    slots: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = _slots(self.report)
 
     def hear(self, report: NodeReport, *, now_ns: int) -> None:
         """Take a newer report. What was sent just before it is still on its way to the node."""
-        self.report, self.received_at_ns = report, now_ns
+        self.report, self.received_at_ns, self.slots = report, now_ns, _slots(report)
         self._keep([sent for sent in self.dispatched if now_ns - sent[0] < _ON_ITS_WAY_NS])
 
     def send(self, work_s: float, *, now_ns: int) -> None:
@@ -73,11 +78,6 @@ class Node:
         at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
         return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
-    @property
-    def slots(self) -> int:
-        """How many jobs it can have at hand."""
-        return max(1, min(self.report.capacity, MAX_SLOTS))
-
     def busy_slots(self, now_ns: int) -> int:
         """How many it has, also such as have outlasted what was predicted of them."""
         return self._busy(self._at_hand_s(now_ns))
@@ -93,3 +93,7 @@ class Node:
 
     def _at_hand_s(self, now_ns: int) -> float:
         return max(0.0, self.report.remaining_s - self.age_s(now_ns))
+
+
+def _slots(report: NodeReport) -> int:
+    return max(1, min(report.capacity, MAX_SLOTS))

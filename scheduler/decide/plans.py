@@ -25,7 +25,10 @@ RARE = 0.05  # chances below do not count for what 95 % of the jobs do not excee
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """One query against the view: everything the candidates share. scarcity: QoE that a cloud second costs others."""
+    """One query against the view: everything the candidates share.
+
+    scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft.
+    """
 
     view: View
     query: PlacementQuery
@@ -34,7 +37,8 @@ class Situation:
     drafting: Drafting
     draft_quality: float
     pool: PoolWait
-    scarcity: float = 0.0
+    scarcity: float
+    refines: bool
 
     def candidate(
         self,
@@ -105,12 +109,6 @@ class Situation:
             ways += 1
         return ways * clips.draft_bytes + (2 * clips.final_bytes if plan in FINAL_PLANS else 0.0)
 
-    @property
-    def refines(self) -> bool:
-        """Whether a final can go on from the draft."""
-        refine = self.cloud.refine
-        return not self.drafting.obstacle and refine is not None and self.query.draft_model in refine.sources
-
     def starts_from_draft(self, plan: Plan) -> bool:
         """Whether the final of a plan does; a reduced one does where it can."""
         return plan == "refine" or (plan == "reduced" and self.refines)
@@ -140,8 +138,9 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
     """Collect what the candidates share; the cloud model's card must be in the view."""
     draft, cloud = draft_card(view, query), view.cards[query.cloud_model]
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
-    quality = draft_quality(view, query, draft)
-    return Situation(view, query, cloud, draft, made, quality, pool, _scarcity(view, query, cloud, pool))
+    quality, scarce = draft_quality(view, query, draft), _scarcity(view, query, cloud, pool)
+    refines = not made.obstacle and cloud.refine is not None and query.draft_model in cloud.refine.sources
+    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines)
 
 
 def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
