@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scheduler.decide.jobs import Newcomer, OpenJob
@@ -171,14 +171,13 @@ class Flow:
         def fit(job: OpenJob) -> bool:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
-        came = [job for _, _, job in self._places.values() if fit(job)]
-        if not came:
-            return None
-        if self._jumped and came[0].placed_at_ns <= aged_ns:
-            return came[0]
+        came = (job for _, _, job in self._places.values() if fit(job))  # nearly always the first of them is enough
+        first = next(came, None)
+        if first is None or (self._jumped and first.placed_at_ns <= aged_ns):
+            return first
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        turn = self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9  # but not of a deadline
-        return urgent or (None if turn else _pressing(came, now_ns)) or came[0]
+        turn = self._jumped and now_ns - first.placed_at_ns >= aged_s(first.awaited) * 1e9  # but not of a deadline
+        return urgent or (None if turn or first.awaited else _pressing(first, came, now_ns)) or first
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
@@ -254,19 +253,17 @@ def _first(place: Place) -> int:
     return place[0]
 
 
-def _pressing(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
-    """Of jobs as they came, the first of which nobody waits for, one that somebody does: the first that can still be in
-    time to count in full, if some of these might be late by letting that go first, with a single worker that did them
-    one after another; else the first that is late."""
-    if came[0].awaited:
-        return None
+def _pressing(unawaited: OpenJob, came: Iterable[OpenJob], now_ns: int) -> OpenJob | None:
+    """Of jobs as they came after one that nobody waits for, one that somebody does: the first that can still be in time
+    to count in full, if some of these might be late by letting that go first, with a single worker that did them one
+    after another; else the first that is late."""
     awaited = [job for job in came if job.awaited and job.good_until_ns]
     first, done_ns = None, float(now_ns)
     for job in awaited:
         if done_ns + job.work_s * 1e9 > _good_until_ns(job):
             continue
         first, done_ns = first or job, done_ns + job.work_s * 1e9
-        if done_ns + came[0].work_s * 1e9 > _good_until_ns(job):
+        if done_ns + unawaited.work_s * 1e9 > _good_until_ns(job):
             return first
     return next((job for job in awaited if now_ns + job.work_s * 1e9 > _good_until_ns(job)), None)
 
