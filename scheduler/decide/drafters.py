@@ -94,7 +94,7 @@ def quality_of_draft(card: ModelCard | None, *, width: int, height: int, assumed
     return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
-def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[str, Offer]) -> dict[str, float]:
+def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[str, Offer]) -> Mapping[str, float]:
     """What the draft of each offer adds to the QoE."""
     settings = view.policy.qoe
     most = settings.draft_weight(query.intent) * (draft_quality(view, query, card) - 1.0)

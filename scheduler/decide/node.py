@@ -84,9 +84,11 @@ class Node:
 
     def slots_free_at_s(self, now_ns: int) -> list[float]:
         """When each of the node's places for work becomes free, in seconds from now."""
-        at_hand_s = self._at_hand_s(now_ns)
+        at_hand_s, slots = self._at_hand_s(now_ns), self.slots
         busy = self._busy(at_hand_s)
-        return [at_hand_s / max(1, busy)] * busy + [0.0] * (self.slots - busy)
+        if not busy:
+            return [0.0] * slots
+        return [at_hand_s / busy] * busy + [0.0] * (slots - busy)
 
     def _busy(self, at_hand_s: float) -> int:
         return min(self.slots, max(self.report.in_flight, 1 if at_hand_s > 0 else 0))
