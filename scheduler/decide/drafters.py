@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
@@ -28,8 +27,7 @@ MAX_TOLD = 9  # places in a decision
 Part = Literal["draft", "draft at a peer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Drafting:
+class Drafting(NamedTuple):
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
@@ -51,7 +49,7 @@ class Drafting:
     load_s: float = 0.0
     backup: str = ""
     backup_after_s: float = 0.0
-    trial: Drafting | None = field(default=None, repr=False)
+    trial: Drafting | None = None
 
     @property
     def done_s(self) -> float | None:
@@ -102,8 +100,7 @@ def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[st
     return {name: most * patience(offer.done_s, best_s=best_s, worst_s=worst_s) for name, offer in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
+class _Choice(NamedTuple):
     """One choice among offers, of which it is known what they add to the QoE, and the best of them."""
 
     view: View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.decide.jobs import Newcomer, OpenJob
 
@@ -21,8 +21,7 @@ UNAWAITED = AWAITED + 1  # and of one that nobody does
 Place = tuple[int, int, OpenJob]  # its deadline, its number, which is its alone, so that jobs are not compared
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A job that was started: its number, what its tenant was charged, and whether the one before it had jumped."""
 
     number: int

@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.placement import TIERS, Tier
 from scheduler.decide.flow import Begun, Flow, aged_s
@@ -30,8 +30,7 @@ SELDOM = 256  # arrivals, between two looks for tenants to be forgotten
 ROUNDS = 16  # of looking for a wait that holds what arrives during it
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(NamedTuple):
     """What a newcomer finds before it: seconds of jobs, and of what arrives, the seconds per second and at most how
     many of them go before it, too."""
 

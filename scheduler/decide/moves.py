@@ -8,7 +8,7 @@ the nodes, who note what such transfers took; of a way on which nothing was move
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import STORE_GET, STORE_PUT
@@ -19,8 +19,7 @@ from scheduler.decide.view import View
 LONGEST_S = 600.0  # of one transfer that is believed
 
 
-@dataclass(frozen=True, slots=True)
-class Clips:
+class Clips(NamedTuple):
     """Predicted bytes of the files of a request's draft and final."""
 
     draft_bytes: float
@@ -30,8 +29,7 @@ class Clips:
 NO_CLIPS = Clips(0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
+class Moves(NamedTuple):
     """Predicted seconds of moving a draft to a worker, its final into the store, and that to the edge; 0 where a way is
     not known."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
@@ -57,8 +56,7 @@ class Offer(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
+class Offers(NamedTuple):
     """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does."""
 
     by_edge: Mapping[str, Offer]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
@@ -23,8 +23,7 @@ from scheduler.decide.work import Work
 RARE = 0.05  # chances below do not count for what 95 % of the jobs do not exceed
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """One query against the view: everything the candidates share.
 
     scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft.

@@ -6,7 +6,6 @@ Work is known beforehand (`work`), the speed of a node is learned (`learned`); o
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from adaptivegen.placement import PlacementQuery
@@ -19,8 +18,7 @@ from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
 
-@dataclass(frozen=True, slots=True)
-class PoolWait:
+class PoolWait(NamedTuple):
     """The chosen pool; `wait_s` is None when no healthy worker serves the model, nor will have it soon.
 
     wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be, with mean_s of work on
