@@ -26,7 +26,8 @@ RARE = 0.05  # chances below do not count for what 95 % of the jobs do not excee
 class Situation(NamedTuple):
     """One query against the view: everything the candidates share.
 
-    scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft.
+    scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft; who: makes a
+    final, in words.
     """
 
     view: View
@@ -38,6 +39,7 @@ class Situation(NamedTuple):
     pool: PoolWait
     scarcity: float
     refines: bool
+    who: str
 
     def candidate(
         self,
@@ -139,7 +141,7 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
     quality, scarce = draft_quality(view, query, draft), _scarcity(view, query, cloud, pool)
     refines = not made.obstacle and cloud.refine is not None and query.draft_model in cloud.refine.sources
-    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines)
+    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines, _who(pool, cloud))
 
 
 def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
@@ -227,7 +229,7 @@ def _refine(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "refine"))
     if work is None:
         return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
-    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {_who(situation)}")
+    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {situation.who}")
 
 
 def _from_draft(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
@@ -261,27 +263,27 @@ def _reduced(situation: Situation) -> Candidate:
     if work is None:
         return _impossible("reduced", f"the card of {situation.cloud.name} has no measured times")
     made = _from_draft if refines else _from_noise
-    return made(situation, "reduced", work, f"{steps} steps in place of {whole}, and {_who(situation)}")
+    return made(situation, "reduced", work, f"{steps} steps in place of {whole}, and {situation.who}")
 
 
 def _cloud(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "cloud"))
     if work is None:
         return _impossible("cloud", f"the card of {situation.cloud.name} has no measured times")
-    return _from_noise(situation, "cloud", work, f"without a draft, {_who(situation)}")
+    return _from_noise(situation, "cloud", work, f"without a draft, {situation.who}")
 
 
 def _final_work(situation: Situation, steps: int) -> Work | None:
     return final_work(situation.view, situation.query, steps=steps, factor=situation.pool.factor)
 
 
-def _who(situation: Situation) -> str:
-    pool = situation.pool
+def _who(pool: PoolWait, cloud: ModelCard) -> str:
+    """In words, who makes a final, and when it can be begun."""
     if pool.wait_s is None:
-        return f"the final queues in pool {pool.pool} until a worker for {situation.cloud.name} is healthy"
+        return f"the final queues in pool {pool.pool} until a worker for {cloud.name} is healthy"
     if pool.loads:
         return (
-            f"{pool.loads} of pool {pool.pool} is loading {situation.cloud.name}, for about {pool.load_s:.1f} s more,"
+            f"{pool.loads} of pool {pool.pool} is loading {cloud.name}, for about {pool.load_s:.1f} s more,"
             f" and the final can start in {pool.wait_s:.1f} s"
         )
     workers = "one worker" if pool.workers == 1 else f"{pool.workers} workers"
