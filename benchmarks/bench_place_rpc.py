@@ -2,10 +2,9 @@
 
 `python -m benchmarks.bench_place_rpc`. The server is the gRPC server, the placement service and a view of twelve nodes
 that send heartbeats, on uvloop as in a scheduler; of the jobs that it places the last 64 stay open. Clients keep a
-number of calls in flight and send requests that were encoded before: so they are never what is slowest, and what is
-measured is the server. Prints the hardware, the command, calls per second and the server's CPU time per call of each
-run with their medians and spread, and one line of JSON. On a machine that does other work the CPU time is what to look
-at. Exit status 1 when it is above the target, 1 ms: 1,000 calls per second.
+number of calls in flight and send requests that were encoded before, so that they are never what is slowest. Prints the
+hardware, the command, calls per second and the server's CPU time for a call, of each run and their medians, and one
+line of JSON. The aim is 1,000 calls per second; while the machine does other work, too, the CPU time tells more.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ OPEN_JOBS = 64
 CLIENTS = 2
 IN_FLIGHT = 16  # calls of each client
 DEADLINE_S = 20.0  # of a call; those in flight wait for one another
-TARGET_MS = 1.0
 
 
 async def serve() -> None:
@@ -149,8 +147,8 @@ def measure(
     return CLIENTS * each / took_s, used_s / (CLIENTS * each) * 1e3
 
 
-def compare(runs: int, calls: int) -> int:
-    """Measure and print; returns the exit status."""
+def compare(runs: int, calls: int) -> None:
+    """Measure and print."""
     machine = hardware()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     with _process("--serve", cores=cores[:1]) as server:
@@ -169,10 +167,9 @@ def compare(runs: int, calls: int) -> int:
         print(f"{name:24s} median {middle:.{digits}f}  {min(values):.{digits}f} - {max(values):.{digits}f}  ({told})")
     result = {"calls_per_s": [round(v, 1) for v in per_s], "server_cpu_ms": [round(v, 4) for v in cpu_ms]}
     print(json.dumps({"benchmark": "place_rpc", "calls": calls, "hardware": machine, **result}))
-    return 0 if statistics.median(cpu_ms) <= TARGET_MS else 1
 
 
-def main() -> int:
+def main() -> None:
     """Read the arguments and do what they say."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=7)
@@ -187,9 +184,8 @@ def main() -> int:
     elif given.ask:
         uvloop.run(ask(given.ask, given.first, given.calls))
     else:
-        return compare(given.runs, given.calls)
-    return 0
+        compare(given.runs, given.calls)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
