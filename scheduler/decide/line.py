@@ -286,7 +286,7 @@ def begin_s(slots: list[float], works_s: Sequence[float]) -> float | None:
         spread, works_s = works_s[:-MAX_SIMULATED], works_s[-MAX_SIMULATED:]
         evenly_s = sum(spread) / len(slots) + sum(slots) / len(slots)
         slots = [max(slot, evenly_s) for slot in slots]
-    if len(slots) == 1:
+    if len(slots) == 1:  # it does one after another, and needs no heap
         return sum(works_s, slots[0])
     heapq.heapify(slots)
     for work_s in works_s:
