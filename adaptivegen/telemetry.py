@@ -2,13 +2,15 @@
 
 Decides the shape of a log line (one JSON object per line on stdout: timestamp, level, service, node_id, event,
 request_id, trace_id) and how the trace context goes into and out of carriers (gRPC metadata, NATS and HTTP headers).
-Spans are made by OpenTelemetry; without an exporter they cost little and still carry the ids.
+Spans are made by OpenTelemetry where something in the process records them (an agent that has set a tracer provider).
+Where nothing does, a span is its ids alone: what would be kept for nobody takes ten times as long to make.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import random
 import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, MutableMapping
@@ -17,21 +19,21 @@ from typing import Any, TypeVar
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.context import attach, detach
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 Item = TypeVar("Item")
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _TRACESTATE = re.compile(r"[ -~]{1,512}")  # as much as W3C asks everyone to pass on; 32 members may have 16 kB
 _PROPAGATOR = TraceContextTextMapPropagator()
+_IDS = random.Random()  # seeded by the system: ids of two processes differ
+_SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
 
 
 def configure_logging(service: str, node_id: str, level: str = "info") -> None:
-    """Set up JSON logs on stdout and the tracer; called once, in a process's composition."""
+    """Set up JSON logs on stdout; called once, in a process's composition."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     structlog.configure(
         processors=[
@@ -47,8 +49,6 @@ def configure_logging(service: str, node_id: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service, node_id=node_id)
-    resource = Resource.create({"service.name": f"adaptivegen-{service}", "service.instance.id": node_id})
-    trace.set_tracer_provider(TracerProvider(resource=resource))
 
 
 def _add_trace_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -66,16 +66,43 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 
 
 @functools.cache
-def _tracer() -> trace.Tracer:
-    """The process's, whichever provider it has by the time of a span; looking it up takes longer than a small span."""
-    return trace.get_tracer("adaptivegen")
+def _recorder() -> trace.Tracer | None:
+    """Whatever records this process's spans, found at the first of them; None where nothing does."""
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer("adaptivegen")
+
+
+def _begin(name: str, carrier: Mapping[str, str] | None, attributes: Mapping[str, Any]) -> trace.Span:
+    """A span that is not entered yet: of the trace that the carrier or the current span names, else of a new one."""
+    given, recorder = _given(carrier or {}), _recorder()
+    if recorder is not None:
+        parent = trace.set_span_in_context(trace.NonRecordingSpan(given)) if given is not None else None
+        return recorder.start_span(name, context=parent, attributes=attributes)
+    before = given or trace.get_current_span().get_span_context()
+    known = before.is_valid
+    ids = trace.SpanContext(
+        trace_id=before.trace_id if known else _IDS.getrandbits(128) or 1,  # 0 is no id
+        span_id=_IDS.getrandbits(64) or 1,
+        is_remote=False,
+        trace_flags=before.trace_flags if known else _SAMPLED,
+        trace_state=before.trace_state,
+    )
+    return trace.NonRecordingSpan(ids)
 
 
 @contextmanager
 def span(name: str, *, carrier: Mapping[str, str] | None = None, **attributes: Any) -> Iterator[trace.Span]:
     """A span, child of the context in `carrier` when it holds a valid `traceparent`, else of the current one."""
-    with _tracer().start_as_current_span(name, context=_parent(carrier), attributes=attributes) as current:
+    current = _begin(name, carrier, attributes)
+    if current.is_recording():
+        with trace.use_span(current, end_on_exit=True):
+            yield current
+        return
+    token = attach(trace.set_span_in_context(current))
+    try:
         yield current
+    finally:
+        detach(token)
 
 
 async def spanned(
@@ -83,7 +110,7 @@ async def spanned(
 ) -> AsyncGenerator[Item, None]:
     """The items, each made within one span (as `span`). It is entered item by item: who is left half read may be ended
     by another task, where a span that was still entered could not be left."""
-    current = _tracer().start_span(name, context=_parent(carrier))
+    current = _begin(name, carrier, {})
     try:
         while True:
             with trace.use_span(current):
@@ -98,9 +125,16 @@ async def spanned(
             await items.aclose()
 
 
-def _parent(carrier: Mapping[str, str] | None) -> Context | None:
-    given = _trace_headers(carrier or {})
-    return _PROPAGATOR.extract(given) if given else None
+def _given(carrier: Mapping[str, str]) -> trace.SpanContext | None:
+    """The span that a peer's headers name, as far as it can be passed on; None where they name none."""
+    found = _TRACEPARENT.fullmatch(carrier.get("traceparent", ""))
+    if found is None:
+        return None
+    trace_id, span_id, flags = (int(part, 16) for part in found.groups())
+    state = carrier.get("tracestate", "")
+    known = trace.TraceState.from_header([state]) if _TRACESTATE.fullmatch(state) else None
+    context = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(flags), known)
+    return context if context.is_valid else None
 
 
 def carry() -> dict[str, str]:
@@ -113,14 +147,6 @@ def carry() -> dict[str, str]:
     if request_id:
         carrier[REQUEST_ID_HEADER] = request_id
     return carrier
-
-
-def _trace_headers(carrier: Mapping[str, str]) -> dict[str, str]:
-    """The trace context in a peer's headers, as far as it can be passed on: no `traceparent`, nothing at all."""
-    traceparent, tracestate = carrier.get("traceparent", ""), carrier.get("tracestate", "")
-    if not _TRACEPARENT.fullmatch(traceparent):
-        return {}
-    return {"traceparent": traceparent} | ({"tracestate": tracestate} if _TRACESTATE.fullmatch(tracestate) else {})
 
 
 def take_request_id(carrier: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from adaptivegen.clock import SystemClock
 from adaptivegen.errors import AdaptiveGenError
-from adaptivegen.process import refuse, run
+from adaptivegen.process import collect_seldom, refuse, run
 from adaptivegen.settings import load
 from scheduler.service import serve
 from scheduler.settings import SchedulerSettings
@@ -23,6 +23,7 @@ def main() -> int:
         return refuse(exc)
 
     async def body(stop: asyncio.Event) -> None:
+        collect_seldom()
         await serve(settings, cards=cards, clock=SystemClock(), rng=random.SystemRandom(), stop=stop)
 
     return run(body, grace_s=settings.drain_grace_s)

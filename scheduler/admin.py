@@ -39,7 +39,8 @@ from adaptivegen.rpc.admin_rows import (
 )
 from scheduler.audit import Audit
 from scheduler.decide.elastic import Advice, ScaleOrder
-from scheduler.decide.view import Node, View
+from scheduler.decide.node import Node
+from scheduler.decide.view import View
 from scheduler.drains import Drains
 from scheduler.policies import Policies
 from scheduler.predictions import predictions

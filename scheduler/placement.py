@@ -66,6 +66,7 @@ class Placement:
         self._heard = heard
         self._unknown = unknown
         self._placing = placing or Ours(view)
+        self._logger = get_logger()  # one for all calls: it is bound once
         self.plans: Counter[tuple[str, str]] = Counter()  # plans, and what refusals were about
         self.recent = Recent()
 
@@ -93,7 +94,7 @@ class Placement:
         if self._log is not None:
             self._log.decided(query, decision)
         chosen = decision.chosen()
-        get_logger().info(
+        self._logger.info(
             "placed",
             job_id=query.job_id,
             tenant=query.tenant,

@@ -25,7 +25,8 @@ from scheduler.decide.elastic import (
     scale_order,
 )
 from scheduler.decide.ledger import MAX_POOLS
-from scheduler.decide.view import Node, View
+from scheduler.decide.node import Node
+from scheduler.decide.view import View
 from scheduler.drains import Drains
 from scheduler.steady import SteadyTime
 

@@ -26,6 +26,7 @@ from adaptivegen.placement import (
     PlacementQuery,
     Plan,
     Ticket,
+    Tier,
     Turn,
 )
 from adaptivegen.rpc.pb import placement_pb2 as pb
@@ -35,7 +36,9 @@ from adaptivegen.rpc.server import RpcServer
 from adaptivegen.speakers import Speakers
 
 SERVICE = "adaptivegen.v1.PlacementService"
+PLACE = f"/{SERVICE}/Place"
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
+_TIERS: dict[str, Tier] = {tier: tier for tier in TIERS}
 _NUMBERS = (*_TIMES, "qoe", "gpu_s", "score", "moved_bytes", "transfer_s", "load_s")
 
 
@@ -50,7 +53,7 @@ def _optional(value: float) -> float | None:
 
 def decision_to_pb(decision: Decision) -> pb.Decision:
     """A decision for the wire."""
-    return pb.Decision(
+    message = pb.Decision(
         job_id=decision.job_id,
         plan=decision.plan,
         edge_id=decision.edge_id,
@@ -66,30 +69,37 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         backup_edge_id=decision.backup_edge_id,
         backup_after_s=decision.backup_after_s,
         draft_gain=decision.draft_gain,
-        draft_places=[pb.DraftPlace(**place.model_dump()) for place in decision.draft_places],
         refused=decision.refused,
         refused_param=decision.refused_param,
         retry_after_s=decision.retry_after_s,
-        candidates=[
-            pb.Candidate(
-                plan=candidate.plan,
-                feasible=candidate.feasible,
-                reason=candidate.reason,
-                first_look_s=seconds(candidate.first_look_s),
-                draft_s=seconds(candidate.draft_s),
-                final_s=seconds(candidate.final_s),
-                draft_upper_s=seconds(candidate.draft_upper_s),
-                final_upper_s=seconds(candidate.final_upper_s),
-                qoe=candidate.qoe,
-                gpu_s=candidate.gpu_s,
-                score=candidate.score,
-                moved_bytes=candidate.moved_bytes,
-                transfer_s=candidate.transfer_s,
-                load_s=candidate.load_s,
-            )
-            for candidate in decision.candidates
-        ],
     )
+    for place in decision.draft_places:  # added in place: a message that is made before is copied into this one
+        message.draft_places.add(
+            edge_id=place.edge_id,
+            address=place.address,
+            draft_s=place.draft_s,
+            load_s=place.load_s,
+            weight=place.weight,
+            chance=place.chance,
+        )
+    for candidate in decision.candidates:
+        message.candidates.add(
+            plan=candidate.plan,
+            feasible=candidate.feasible,
+            reason=candidate.reason,
+            first_look_s=seconds(candidate.first_look_s),
+            draft_s=seconds(candidate.draft_s),
+            final_s=seconds(candidate.final_s),
+            draft_upper_s=seconds(candidate.draft_upper_s),
+            final_upper_s=seconds(candidate.final_upper_s),
+            qoe=candidate.qoe,
+            gpu_s=candidate.gpu_s,
+            score=candidate.score,
+            moved_bytes=candidate.moved_bytes,
+            transfer_s=candidate.transfer_s,
+            load_s=candidate.load_s,
+        )
+    return message
 
 
 def decision_from_pb(message: pb.Decision) -> Decision:
@@ -196,9 +206,24 @@ def _decision(message: pb.Decision) -> Decision:
     )
 
 
+def query_to_pb(query: PlacementQuery) -> pb.PlaceRequest:
+    """A query for the wire."""
+    return pb.PlaceRequest(**query.model_dump(exclude_none=True))
+
+
+def query_to_wire(query: PlacementQuery) -> bytes:
+    """A query as the bytes of its message, for callers that encode before they call."""
+    return query_to_pb(query).SerializeToString()
+
+
+def decision_from_wire(message: bytes) -> Decision:
+    """A decision from the bytes of its message; raises InternalError as `decision_from_pb`."""
+    return decision_from_pb(pb.Decision.FromString(message))
+
+
 def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
     """A query from the wire; raises InvalidRequest for an unknown intent or tier."""
-    tier = next((tier for tier in TIERS if tier == (message.tier or "default")), None)
+    tier = _TIERS.get(message.tier or "default")
     if tier is None:
         raise InvalidRequest.field("tier", message.tier, ", ".join(TIERS))
     if message.intent not in ("iterate", "render"):

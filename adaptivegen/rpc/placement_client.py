@@ -17,7 +17,7 @@ from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ti
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
-from adaptivegen.rpc.placement import decision_from_pb, seconds
+from adaptivegen.rpc.placement import decision_from_pb, query_to_pb, seconds
 
 REPORT_DEADLINE_S = 2.0
 LONGEST_REST_S = 60.0
@@ -39,8 +39,7 @@ class PlacementClient:
     async def place(self, query: PlacementQuery) -> Decision:
         """Decide. InvalidRequest and ModelNotFound are about the query and go up at once; after any other failure the
         next scheduler is asked while the budget lasts, and the last failure is raised when none decided."""
-        request = pb.PlaceRequest(**query.model_dump(exclude_none=True))
-        return await self._first("Place", request, lambda reply: on_query(decision_from_pb(reply), query))
+        return await self._first("Place", query_to_pb(query), lambda reply: on_query(decision_from_pb(reply), query))
 
     async def next_job(self, ticket: Ticket) -> Turn:
         """Whose turn it is, of the first scheduler that says so within the budget; raises the last failure."""

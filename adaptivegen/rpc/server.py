@@ -7,7 +7,7 @@ the services do.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from adaptivegen.telemetry import get_logger, given_request_id, span, spanned
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
 MAX_CONCURRENT_RPCS = 1024
-OPEN_SERVICES = ("grpc.health.v1.", "grpc.reflection.")  # probes and tools may omit the deadline
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # else a second process would share a taken port instead of being refused
@@ -62,21 +61,17 @@ UnaryBehaviour: TypeAlias = Callable[..., Awaitable[Any]]
 StreamBehaviour: TypeAlias = Callable[..., AsyncIterator[Any]]
 
 
-class _Rules(grpc.aio.ServerInterceptor):
-    """Deadline, request id, trace context and error translation for unary and server-streaming calls."""
+class _Rules:
+    """Deadline, request id, trace context and error translation for unary and server-streaming calls.
+
+    Put around each method once, when it is registered: an interceptor would make a new handler for every call.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.lstrip("/").startswith(OPEN_SERVICES):
-            return handler
+    def around(self, method: str, handler: Handler) -> Handler:
+        """The handler of a method, such as "/package.Service/Method", under the rules."""
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 self._unary(method, cast(UnaryBehaviour, handler.unary_unary)),
@@ -89,7 +84,7 @@ class _Rules(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
-        return handler
+        raise NotImplementedError(f"{method}: no service here takes a stream of requests")
 
     def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
         carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
@@ -131,6 +126,21 @@ class _Rules(grpc.aio.ServerInterceptor):
         return call
 
 
+class _Ruled:
+    """What a generated `add_..._to_server` takes for the server: passes each service's methods on under the rules."""
+
+    def __init__(self, server: grpc.aio.Server, rules: _Rules) -> None:
+        self._server = server
+        self._rules = rules
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """The same methods that are registered by name at once."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        ruled = {name: self._rules.around(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, ruled),))
+
+
 def _bug(method: str, exc: Exception) -> InternalError:
     get_logger().error("unexpected_error", method=method, exc_info=exc)
     return InternalError(f"{type(exc).__name__} in {method}; see the log of this node")
@@ -144,16 +154,15 @@ class RpcServer:
     """One process's gRPC server. `reserve` a port, `register` services, `start`, later `drain`."""
 
     def __init__(self, *, rng: random.Random) -> None:
-        self._server = grpc.aio.server(
-            interceptors=[_Rules(rng)], options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS
-        )
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS)
+        self._ruled = _Ruled(self._server, _Rules(rng))
         self._health = health.aio.HealthServicer()
         self._names: list[str] = []
         self.port = 0
 
     def register(self, add: Callable[[Any, Any], None], servicer: object, full_name: str) -> None:
         """Add a servicer with its generated `add_..._to_server` and its full service name."""
-        add(servicer, self._server)
+        add(servicer, self._ruled)
         self._names.append(full_name)
 
     def reserve(self, *, host: str, port: int, tls: ServerTls | None) -> int:
@@ -170,7 +179,8 @@ class RpcServer:
         return self.port
 
     async def start(self) -> None:
-        """Serve what was registered, on the reserved port, and report SERVING."""
+        """Serve what was registered, on the reserved port, and report SERVING. Health and reflection are under no
+        rules: probes and tools may omit the deadline."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflected: Sequence[str] = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)

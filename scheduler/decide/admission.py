@@ -92,14 +92,17 @@ def bar_of_line(
     where it is not. wait_s: as predicted, None without workers."""
     most_s = share * view.admission.max_wait_s * SHARE_OF_WAIT[query.tier]
     if wait_s is None:
-        waiting_s, again_s = _without_workers_s(view, query, pool, now_ns=now_ns), UNSERVED_RETRY_S
-        state = f"no worker of pool {pool} is there, and with those known one would be free in {waiting_s:.0f} s"
+        waiting_s = _without_workers_s(view, query, pool, now_ns=now_ns)
     else:
         waiting_s = _with_promises_s(view, query, pool, wait_s, most_s, now_ns=now_ns)
-        again_s = min(LONGEST_RETRY_S, max(LEAST_RETRY_S, waiting_s - most_s))
-        state = f"a worker of pool {pool} is expected to be free in {waiting_s:.0f} s"
     if waiting_s <= most_s:
         return None
+    if wait_s is None:
+        again_s = UNSERVED_RETRY_S
+        state = f"no worker of pool {pool} is there, and with those known one would be free in {waiting_s:.0f} s"
+    else:
+        again_s = min(LONGEST_RETRY_S, max(LEAST_RETRY_S, waiting_s - most_s))
+        state = f"a worker of pool {pool} is expected to be free in {waiting_s:.0f} s"
     return Bar(Overloaded.code, f"{state}; allowed for tier {query.tier}: {most_s:.0f} s", "pool", again_s)
 
 

@@ -27,9 +27,10 @@ from scheduler.decide.baselines import (
 from scheduler.decide.decide import check
 from scheduler.decide.drafters import NEVER_S
 from scheduler.decide.jobs import OpenJob
+from scheduler.decide.node import Node
 from scheduler.decide.placing import Ours, Placing, PlacingName
 from scheduler.decide.underway import Underway
-from scheduler.decide.view import Node, Verdict, View
+from scheduler.decide.view import Verdict, View
 
 SPLIT = 0.5  # share of the requests that a static split gives to the cloud
 FIXABLE: tuple[Plan, ...] = ("draft", "refine", "cloud")

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from adaptivegen.nodes import NodeReport
+from scheduler.decide.node import ON_ITS_WAY_S
 from scheduler.decide.select import hot_above
-from scheduler.decide.view import ON_ITS_WAY_S
 
 
 class Balancer(Protocol):

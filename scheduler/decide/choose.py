@@ -6,7 +6,7 @@ What may not be taken (`admission`) is said of its candidate; the order in which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
 from scheduler.decide.admission import (
@@ -25,8 +25,7 @@ WHOLE: tuple[Plan, ...] = ("refine", "cloud")
 TOLD_SCARCITY = 0.01  # QoE points of a cloud second, below which it is not worth a word
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job;
     unmeasured: why it may have no final of which nothing can be predicted, taken to need what others do on average."""
 
@@ -36,8 +35,7 @@ class Admitted:
     unmeasured: Bar | None
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The plan and why; refusal: set where the plan is `refuse`."""
 
     plan: Plan

@@ -7,7 +7,6 @@ it before any heartbeat does. Service and simulator call both.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 from adaptivegen.errors import InvalidRequest, ModelNotFound
@@ -32,12 +31,12 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
     choice = choose(situation, admitted)
     trial = situation.drafting.trial
     if trial is not None and situation.drafts(choice.plan):
-        tried = replace(situation, drafting=trial)
+        tried = situation._replace(drafting=trial)
         allowed = admit(tried, weigh(tried), now_ns=now_ns)
         if choice.plan not in allowed.bars or choice.plan in admitted.bars:  # else it would be late for its sake
             situation, admitted = tried, allowed
             said = f"For once {trial.note}: after {trial.done_s or 0.0:.2f} s as far as that is known."
-            choice = replace(choice, reasons=(*choice.reasons, said))
+            choice = choice._replace(reasons=(*choice.reasons, said))
     plan = choice.plan
     refine = situation.cloud.refine if situation.starts_from_draft(plan) else None
     return Decision(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
@@ -28,8 +27,7 @@ MAX_TOLD = 9  # places in a decision
 Part = Literal["draft", "draft at a peer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Drafting:
+class Drafting(NamedTuple):
     """Where and when the draft would be made. `obstacle` is empty when it can be; times in seconds from now.
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
@@ -51,7 +49,7 @@ class Drafting:
     load_s: float = 0.0
     backup: str = ""
     backup_after_s: float = 0.0
-    trial: Drafting | None = field(default=None, repr=False)
+    trial: Drafting | None = None
 
     @property
     def done_s(self) -> float | None:
@@ -73,13 +71,17 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
     found = offers(view, query, card, now_ns=now_ns, rng=rng)
     if not found.by_edge:
         return Drafting(found.obstacle)
-    choice = _Choice(view, query, found, worth=_worth(view, query, card, found.by_edge), now_s=now_ns / 1e9)
-    return choice.made(rng)
+    worth = _worth(view, query, card, found.by_edge)
+    return _Choice(view, query, found, worth, best=max(worth.values()), now_s=now_ns / 1e9).made(rng)
 
 
 def draft_quality(view: View, query: PlacementQuery, card: ModelCard | None) -> float:
     """Of a draft as edges make it, 1 to 5."""
-    return quality_of_draft(card, width=query.width, height=query.height, assumed=view.policy.qoe.unmeasured_draft)
+    assumed, readings = view.policy.qoe.unmeasured_draft, view.readings
+    if card is None:
+        return assumed
+    width, height, _ = readings.draft_shape(card, width=query.width, height=query.height, frames=query.frames)
+    return readings.quality(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
 def quality_of_draft(card: ModelCard | None, *, width: int, height: int, assumed: float) -> float:
@@ -90,7 +92,7 @@ def quality_of_draft(card: ModelCard | None, *, width: int, height: int, assumed
     return quality_of(card, "draft", steps=card.limits.steps_default, width=width, height=height, assumed=assumed)
 
 
-def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[str, Offer]) -> dict[str, float]:
+def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[str, Offer]) -> Mapping[str, float]:
     """What the draft of each offer adds to the QoE."""
     settings = view.policy.qoe
     most = settings.draft_weight(query.intent) * (draft_quality(view, query, card) - 1.0)
@@ -98,14 +100,14 @@ def _worth(view: View, query: PlacementQuery, card: ModelCard, found: Mapping[st
     return {name: most * patience(offer.done_s, best_s=best_s, worst_s=worst_s) for name, offer in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """One choice among offers, of which it is known what they add to the QoE."""
+class _Choice(NamedTuple):
+    """One choice among offers, of which it is known what they add to the QoE, and the best of them."""
 
     view: View
     query: PlacementQuery
     offers: Offers
     worth: Mapping[str, float]
+    best: float
     now_s: float
 
     def made(self, rng: random.Random) -> Drafting:
@@ -113,7 +115,7 @@ class _Choice:
         query, by_edge = self.query, self.offers.by_edge
         session = self.view.sessions.get(query.tenant, query.session, now_s=self.now_s)
         held = session.edge_id if session is not None and session.edge_id in by_edge else ""
-        stay = bool(held) and stays(session, gain=self._best - self.worth[held], now_s=self.now_s)
+        stay = bool(held) and stays(session, gain=self.best - self.worth[held], now_s=self.now_s)
         greedy = chances(
             [offer.place() for offer in by_edge.values()],
             self.view.select,
@@ -132,20 +134,17 @@ class _Choice:
             trial = self._at(tried, all_chances, f"edge {tried} drafts, so that it is known how long that takes")
         return self._at(name, all_chances, note, trial=trial)
 
-    @property
-    def _best(self) -> float:
-        return max(self.worth.values())
-
     def _may_be_tried(self, name: str) -> bool:
         """Whether nothing was sent there for long, and its draft would surely come while someone waits for it.
 
         Drafts of a session are not tried elsewhere: it would stay there.
         """
-        if self.query.session or name == self.query.edge_id or self._best - self.worth[name] > DEAREST_TRIAL:
+        if self.query.session or name == self.query.edge_id or self.best - self.worth[name] > DEAREST_TRIAL:
+            return False
+        if self.now_s - self.view.sent_s(self.query.edge_id, name) < UNTRIED_S:
             return False
         upper_s = self._upper_s("draft at a peer", self.offers.by_edge[name])
-        untried = self.now_s - self.view.sent_s(self.query.edge_id, name) >= UNTRIED_S
-        return untried and upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
+        return upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
 
     def _upper_s(self, part: Part, offer: Offer) -> float | None:
         learned = self.view.learned
@@ -169,7 +168,7 @@ class _Choice:
             part=part,
             places=tuple(offer.told(by_name.get(offer.edge_id, 0.0)) for offer in told),
             propensity=by_name[name],
-            gain=self._best - self.worth[name],
+            gain=self.best - self.worth[name],
             late_s=late_s,
             load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",

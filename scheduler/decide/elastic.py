@@ -20,7 +20,8 @@ from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
 from scheduler.decide.line import Line
-from scheduler.decide.view import Node, View
+from scheduler.decide.node import Node
+from scheduler.decide.view import View
 
 MOST_WORKERS = 4096
 MAX_SAMPLES = 4096  # of one pool's load, kept for a window

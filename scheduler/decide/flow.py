@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from scheduler.decide.jobs import Newcomer, OpenJob
 
@@ -18,11 +18,10 @@ IN_HAND = 0.1  # share of the time in which a final counts in full that is kept 
 UNTOLD_S = 1.0  # after its prediction a draft is taken to be there though nobody told of it: word of it is lossy
 AWAITED = 2**63  # in place of a deadline, of a job that somebody waits for
 UNAWAITED = AWAITED + 1  # and of one that nobody does
-Place = tuple[int, int, OpenJob]  # its deadline, its number, the job
+Place = tuple[int, int, OpenJob]  # its deadline, its number, which is its alone, so that jobs are not compared
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A job that was started: its number, what its tenant was charged, and whether the one before it had jumped."""
 
     number: int
@@ -72,6 +71,8 @@ class Flow:
         self.work_s = 0.0
         self.arriving, self.awaited, self.urgent = Rate(), Rate(), Rate()
         self._order: list[Place] = []  # as they go, but for what the time brings
+        self._works_s: list[float] = []  # of these, in this order
+        self._models: dict[str, int] = {}  # how many of these are of each
         self._places: dict[str, Place] = {}  # by number
         self._jumped = False  # whether the last that was begun was not the one that came first
 
@@ -122,21 +123,28 @@ class Flow:
     def leave(self, job: OpenJob) -> int:
         """It will not be done; returns its number."""
         place = self._places.pop(job.job_id)
-        del self._order[bisect.bisect_left(self._order, _standing(place), key=_standing)]
+        index = bisect.bisect_left(self._order, place)
+        del self._order[index], self._works_s[index]
+        self._models[job.model] -= 1
+        if not self._models[job.model]:
+            del self._models[job.model]
         self.work_s = self.work_s - job.work_s if self._order else 0.0
         return place[1]
 
     def _put(self, job: OpenJob, number: int) -> None:
         place = (_rank(job), number, job)
         self._places[job.job_id] = place
-        bisect.insort(self._order, place, key=_standing)
+        index = bisect.bisect_left(self._order, place)
+        self._order.insert(index, place)
+        self._works_s.insert(index, job.work_s)
+        self._models[job.model] = self._models.get(job.model, 0) + 1
         self.work_s += job.work_s
 
     def drafted(self, job: OpenJob) -> None:
         """What its final begins from is there: the job as it is known now."""
-        rank, number, _ = self._places[job.job_id]
-        self._places[job.job_id] = place = (rank, number, job)
-        self._order[bisect.bisect_left(self._order, _standing(place), key=_standing)] = place
+        before = self._places[job.job_id]
+        self._places[job.job_id] = place = (*before[:2], job)
+        self._order[bisect.bisect_left(self._order, before)] = place
 
     def soonest(self, models: frozenset[str]) -> OpenJob | None:
         """The job of these models whose draft should be there first."""
@@ -162,27 +170,36 @@ class Flow:
         def fit(job: OpenJob) -> bool:
             return job.model in models and (job.ready_at_ns <= ready_by_ns or job.placed_at_ns <= aged_ns)
 
-        came = [job for _, _, job in self._places.values() if fit(job)]
-        if not came:
-            return None
-        if self._jumped and came[0].placed_at_ns <= aged_ns:
-            return came[0]
+        came = (job for _, _, job in self._places.values() if fit(job))  # nearly always the first of them is enough
+        first = next(came, None)
+        if first is None or (self._jumped and first.placed_at_ns <= aged_ns):
+            return first
         urgent = next((job for job in self._met(now_ns) if fit(job)), None)
-        turn = self._jumped and now_ns - came[0].placed_at_ns >= aged_s(came[0].awaited) * 1e9  # but not of a deadline
-        return urgent or (None if turn else _pressing(came, now_ns)) or came[0]
+        turn = self._jumped and now_ns - first.placed_at_ns >= aged_s(first.awaited) * 1e9  # but not of a deadline
+        return urgent or (None if turn or first.awaited else _pressing(first, came, now_ns)) or first
 
     def _met(self, now_ns: int) -> list[OpenJob]:
         """Those whose deadline can still be met, the earliest first."""
+        if not self._order or self._order[0][0] >= AWAITED:
+            return []
         dated = self._order[: bisect.bisect_left(self._order, AWAITED, key=_first)]
         return [job for _, _, job in dated if _can_be_met(job, now_ns)]
+
+    def _served_s(self, first: int, models: frozenset[str]) -> list[float]:
+        """Seconds of those of these models among the first so many as they go; nearly always all are of them."""
+        if self._models.keys() <= models:
+            return self._works_s[:first]
+        return [job.work_s for _, _, job in self._order[:first] if job.model in models]
 
     def before(self, new: Newcomer, models: frozenset[str], *, now_ns: int) -> list[float]:
         """Seconds of the jobs of these models before a new one of this tenant."""
         if new.deadline_at_ns:
             met = self._met(now_ns)
             return [job.work_s for job in met if job.deadline_at_ns <= new.deadline_at_ns and job.model in models]
-        first = bisect.bisect_right(self._order, AWAITED, key=_first) if new.awaited else len(self._order)
-        found = [job.work_s for _, _, job in self._order[:first] if job.model in models]
+        first = self._awaited_until() if new.awaited else len(self._order)
+        found = self._served_s(first, models)
+        if first == len(self._order):
+            return found
         left_s, turns = _spare_s(new, now_ns) - new.work_s - sum(found), len(found)
         for _, _, job in self._order[first:]:  # for which it can well wait, or which go in turns with those before it
             aged = turns > 0 and now_ns - job.placed_at_ns >= UNAWAITED_AGED_S * 1e9
@@ -192,6 +209,12 @@ class Flow:
             if job.model in models:
                 found.append(job.work_s)
         return found
+
+    def _awaited_until(self) -> int:
+        """How many go before the first that nobody waits for."""
+        if not self._order or self._order[-1][0] <= AWAITED:
+            return len(self._order)
+        return bisect.bisect_right(self._order, AWAITED, key=_first)
 
     def overtaking(self, new: Newcomer, *, now_ns: int) -> Rate:
         """What arrives and goes before one without a deadline."""
@@ -209,10 +232,6 @@ class Flow:
                 found.append(job.work_s)
                 at += job.work_s / self.weight
         return found
-
-
-def _standing(place: Place) -> tuple[int, int]:
-    return place[0], place[1]
 
 
 def _can_be_met(job: OpenJob, now_ns: int) -> bool:
@@ -233,19 +252,17 @@ def _first(place: Place) -> int:
     return place[0]
 
 
-def _pressing(came: Sequence[OpenJob], now_ns: int) -> OpenJob | None:
-    """Of jobs as they came, the first of which nobody waits for, one that somebody does: the first that can still be in
-    time to count in full, if some of these might be late by letting that go first, with a single worker that did them
-    one after another; else the first that is late."""
-    if came[0].awaited:
-        return None
+def _pressing(unawaited: OpenJob, came: Iterable[OpenJob], now_ns: int) -> OpenJob | None:
+    """Of jobs as they came after one that nobody waits for, one that somebody does: the first that can still be in time
+    to count in full, if some of these might be late by letting that go first, with a single worker that did them one
+    after another; else the first that is late."""
     awaited = [job for job in came if job.awaited and job.good_until_ns]
     first, done_ns = None, float(now_ns)
     for job in awaited:
         if done_ns + job.work_s * 1e9 > _good_until_ns(job):
             continue
         first, done_ns = first or job, done_ns + job.work_s * 1e9
-        if done_ns + came[0].work_s * 1e9 > _good_until_ns(job):
+        if done_ns + unawaited.work_s * 1e9 > _good_until_ns(job):
             return first
     return next((job for job in awaited if now_ns + job.work_s * 1e9 > _good_until_ns(job)), None)
 

@@ -78,6 +78,7 @@ class Healths:
 
     def __init__(self) -> None:
         self._nodes: OrderedDict[str, Health] = OrderedDict()
+        self._out_until_s = 0.0  # no record ejects anybody from then on: nearly always that is past
         self.revision = 0
 
     def __repr__(self) -> str:
@@ -89,6 +90,7 @@ class Healths:
         known = self._nodes.get(node_id)
         ejections = known.own.ejections if known is not None else 0
         self._nodes[node_id] = Health(Record(since_s=now_s, ejected_until_s=now_s, ejections=ejections))
+        self._out_until_s = max(self._out_until_s, now_s)
         self._nodes.move_to_end(node_id)
         while len(self._nodes) > MAX_NODES:
             self._nodes.popitem(last=False)
@@ -110,7 +112,7 @@ class Healths:
             health.own_failed_s = now_s
         if grown and failed_in_row >= FAILURES_IN_A_ROW and not health.own.ejected(now_s):
             health.own.eject(now_s)
-            self.revision += 1
+            self._ejected(health.own)
 
     def attempted(self, node_id: str, reporter: str, ok: bool, *, now_s: float) -> None:
         """The word of one who asked it; of nodes that were never heard of, and by a node of itself, nothing is kept."""
@@ -125,12 +127,19 @@ class Healths:
         health.witnesses.move_to_end(reporter)
         while len(health.witnesses) > MAX_WITNESSES:
             health.witnesses.popitem(last=False)
-        before = record.ejections
+        before = record.ejected_until_s
         record.failed(now_s)
-        self.revision += record.ejections != before
+        if record.ejected_until_s != before:
+            self._ejected(record)
+
+    def _ejected(self, record: Record) -> None:
+        self._out_until_s = max(self._out_until_s, record.ejected_until_s)
+        self.revision += 1
 
     def ejected(self, node_id: str, *, now_s: float, asker: str = "") -> bool:
         """Whether the node is out of rotation now; asker: the edge that would send it work, itself by default."""
+        if now_s >= self._out_until_s:
+            return False
         health = self._nodes.get(node_id)
         if health is None:
             return False
@@ -146,6 +155,8 @@ class Healths:
         if health is None:
             return 0.0
         record = health.witnesses.get(asker)
+        if record is None and not health.own_failures:
+            return 0.0
         told = [(health.own_failures, health.own_failed_s)]
         told += [(record.failures, record.failed_s)] if record is not None and asker != node_id else []
         return max(
@@ -167,5 +178,7 @@ class Healths:
     def in_rotation(self, group: Iterable[T], name: Callable[[T], str], *, now_s: float, asker: str = "") -> list[T]:
         """Those of a group that are not ejected; all of them where that would leave less than PANIC_BELOW."""
         every = list(group)
+        if now_s >= self._out_until_s:
+            return every
         kept = [one for one in every if not self.ejected(name(one), now_s=now_s, asker=asker)]
         return kept if len(kept) >= PANIC_BELOW * len(every) else every

@@ -8,6 +8,7 @@ became of it (Brier's score, and expected against seen).
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeVar
@@ -72,6 +73,7 @@ class Hits:
     def __init__(self) -> None:
         self._edges: dict[What, OrderedDict[str, Chance]] = {"known": OrderedDict(), "cached": OrderedDict()}
         self._tenants: OrderedDict[tuple[str, str], Chance] = OrderedDict()
+        self._tenants_of: dict[str, set[str]] = {}  # of these, by edge: an edge is forgotten as a whole
         self.revision = 0  # grows with what predictions use
         self._heard: OrderedDict[str, tuple[int, int, int]] = OrderedDict()  # life, cached and fetched repeats
 
@@ -80,7 +82,8 @@ class Hits:
 
     def asked(self, edge_id: str, tenant: str, known: bool) -> None:
         """A request came, and whether its final was known."""
-        own = _of(self._tenants, (edge_id, tenant), MAX_TENANTS)
+        own = _of(self._tenants, (edge_id, tenant), MAX_TENANTS, gone=self._gone)
+        self._tenants_of.setdefault(edge_id, set()).add(tenant)
         own.observe(known, self.known(edge_id, tenant))
         self._note("known", edge_id, known)
 
@@ -118,21 +121,27 @@ class Hits:
         self._heard.pop(edge_id, None)
         for edges in self._edges.values():
             edges.pop(edge_id, None)
-        for key in [key for key in self._tenants if key[0] == edge_id]:
-            del self._tenants[key]
+        for tenant in self._tenants_of.pop(edge_id, ()):
+            del self._tenants[edge_id, tenant]
+
+    def _gone(self, key: tuple[str, str]) -> None:
+        edge_id, tenant = key
+        self._tenants_of[edge_id].discard(tenant)
+        if not self._tenants_of[edge_id]:
+            del self._tenants_of[edge_id]
 
     def all(self, most: int = MAX_EDGES) -> list[Known]:
         """The chances of edges, then of tenants, those asked for last first; at most so many, by name."""
+        found = ((what, edge_id, chance) for what, edges in self._edges.items() for edge_id, chance in edges.items())
         edges = [
             _told(edge_id, "", what, self._chance(what, edge_id), chance)
-            for what, found in self._edges.items()
-            for edge_id, chance in found.items()
+            for what, edge_id, chance in islice(found, most)
         ]
         tenants = [
             _told(edge_id, tenant, "known", self.known(edge_id, tenant), chance)
             for (edge_id, tenant), chance in islice(reversed(self._tenants.items()), max(0, most - len(edges)))
         ]
-        return sorted([*edges[:most], *tenants], key=lambda known: (known.edge_id, known.tenant, known.what))
+        return sorted([*edges, *tenants], key=lambda known: (known.edge_id, known.tenant, known.what))
 
     def _chance(self, what: What, edge_id: str) -> float:
         prior, weight = PRIORS[what]
@@ -145,12 +154,16 @@ class Hits:
         _of(self._edges[what], edge_id, MAX_EDGES).observe(was, told)
 
 
-def _of(known: OrderedDict[Key, Chance], key: Key, most: int) -> Chance:
-    """The chance of this name, begun where there is none; it is at the end then, and the first gives way."""
-    chance = known.setdefault(key, Chance())
+def _of(
+    known: OrderedDict[Key, Chance], key: Key, most: int, *, gone: Callable[[Key], None] = lambda key: None
+) -> Chance:
+    """The chance of this name, begun where there is none; it is at the end then, and the first gives way: `gone`."""
+    chance = known.get(key)
+    if chance is None:
+        chance = known[key] = Chance()
     known.move_to_end(key)
     while len(known) > most:
-        known.popitem(last=False)
+        gone(known.popitem(last=False)[0])
     return chance
 
 

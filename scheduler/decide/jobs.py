@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,8 +19,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-@dataclass(frozen=True, slots=True)
-class Newcomer:
+class Newcomer(NamedTuple):
     """A job that could join a line. deadline_at_ns: 0 where it has none; awaited, good_until_ns: see `OpenJob`; work_s:
     of a worker, 0 where that is not known."""
 

@@ -143,9 +143,13 @@ class Speeds:
     def warned(self, node_id: str, model: str, *, now_s: float, asker: str = "") -> float:
         """The factor by one observation of the last WARNED_S that nothing has confirmed yet, of the node itself or of
         the edge that asks; 0 where there is none."""
-        speed = self._nodes.get(node_id, {}).get(model)
-        own = speed is not None and speed.warned is not None and now_s - speed.warned_s <= WARNED_S
-        factor = math.exp(speed.warned) if own and speed is not None and speed.warned is not None else 0.0
+        models = self._nodes.get(node_id)
+        speed = models.get(model) if models is not None else None
+        factor = 0.0
+        if speed is not None and speed.warned is not None and now_s - speed.warned_s <= WARNED_S:
+            factor = math.exp(speed.warned)
+        if not self._told:
+            return factor
         told, at_s = self._told.get((asker, node_id), (0.0, -math.inf))
         return max(factor, math.exp(told)) if now_s - at_s <= WARNED_S else factor
 
@@ -161,13 +165,15 @@ class Speeds:
             self._told.popitem(last=False)
 
     def _mean(self, node_id: str, kind: str, model: str) -> float:
-        speed = self._nodes.get(node_id, {}).get(model)
+        models = self._nodes.get(node_id)
+        speed = models.get(model) if models is not None else None
         if speed is not None:
             return speed.mean
-        if (kind, model) not in self._middles:
+        middle = self._middles.get((kind, model))
+        if middle is None:
             known = self._classes.get((kind, model))
-            self._middles[kind, model] = statistics.median(known.values()) if known else 0.0
-        return self._middles[kind, model]
+            middle = self._middles[kind, model] = statistics.median(known.values()) if known else 0.0
+        return middle
 
     def forget(self, node_id: str) -> None:
         """The node is gone for good."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
@@ -26,8 +25,7 @@ MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
 MAX_HEARD = 8192  # nodes of which it is known how much of their work was heard of
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """Seconds as predicted, the logarithm of the upper prediction over them, and the centre that is in them."""
 
     seconds: float
@@ -35,8 +33,7 @@ class Expected:
     centre: float
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What was predicted of a job when it was placed, by the decision and the edge it was told to. draft_factor: by
     which the card's times of the draft were multiplied."""
 

@@ -305,7 +305,8 @@ class OpenJobs:
 
     def told(self, worker_id: str) -> tuple[str, ...]:
         """Jobs that a worker was told to begin, and that it has not shown yet; the newest last."""
-        return tuple(self._handed.get(worker_id, ()))
+        handed = self._handed.get(worker_id)
+        return tuple(handed) if handed else ()
 
     def left_s(self, job_id: str, *, now_ns: int) -> float:
         """Seconds that a worker will still have a job that it has begun, where that does not tell: all of its work, and

@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.placement import TIERS, Tier
 from scheduler.decide.flow import Begun, Flow, aged_s
@@ -30,8 +30,7 @@ SELDOM = 256  # arrivals, between two looks for tenants to be forgotten
 ROUNDS = 16  # of looking for a wait that holds what arrives during it
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(NamedTuple):
     """What a newcomer finds before it: seconds of jobs, and of what arrives, the seconds per second and at most how
     many of them go before it, too."""
 
@@ -131,11 +130,13 @@ class _Lane:
         counter = flow.counter if flow is not None else 0.0
         if flow is None or not flow.waiting:
             counter = max(counter, self._floor())
-        until, now_s = counter + sum(own_s) / new.weight, now_ns / 1e9
-        works_s, arriving = [], []
+        all_own_s, now_s = sum(own_s), now_ns / 1e9
+        until = counter + all_own_s / new.weight
+        works_s: list[float] = []
+        arriving = []
         if flow is not None and not new.deadline_at_ns:  # its own that are worth more go first, after a while in turns
             rate = flow.overtaking(new, now_ns=now_ns).per_s(now_s)
-            arriving.append((rate, rate * aged_s(new.awaited) + sum(own_s)))
+            arriving.append((rate, rate * aged_s(new.awaited) + all_own_s))
         for tenant, other in self._flows.items():
             if tenant != new.tenant:
                 found_s = other.until(until, models)
@@ -241,7 +242,7 @@ class Line:
         share puts before it, and of what arrives until then as much as would go before it, if it goes on arriving so.
         """
         slots, found = list(free_at_s), self._found(new, models, now_ns=now_ns)
-        wait_s = begin_s(slots, [work_s for part in found for work_s in part.works_s])
+        wait_s = begin_s(slots, list(itertools.chain.from_iterable(part.works_s for part in found)))
         arriving = [one for part in found for one in part.arriving if one[0] > 0]
         return wait_s if wait_s is None or not arriving else _with_arrivals(wait_s, arriving, len(slots))
 
@@ -281,10 +282,13 @@ def begin_s(slots: list[float], works_s: Sequence[float]) -> float | None:
     """When a slot is free after all this work. List scheduling: each job goes to the slot that is free first."""
     if not slots:
         return None
-    spread, one_by_one = works_s[:-MAX_SIMULATED], works_s[-MAX_SIMULATED:]
-    late_s = sum(spread) / len(slots)
-    slots = [max(slot, late_s + sum(slots) / len(slots)) if spread else slot for slot in slots]
+    if len(works_s) > MAX_SIMULATED:
+        spread, works_s = works_s[:-MAX_SIMULATED], works_s[-MAX_SIMULATED:]
+        evenly_s = sum(spread) / len(slots) + sum(slots) / len(slots)
+        slots = [max(slot, evenly_s) for slot in slots]
+    if len(slots) == 1:  # it does one after another, and needs no heap
+        return sum(works_s, slots[0])
     heapq.heapify(slots)
-    for work_s in one_by_one:
+    for work_s in works_s:
         heapq.heapreplace(slots, slots[0] + work_s)
     return slots[0]

@@ -8,7 +8,7 @@ and again, or that is said to need unlikely long promises nothing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adaptivegen.nodes import NodeReport
 
@@ -17,7 +17,7 @@ OVERDUE = 2.0  # times what was expected
 SLACK_S = 2.0  # that a load may always be late, and two reports of one may differ by
 TAIL = 0.1  # of what it has had, that an outlasting load still needs at least
 MOST_TRIES = 3  # in a row, of loads that did not end with a model that serves
-MAX_LOADS = 8192  # of all nodes, that are remembered
+MAX_NODES, MAX_MODELS = 4096, 16  # that are remembered, and models of each
 
 
 @dataclass(slots=True)
@@ -29,45 +29,59 @@ class _Load:
     expected_s: float
 
 
+@dataclass(slots=True)
+class _Node:
+    """One node, by model: what it loads now, how long that took last, how often it was begun since it last served."""
+
+    open: dict[str, _Load] = field(default_factory=dict)
+    took_s: dict[str, float] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+
+
 class Loads:
-    """By node and model: what is loaded now, how long that took last, how often it was begun since it last served."""
+    """The loads of all nodes that have loaded anything since they are known; the one that began last is at the end."""
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str], _Load] = {}
-        self._took_s: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._tries: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._nodes: OrderedDict[str, _Node] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"Loads({sorted(self._open)})"
+        return f"Loads({sorted((name, model) for name, node in self._nodes.items() for model in node.open)})"
 
     def hear(self, report: NodeReport, *, now_ns: int) -> None:
         """Take a heartbeat that arrived now."""
-        if not report.loading and not self._open:
-            return
+        node = self._nodes.get(report.node_id)
+        if node is None:
+            if not report.loading:
+                return
+            node = self._nodes[report.node_id] = _Node()
+            while len(self._nodes) > MAX_NODES:
+                self._nodes.popitem(last=False)
         told = {load.model: load for load in report.loading}
         for model, load in told.items():
-            key, begun_ns = (report.node_id, model), now_ns - round(load.elapsed_s * 1e9)
-            known = self._open.get(key)
+            begun_ns = now_ns - round(load.elapsed_s * 1e9)
+            known = node.open.get(model)
             if known is None or known.life != report.started_at_ns or begun_ns > known.begun_ns + SLACK_S * 1e9:
-                self._open[key] = _Load(report.started_at_ns, begun_ns, load.expected_s)
-                self._tries[key] = self._tries.pop(key, 0) + 1
+                node.open[model] = _Load(report.started_at_ns, begun_ns, load.expected_s)
+                node.tries[model] = node.tries.pop(model, 0) + 1
+                self._nodes.move_to_end(report.node_id)
             else:
                 known.begun_ns, known.expected_s = min(known.begun_ns, begun_ns), load.expected_s
-        for key in [key for key in self._open if key[0] == report.node_id and key[1] not in told]:
-            over = self._open.pop(key)
-            if report.ready and key[1] in report.models and over.life == report.started_at_ns:
-                self._took_s[key] = min(LONGEST_S, (now_ns - over.begun_ns) / 1e9)
-                self._tries.pop(key, None)
-        for known_ones in (self._took_s, self._tries):
-            while len(known_ones) > MAX_LOADS:
-                known_ones.popitem(last=False)
+        for model in [model for model in node.open if model not in told]:
+            over = node.open.pop(model)
+            if report.ready and model in report.models and over.life == report.started_at_ns:
+                node.took_s[model] = min(LONGEST_S, (now_ns - over.begun_ns) / 1e9)
+                node.tries.pop(model, None)
+        for remembered in (node.took_s, node.tries):
+            while len(remembered) > MAX_MODELS:
+                del remembered[next(iter(remembered))]
 
     def left_s(self, node_id: str, model: str, *, now_ns: int) -> float | None:
         """Seconds until a model should be loaded; None where it is not being loaded or nothing can be promised."""
-        load = self._open.get((node_id, model))
-        if load is None or self._tries.get((node_id, model), 1) > MOST_TRIES:
+        node = self._nodes.get(node_id)
+        load = node.open.get(model) if node is not None else None
+        if node is None or load is None or node.tries.get(model, 1) > MOST_TRIES:
             return None
-        expected_s = self._took_s.get((node_id, model), load.expected_s)
+        expected_s = node.took_s.get(model, load.expected_s)
         elapsed_s = max(0.0, (now_ns - load.begun_ns) / 1e9)
         if expected_s > LONGEST_S or elapsed_s > max(OVERDUE * expected_s, expected_s + SLACK_S):
             return None
@@ -75,6 +89,4 @@ class Loads:
 
     def forget(self, node_id: str) -> None:
         """The node is gone for good."""
-        for known in (self._open, self._took_s, self._tries):
-            for key in [key for key in known if key[0] == node_id]:
-                del known[key]
+        self._nodes.pop(node_id, None)

@@ -8,19 +8,18 @@ the nodes, who note what such transfers took; of a way on which nothing was move
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import STORE_GET, STORE_PUT
 from adaptivegen.placement import PlacementQuery
-from scheduler.decide.view import Node, View
-from scheduler.decide.work import draft_shape
+from scheduler.decide.node import Node
+from scheduler.decide.view import View
 
 LONGEST_S = 600.0  # of one transfer that is believed
 
 
-@dataclass(frozen=True, slots=True)
-class Clips:
+class Clips(NamedTuple):
     """Predicted bytes of the files of a request's draft and final."""
 
     draft_bytes: float
@@ -30,8 +29,7 @@ class Clips:
 NO_CLIPS = Clips(0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
+class Moves(NamedTuple):
     """Predicted seconds of moving a draft to a worker, its final into the store, and that to the edge; 0 where a way is
     not known."""
 
@@ -53,7 +51,8 @@ def clips_of(view: View, query: PlacementQuery) -> Clips:
     sizes, draft = view.learned.sizes, draft_card(view, query)
     drafted = 0.0
     if draft is not None:
-        width, height, frames = draft_shape(draft, width=query.width, height=query.height, frames=query.frames)
+        shape = view.readings.draft_shape(draft, width=query.width, height=query.height, frames=query.frames)
+        width, height, frames = shape
         drafted = sizes.bytes_of(draft, width * height * frames)
     whole = query.width * query.height * query.frames
     return Clips(drafted, sizes.bytes_of(view.cards[query.cloud_model], whole))

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
+from scheduler.decide.node import Node
 from scheduler.decide.predict import asked_draft
 from scheduler.decide.select import Place, sampled
-from scheduler.decide.view import Node, View
+from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
 UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for the asking one yet
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One edge that can draft; wait_s: until it would begin, with the handing over; left_s: of that, until it has
-    loaded its model again."""
+class Offer(NamedTuple):
+    """One edge that can draft; done_s: when the draft would be at the asking edge, in seconds from now; wait_s: until
+    it would be begun, with the handing over; left_s: of that, until it has loaded its model again."""
 
     edge_id: str
     address: str
+    done_s: float
     wait_s: float
     load_s: float
     work: Work
@@ -34,10 +35,10 @@ class Offer:
     note: str = ""
     left_s: float = 0.0
 
-    @property
-    def done_s(self) -> float:
-        """When the draft would be at the asking edge, in seconds from now."""
-        return self.wait_s + self.work.total_s
+    def later(self, by_s: float) -> Offer:
+        """The same, begun later."""
+        wait_s = self.wait_s + by_s
+        return self._replace(wait_s=wait_s, done_s=wait_s + self.work.total_s)
 
     def place(self) -> Place:
         """For the drawing of lots."""
@@ -55,8 +56,7 @@ class Offer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
+class Offers(NamedTuple):
     """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does."""
 
     by_edge: Mapping[str, Offer]
@@ -84,7 +84,7 @@ def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, n
         doubt = view.healths.doubt(name, now_s=now_s, asker=query.edge_id)
         others_s = [other.done_s for other in found.values() if other is not offer] if doubt else []
         if others_s:
-            weighed[name] = replace(offer, wait_s=offer.wait_s + doubt * min(others_s))
+            weighed[name] = offer.later(doubt * min(others_s))
     return weighed
 
 
@@ -95,7 +95,8 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
     if node is None or condition == "stale":
         # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
         here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns, asker=edge))
-        return Offer(edge, "", 0.0, 0.0, here, note=f"edge {edge} has sent no fresh report, so it is taken to be idle")
+        note = f"edge {edge} has sent no fresh report, so it is taken to be idle"
+        return Offer(edge, "", 0.0 + here.total_s, 0.0, 0.0, here, note=note)
     if condition == "draining":
         return f"edge {edge} is being drained"
     if condition == "loading":
@@ -103,7 +104,7 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
         if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
             return f"edge {edge} is not ready to draft"
         offer = _offer(view, query, node, work, handover_s=left_s, now_ns=now_ns)
-        return replace(offer, left_s=left_s, note=f"edge {edge} loads its draft model, for about {left_s:.1f} s more")
+        return offer._replace(left_s=left_s, note=f"edge {edge} loads its draft model, for about {left_s:.1f} s more")
     if query.draft_model not in node.report.models:
         return f"edge {edge} does not serve {query.draft_model}"
     if edge not in fit:
@@ -138,5 +139,5 @@ def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handove
     factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     load_s = node.remaining_s(now_ns, factor=factor)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
-    wait_s = load_s + handover_s
-    return Offer(name, node.report.grpc_address, wait_s, load_s, work.times(factor), weight, work.note)
+    wait_s, here = load_s + handover_s, work.times(factor)
+    return Offer(name, node.report.grpc_address, wait_s + here.total_s, wait_s, load_s, here, weight, work.note)

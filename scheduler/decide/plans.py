@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
@@ -16,16 +16,19 @@ from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
-from scheduler.decide.qoe import qoe, quality_of, scarcity
+from scheduler.decide.qoe import qoe, scarcity
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
 RARE = 0.05  # chances below do not count for what 95 % of the jobs do not exceed
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """One query against the view: everything the candidates share. scarcity: QoE that a cloud second costs others."""
+class Situation(NamedTuple):
+    """One query against the view: everything the candidates share.
+
+    scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft; who: makes a
+    final, in words.
+    """
 
     view: View
     query: PlacementQuery
@@ -34,7 +37,9 @@ class Situation:
     drafting: Drafting
     draft_quality: float
     pool: PoolWait
-    scarcity: float = 0.0
+    scarcity: float
+    refines: bool
+    who: str
 
     def candidate(
         self,
@@ -105,12 +110,6 @@ class Situation:
             ways += 1
         return ways * clips.draft_bytes + (2 * clips.final_bytes if plan in FINAL_PLANS else 0.0)
 
-    @property
-    def refines(self) -> bool:
-        """Whether a final can go on from the draft."""
-        refine = self.cloud.refine
-        return not self.drafting.obstacle and refine is not None and self.query.draft_model in refine.sources
-
     def starts_from_draft(self, plan: Plan) -> bool:
         """Whether the final of a plan does; a reduced one does where it can."""
         return plan == "refine" or (plan == "reduced" and self.refines)
@@ -122,7 +121,7 @@ class Situation:
     def final_quality(self, plan: Plan) -> float:
         """Of a final under a plan; a hit is taken to have been made from noise."""
         query = self.query
-        return quality_of(
+        return self.view.readings.quality(
             self.cloud,
             "refine" if self.starts_from_draft(plan) else "cloud",
             steps=final_steps(self, plan) or self.cloud.limits.steps_default,
@@ -140,15 +139,16 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
     """Collect what the candidates share; the cloud model's card must be in the view."""
     draft, cloud = draft_card(view, query), view.cards[query.cloud_model]
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
-    quality = draft_quality(view, query, draft)
-    return Situation(view, query, cloud, draft, made, quality, pool, _scarcity(view, query, cloud, pool))
+    quality, scarce = draft_quality(view, query, draft), _scarcity(view, query, cloud, pool)
+    refines = not made.obstacle and cloud.refine is not None and query.draft_model in cloud.refine.sources
+    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines, _who(pool, cloud))
 
 
 def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
     """What a cloud second costs those who wait in this pool; nothing is known where it has no worker."""
     if pool.wait_s is None or not pool.backlog_s:
         return 0.0
-    quality = quality_of(
+    quality = view.readings.quality(
         cloud,
         "refine" if cloud.refine else "cloud",
         steps=cloud.refine.steps if cloud.refine else cloud.limits.steps_default,
@@ -194,9 +194,15 @@ def _impossible(plan: Plan, reason: str) -> Candidate:
     return Candidate(plan=plan, feasible=False, reason=reason)
 
 
+# What most requests are told of these plans, made once.
+_UNKNOWN = _impossible("hit", "no finished video with this content key is stored")
+_FINAL_WANTED = _impossible("draft", "a final is wanted (intent render), and this plan makes none")
+_WHOLE_WANTED = _impossible("reduced", "the request does not allow fewer steps")
+
+
 def _hit(situation: Situation) -> Candidate:
     if not situation.query.content_known:
-        return _impossible("hit", "no finished video with this content key is stored")
+        return _UNKNOWN
     cached = situation.view.hits.cached(situation.query.edge_id)
     download_s = situation.pool.moves.download_s if 1.0 - cached > RARE else 0.0
     reason = f"the same video is already stored, and with a chance of {100 * cached:.0f} % in the cache"
@@ -209,7 +215,7 @@ def _draft(situation: Situation) -> Candidate:
     if made.obstacle:
         return _impossible("draft", made.obstacle)
     if query.intent == "render" and query.requested_plan != "draft":
-        return _impossible("draft", "a final is wanted (intent render), and this plan makes none")
+        return _FINAL_WANTED
     reason = f"edge {made.edge_id} drafts, and the final waits until it is asked for"
     return situation.candidate("draft", reason, draft_s=made.done_s, look_s=made.look_s)
 
@@ -223,7 +229,7 @@ def _refine(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "refine"))
     if work is None:
         return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
-    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {_who(situation)}")
+    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {situation.who}")
 
 
 def _from_draft(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
@@ -248,7 +254,7 @@ def _from_noise(situation: Situation, plan: Plan, work: Work, reason: str) -> Ca
 def _reduced(situation: Situation) -> Candidate:
     """Of half the steps; whether it is needed is for `choose` to see."""
     if not situation.query.allow_reduced:
-        return _impossible("reduced", "the request does not allow fewer steps")
+        return _WHOLE_WANTED
     steps, refines = final_steps(situation, "reduced"), situation.refines
     whole = final_steps(situation, "refine" if refines else "cloud")
     if steps >= whole:
@@ -257,27 +263,27 @@ def _reduced(situation: Situation) -> Candidate:
     if work is None:
         return _impossible("reduced", f"the card of {situation.cloud.name} has no measured times")
     made = _from_draft if refines else _from_noise
-    return made(situation, "reduced", work, f"{steps} steps in place of {whole}, and {_who(situation)}")
+    return made(situation, "reduced", work, f"{steps} steps in place of {whole}, and {situation.who}")
 
 
 def _cloud(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "cloud"))
     if work is None:
         return _impossible("cloud", f"the card of {situation.cloud.name} has no measured times")
-    return _from_noise(situation, "cloud", work, f"without a draft, {_who(situation)}")
+    return _from_noise(situation, "cloud", work, f"without a draft, {situation.who}")
 
 
 def _final_work(situation: Situation, steps: int) -> Work | None:
     return final_work(situation.view, situation.query, steps=steps, factor=situation.pool.factor)
 
 
-def _who(situation: Situation) -> str:
-    pool = situation.pool
+def _who(pool: PoolWait, cloud: ModelCard) -> str:
+    """In words, who makes a final, and when it can be begun."""
     if pool.wait_s is None:
-        return f"the final queues in pool {pool.pool} until a worker for {situation.cloud.name} is healthy"
+        return f"the final queues in pool {pool.pool} until a worker for {cloud.name} is healthy"
     if pool.loads:
         return (
-            f"{pool.loads} of pool {pool.pool} is loading {situation.cloud.name}, for about {pool.load_s:.1f} s more,"
+            f"{pool.loads} of pool {pool.pool} is loading {cloud.name}, for about {pool.load_s:.1f} s more,"
             f" and the final can start in {pool.wait_s:.1f} s"
         )
     workers = "one worker" if pool.workers == 1 else f"{pool.workers} workers"

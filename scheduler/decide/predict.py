@@ -6,19 +6,19 @@ Work is known beforehand (`work`), the speed of a node is learned (`learned`); o
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from adaptivegen.placement import PlacementQuery
 from scheduler.decide.jobs import Newcomer, is_awaited
 from scheduler.decide.learned import Standing
 from scheduler.decide.moves import NO_CLIPS, NO_MOVES, Clips, Moves, clips_of, draft_card, moves, to_edge_s
+from scheduler.decide.node import Node
 from scheduler.decide.select import Place, chances, drawn
-from scheduler.decide.view import Node, View
-from scheduler.decide.work import Work, draft_work, work_of
+from scheduler.decide.view import View
+from scheduler.decide.work import Work
 
 
-@dataclass(frozen=True, slots=True)
-class PoolWait:
+class PoolWait(NamedTuple):
     """The chosen pool; `wait_s` is None when no healthy worker serves the model, nor will have it soon.
 
     wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be, with mean_s of work on
@@ -40,10 +40,22 @@ class PoolWait:
     loads: str = ""
 
 
+class _Offer(NamedTuple):
+    """What a pool's workers offer, as far as only the one that is drawn tells of it."""
+
+    wait_s: float
+    workers: int
+    slots: int
+    factor: float
+    moves: Moves
+
+
 def asked_draft(view: View, query: PlacementQuery) -> Work | None:
     """The work of the asked draft by its card; None when that is not known or has no profile."""
     card = draft_card(view, query)
-    return draft_work(card, width=query.width, height=query.height, frames=query.frames) if card is not None else None
+    if card is None:
+        return None
+    return view.readings.draft_work(card, width=query.width, height=query.height, frames=query.frames)
 
 
 def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) -> Work | None:
@@ -57,7 +69,7 @@ def draft_at(view: View, query: PlacementQuery, edge_id: str, *, now_ns: int) ->
 def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) -> Work | None:
     """The work of the asked final in a pool of this factor; None when the model's card has no profile."""
     card = view.cards[query.cloud_model]
-    work = work_of(card, width=query.width, height=query.height, frames=query.frames, steps=steps)
+    work = view.readings.work(card, width=query.width, height=query.height, frames=query.frames, steps=steps)
     return work.times(factor) if work is not None else None
 
 
@@ -74,24 +86,35 @@ def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Ran
     download = to_edge_s(view, query, clips)
     work = final_work(view, query, steps=query.final_steps or view.cards[model].limits.steps_default, factor=1.0)
     new = newcomer(view, query, now_ns=now_ns, work_s=work.total_s if work is not None else 0.0)
-    offers: dict[str, tuple[Place, PoolWait]] = {}
+    places: list[Place] = []
+    offers: dict[str, _Offer] = {}
     for pool, workers in sorted(view.workers(model, now_ns=now_ns, line=query.line).items()):
         slots = [free_at_s for node in workers for free_at_s in view.free_at_s(node, now_ns=now_ns)]
-        served = frozenset((model,)).union(*(node.report.models for node in workers))
-        line = view.jobs.line(pool)
-        wait_s = line.wait_s(slots, new, served, now_ns=now_ns)
+        served = frozenset((model,)).union(*[node.report.models for node in workers])
+        wait_s = view.jobs.line(pool).wait_s(slots, new, served, now_ns=now_ns)
         if wait_s is not None:
             factor = _factor(view, workers, model)
             moved = moves(query, clips, workers, download_s=download)
             done_s = wait_s + (factor * work.total_s if work is not None else 0.0) + moved.upload_s
-            backlog_s, mean_s = line.work_s / len(slots), line.work_s / max(1, line.waiting)
-            offer = PoolWait(pool, wait_s, len(workers), factor, 1.0, backlog_s, mean_s, clips, moved)
-            offers[pool] = Place(pool, done_s, load_s=wait_s), offer
+            places.append(Place(pool, done_s, wait_s))
+            offers[pool] = _Offer(wait_s, len(workers), len(slots), factor, moved)
     if not offers:
         return _unserved(view, query, new, clips, download_s=download, now_ns=now_ns)
-    by_pool = chances([place for place, _ in offers.values()], view.select)
+    by_pool = chances(places, view.select)
     pool = drawn(by_pool, rng)
-    return replace(offers[pool][1], propensity=by_pool[pool])
+    line, offer = view.jobs.line(pool), offers[pool]
+    work_s = line.work_s
+    return PoolWait(
+        pool,
+        offer.wait_s,
+        offer.workers,
+        offer.factor,
+        propensity=by_pool[pool],
+        backlog_s=work_s / offer.slots,
+        mean_s=work_s / max(1, line.waiting),
+        clips=clips,
+        moves=offer.moves,
+    )
 
 
 def standing_of(query: PlacementQuery) -> Standing:

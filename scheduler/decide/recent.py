@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Decision, Outcome, PlacementQuery
@@ -45,8 +46,7 @@ class Compared:
     observed_p95: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
+class _Expected(NamedTuple):
     """What was predicted of a placed job, and what its QoE is worked out from; settings: those it was placed by."""
 
     decided_at_ns: int

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from adaptivegen.errors import SettingsInvalid
 
@@ -36,8 +37,7 @@ class SelectSettings:
                 raise SettingsInvalid(f"{item.name} is {value}; allowed: {least:g} to {most:g}", param=item.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """One place. done_s: when the work would be done there; load_s: work ahead per slot; weight: see `Healths`."""
 
     name: str
@@ -73,14 +73,18 @@ def chances(places: Sequence[Place], settings: SelectSettings, *, home: str = ""
     """
     if any(place.name == stay for place in places):
         return {stay: 1.0}
-    limit_s = hot_above((place.load_s for place in places), settings.hot_quantile)
+    limit_s = hot_above([place.load_s for place in places], settings.hot_quantile)
     cold = [place for place in places if place.load_s <= limit_s]
-    soonest_s = min(place.done_s for place in cold)
-    near = [p for p in cold if p.done_s <= soonest_s + max(settings.near_s, settings.near_share * soonest_s)]
+    soonest_s = min([place.done_s for place in cold])
+    near_s = soonest_s + max(settings.near_s, settings.near_share * soonest_s)
+    near = [place for place in cold if place.done_s <= near_s]
     if any(place.name == home for place in near):
         return {home: 1.0}
-    total = sum(place.headroom for place in near)
-    return {place.name: place.headroom / total for place in near}
+    if len(near) == 1:
+        return {near[0].name: 1.0}
+    headroom = [place.headroom for place in near]
+    total = sum(headroom)
+    return {place.name: room / total for place, room in zip(near, headroom, strict=True)}
 
 
 def drawn(by_name: Mapping[str, float], rng: random.Random) -> str:

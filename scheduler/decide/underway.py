@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from adaptivegen.nodes import NodeReport
-from scheduler.decide.view import ON_ITS_WAY_S
+from scheduler.decide.node import ON_ITS_WAY_S
 
 MAX_OPEN = 4096  # of one edge
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from adaptivegen.models.card import ModelCard
-from adaptivegen.nodes import HEARTBEAT_S, NodeKind, NodeReport
+from adaptivegen.nodes import NodeKind, NodeReport
 from adaptivegen.placement import FINAL_PLANS, Attempt, Outcome
 from scheduler.decide.health import Healths
 from scheduler.decide.hits import Hits
@@ -23,84 +23,17 @@ from scheduler.decide.learn import LEAST_S, MOST_FACTOR
 from scheduler.decide.learned import Learned
 from scheduler.decide.ledger import OpenJobs
 from scheduler.decide.loads import Loads
+from scheduler.decide.node import FRESH_FOR_S, Node, NodeCondition
 from scheduler.decide.policy import Policy
 from scheduler.decide.quota import AdmissionSettings, Quotas
+from scheduler.decide.readings import Readings
 from scheduler.decide.select import SelectSettings
 from scheduler.decide.sessions import Sessions
 
-FRESH_FOR_S = 3 * HEARTBEAT_S
 FORGET_AFTER_S = 600.0
 MAX_NODES = 4096
-MAX_SLOTS = 32  # of one worker, in predictions
 MAX_PAIRS = 16_384  # of edges between which drafts were placed lately
-ON_ITS_WAY_S = 0.1  # from its placement, a draft may not have reached its edge's report yet
-NodeCondition = Literal["healthy", "stale", "draining", "loading"]
 Verdict = Literal["accepted", "old", "full"]
-
-
-@dataclass(slots=True)
-class Node:
-    """One node: its latest report, when that arrived, and the draft work sent to it since."""
-
-    report: NodeReport
-    received_at_ns: int
-    dispatched: list[tuple[int, float]] = field(default_factory=list)  # when, and the seconds of its work
-    drained: bool = False
-    fingerprint: int = 0
-
-    @property
-    def dispatched_s(self) -> float:
-        """Draft work that was sent to it and that no report can have included."""
-        return sum(work_s for _, work_s in self.dispatched)
-
-    def hear(self, report: NodeReport, *, now_ns: int) -> None:
-        """Take a newer report. What was sent just before it is still on its way to the node."""
-        self.report, self.received_at_ns = report, now_ns
-        self.dispatched = [sent for sent in self.dispatched if now_ns - sent[0] < ON_ITS_WAY_S * 1e9]
-
-    def age_s(self, now_ns: int) -> float:
-        """Seconds since the report arrived; 0 when this machine's clock was set back."""
-        return max(0.0, (now_ns - self.received_at_ns) / 1e9)
-
-    @property
-    def clock_skew_s(self) -> float:
-        """How far the sender's clock is ahead of ours, transit included. For people only."""
-        return (self.report.sent_at_ns - self.received_at_ns) / 1e9
-
-    def condition(self, now_ns: int) -> NodeCondition:
-        """Its state as operators and decisions see it."""
-        if self.age_s(now_ns) > FRESH_FOR_S:
-            return "stale"
-        if self.drained or self.report.draining:
-            return "draining"
-        return "healthy" if self.report.ready else "loading"
-
-    def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
-        """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.
-
-        factor: by how much the times of the card, by which an edge reports, are to be multiplied.
-        """
-        report = self.report
-        whole_s = report.remaining_s * factor
-        at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
-        return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
-
-    @property
-    def slots(self) -> int:
-        """How many jobs it can have at hand."""
-        return max(1, min(self.report.capacity, MAX_SLOTS))
-
-    def busy_slots(self, now_ns: int) -> int:
-        """How many it has, also such as have outlasted what was predicted of them."""
-        return min(self.slots, max(self.report.in_flight, 1 if self._at_hand_s(now_ns) > 0 else 0))
-
-    def slots_free_at_s(self, now_ns: int) -> list[float]:
-        """When each of the node's places for work becomes free, in seconds from now."""
-        busy = self.busy_slots(now_ns)
-        return [self._at_hand_s(now_ns) / max(1, busy)] * busy + [0.0] * (self.slots - busy)
-
-    def _at_hand_s(self, now_ns: int) -> float:
-        return max(0.0, self.report.remaining_s - self.age_s(now_ns))
 
 
 class NodeTable:
@@ -198,8 +131,7 @@ class NodeTable:
         """A draft was placed on this edge; a report will include it soon."""
         node = self._nodes.get(edge_id)
         if node is not None:
-            node.dispatched = [sent for sent in node.dispatched if now_ns - sent[0] < FRESH_FOR_S * 1e9]
-            node.dispatched.append((now_ns, work_s))
+            node.send(work_s, now_ns=now_ns)
             self._mark(node)
 
     # ---- identity ---------------------------------------------------------------------------------------------
@@ -242,6 +174,7 @@ class View:
     select: SelectSettings = field(default_factory=SelectSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     quotas: Quotas = field(default_factory=Quotas)
+    readings: Readings = field(default_factory=Readings)
     stored_bytes: dict[str, int] = field(default_factory=dict)
     stored_revision: int = 0
     jobs: OpenJobs = field(init=False)
@@ -327,7 +260,8 @@ class View:
         jobs that it was told since, that have ended since, or that it has and does not generate yet: a draft is waited
         for, or the model is at another, beside which a worker claims its next."""
         report, told = node.report, self.jobs.told(node.report.node_id)
-        told = tuple(job_id for job_id in told if job_id not in report.at_hand)[-node.slots :]
+        if told:
+            told = tuple(job_id for job_id in told if job_id not in report.at_hand)[-node.slots :]
         if not told and not report.at_hand:
             return node.slots_free_at_s(now_ns)
         by_report = node.slots_free_at_s(now_ns) if report.remaining_s else []
@@ -345,12 +279,15 @@ class View:
         expect."""
         factor = self.learned.edge_factor(edge_id, model, now_s=now_ns / 1e9, asker=asker)
         node = self.nodes.get(edge_id)
-        if node is None or not node.report.in_flight or not node.report.remaining_s:
+        if node is None:
             return factor
-        card_s = node.report.remaining_s / (node.report.in_flight + node.report.queued)
+        report = node.report
+        if not report.in_flight or not report.remaining_s:
+            return factor
+        card_s = report.remaining_s / (report.in_flight + report.queued)
         if card_s < LEAST_S:
             return factor
-        return max(factor, min(node.report.elapsed_s / card_s, MOST_FACTOR))  # so slow it is, if it were done now
+        return max(factor, min(report.elapsed_s / card_s, MOST_FACTOR))  # so slow it is, if it were done now
 
     def pools(self) -> tuple[str, ...]:
         """Pools of all known workers and open jobs, sorted."""

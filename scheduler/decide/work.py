@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard, Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Predicted seconds of one generation on an idle node; `note` says when the shape itself was not measured."""
 
     first_look_s: float
@@ -25,6 +24,8 @@ class Work:
 
     def times(self, factor: float) -> Work:
         """The same on a node that takes so many times as long."""
+        if factor == 1.0:
+            return self
         return Work(self.first_look_s * factor, self.generate_s * factor, self.encode_s * factor, self.note)
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -152,3 +154,39 @@ async def test_an_error_of_a_stream_is_its_readers() -> None:
         async for item in spanned("x", items()):
             got.append(item)
     assert got == [1]
+
+
+RECORDED = f"""
+from opentelemetry import trace
+
+class Recorded(trace.NonRecordingSpan):
+    def is_recording(self):
+        return True
+    def end(self, end_time=None):
+        print("ended")
+
+class Recorder(trace.NoOpTracer):
+    def start_span(self, name, context=None, kind=None, attributes=None, **more):
+        parent = trace.get_current_span(context).get_span_context()
+        print("begun", name, f"{{parent.span_id:016x}}", dict(attributes))
+        return Recorded(trace.SpanContext(parent.trace_id, 5, False, parent.trace_flags))
+
+class Provider(trace.TracerProvider):
+    def get_tracer(self, *names, **more):
+        return Recorder()
+
+trace.set_tracer_provider(Provider())
+from adaptivegen.telemetry import carry, span
+with span("work", carrier={{"traceparent": "{PARENT}"}}, job_id="vid_1"):
+    print(carry()["traceparent"])
+"""
+
+
+def test_whatever_records_spans_in_a_process_is_given_them_whole() -> None:
+    """In a process of its own, since a provider is set once."""
+    told = subprocess.run([sys.executable, "-c", RECORDED], capture_output=True, text=True, check=True, timeout=30)
+    assert told.stdout.splitlines() == [
+        "begun work b7ad6b7169203331 {'job_id': 'vid_1'}",
+        f"00-{TRACE_ID}-0000000000000005-01",
+        "ended",
+    ]

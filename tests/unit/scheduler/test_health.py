@@ -48,6 +48,16 @@ def test_a_success_between_failures_counts() -> None:
     assert not out(found, "a", 1.0)
 
 
+def test_an_ejection_long_after_the_last_is_as_good_as_a_first() -> None:
+    found = healths()
+    fail(found, "a", now_s=1.0)
+    before, again_s = found.revision, 2 * FORGIVEN_S
+    fail(found, "a", now_s=again_s)
+    assert out(found, "a", again_s)
+    assert not out(found, "a", again_s + EJECTED_S)
+    assert found.revision > before
+
+
 def test_each_ejection_is_longer_than_the_last_up_to_a_bound() -> None:
     found, now_s, lengths = healths(), 0.0, []
     for _ in range(15):

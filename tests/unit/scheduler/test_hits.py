@@ -89,6 +89,18 @@ def test_no_more_tenants_are_remembered_than_may_be_nor_told_than_are_asked_for(
     assert hits.all() == []
 
 
+def test_an_edge_that_is_forgotten_takes_its_own_tenants_with_it_and_no_others() -> None:
+    hits = Hits()
+    for number in range(MAX_TENANTS + 2):  # the first two have given way
+        hits.asked(f"e{number % 2}", f"t{number}", False)
+    hits.forget("e0")
+    told = hits.all(2 * MAX_TENANTS)
+    assert {known.edge_id for known in told} == {"e1"}
+    assert len(told) == MAX_TENANTS // 2 + 1
+    hits.asked("e0", "t0", True)
+    assert [known.tenant for known in hits.all(2 * MAX_TENANTS) if known.edge_id == "e0"] == ["", "t0"]
+
+
 def test_every_request_counts_once_and_an_upgrade_never() -> None:
     seen = view()
     for known, changes in ((True, {}), (False, {}), (False, {"draft_known": True, "requested_plan": "refine"})):

@@ -6,7 +6,7 @@ import pytest
 
 from adaptivegen.nodes import Loading, NodeReport
 from scheduler.decide.decide import record
-from scheduler.decide.loads import LONGEST_S, MOST_TRIES, OVERDUE, Loads
+from scheduler.decide.loads import LONGEST_S, MAX_MODELS, MAX_NODES, MOST_TRIES, OVERDUE, Loads
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import NOW_NS, of_plan, open_job, outcome, place, query, report, view
 
@@ -100,6 +100,19 @@ def test_a_node_that_is_gone_is_forgotten() -> None:
     seen = with_loading(loading(0.0))
     seen.expire(now_ns=NOW_NS + 3600 * S)
     assert repr(seen.loads) == "Loads([])"
+
+
+def test_of_ever_new_nodes_and_models_only_so_many_are_remembered() -> None:
+    loads = heard((0.0, loading(0.0, 3.0)), (5.0, serving()))
+    for number in range(MAX_MODELS):
+        other = (Loading(model=f"other-{number}", elapsed_s=0.0, expected_s=1.0),)
+        loads.hear(serving(20 + number).model_copy(update={"loading": other}), now_ns=NOW_NS + 10 * S)
+        loads.hear(serving(60 + number).model_copy(update={"models": (f"other-{number}",)}), now_ns=NOW_NS + 10 * S)
+    loads.hear(loading(0.0, 3.0, seq=99), now_ns=NOW_NS + 20 * S)
+    assert left_s(loads, 20.0) == pytest.approx(3.0)  # as it says, since the five seconds it took are forgotten
+    for number in range(MAX_NODES):
+        loads.hear(loading(0.0).model_copy(update={"node_id": f"w{number}"}), now_ns=NOW_NS + 30 * S)
+    assert left_s(loads, 20.0) is None
 
 
 def test_a_final_waits_for_the_load_and_says_so() -> None:

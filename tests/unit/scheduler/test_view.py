@@ -6,7 +6,8 @@ import pytest
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.nodes import decode_report
-from scheduler.decide.view import FORGET_AFTER_S, FRESH_FOR_S, NodeTable
+from scheduler.decide.node import FRESH_FOR_S
+from scheduler.decide.view import FORGET_AFTER_S, NodeTable
 from tests.unit.scheduler.builders import NOW_NS, report, table, view
 
 SECOND_NS = 10**9

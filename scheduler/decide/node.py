@@ -1,0 +1,101 @@
+"""One node as decisions see it: its latest report, and what was sent to it since. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adaptivegen.nodes import HEARTBEAT_S, NodeReport
+
+FRESH_FOR_S = 3 * HEARTBEAT_S
+MAX_SLOTS = 32  # of one worker, in predictions
+ON_ITS_WAY_S = 0.1  # from its placement, a draft may not have reached its edge's report yet
+NodeCondition = Literal["healthy", "stale", "draining", "loading"]
+_FRESH_FOR_NS, _ON_ITS_WAY_NS = round(FRESH_FOR_S * 1e9), round(ON_ITS_WAY_S * 1e9)
+
+
+@dataclass(slots=True)
+class Node:
+    """One node: its latest report, when that arrived, and the draft work sent to it since.
+
+    dispatched: when, and the seconds of its work; dispatched_s: their sum, of what no report can have included; slots:
+    how many jobs it can have at hand.
+    """
+
+    report: NodeReport
+    received_at_ns: int
+    dispatched: list[tuple[int, float]] = field(default_factory=list)
+    dispatched_s: float = 0.0
+    drained: bool = False
+    fingerprint: int = 0
+    slots: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = _slots(self.report)
+
+    def hear(self, report: NodeReport, *, now_ns: int) -> None:
+        """Take a newer report. What was sent just before it is still on its way to the node."""
+        self.report, self.received_at_ns, self.slots = report, now_ns, _slots(report)
+        self._keep([sent for sent in self.dispatched if now_ns - sent[0] < _ON_ITS_WAY_NS])
+
+    def send(self, work_s: float, *, now_ns: int) -> None:
+        """A draft was placed here; a report will include it soon."""
+        if self.dispatched and now_ns - self.dispatched[0][0] >= _FRESH_FOR_NS:  # else none of them is that old
+            self._keep([sent for sent in self.dispatched if now_ns - sent[0] < _FRESH_FOR_NS])
+        self.dispatched.append((now_ns, work_s))
+        self.dispatched_s += work_s
+
+    def _keep(self, dispatched: list[tuple[int, float]]) -> None:
+        self.dispatched, self.dispatched_s = dispatched, sum(work_s for _, work_s in dispatched)
+
+    def age_s(self, now_ns: int) -> float:
+        """Seconds since the report arrived; 0 when this machine's clock was set back."""
+        return max(0.0, (now_ns - self.received_at_ns) / 1e9)
+
+    @property
+    def clock_skew_s(self) -> float:
+        """How far the sender's clock is ahead of ours, transit included. For people only."""
+        return (self.report.sent_at_ns - self.received_at_ns) / 1e9
+
+    def condition(self, now_ns: int) -> NodeCondition:
+        """Its state as operators and decisions see it."""
+        if now_ns - self.received_at_ns > _FRESH_FOR_NS:
+            return "stale"
+        report = self.report
+        if self.drained or report.draining:
+            return "draining"
+        return "healthy" if report.ready else "loading"
+
+    def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
+        """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.
+
+        factor: by how much the times of the card, by which an edge reports, are to be multiplied.
+        """
+        report = self.report
+        if not report.remaining_s:
+            return self.dispatched_s
+        whole_s = report.remaining_s * factor
+        at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
+        return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
+
+    def busy_slots(self, now_ns: int) -> int:
+        """How many it has, also such as have outlasted what was predicted of them."""
+        return self._busy(self._at_hand_s(now_ns))
+
+    def slots_free_at_s(self, now_ns: int) -> list[float]:
+        """When each of the node's places for work becomes free, in seconds from now."""
+        at_hand_s, slots = self._at_hand_s(now_ns), self.slots
+        busy = self._busy(at_hand_s)
+        if not busy:
+            return [0.0] * slots
+        return [at_hand_s / busy] * busy + [0.0] * (slots - busy)
+
+    def _busy(self, at_hand_s: float) -> int:
+        return min(self.slots, max(self.report.in_flight, 1 if at_hand_s > 0 else 0))
+
+    def _at_hand_s(self, now_ns: int) -> float:
+        return max(0.0, self.report.remaining_s - self.age_s(now_ns))
+
+
+def _slots(report: NodeReport) -> int:
+    return max(1, min(report.capacity, MAX_SLOTS))
