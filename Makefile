@@ -26,7 +26,7 @@ demo: $(VENV)/.run
 	@$(BIN)/adaptivegen demo --out demo-output
 
 test: $(VENV)/.dev
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from adaptivegen.sdk.models import Video, VideoPage
 from cli.generate import open_client
 from cli.places import DEFAULT_DATA
+
+if TYPE_CHECKING:  # help loads no client
+    from adaptivegen.sdk.models import Video, VideoPage
 
 PARTIAL = "partial: the edge is cut off, and lists only the videos that it keeps itself; the others are not gone"
 PROMPT_CHARS = 60

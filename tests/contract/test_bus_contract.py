@@ -124,15 +124,15 @@ async def test_pools_do_not_see_one_anothers_work(bus: Bus, name: str) -> None:
 
 async def test_one_who_only_publishes_sees_the_depth_before_and_after_anyone_pulls(bus: Bus, name: str) -> None:
     publisher = await bus.work_queue(name)
-    assert await publisher.depth() == QueueDepth(pending=0, in_flight=0)
+    await reaches(publisher, QueueDepth(pending=0, in_flight=0))
     await publisher.publish(b"job", msg_id=f"{name}-1", headers={})
-    assert await publisher.depth() == QueueDepth(pending=1, in_flight=0)
-    assert await (await bus.work_queue(f"{name}x")).depth() == QueueDepth(pending=0, in_flight=0)
+    await reaches(publisher, QueueDepth(pending=1, in_flight=0))
+    await reaches(await bus.work_queue(f"{name}x"), QueueDepth(pending=0, in_flight=0))
     with pytest.raises(InternalError, match="publishing"):
         await publisher.pull(timeout_s=0.1)
     worker = await bus.work_queue(name, ack_wait_s=30)
     assert await worker.pull(timeout_s=2) is not None
-    assert await publisher.depth() == QueueDepth(pending=0, in_flight=1)
+    await reaches(publisher, QueueDepth(pending=0, in_flight=1))
 
 
 async def test_one_who_only_publishes_leaves_the_acknowledgement_wait_alone(bus: Bus, name: str) -> None:
@@ -282,12 +282,21 @@ async def test_a_message_is_in_flight_from_its_delivery_until_it_is_settled(bus:
     queue = await bus.work_queue(name, ack_wait_s=30)
     for number in range(2):
         await queue.publish(b"job", msg_id=f"{name}-{number}", headers={})
-    assert await queue.depth() == QueueDepth(pending=2, in_flight=0)
+    await reaches(queue, QueueDepth(pending=2, in_flight=0))
     delivery = await queue.pull(timeout_s=5)
     assert delivery is not None
-    assert await queue.depth() == QueueDepth(pending=1, in_flight=1)
+    await reaches(queue, QueueDepth(pending=1, in_flight=1))
     await delivery.nak(60)  # it is given back, and still not new
-    assert await queue.depth() == QueueDepth(pending=1, in_flight=1)
+    await reaches(queue, QueueDepth(pending=1, in_flight=1))
+
+
+async def reaches(queue: WorkQueue, expected: QueueDepth) -> None:
+    """Wait until the queue's depth is that: a broker counts a moment after it has answered."""
+    for _ in range(100):
+        if (found := await queue.depth()) == expected:
+            return
+        await asyncio.sleep(0.02)
+    assert found == expected
 
 
 async def redelivered(queue: WorkQueue, name: str) -> tuple[Delivery, Delivery]:
@@ -303,7 +312,7 @@ async def test_a_late_acknowledgement_settles_the_message_under_its_new_holder(b
     queue = await bus.work_queue(name, ack_wait_s=0.5)
     late, now = await redelivered(queue, name)
     await late.ack()
-    assert await queue.depth() == QueueDepth(pending=0, in_flight=0)
+    await reaches(queue, QueueDepth(pending=0, in_flight=0))
     assert await queue.pull(timeout_s=0.7) is None
     await now.ack()  # settled already: confirmed all the same
 
