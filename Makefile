@@ -26,7 +26,8 @@ demo: $(VENV)/.run
 	@$(BIN)/adaptivegen demo --out demo-output
 
 test: $(VENV)/.dev
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/contract
+	@$(BIN)/pytest tests/e2e tests/gpu tests/integration  # one at a time: each is a system of many processes
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -79,10 +79,11 @@ class NodeReport(BaseModel):
     it drafts for other edges, empty where it does not; lends_also: of further versions of it; links: by other edges
     that drafted for this one, the seconds that handing a draft over takes beside the draft itself; ways: how long bytes
     took lately, by the edge whose drafts it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into
-    its media cache); at_hand: ids of the jobs for which it needs its model, first those at which that is; line: the
-    model that it was started with, of which `models` are the versions it has loaded, `loading` those that it is about
-    to have, and `refused` those that it could not load, with why; repeats_cached, repeats_fetched: finals of earlier
-    videos that it answered with in its life, by whether their bytes were in its cache.
+    its media cache); at_hand: ids of the jobs for which it needs its model, first those at which that is; storing: of
+    those whose finals are made and not committed yet; line: the model that it was started with, of which `models` are
+    the versions it has loaded, `loading` those that it is about to have, and `refused` those that it could not load,
+    with why; repeats_cached, repeats_fetched: finals of earlier videos that it answered with in its life, by whether
+    their bytes were in its cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -111,6 +112,7 @@ class NodeReport(BaseModel):
     links: Annotated[dict[NodeId, Seconds], Field(max_length=LINKS_TOLD)] = {}
     ways: Annotated[dict[WayName, Way], Field(max_length=WAYS_TOLD)] = {}
     at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
+    storing: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
     line: Annotated[str, Field(max_length=63)] = ""
     refused: Annotated[dict[NodeId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=8)] = {}
     loading: Annotated[tuple[Loading, ...], Field(max_length=LOADING_TOLD)] = ()

@@ -24,8 +24,8 @@ OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's mod
 
 
 class Claims:
-    """Claims the jobs of one model for one worker. takes: whether a job is one; holds: whether it works on one of that
-    id already; versions: of the model, by name."""
+    """Claims the jobs of one model for one worker. takes: whether a job is one; held: the message of one that it has
+    at hand, None where it has not; versions: of the model, by name."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Claims:
         node_id: str,
         incarnation: str,
         takes: Callable[[JobSpec], bool],
-        holds: Callable[[str], bool],
+        held: Callable[[str], Delivery | None],
         versions: Callable[[], tuple[str, ...]],
         jobs: JobStore,
         outcomes: Outcomes,
@@ -47,7 +47,7 @@ class Claims:
         self._node_id = node_id
         self._incarnation = incarnation
         self._takes = takes
-        self._holds = holds
+        self._held = held
         self._versions = versions
         self._jobs = jobs
         self._outcomes = outcomes
@@ -71,6 +71,10 @@ class Claims:
         manifest = await self._jobs.manifest(spec.tenant, spec.id)
         if manifest is not None:  # it has ended; the indexes may not know yet
             await self._outcomes.ended_before(delivery, spec, manifest)
+            return None
+        at_hand = self._held(spec.id)
+        if isinstance(at_hand, OutOfOrder) and at_hand.come is None:
+            at_hand.come = delivery
             return None
         record, now_ns = await self._record(spec), self._clock.now_ns()
         match self._verdict(record, now_ns):
@@ -152,7 +156,7 @@ class Claims:
         return forgiven(record, worker_id=self._node_id, incarnation=self._incarnation, epochs=epochs)
 
     def _verdict(self, record: JobRecord, now_ns: int) -> ClaimVerdict:
-        if self._holds(record.id) and not record.ended:  # the message of one that was begun out of its order
+        if self._held(record.id) is not None and not record.ended:  # by this very worker, which could claim it again
             return "held"
         return judge_claim(
             record, worker_id=self._node_id, incarnation=self._incarnation, now_ns=now_ns, lease_s=self._lease_s

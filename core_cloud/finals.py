@@ -96,6 +96,8 @@ class Finals:
         """The clip, and the seconds of the model that it took; waits until the model is free."""
         progress = Progress(expect(kept.card, steps=plan.command.request.steps))
         async with self._stages.model(job, progress):
+            if not kept.runner.ready:  # it died of the one before: whoever is well has this one sooner
+                raise NodeUnavailable(f"{plan.version.name} is not loaded")
             lease.follow(progress)
             began_s = self._clock.monotonic_s()
             try:

@@ -14,23 +14,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from adaptivegen.bus.base import Delivery
 from adaptivegen.clock import Clock
 from adaptivegen.process import pause
 from core_cloud.progress import Progress
 
 Stage = Literal["claiming", "preparing", "generating", "finishing"]
 MOST_AT_HAND = 3  # one in each of the last three stages
+LOOK_EVERY_S = 0.1  # while the model works: its pace changes
 
 
 @dataclass(slots=True, eq=False)
 class AtHand:
-    """One delivery and what became of it. job_id: that was claimed for it, empty before; version: of the model."""
+    """One delivery and what became of it. job_id, delivery: that were claimed for it; version: of the model."""
 
     stage: Stage = "claiming"
     job_id: str = ""
+    delivery: Delivery | None = None
     version: str = ""
     progress: Progress | None = None
     begun_s: float = 0.0  # generating
+    broke: bool = False  # there; what that means is being settled
     task: asyncio.Task[None] | None = None
 
 
@@ -60,9 +64,14 @@ class Stages:
             return 0.0
         return job.progress.remaining_s(elapsed_s=self._clock.monotonic_s() - job.begun_s)
 
-    def holds(self, job_id: str) -> bool:
-        """Whether this worker works on a job in whatever stage."""
-        return any(job.job_id == job_id for job in self._held)
+    @property
+    def storing(self) -> tuple[str, ...]:
+        """Jobs that do not need the model any more."""
+        return tuple(job.job_id for job in self._held if job.stage == "finishing")
+
+    def held(self, job_id: str) -> Delivery | None:
+        """The message of a job that this worker has at hand in whatever stage; None where it has not."""
+        return next((job.delivery for job in self._held if job.job_id == job_id), None)
 
     def _generating(self) -> AtHand | None:
         return next((job for job in self._held if job.stage == "generating"), None)
@@ -85,19 +94,24 @@ class Stages:
         while any(job.stage == "claiming" for job in self._held):
             await self._change()
 
-    async def room(self, *, ahead_s: float) -> None:
-        """Wait until the next job may be taken: as soon as the model will be free in `ahead_s` seconds, or is."""
-        while not self._closed and (left_s := self.room_in_s(ahead_s=ahead_s)) != 0.0:
-            await self._change(left_s)
+    async def room(self, ahead_s: Callable[[], float]) -> None:
+        """Wait until the next job may be taken: as soon as the model will be free in so many seconds, or is."""
+        while not self._closed and (left_s := self.room_in_s(ahead_s=ahead_s())) != 0.0:
+            await self._change(min(left_s, LOOK_EVERY_S) if left_s is not None else None)
 
     def room_in_s(self, *, ahead_s: float) -> float | None:
         """Seconds until the next job may be taken, as things are; None: not before something changes."""
         waiting = any(job.stage in ("claiming", "preparing") for job in self._held)
         if waiting or len(self._held) >= MOST_AT_HAND:
             return None
-        if self._generating() is None:
+        job = self._generating()
+        if job is None:
             return 0.0
-        return max(0.0, self.remaining_s - ahead_s) if ahead_s > 0 else None
+        if ahead_s <= 0 or any(other.broke for other in self._held):
+            return None
+        if job.progress is None or not job.progress.steps:  # before a step is done nothing is known
+            return None
+        return max(0.0, self.remaining_s - ahead_s)
 
     async def _change(self, within_s: float | None = None) -> None:
         self._changed.clear()
@@ -114,13 +128,16 @@ class Stages:
             self._changed.set()
             try:
                 yield
+            except BaseException:
+                job.broke = True
+                raise
             finally:
                 job.stage, job.progress = "finishing", None
                 self._changed.set()
 
-    def claimed(self, job: AtHand, job_id: str) -> None:
-        """The delivery has become this job."""
-        job.job_id, job.stage = job_id, "preparing"
+    def claimed(self, job: AtHand, job_id: str, delivery: Delivery) -> None:
+        """What was taken has become this job, with this message."""
+        job.job_id, job.delivery, job.stage = job_id, delivery, "preparing"
         self._changed.set()
 
     # ---- the end ----------------------------------------------------------------------------------------------

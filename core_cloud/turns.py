@@ -73,13 +73,15 @@ class InOrder:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutOfOrder:
-    """Stands for the message of a job that was begun before its message came; that one is settled when it comes."""
+    """Stands for the message of a job that was begun before its message came. Where that comes to the same worker while
+    it works on the job (`come`) it is settled with it, else by whoever it comes to."""
 
     message: JobMessage
     headers: Mapping[str, str]
     delivered: int = field(default=1)
+    come: Delivery | None = None
 
     @property
     def data(self) -> bytes:
@@ -87,13 +89,21 @@ class OutOfOrder:
         return self.message.encode()
 
     async def ack(self) -> None:
-        """Nothing: the job has its outcome, which its message will find."""
+        """Where it has not come: the job has its outcome, which its message will find."""
+        if self.come is not None:
+            await self.come.ack()
 
     async def in_progress(self) -> None:
-        """Nothing: the record's lease says who holds the job."""
+        """Where it has not come: the record's lease says who holds the job."""
+        if self.come is not None:
+            await self.come.in_progress()
 
     async def nak(self, delay_s: float) -> None:
-        """Nothing: its message comes by itself."""
+        """Where it has not come: it does so by itself."""
+        if self.come is not None:
+            await self.come.nak(delay_s)
 
     async def term(self, reason: str) -> None:
-        """Nothing, as `ack`."""
+        """As `ack`."""
+        if self.come is not None:
+            await self.come.term(reason)

@@ -68,6 +68,7 @@ class Worker:
         self._paused = False
         self._claiming = asyncio.Lock()
         self._failures = 0  # of the version that serves, in a row
+        self._failed_s = 0.0  # when the last of these had begun
         self._rest_s = 0.0  # as a scheduler has told
         uncounted = Uncounted()
         self._outcomes = Outcomes(
@@ -87,7 +88,7 @@ class Worker:
             node_id=node_id,
             incarnation=incarnation,
             takes=lambda spec: takes(spec, line, models.loaded),
-            holds=self.stages.holds,
+            held=self.stages.held,
             versions=lambda: models.loaded,
             jobs=jobs,
             outcomes=self._outcomes,
@@ -109,7 +110,7 @@ class Worker:
         queue: WorkQueue | None = None
         async with asyncio.TaskGroup() as group:
             while True:
-                await self.stages.room(ahead_s=0.0 if self._failures else self._ahead_s)
+                await self.stages.room(lambda: 0.0 if self._failures else self._ahead_s)
                 if self._draining.is_set():
                     return
                 if self._paused or not self._models.ready:
@@ -206,7 +207,7 @@ class Worker:
 
     async def _take_up(self, job: AtHand, taken: Claimed) -> None:
         """A claimed job, which may be another than the delivery's."""
-        self.stages.claimed(job, taken.spec.id)
+        self.stages.claimed(job, taken.spec.id, taken.delivery)
         take_request_id(taken.delivery.headers)
         with span("worker.job", carrier=taken.delivery.headers, job_id=taken.spec.id):
             await self._attempt(job, taken.delivery, taken.spec, taken.record)
@@ -215,7 +216,8 @@ class Worker:
         """Work on a claimed job and settle it. Raises PreconditionFailed when it is another's meanwhile."""
         try:
             await self._work(job, delivery, spec, record)
-            if self._models.ready and job.version == self._models.main.card.name:
+            newer = job.begun_s >= self._failed_s  # not one whose upload has outlasted failures of others
+            if newer and self._models.ready and job.version == self._models.main.card.name:
                 self._failures = 0
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
@@ -230,6 +232,7 @@ class Worker:
     async def _settle(self, job: AtHand, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
         if isinstance(error, GenerationFailed) and not isinstance(error, TrialFailed):
             self._failures += 1
+            self._failed_s = job.begun_s
         try:
             await self._outcomes.failed(delivery, record, error, version=job.version)
         except asyncio.CancelledError:

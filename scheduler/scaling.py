@@ -79,7 +79,7 @@ class Scaling:
         self._scalers = {pool: self._scalers.get(pool) or Scaler(self._settings) for pool in sorted(chosen)}
         before, self.advice = self.advice, {}
         for pool, scaler in self._scalers.items():
-            advice = scaler.observe(pool_load(pools[pool], self._view.jobs.line(pool), now_ns=now_ns))
+            advice = scaler.observe(pool_load(self._view, pool, pools[pool], now_ns=now_ns))
             self.advice[pool] = advice
             if pool not in before or before[pool].workers != advice.workers:
                 get_logger().info("workers_advised", pool=pool, workers=advice.workers, reason=advice.reason)

@@ -33,7 +33,8 @@ from scheduler.decide.work import work_of
 LEAST_S = 1e-6  # rounding
 BEGIN_NS, WARM_S = 10**18, 8.0  # warm: two requests at every edge, before the load begins
 ACCEPT_S, STORE_S, COMMIT_S = 0.02, 0.02, 0.03  # of a request; of a draft; of a final
-AHEAD_S, PREPARE_S = 0.3, 0.06  # before its model is free a worker claims its next; claiming it and fetching its draft
+AHEAD_S = 0.3  # so long before its model should be free a worker claims its next job
+CLAIM_S, FETCH_S = 0.03, 0.03  # of a job, beside asking whose turn it is; of its draft
 CARDS = {DRAFT: draft_card(), CLOUD: cloud_card()}
 Pairs = list[tuple[float, float, float]]
 
@@ -284,14 +285,17 @@ class Twin:
             if told is not None:
                 job = self._jobs[int(told.job_id.removeprefix("vid_"))]
             job.begun, worker.next, worker.prepared = True, job, False
-            if job.decided.makes_draft and job.draft_s is None and not job.no_draft:
-                job.waiting = self._call(self._prepare, worker, job)
-            else:
-                self._prepare(worker, job)
+            self._after(2 * self._way_s(LINKS.scheduler) + CLAIM_S, self._call(self._claimed, worker, job))
 
-    def _prepare(self, worker: Node, job: Job) -> None:
+    def _claimed(self, worker: Node, job: Job) -> None:
+        if job.decided.makes_draft and job.draft_s is None and not job.no_draft:
+            job.waiting = self._call(self._fetch, worker, job)
+        else:
+            self._fetch(worker, job)
+
+    def _fetch(self, worker: Node, job: Job) -> None:
         job.waiting = None
-        self._after(2 * self._way_s(LINKS.scheduler) + PREPARE_S, self._call(self._prepared, worker))
+        self._after(FETCH_S, self._call(self._prepared, worker))
 
     def _prepared(self, worker: Node) -> None:
         worker.prepared = True

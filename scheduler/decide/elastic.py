@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from adaptivegen.errors import SettingsInvalid
-from scheduler.decide.line import Line
 from scheduler.decide.node import Node
 from scheduler.decide.view import View
 
@@ -95,15 +94,16 @@ class Advice:
     reason: str
 
 
-def pool_load(workers: Iterable[Node], line: Line, *, now_ns: int) -> Load:
+def pool_load(view: View, pool: str, workers: Iterable[Node], *, now_ns: int) -> Load:
     """The load of a pool of these workers; those that are leaving or silent do not count."""
+    line = view.jobs.line(pool)
     healthy = [node for node in workers if node.condition(now_ns) == "healthy"]
     return Load(
         at_s=now_ns / 1e9,
         workers=len(healthy),
         slots=sum(node.slots for node in healthy),
         busy_slots=sum(node.busy_slots(now_ns) for node in healthy),
-        at_hand_s=sum(at_s for node in healthy for at_s in node.slots_free_at_s(now_ns)),
+        at_hand_s=sum(at_s for node in healthy for at_s in view.free_at_s(node, now_ns=now_ns)),
         waiting=line.waiting,
         waiting_s=line.work_s,
     )

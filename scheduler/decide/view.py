@@ -198,7 +198,8 @@ class View:
             self.hits.hear(report)
             if report.kind == "worker":
                 generating = report.at_hand[: max(1, report.capacity)] if report.remaining_s > 0 else ()
-                self.jobs.shown(report.node_id, report.at_hand, now_ns=now_ns, generating=generating)
+                held = (*report.at_hand, *report.storing)
+                self.jobs.shown(report.node_id, held, now_ns=now_ns, generating=generating)
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:
@@ -261,7 +262,8 @@ class View:
         for, or the model is at another, beside which a worker claims its next."""
         report, told = node.report, self.jobs.told(node.report.node_id)
         if told:
-            told = tuple(job_id for job_id in told if job_id not in report.at_hand)[-node.slots :]
+            shown = (*report.at_hand, *report.storing)
+            told = tuple(job_id for job_id in told if job_id not in shown)[-node.slots :]
         if not told and not report.at_hand:
             return node.slots_free_at_s(now_ns)
         by_report = node.slots_free_at_s(now_ns) if report.remaining_s else []

@@ -218,10 +218,10 @@ def test_the_load_is_that_of_the_pools_healthy_workers() -> None:
         report("worker-5", pool="other", in_flight=1, remaining_s=5.0),
     )
     seen.jobs.place(open_job(work_s=12.0))
-    load = pool_load(by_pool(seen)["default"], seen.jobs.line("default"), now_ns=NOW_NS)
+    load = pool_load(seen, "default", by_pool(seen)["default"], now_ns=NOW_NS)
     assert (load.workers, load.slots, load.busy_slots) == (2, 3, 2)
     assert (load.waiting, load.waiting_s, load.at_hand_s, load.outstanding_s) == (1, 12.0, 4.0, 16.0)
-    silent = pool_load(by_pool(seen)["default"], seen.jobs.line("default"), now_ns=NOW_NS + 60 * 10**9)
+    silent = pool_load(seen, "default", by_pool(seen)["default"], now_ns=NOW_NS + 60 * 10**9)
     assert silent.workers == 0
 
 
