@@ -170,6 +170,7 @@ class Acceptor:
         await self._prepare(asked)
         key = self._content_key(asked)
         decision, known = await self._decided(asked, key)
+        await self._keep_key(asked, asked.id)  # not before: who is refused may send it again, also in a cut
         if known is None:
             await self._call(self._hub.open(tenant, asked.id))  # first: who is refused here leaves nothing behind
             await self._call(self._put_upload(asked, jobs))  # a repeat has no use for its upload
@@ -206,10 +207,9 @@ class Acceptor:
         """Bind the key; the record where an earlier attempt has the job already, None where the job is to be made."""
         jobs, mine = self._centre, asked.id
         held = await self._call(jobs.reserve(tenant=asked.tenant, key=asked.key, job_id=mine, body_digest=asked.body))
-        if self._partition is not None:  # before anybody is told of the video
-            await self._partition.spool.seen.keep(asked.tenant, asked.key, held, asked.body)
         if held == mine:
             return None
+        await self._keep_key(asked, held)
         asked.id, asked.earlier = held, True
         try:
             spec = await self._call(jobs.spec(asked.tenant, held))
@@ -220,6 +220,11 @@ class Acceptor:
             asked.earlier = False  # decides, and the other goes on with that
             return None
         return await self._start(spec, await self._call(jobs.resume(spec)), None, timed=False)
+
+    async def _keep_key(self, asked: Asked, held: str) -> None:
+        """Remember whose a key is, before anybody is told of the video."""
+        if asked.key and self._partition is not None:
+            await self._partition.spool.seen.keep(asked.tenant, asked.key, held, asked.body)
 
     async def _hit(self, jobs: JobStore, spec: JobSpec, known: ContentEntry) -> JobRecord:
         """Answer with an earlier final: a job that is complete as soon as it exists, and never queued."""

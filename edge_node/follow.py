@@ -105,7 +105,7 @@ class Follower:
         final = record.final if took_s is not None else None
         outcome = Outcome(
             job_id=record.id,
-            edge_id=record.edge_id,
+            edge_id=decision.edge_id,
             worker_id=record.worker_id,
             plan=record.plan,
             status=record.status,
@@ -124,7 +124,9 @@ class Follower:
             final_bytes=float(final.size_bytes) if final is not None else 0.0,
         )
         try:
-            if record.edge_id == self._node_id:  # else it is for another edge to tell, which has seen how long it took
+            if (
+                decision.edge_id == self._node_id
+            ):  # else it is for another edge to tell, which has seen how long it took
                 await self._scheduler.report(outcome)
         finally:  # also where no scheduler hears of it
             if self._keep is not None and record.final is not None:

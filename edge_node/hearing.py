@@ -16,19 +16,20 @@ from adaptivegen.kept_file import remember, remembered
 from adaptivegen.standing import BUCKET, KEPT_S, KEY, TELL_EVERY_S, Standings
 from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import parsed
-from edge_node.quotas import Quotas
+from edge_node.quotas import MAX_MODELS, Quotas
 
 KEEP_EVERY_S = 60.0
 KEPT = "quotas"  # in the spool's folder
 
 
 class Kept(BaseModel):
-    """What was heard, and when by this edge's clock."""
+    """What was heard, and when by this edge's clock; what finals were reckoned with then."""
 
     model_config = ConfigDict(frozen=True)
 
     heard_ns: Annotated[int, Field(ge=0)]
     told: Standings
+    reckoning: Annotated[dict[str, Annotated[float, Field(ge=0, lt=1e9)]], Field(max_length=MAX_MODELS)] = {}
 
 
 class QuotaHearing:
@@ -45,6 +46,7 @@ class QuotaHearing:
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quotas")
         if kept is not None and (found := remembered(Kept, kept, name="quotas")) is not None:
             quotas.hear(found.told, now_ns=min(found.heard_ns, clock.now_ns()))
+            quotas.recall(found.reckoning)
 
     async def run(self) -> None:
         """Read every few seconds, until cancelled."""
@@ -78,6 +80,7 @@ class QuotaHearing:
         if self._kept_s is not None and now_s - self._kept_s < KEEP_EVERY_S:
             return
         self._kept_s = now_s
-        data = Kept(heard_ns=heard_ns, told=self._quotas.told).model_dump_json().encode()
+        found = Kept(heard_ns=heard_ns, told=self._quotas.told, reckoning=self._quotas.reckoning)
+        data = found.model_dump_json().encode()
         kept = self._kept
         await asyncio.get_running_loop().run_in_executor(self._disk, lambda: remember(kept, data, name="quotas"))

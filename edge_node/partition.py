@@ -98,7 +98,7 @@ async def open_partition(
     spool = Spool(settings.spool_dir, limits=limits, clock=clock)
     resources.push_async_callback(spool.close)
     await spool.open(rng)
-    await count_spooled(spool, quotas)
+    await count_spooled(spool, quotas, node_id=settings.node_id)
     known = Known(settings.spool_dir / "known", max_bytes=settings.known_max_bytes)
     await known.open()
     resources.push_async_callback(known.close)
@@ -113,11 +113,13 @@ async def open_partition(
     return Partition(spool, reach, known)
 
 
-async def count_spooled(spool: Spool, quotas: Quotas) -> None:
-    """What a former life of this edge has accepted counts for its tenants' quotas."""
+async def count_spooled(spool: Spool, quotas: Quotas, *, node_id: str) -> None:
+    """What a former life of this edge has accepted alone counts for its tenants' quotas; schedulers count the rest."""
     for envelope in spool.held:
         with suppress(InternalError):  # damaged, as was said at the start
             spec, record = await spool.jobs.spec(*envelope.name), await spool.jobs.find(*envelope.name)
+            if spec.decision.decided_by != node_id:
+                continue
             chosen = spec.decision.chosen()
             gpu_s = chosen.gpu_s if chosen is not None else 0.0
             quotas.accepted(spec.tenant, spec.id, gpu_s, here=True, now_ns=envelope.spooled_at_ns)
@@ -139,6 +141,10 @@ def drainer(
         await videos.acceptor.handed(envelope, spec, record)
         follower.follow(record, spec.decision, fresh=False)  # in its former life this edge did
 
+    async def begin_draft(spec: JobSpec, record: JobRecord) -> None:
+        await videos.acceptor.begin_draft(spec, record)
+        follower.follow(record, spec.decision, fresh=False)
+
     return Drainer(
         spool=partition.spool,
         reach=partition.reach,
@@ -149,7 +155,8 @@ def drainer(
         rng=rng,
         drafting=desk.drafting,
         handed=handed,
-        begin_draft=videos.acceptor.begin_draft,
+        gone=videos.placing.gone,
+        begin_draft=begin_draft,
     )
 
 

@@ -178,6 +178,11 @@ class Placing:
         """The centre has a job that was in the spool."""
         self._quotas.handed(job_id, now_ns=self._clock.now_ns())
 
+    def gone(self, job_id: str) -> None:
+        """A job that was in the spool is deleted."""
+        self.handed(job_id)
+        self._quotas.ended(job_id)
+
     def known(self, query: PlacementQuery, *, why: str) -> Decision:
         """Decide, without a scheduler, on what was rendered before."""
         return known_alone(query, pool=self._identity.pool, why=why, now_ns=self._clock.now_ns())

@@ -11,7 +11,9 @@ What other edges accept alone meanwhile is not known here.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adaptivegen.errors import PermissionDenied, QuotaExceeded
@@ -76,6 +78,15 @@ class Quotas:
         pixels = query.width * query.height * query.frames
         return self._per_step_s.get(query.cloud_model, 0.0) * pixels * decision.final_steps
 
+    @property
+    def reckoning(self) -> dict[str, float]:
+        """What finals are reckoned with: seconds of a worker for a step and a pixel of all frames, by model."""
+        return dict(self._per_step_s)
+
+    def recall(self, reckoning: Mapping[str, float]) -> None:
+        """What was reckoned with in a former life."""
+        self._per_step_s.update(itertools.islice(reckoning.items(), MAX_MODELS))
+
     # ---- what is accepted here ----------------------------------------------------------------------------------
 
     def accepted(self, tenant: str, job_id: str, gpu_s: float, *, here: bool, now_ns: int) -> None:
@@ -109,13 +120,14 @@ class Quotas:
         if age_s >= LIMITS_S:
             return
         before = self._own.get(query.job_id)  # of requests of one key that come together both get here
-        if before is not None and gpu_s <= before.gpu_s:
+        upgrade = query.draft_known
+        if before is not None and gpu_s <= before.gpu_s and (before.gpu_s > 0 or not upgrade):
             return
         standing = self.told.of(query.tenant)
         if query.tier == "priority" and not standing.priority:
             reason = f"tenant {query.tenant} may not ask for the tier priority"
             raise PermissionDenied(_said(reason, age_s), param="service_tier")
-        if not query.draft_known and before is None:
+        if not upgrade and before is None:
             self._check_open(query.tenant, standing, age_s)
             if standing.stored_bytes is not None and standing.stored >= standing.stored_bytes:
                 reason = f"tenant {query.tenant} has {standing.stored} bytes of videos stored"

@@ -17,6 +17,7 @@ from scheduler.steady import SteadyTime
 
 FIRST_AFTER_S = 10.0  # of this scheduler's life: what others have counted and the store has was read by then
 AGAIN_AFTER_S = 60.0  # where nothing has changed: an edge and the broker believe it for so long only
+NEARLY = 0.9  # share of the bytes that a tenant may store, from which on it is told of
 WHOLE_S = 0.1  # to which use is told, so that what has hardly changed is not told again
 
 
@@ -44,6 +45,8 @@ class StandingsTold:
 
     async def tell(self) -> None:
         """Tell now, if that is news or was not told for long. Raises BrokerUnavailable, PayloadTooLarge."""
+        if self._view.quotas.limits_storage and not self._view.stored_revision:
+            return  # what is stored was not counted yet in this life: another's word, or none, is better than nothing
         now_ns = self._time.now_ns()
         found = of_view(self._view, now_ns=now_ns)
         same = found.model_copy(update={"at_ns": self._told.at_ns}) == self._told
@@ -54,10 +57,13 @@ class StandingsTold:
 
 
 def of_view(view: View, *, now_ns: int) -> Standings:
-    """What a scheduler knows now: of the tenants that have own values or use something, those that use most."""
+    """What a scheduler knows now: of the tenants that have own values, have stored what they may, or use something;
+    of these, in that order, those that use most."""
     used = dict(view.jobs.usage.tenants(now_s=now_ns / 1e9))
     own = {name for name in view.quotas.values if name != EVERYBODY}
-    names = sorted({*own, *view.jobs.tenants(), *used}, key=lambda name: (name not in own, -used.get(name, 0.0), name))
+    full = {name for name, stored in view.stored_bytes.items() if stored >= NEARLY * view.quotas.of(name).stored_bytes}
+    known = {*own, *full, *view.jobs.tenants(), *used}
+    names = sorted(known, key=lambda name: (name not in own, name not in full, -used.get(name, 0.0), name))
     tenants = {name: _standing(view, name, used.get(name, 0.0)) for name in names[:MAX_TENANTS]}
     return Standings(at_ns=now_ns, everybody=_standing(view, EVERYBODY, 0.0), tenants=tenants)
 

@@ -32,7 +32,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # of all, where the way there fails
 
 class Drainer:
     """The way out of the spool. drafting: whether a job's draft is in the making; handed: is told of each job that the
-    centre has; begin_draft: starts the draft of a job that a former life of this edge left without."""
+    centre has; gone: of those that were deleted there; begin_draft: starts the draft of a job that a former life of
+    this edge left without."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Drainer:
         rng: random.Random,
         drafting: Callable[[str, str], bool],
         handed: Callable[[Envelope, JobSpec, JobRecord], Awaitable[None]],
+        gone: Callable[[str], None],
         begin_draft: Callable[[JobSpec, JobRecord], Awaitable[None]],
     ) -> None:
         self._spool = spool
@@ -56,6 +58,7 @@ class Drainer:
         self._again = again
         self._drafting = drafting
         self._handed = handed
+        self._gone = gone
         self._begin_draft = begin_draft
         self._rests: dict[Name, tuple[float, float]] = {}  # until, and how long the next is
         self._pause_s = FIRST_PAUSE_S
@@ -102,6 +105,7 @@ class Drainer:
             except PutOff as exc:
                 _, rest_s = self._rests.get(envelope.name, (0.0, FIRST_REST_S))
                 self._rests[envelope.name] = self._clock.monotonic_s() + (exc.retry_after_s or 0.0), rest_s
+                continue  # nothing was handed over, and the next may be somebody else's
             except AdaptiveGenError as exc:
                 get_logger().warning(
                     "not_handed_over", job_id=envelope.id, tenant=envelope.tenant, code=exc.code, error=exc.message
@@ -125,20 +129,21 @@ class Drainer:
 
     async def _ask(self, spec: JobSpec, drafted: bool) -> Decision | None:
         """A scheduler's decision on a final; raises PutOff where it is to wait for one."""
+        age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
+        left_s = deadline_left_s(spec.request.deadline_s, age_s=age_s)
         wait_s = self._pace.held_s(spec.tenant, now_s=self._clock.monotonic_s())
-        if wait_s > 0:
+        if wait_s > 0 and (left_s is None or left_s >= wait_s):
             raise PutOff(f"{spec.id} waits until schedulers have room", retry_after_s=wait_s)
         decided = await self._again(spec, drafted)
         if not isinstance(decided, Later):
             if decided is not None:
                 self._pace.taken(spec.tenant)
             return decided
-        age_s = (self._clock.now_ns() - spec.created_at_ns) / 1e9
         wait_s = self._pace.refused(
             spec.tenant if decided.of_tenant else EVERYBODY,
             decided.retry_after_s,
             now_s=self._clock.monotonic_s(),
-            left_s=deadline_left_s(spec.request.deadline_s, age_s=age_s),
+            left_s=left_s,
         )
         get_logger().info("no_room_for_final", job_id=spec.id, code=decided.code, waits_s=round(wait_s, 3))
         if wait_s > 0:
@@ -155,7 +160,11 @@ class Drainer:
                         envelope, spool=self._spool, centre=self._centre, again=self._ask, node_id=self._node_id
                     )
             except Deleted:  # at another edge, or by an operator, since the centre was told of it
+                if envelope.key:
+                    await self._spool.seen.keep(envelope.tenant, envelope.key, envelope.id, envelope.body)
                 await self._spool.remove(await self._spool.jobs.first_spec(*envelope.name))
+                self._rests.pop(envelope.name, None)
+                self._gone(envelope.id)
                 get_logger().info("deleted_meanwhile", job_id=envelope.id, tenant=envelope.tenant)
                 return
             except TimeoutError as exc:

@@ -120,16 +120,14 @@ async def _upload(spec: JobSpec, standing: JobSpec | None, spool: Spool, *, now_
     """A job's upload as the centre is to have it: under a key of this attempt's own, since under one of hours ago it
     may be about to be swept there (`uploads`). Raises InternalError where it is here and not what was uploaded."""
     reference = spec.request.reference
-    if reference is None:
-        return None
+    if standing is not None or reference is None:
+        return standing.request.reference if standing is not None else None
     try:
         sha256 = await spool.digest(reference.key)
     except NotFound:  # the centre has it: the job was sheltered
         return reference
     if sha256 != reference.sha256:
         raise InternalError(f"the upload {reference.key} of {spec.id} is damaged in this edge's spool")
-    if standing is not None:
-        return standing.request.reference
     key = input_key(spec.tenant, spec.id, reference.sha256, now_ns=now_ns)
     return reference.model_copy(update={"key": key})
 

@@ -1,6 +1,7 @@
 """A draft that is upgraded, seen by a client of a real edge: one stream of events under one id, up to the final."""
 
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +11,13 @@ import httpx
 import pytest
 
 from adaptivegen.blob.store import open_store
+from adaptivegen.errors import NodeUnavailable
 from adaptivegen.jobs.events import terminal_event
 from adaptivegen.jobs.spec import Manifest, Media
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn
+from adaptivegen.rpc.placement import PlacementServicer
+from adaptivegen.rpc.server import RpcServer
 from tests.integration.real_nodes import CLOCK, broker, edge, until
 from tests.servers import NatsServer
 
@@ -87,3 +92,55 @@ async def test_a_stream_opened_after_an_upgrade_ends_with_the_final(
         assert [end["video"]["id"] for end in ends] == [video_id]
         assert told[-1][1] == ends[0]
         assert ends[0]["video"]["final"]
+
+
+@asynccontextmanager
+async def listener() -> AsyncIterator[tuple[str, list[Outcome]]]:
+    """A scheduler that decides nothing, its address, and the outcomes it was told."""
+    told: list[Outcome] = []
+
+    async def place(query: PlacementQuery) -> Decision:
+        raise NodeUnavailable("decides nothing")
+
+    async def observe(outcome: Outcome) -> None:
+        told.append(outcome)
+
+    async def attempted(attempt: Attempt) -> None:
+        return None
+
+    async def next_job(ticket: Ticket) -> Turn:
+        return Turn(tenant=ticket.tenant, job_id=ticket.job_id)
+
+    server = RpcServer(rng=random.Random(1))
+    PlacementServicer(place, observe, attempted, next_job).add_to(server)
+    port = server.reserve(host="127.0.0.1", port=0, tls=None)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", told
+    finally:
+        await server.drain(grace_s=0.0)
+
+
+async def test_the_outcome_of_an_upgrade_is_told_by_the_edge_that_was_asked_for_it(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        listener() as (address, told),
+        edge(own_nats.url, tmp_path, scheduler_addresses=address) as first,
+        edge(own_nats.url, tmp_path, scheduler_addresses=address, node_id="edge-2") as second,
+        jobs_of(own_nats.url, tmp_path) as jobs,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
+        video_id = (await client.post(f"{first.http}/v1/videos", json=BODY)).json()["id"]
+        await whole_stream(client, f"{first.http}/v1/videos/{video_id}/events")
+        assert (await client.post(f"{second.http}/v1/videos/{video_id}/upgrade")).json()["status"] == "queued"
+        await finish(jobs, video_id)
+
+        async def both() -> bool | None:
+            return len(told) >= 2 or None
+
+        await until("both outcomes", both)
+        assert [(one.edge_id, one.plan, one.final_s is not None) for one in told] == [
+            ("edge-1", "draft", False),
+            ("edge-2", "refine", True),
+        ]

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import nats
 import pytest
+from nats.js.api import ConsumerConfig, RePublish, StreamConfig
 
+from adaptivegen.bus.nats_queue import JOBS_STREAM
 from adaptivegen.errors import BrokerUnavailable
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.nodes import drain_key, heartbeat_subject
@@ -78,8 +81,28 @@ async def test_the_path_works_with_these_permissions_and_no_node_speaks_for_anot
                 await (await bus.kv("nodes")).put("scheduler.scheduler-9", b"{}")
             with pytest.raises(BrokerUnavailable):
                 await (await bus.kv(POLICY_BUCKET)).put(drain_key("worker-1"), b"")
+        await _no_streams_of_its_own(url("edge-1"), subject=heartbeat_subject("worker", "worker-1"))
         await asyncio.sleep(1.0)  # it would be heard by then
         assert {node.node_id: node.models for node in await admin.nodes()} == before
         assert "worker-1" in before and "stolen" not in before["worker-1"]
         await admin.drain("worker-1")  # by a scheduler that is asked, all the same
         await admin.close()
+
+
+async def _no_streams_of_its_own(url: str, *, subject: str) -> None:
+    """With a stream that repeats what it publishes under another subject a node could speak as anybody."""
+    client = await nats.connect(url)
+    jetstream = client.jetstream(timeout=1.0)
+    repeats = RePublish(src="ag.events.evil", dest=subject)
+    with pytest.raises((nats.errors.Error, TimeoutError)):
+        await jetstream.add_stream(StreamConfig(name="EVIL", subjects=["ag.events.evil"], republish=repeats))
+    streams = await jetstream.stream_info(JOBS_STREAM)
+    assert streams.config.name == JOBS_STREAM
+    consumer = ConsumerConfig(durable_name="pool-default")
+    with pytest.raises((nats.errors.Error, TimeoutError)):
+        await jetstream.add_consumer(JOBS_STREAM, consumer)
+    with pytest.raises((nats.errors.Error, TimeoutError)):
+        await jetstream.delete_consumer(JOBS_STREAM, "pool-default")
+    forged = report("worker-1", seq=10**6, models=("stolen",))
+    await client.publish("ag.events.evil", forged.encode())
+    await client.close()

@@ -323,6 +323,18 @@ async def test_an_edge_that_decides_alone_keeps_to_the_quota_it_heard_of(tmp_pat
         assert third.status == "queued"
 
 
+async def test_a_key_whose_request_was_refused_may_be_sent_again_in_a_cut(tmp_path: Path) -> None:
+    async with edge(tmp_path) as made:
+        limit(made, concurrent_jobs=0)
+        made.placer.error = NodeUnavailable("away")
+        with pytest.raises(QuotaExceeded):
+            await made.create()
+        limit(made)
+        Failing(made).away = StorageFailure("away")
+        partition(made).reach.trip(StorageFailure("away"))
+        assert (await made.create()).status == "queued"
+
+
 async def test_requests_of_one_key_that_come_together_are_one_job_of_the_quota(tmp_path: Path) -> None:
     async with edge(tmp_path) as made:
         limit(made, concurrent_jobs=1)
@@ -346,7 +358,7 @@ async def test_what_a_tenant_used_here_before_a_restart_counts_and_leaves_nothin
     async with edge(tmp_path, before=before) as made:
         partition(made).reach.trip(away)
         limit(made, concurrent_jobs=1)
-        await count_spooled(partition(made).spool, made.quotas)
+        await count_spooled(partition(made).spool, made.quotas, node_id="edge-1")
         with pytest.raises(QuotaExceeded):
             await made.create("b", seed=8)
         assert partition(made).spool.ids("t") == [kept.id]

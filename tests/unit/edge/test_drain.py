@@ -11,6 +11,7 @@ import pytest
 
 from adaptivegen.errors import BrokerUnavailable, DeadlineExceeded, ResourceExhausted, StorageFailure
 from adaptivegen.jobs.record import JobRecord
+from adaptivegen.jobs.removal import remove
 from adaptivegen.jobs.spec import DraftManifest, JobSpec, job_key
 from adaptivegen.placement import Decision
 from edge_node.spool.circuit import LONGEST_SETTLE_S
@@ -37,6 +38,7 @@ class Draining:
         self.drafting: set[str] = set()
         self.away: BrokerUnavailable | None = None
         self.handed: list[str] = []
+        self.gone: list[str] = []
         self.begun: list[str] = []
         self.reach = Reach(made.centre, prove=self.prove, node_id="edge-1", clock=made.clock, budget_s=5.0)
         self.drainer = Drainer(
@@ -49,6 +51,7 @@ class Draining:
             rng=random.Random(seed),
             drafting=lambda tenant, job_id: job_id in self.drafting,
             handed=self.told,
+            gone=self.gone.append,
             begin_draft=self.begin,
         )
 
@@ -337,3 +340,37 @@ async def test_a_tenant_without_room_holds_up_no_other(tmp_path: Path) -> None:
         assert found.handed == [IDS[1]]
         await found.all_of(2)
         running.cancel()
+
+
+async def test_a_job_whose_deadline_comes_sooner_does_not_wait_with_its_tenants_others(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    await made.put(make_spec(job_id=IDS[0]), draft=None)
+    urgent = make_spec(job_id=IDS[1])
+    request = urgent.request.model_copy(update={"deadline_s": 9.0})
+    dated = {"request": request, "created_at_ns": made.clock.now_ns()}
+    await made.put(urgent.model_copy(update=dated), draft=None)
+    found = Draining(made)
+    found.answers = [Later(40.0, of_tenant=True, code="overloaded"), None]
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(found.drainer.run())
+        await found.all_of(1)
+        assert (found.handed, [job_id for job_id, _ in found.asked]) == ([IDS[1]], [IDS[0], IDS[1]])
+        assert made.clock.monotonic_s() < 9.0
+        running.cancel()
+
+
+async def test_a_job_that_was_deleted_at_the_centre_is_told_gone_and_its_key_is_remembered(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    spec = make_spec(job_id=IDS[0])
+    await made.centre.submit(spec)
+    await remove(made.centre, "t", IDS[0], by="an operator")
+    await made.put(spec, draft=None, key="k")
+    found = Draining(made)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        running = group.create_task(found.drainer.run())
+        while not found.gone:
+            await found.goes_on(0.1)
+        running.cancel()
+    assert (found.gone, found.handed, len(made.spool)) == ([IDS[0]], [], 0)
+    seen = made.spool.seen.find("t", "k")
+    assert seen is not None and seen.id == IDS[0]

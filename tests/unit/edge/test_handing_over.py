@@ -32,6 +32,7 @@ async def after_a_blip(folder: Path) -> AsyncIterator[Edge]:
             rng=random.Random(3),
             drafting=made.desk.drafting,
             handed=made.videos.acceptor.handed,
+            gone=made.videos.placing.gone,
             begin_draft=made.videos.acceptor.begin_draft,
         )
         blob: Any = made.jobs.blob

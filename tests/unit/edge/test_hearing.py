@@ -23,6 +23,7 @@ async def test_what_schedulers_tell_is_heard_and_kept_with_its_age(tmp_path: Pat
     hearing = QuotaHearing(quotas, bus, clock, path)
     await hearing.read()
     assert quotas.told == Standings()
+    quotas.recall({"a-model": 0.25})
     await tell(bus, TOLD.encode())
     await hearing.read()
     heard_ns = quotas.heard_ns
@@ -32,7 +33,7 @@ async def test_what_schedulers_tell_is_heard_and_kept_with_its_age(tmp_path: Pat
     assert quotas.heard_ns == heard_ns
     again = Quotas()
     QuotaHearing(again, MemoryBus(clock), clock, path)
-    assert (again.told, again.heard_ns) == (TOLD, heard_ns)
+    assert (again.told, again.heard_ns, again.reckoning) == (TOLD, heard_ns, {"a-model": 0.25})
 
 
 async def test_it_is_written_down_now_and_then_only(tmp_path: Path) -> None:

@@ -148,3 +148,17 @@ def test_what_is_remembered_of_own_jobs_is_bounded() -> None:
     assert allows(quotas)
     quotas.accepted("t", f"vid_{MAX_OWN + 99}", 0.0, here=True, now_ns=0)  # once
     assert allows(quotas)
+
+
+def test_what_finals_are_reckoned_with_outlasts_a_life() -> None:
+    quotas, again = Quotas(), Quotas()
+    quotas.recall({"test-cloud": 0.5})
+    again.recall(quotas.reckoning)
+    assert again.reckoning == {"test-cloud": 0.5}
+
+
+def test_a_final_asked_for_later_is_checked_also_where_nothing_is_reckoned() -> None:
+    quotas = heard(gpu_seconds_per_hour=0.0)
+    quotas.accepted("t", "vid_1", 0.0, here=True, now_ns=0)
+    assert allows(quotas, 0.0, final=False)
+    assert not allows(quotas, 0.0, draft_known=True)

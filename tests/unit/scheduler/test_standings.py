@@ -43,6 +43,14 @@ def test_beyond_the_bound_those_that_use_least_are_told_as_everybody() -> None:
     assert f"t{MAX_TENANTS + 4}" in told.tenants and "t0" not in told.tenants
 
 
+def test_who_has_stored_what_it_may_is_told_of_though_it_uses_nothing() -> None:
+    seen = view()
+    seen.quotas.set({EVERYBODY: {"stored_bytes": 1000}})
+    seen.stored_bytes = {"full": 950, "little": 10}
+    told = of_view(seen, now_ns=NOW_NS)
+    assert {name: one.stored for name, one in told.tenants.items()} == {"full": 950}
+
+
 class Telling:
     """One scheduler's teller, a broker, and what is in it."""
 
@@ -80,5 +88,15 @@ async def test_what_could_not_be_told_is_told_when_the_broker_is_back() -> None:
     with pytest.raises(BrokerUnavailable):
         await made.told.tell()
     made.bus.away = False
+    await made.told.tell()
+    assert await made.revision() > 0
+
+
+async def test_nothing_is_told_while_what_is_stored_is_limited_and_not_counted_yet() -> None:
+    made = Telling()
+    made.view.quotas.set({EVERYBODY: {"stored_bytes": 1000}})
+    await made.told.tell()
+    assert await made.revision() == 0
+    made.view.stored_revision += 1
     await made.told.tell()
     assert await made.revision() > 0
