@@ -1,7 +1,8 @@
 """How many calls of `Place` one core answers: one server process on a core of its own, client processes on the others.
 
 `python -m benchmarks.bench_place_rpc`. The server is the gRPC server, the placement service and a view of twelve nodes
-that send heartbeats, on uvloop as in a scheduler; of the jobs that it places the last 64 stay open. Clients keep a
+that send heartbeats, on uvloop and with a log line for each decision as in a scheduler, without its writers of
+decisions and TLS; of the jobs that it places the last 64 stay open. Clients keep a
 number of calls in flight and send requests that were encoded before, so that they are never what is slowest. Prints the
 hardware, the command, calls per second and the server's CPU time for a call, of each run and their medians, and one
 line of JSON. The aim is 1,000 calls per second; while the machine does other work, too, the CPU time tells more.
@@ -45,7 +46,9 @@ DEADLINE_S = 20.0  # of a call; those in flight wait for one another
 
 
 async def serve() -> None:
-    """Serve until killed; the port goes to stdout."""
+    """Serve until killed, logging as a scheduler does by default; the port goes to stdout, the log nowhere."""
+    configure_logging("bench", "bench", "info")
+    collect_seldom()
     view = make_view(NODES)
     placement = Placement(view, time=SteadyTime(CLOCK), rng=random.Random(2))
     open_jobs: deque[str] = deque()
@@ -61,8 +64,9 @@ async def serve() -> None:
     PlacementServicer(place, placement.observe, placement.attempted, placement.next_job).add_to(server)
     port = server.reserve(host="127.0.0.1", port=0, tls=None)
     await server.start()
-    collect_seldom()
     print(port, flush=True)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     seq = 1
     while True:
         beat(view, NODES, seq=seq, now_ns=CLOCK.now_ns())

@@ -35,7 +35,7 @@ CANCEL_GRACE_S = 5.0
 
 
 class Finished:
-    """The last generations of a node, by its models' own clocks, for its heartbeat."""
+    """The last generations of a node, for its heartbeat: how long each had the model."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -46,9 +46,10 @@ class Finished:
         """In order."""
         return tuple(self._last)
 
-    def note(self, model: str, command: GenerateCommand, generated: Generated) -> None:
-        """One more."""
+    def note(self, model: str, command: GenerateCommand, generated: Generated, *, took_s: float) -> None:
+        """One more. took_s: with handing over what it begins from and the clip."""
         self._count += 1
+        own_s = (generated.generate_ms + generated.encode_ms) / 1e3
         self._last.append(
             FinishedWork(
                 number=self._count,
@@ -58,7 +59,7 @@ class Finished:
                 frames=generated.frames,
                 steps=command.request.steps,
                 guidance=command.request.guidance,
-                seconds=(generated.generate_ms + generated.encode_ms) / 1e3,
+                seconds=max(own_s, took_s),
             )
         )
 
@@ -211,7 +212,8 @@ class ModelRunner:
             self._current, self._begun_s = own.request_id, self._clock.monotonic_s()
             generated = await self._converse(own, start_mp4, on_step)
             if noted:
-                self._finished.note(self.model, command, generated)
+                took_s = self._clock.monotonic_s() - self._begun_s
+                self._finished.note(self.model, command, generated, took_s=took_s)
             self.failed_in_row = 0
             return generated
         except (GenerationFailed, TimeoutError) as exc:
