@@ -110,7 +110,10 @@ class Finals:
                 if kept is self._models.main or isinstance(exc, Cancelled) or platform_fault(exc):
                     raise
                 raise TrialFailed(f"{plan.version.name} failed: {exc.message}") from exc
-            return generated, self._clock.monotonic_s() - began_s
+            gpu_s = self._clock.monotonic_s() - began_s
+            told = {"gpu_s": round(gpu_s, 3), "model_stood_still_s": round(job.idle_s, 3)}
+            get_logger().info("job_generated", job_id=job.job_id, plan=plan.name, **told)
+            return generated, gpu_s
 
     async def _plan(self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard) -> Plan:
         """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""

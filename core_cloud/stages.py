@@ -34,6 +34,7 @@ class AtHand:
     version: str = ""
     progress: Progress | None = None
     begun_s: float = 0.0  # generating
+    idle_s: float = 0.0  # that the model had nothing to do before that
     broke: bool = False  # there; what that means is being settled
     task: asyncio.Task[None] | None = None
 
@@ -47,6 +48,7 @@ class Stages:
         self._model = asyncio.Lock()
         self._changed = asyncio.Event()
         self._closed = False
+        self._free_since_s = clock.monotonic_s()
 
     # ---- as others see it -------------------------------------------------------------------------------------
 
@@ -109,9 +111,8 @@ class Stages:
             return 0.0
         if ahead_s <= 0 or any(other.broke for other in self._held):
             return None
-        if job.progress is None or not job.progress.steps:  # before a step is done nothing is known
-            return None
-        return max(0.0, self.remaining_s - ahead_s)
+        known = job.progress is not None and job.progress.steps  # before a step is done the pace is not
+        return max(0.0 if known else LOOK_EVERY_S, self.remaining_s - ahead_s)
 
     async def _change(self, within_s: float | None = None) -> None:
         self._changed.clear()
@@ -125,6 +126,7 @@ class Stages:
         """The model is the job's while the block lasts, which begins when it is free."""
         async with self._model:
             job.stage, job.progress, job.begun_s = "generating", progress, self._clock.monotonic_s()
+            job.idle_s = job.begun_s - self._free_since_s
             self._changed.set()
             try:
                 yield
@@ -133,6 +135,7 @@ class Stages:
                 raise
             finally:
                 job.stage, job.progress = "finishing", None
+                self._free_since_s = self._clock.monotonic_s()
                 self._changed.set()
 
     def claimed(self, job: AtHand, job_id: str, delivery: Delivery) -> None:
