@@ -247,9 +247,12 @@ class Attempt(BaseModel):
     code: str = ""
 
 
+MAX_FREE_IN_S = 60.0  # ahead of which no worker asks
+
+
 class Ticket(BaseModel):
-    """A job that a worker could begin now, since its message has come to it. model: the job's; models: all that the
-    worker takes jobs of."""
+    """A job that a worker could begin, since its message has come to it. model: the job's; models: all that the worker
+    takes jobs of; free_in_s: seconds until its model should be free."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -259,6 +262,7 @@ class Ticket(BaseModel):
     tenant: str
     job_id: str
     models: tuple[str, ...] = ()
+    free_in_s: float = 0.0
 
 
 class Turn(BaseModel):

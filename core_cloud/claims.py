@@ -14,7 +14,7 @@ from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import Deleted, JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.placement import Ticket
+from adaptivegen.placement import MAX_FREE_IN_S, Ticket
 from adaptivegen.telemetry import get_logger
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.turns import Claimed, OutOfOrder, Rest, Turns
@@ -25,7 +25,7 @@ OTHER_MODEL_PAUSE_S = 2.0  # until a job is offered again that this worker's mod
 
 class Claims:
     """Claims the jobs of one model for one worker. takes: whether a job is one; held: the message of one that it has
-    at hand, None where it has not; versions: of the model, by name."""
+    at hand, None where it has not; free_in_s: until the model should be; versions: of that, by name."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Claims:
         incarnation: str,
         takes: Callable[[JobSpec], bool],
         held: Callable[[str], Delivery | None],
+        free_in_s: Callable[[], float],
         versions: Callable[[], tuple[str, ...]],
         jobs: JobStore,
         outcomes: Outcomes,
@@ -48,6 +49,7 @@ class Claims:
         self._incarnation = incarnation
         self._takes = takes
         self._held = held
+        self._free_in_s = free_in_s
         self._versions = versions
         self._jobs = jobs
         self._outcomes = outcomes
@@ -102,6 +104,7 @@ class Claims:
                 models=tuple(dict.fromkeys((*self._versions(), spec.cloud_model))),
                 tenant=spec.tenant,
                 job_id=spec.id,
+                free_in_s=min(self._free_in_s(), MAX_FREE_IN_S),
             )
         )
         if turn is not None and 0 < turn.rest_s <= MOST_REST_S - self._rested_s:

@@ -89,6 +89,7 @@ class Worker:
             incarnation=incarnation,
             takes=lambda spec: takes(spec, line, models.loaded),
             held=self.stages.held,
+            free_in_s=lambda: self.stages.remaining_s,
             versions=lambda: models.loaded,
             jobs=jobs,
             outcomes=self._outcomes,

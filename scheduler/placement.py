@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from adaptivegen.errors import InvalidRequest
 from adaptivegen.ids import check_name, check_video_id
-from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn
+from adaptivegen.placement import MAX_FREE_IN_S, Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.placing import Ours, Placing
@@ -118,6 +118,8 @@ class Placement:
         for model in ticket.models:
             check_name(model, field="models")
         check_video_id(ticket.job_id, field="job_id")
+        if not 0.0 <= ticket.free_in_s <= MAX_FREE_IN_S:
+            raise InvalidRequest.field("free_in_s", ticket.free_in_s, f"0 to {MAX_FREE_IN_S:g}")
         now_ns, same = self._time.now_ns(), Turn(tenant=ticket.tenant, job_id=ticket.job_id)
         node = self._view.nodes.get(ticket.worker_id)
         report = node.report if node is not None else None

@@ -344,5 +344,6 @@ class PlacementServicer(stubs.PlacementServiceServicer):
             tenant=request.tenant,
             job_id=request.job_id,
             models=tuple(request.models),
+            free_in_s=request.free_in_s,
         )
         return pb.NextJobResponse(**(await self._next_job(ticket)).model_dump())

@@ -279,6 +279,7 @@ class Twin:
                     tenant=TENANT,
                     job_id=job.job_id,
                     models=(CLOUD,),
+                    free_in_s=max(0.0, worker.ends_s - self._now_s),
                 ),
                 now_ns=self._now_ns,
             )

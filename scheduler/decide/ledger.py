@@ -128,7 +128,7 @@ class OpenJobs:
     # ---- work -------------------------------------------------------------------------------------------------
 
     def next(self, ticket: Ticket, *, now_ns: int) -> OpenJob | None:
-        """Whose turn it is, now that a worker could begin the ticket's job; the job counts as handed out.
+        """Whose turn it is, now or soon, when a worker can begin the ticket's job; the job counts as handed out.
 
         A ticket is proof that its job waits, unless it was handed out a moment ago. None: begin that job.
         """
@@ -139,7 +139,8 @@ class OpenJobs:
         elif started_ns is not None and now_ns - started_ns >= UNCLAIMED_S * 1e9:
             self._put_back(ticket.job_id)
         line = self._lines.get(ticket.pool)
-        job = line.next((ticket.model, *ticket.models), now_ns=now_ns) if line is not None else None
+        begins_ns = now_ns + round(ticket.free_in_s * 1e9)
+        job = line.next((ticket.model, *ticket.models), now_ns=begins_ns) if line is not None else None
         if job is not None:
             self._start(job.job_id, now_ns=now_ns, at_work=False)
             self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns

@@ -514,6 +514,7 @@ class NextJobRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    FREE_IN_S_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     pool: _builtins.str
     model: _builtins.str
@@ -521,6 +522,8 @@ class NextJobRequest(_message.Message):
     tenant: _builtins.str
     """of the job whose message came"""
     job_id: _builtins.str
+    free_in_s: _builtins.float
+    """until its model should be free, 0 to 60"""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """all versions that the worker takes jobs of"""
@@ -534,10 +537,11 @@ class NextJobRequest(_message.Message):
         tenant: _builtins.str = ...,
         job_id: _builtins.str = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        free_in_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "model", b"model", "models", b"models", "pool", b"pool", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_in_s", b"free_in_s", "job_id", b"job_id", "model", b"model", "models", b"models", "pool", b"pool", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -264,7 +264,16 @@ async def test_a_worker_that_only_fails_is_to_rest_unless_it_is_the_only_one() -
 
 
 @pytest.mark.parametrize(
-    "changes", [{"worker_id": "../x"}, {"pool": ""}, {"model": "A"}, {"tenant": "*"}, {"job_id": "x"}]
+    "changes",
+    [
+        {"worker_id": "../x"},
+        {"pool": ""},
+        {"model": "A"},
+        {"tenant": "*"},
+        {"job_id": "x"},
+        {"free_in_s": 61.0},
+        {"free_in_s": float("nan")},
+    ],
 )
 async def test_a_ticket_that_is_none_is_refused_by_name(changes: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(changes))):

@@ -266,3 +266,14 @@ def test_what_is_kept_is_bounded() -> None:
     pools.settle("job-0", gpu_s=0.0, now_ns=NOW_NS)
     pools.place(open_job("new", pool="new"))
     assert "new" in pools  # a pool that has no job any more gives way
+
+
+def test_a_turn_that_is_asked_for_ahead_is_judged_as_of_when_the_model_is_free() -> None:
+    def due(free_in_s: float) -> str:
+        jobs = ledger("first", work_s=5.0)
+        jobs.place(open_job("dated", work_s=5.0, deadline_at_ns=after(5.2)))
+        found = jobs.next(ticket("first").model_copy(update={"free_in_s": free_in_s}), now_ns=NOW_NS)
+        assert found is not None
+        return found.job_id
+
+    assert (due(0.1), due(0.3)) == ("dated", "first")  # that one could not be met any more

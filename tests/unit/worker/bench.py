@@ -42,11 +42,15 @@ class ScriptedRunner:
         self.go.set()
         self.stopped = 0
         self.familiarity: float | None = None
+        self.clock: Clock | None = None  # of the first step, where that takes any time
+        self.pace_s = 0.0
 
     async def generate(
         self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
     ) -> Generated:
         self.commands.append((command, start_mp4))
+        if self.clock is not None:
+            await self.clock.sleep(self.pace_s)
         on_step(Step(step=1, steps=command.request.steps, stage="base"))
         self.running.set()
         try:

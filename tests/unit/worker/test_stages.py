@@ -50,6 +50,18 @@ async def test_the_next_job_is_claimed_while_the_model_works_and_begins_when_it_
         assert parts.worker.stages.at_hand == ()
 
 
+async def test_who_asks_ahead_says_when_the_model_should_be_free() -> None:
+    scheduler = Scheduler()
+    async with cloud(turns=scheduler, ahead_s=60.0) as parts:
+        parts.runner.go.clear()
+        parts.runner.clock, parts.runner.pace_s = parts.clock, 0.2
+        await submit(parts, FIRST, SECOND)
+        await parts.until(lambda: in_progress(parts, FIRST, SECOND))
+        assert scheduler.free_in_s[0] == 0.0 < scheduler.free_in_s[1] == pytest.approx(0.9, rel=0.9)
+        parts.runner.go.set()
+        await until_all_ended(parts, FIRST, SECOND)
+
+
 async def test_a_worker_that_is_told_so_claims_nothing_before_the_model_is_free() -> None:
     async with cloud(ahead_s=0.0) as parts:
         parts.runner.go.clear()

@@ -21,9 +21,11 @@ class Scheduler:
         self.due = list(job_ids)
         self.rest_s = rest_s
         self.asked: list[str] = []
+        self.free_in_s: list[float] = []
 
     async def whose(self, ticket: Ticket) -> Turn | None:
         self.asked.append(ticket.job_id)
+        self.free_in_s.append(ticket.free_in_s)
         rest_s, self.rest_s = self.rest_s, 0.0
         return Turn(tenant="t", job_id=self.due.pop(0) if self.due else ticket.job_id, rest_s=rest_s)
 
