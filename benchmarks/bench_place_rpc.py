@@ -2,10 +2,10 @@
 
 `python -m benchmarks.bench_place_rpc`. The server is the gRPC server, the placement service and a view of twelve nodes
 that send heartbeats, on uvloop and with a log line for each decision as in a scheduler, without its writers of
-decisions and TLS; of the jobs that it places the last 64 stay open. Clients keep a
-number of calls in flight and send requests that were encoded before, so that they are never what is slowest. Prints the
-hardware, the command, calls per second and the server's CPU time for a call, of each run and their medians, and one
-line of JSON. The aim is 1,000 calls per second; while the machine does other work, too, the CPU time tells more.
+decisions and TLS; of the jobs that it places the last 64 stay open. Clients keep a number of calls in flight and send
+requests that were encoded before, so that they are never what is slowest. Prints the hardware, the command, calls per
+second and the server's CPU time for a call, of each run and their medians, and one line of JSON. The aim is 1,000 calls
+per second; while the machine does other work, too, the CPU time tells more.
 """
 
 from __future__ import annotations

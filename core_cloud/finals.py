@@ -6,7 +6,6 @@ is the job's by `stages`, what an error means for the job by `outcome`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
@@ -21,8 +20,9 @@ from adaptivegen.errors import (
 )
 from adaptivegen.generation.kept import Kept, ModelSet
 from adaptivegen.generation.messages import GenerateCommand, Generated
+from adaptivegen.jobs.clips import media_of
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import JobSpec, Manifest, Media, media_key
+from adaptivegen.jobs.spec import JobSpec, Manifest
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
@@ -84,33 +84,36 @@ class Finals:
         """The uploaded final, and the manifest that would make it the outcome."""
         version = choose(spec, self._line, self._models.loaded, attempts=record.attempts)
         job.version = version.name
-        kept = self._models.find(version.name)
-        if kept is None:
-            raise NodeUnavailable(f"{version.name} is not loaded")
+        kept = self._loaded(version.name)
         async with self._models.using(kept):
             plan = await self._plan(spec, record, version, kept.card)
             generated, gpu_s = await self._generate(job, lease, plan, kept)
         return await self._upload(spec, record, plan, generated, gpu_s=gpu_s)
 
+    def _loaded(self, name: str) -> Kept:
+        """A version that can be used now; raises NodeUnavailable."""
+        kept = self._models.find(name)
+        if kept is None:
+            raise NodeUnavailable(f"{name} is not loaded")
+        return kept
+
     async def _generate(self, job: AtHand, lease: Lease, plan: Plan, kept: Kept) -> tuple[Generated, float]:
         """The clip, and the seconds of the model that it took; waits until the model is free."""
         progress = Progress(expect(kept.card, steps=plan.command.request.steps))
         async with self._stages.model(job, progress):
-            if not kept.runner.ready:  # it died of the one before: whoever is well has this one sooner
-                raise NodeUnavailable(f"{plan.version.name} is not loaded")
+            self._loaded(plan.version.name)  # if it died of the one before, whoever is well has this one sooner
             lease.follow(progress)
-            began_s = self._clock.monotonic_s()
             try:
                 generated = await kept.runner.generate(
                     plan.command,
                     plan.start.mp4,
-                    lambda step: progress.observe(step, elapsed_s=self._clock.monotonic_s() - began_s),
+                    lambda step: progress.observe(step, elapsed_s=self._clock.monotonic_s() - job.begun_s),
                 )
             except AdaptiveGenError as exc:
                 if kept is self._models.main or isinstance(exc, Cancelled) or platform_fault(exc):
                     raise
                 raise TrialFailed(f"{plan.version.name} failed: {exc.message}") from exc
-            gpu_s = self._clock.monotonic_s() - began_s
+            gpu_s = self._clock.monotonic_s() - job.begun_s
             told = {"gpu_s": round(gpu_s, 3), "model_stood_still_s": round(job.idle_s, 3)}
             get_logger().info("job_generated", job_id=job.job_id, plan=plan.name, **told)
             return generated, gpu_s
@@ -150,19 +153,8 @@ class Finals:
     async def _upload(
         self, spec: JobSpec, record: JobRecord, plan: Plan, generated: Generated, *, gpu_s: float
     ) -> Manifest:
-        sha256 = hashlib.sha256(generated.mp4).hexdigest()
-        key = media_key(spec.tenant, spec.id, record.epoch, sha256)
-        await self._put(key, generated.mp4)
-        final = Media(
-            key=key,
-            sha256=sha256,
-            size_bytes=len(generated.mp4),
-            width=generated.width,
-            height=generated.height,
-            frames=generated.frames,
-            fps=spec.request.fps,
-            familiarity=generated.familiarity,
-        )
+        final = media_of(generated, spec, epoch=record.epoch)
+        await self._put(final.key, generated.mp4)
         return Manifest(
             id=spec.id,
             tenant=spec.tenant,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adaptivegen.errors import PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Decision, PlacementQuery
@@ -102,13 +102,13 @@ class Quotas:
         """The centre has a job that was in the spool."""
         own = self._own.get(job_id)
         if own is not None:
-            self._own[job_id] = Own(own.tenant, own.gpu_s, now_ns, here=False, ended=own.ended)
+            self._own[job_id] = replace(own, since_ns=now_ns, here=False)
 
     def ended(self, job_id: str) -> None:
         """A job is over."""
         own = self._own.get(job_id)
         if own is not None:
-            self._own[job_id] = Own(own.tenant, own.gpu_s, own.since_ns, own.here, ended=True)
+            self._own[job_id] = replace(own, ended=True)
 
     # ---- what is refused ----------------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ class ModelSet:
 
     @property
     def finished(self) -> tuple[FinishedWork, ...]:
-        """The last generations, by the models' own clocks."""
+        """The last generations, and how long each had its model."""
         return self.main.runner.finished if self._kept else ()
 
     def find(self, name: str) -> Kept | None:

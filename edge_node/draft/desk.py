@@ -7,7 +7,6 @@ final to come: the worker is told there is none and starts from noise.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -23,9 +22,10 @@ from adaptivegen.errors import (
     platform_fault,
 )
 from adaptivegen.generation.messages import Step
+from adaptivegen.jobs.clips import media_of
 from adaptivegen.jobs.events import make_event, terminal_event
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Media, media_key
+from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.process import end, guarded
 from adaptivegen.rpc.draft import MadeDraft
@@ -236,17 +236,7 @@ class DraftDesk:
     async def _store(self, spec: JobSpec, made: Made, timing: _Clocked) -> None:
         """Upload and index the draft, and say that it is there."""
         generated = made.generated
-        sha256 = hashlib.sha256(generated.mp4).hexdigest()
-        media = Media(
-            key=media_key(spec.tenant, spec.id, 0, sha256),
-            sha256=sha256,
-            size_bytes=len(generated.mp4),
-            width=generated.width,
-            height=generated.height,
-            frames=generated.frames,
-            fps=spec.request.fps,
-            familiarity=generated.familiarity,
-        )
+        media = media_of(generated, spec, epoch=0)
         now_ns = self._now_ns()
         manifest = DraftManifest(
             media=media,

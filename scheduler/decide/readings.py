@@ -10,7 +10,7 @@ from typing import Any
 
 from adaptivegen.models.card import ModelCard, ScoredPlan
 from scheduler.decide.qoe import quality_of
-from scheduler.decide.work import Work, draft_shape, work_of
+from scheduler.decide.work import Work, draft_shape, draft_work, work_of
 
 MAX_READ = 1024  # shapes of one card that are kept; beyond it all of them are read anew
 
@@ -23,6 +23,7 @@ class _Read:
 
     card: ModelCard
     works: dict[tuple[int, int, int, int], Work | None] = field(default_factory=dict)
+    drafts: dict[Shape, Work | None] = field(default_factory=dict)
     shapes: dict[Shape, Shape] = field(default_factory=dict)
     qualities: dict[tuple[ScoredPlan, int, int, int, float], float] = field(default_factory=dict)
 
@@ -54,8 +55,11 @@ class Readings:
 
     def draft_work(self, card: ModelCard, *, width: int, height: int, frames: int) -> Work | None:
         """See `work.draft_work`."""
-        width, height, frames = self.draft_shape(card, width=width, height=height, frames=frames)
-        return self.work(card, width=width, height=height, frames=frames, steps=card.limits.steps_default)
+        drafts, key = self._of(card).drafts, (width, height, frames)
+        if key not in drafts:
+            _make_room(drafts)
+            drafts[key] = draft_work(card, width=width, height=height, frames=frames)
+        return drafts[key]
 
     def quality(
         self, card: ModelCard, plan: ScoredPlan, *, steps: int, width: int, height: int, assumed: float
