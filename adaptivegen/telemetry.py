@@ -13,8 +13,12 @@ import logging
 import random
 import re
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from json import JSONEncoder
 from typing import Any, TypeVar
 
 import structlog
@@ -30,39 +34,70 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}")  # as much as W3C asks everyone to pas
 _PROPAGATOR = TraceContextTextMapPropagator()
 _IDS = random.Random()  # seeded by the system: ids of two processes differ
 _SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+_NAMED: ContextVar[str] = ContextVar("request_id", default="")  # the request that a task works for
+_logger: structlog.stdlib.BoundLogger | None = None  # the process's, once its logs are set up
 
 
 def configure_logging(service: str, node_id: str, level: str = "info") -> None:
     """Set up JSON logs on stdout; called once, in a process's composition."""
+    global _logger
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s")
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _add_trace_id,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[_Lines(service, node_id)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
     )
-    structlog.contextvars.bind_contextvars(service=service, node_id=node_id)
+    _logger = structlog.get_logger().bind()
 
 
-def _add_trace_id(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Name the trace a line belongs to, if any."""
-    context = trace.get_current_span().get_span_context()
-    if context.is_valid:
-        event["trace_id"] = f"{context.trace_id:032x}"
-    return event
+def reset_logging() -> None:
+    """Undo `configure_logging`, for tests of services that share a process."""
+    global _logger
+    structlog.reset_defaults()
+    _logger = None
+    name_request("")
+
+
+class _Lines:
+    """Makes the line of an event: what the caller says of it, in that order, then whose line it is and of when.
+
+    One step for all, and one encoder, since a line is written for each decision of a scheduler (docs/adr/0035).
+    """
+
+    def __init__(self, service: str, node_id: str) -> None:
+        self._service = service
+        self._node_id = node_id
+        self._encode = JSONEncoder(default=repr).encode
+        self._second = (0, "")  # that of the last line, since 1970 and in words; one tuple, since threads log, too
+
+    def __call__(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:
+        event.setdefault("service", self._service)
+        event.setdefault("node_id", self._node_id)
+        request_id = _NAMED.get()
+        if request_id:
+            event.setdefault("request_id", request_id)
+        event["level"] = method
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event["trace_id"] = f"{context.trace_id:032x}"
+        event["timestamp"] = self._now()
+        if "exc_info" in event:
+            event = structlog.processors.format_exc_info(_logger, method, event)
+        return self._encode(event).encode("ascii")
+
+    def _now(self) -> str:
+        """The time in UTC, to the microsecond."""
+        second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+        known, words = self._second
+        if second != known:
+            words = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
+            self._second = second, words
+        return f"{words}.{microsecond:06d}Z"
 
 
 def get_logger() -> structlog.stdlib.BoundLogger:
     """The process's logger; keyword arguments become fields."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
-    return logger
+    return _logger or structlog.get_logger()
 
 
 @functools.cache
@@ -141,21 +176,20 @@ def carry() -> dict[str, str]:
     """Headers that carry the current trace context and request id to a peer."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
-    request_id = given_request_id(
-        {REQUEST_ID_HEADER: str(structlog.contextvars.get_contextvars().get("request_id", ""))}
-    )
-    if request_id:
+    request_id = _NAMED.get()
+    if _REQUEST_ID.fullmatch(request_id):
         carrier[REQUEST_ID_HEADER] = request_id
     return carrier
 
 
+def name_request(request_id: str) -> None:
+    """Log what follows in this task under a request id, and carry it to peers; under none where it is empty."""
+    _NAMED.set(request_id)
+
+
 def take_request_id(carrier: Mapping[str, str]) -> None:
     """Log what follows in this task under the request id a peer sent, if it sent a legal one, and under no other."""
-    request_id = given_request_id(carrier)
-    if request_id:
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-    else:
-        structlog.contextvars.unbind_contextvars("request_id")
+    name_request(given_request_id(carrier))
 
 
 def given_request_id(carrier: Mapping[str, str]) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
+from adaptivegen.telemetry import reset_logging
 from tests.servers import NatsServer, nats_server
 
 
@@ -32,5 +32,4 @@ def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 def plain_logs() -> Iterator[None]:
     """A service that runs in a test's process configures its logs, which are the process's; no other test sees that."""
     yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+    reset_logging()

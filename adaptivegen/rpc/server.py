@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import grpc
-import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, SettingsInvalid
 from adaptivegen.ids import new_token
 from adaptivegen.rpc.status import details, status_of, trailing_metadata
-from adaptivegen.telemetry import get_logger, given_request_id, span, spanned
+from adaptivegen.telemetry import get_logger, given_request_id, name_request, span, spanned
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
@@ -89,7 +88,7 @@ class _Rules:
     def _enter(self, context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
         carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         request_id = given_request_id(carrier) or new_token(prefix="req", rng=self._rng)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        name_request(request_id)
         remaining_s = context.time_remaining()
         if remaining_s is None or remaining_s > 24 * 3600:
             raise InvalidRequest.field("deadline", remaining_s, "set on every call, at most 24 h")

@@ -8,7 +8,6 @@ from contextlib import aclosing, suppress
 from dataclasses import fields
 from typing import cast
 
-import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,7 +24,7 @@ from adaptivegen.local_only import check_local
 from adaptivegen.media.ranges import answer, etag_of
 from adaptivegen.models.card import ModelCard
 from adaptivegen.rpc.video import Authenticator, Variant
-from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, given_request_id, span
+from adaptivegen.telemetry import REQUEST_ID_HEADER, get_logger, given_request_id, name_request, span
 from edge_node.api import render
 from edge_node.api.body import Bodies
 from edge_node.delivery import Delivery
@@ -231,7 +230,7 @@ class HttpApi:
 
         async def guarded(request: Request) -> Response:
             request_id = given_request_id(request.headers) or new_token(prefix="req", rng=self._rng)
-            structlog.contextvars.bind_contextvars(request_id=request_id)
+            name_request(request_id)
             try:
                 self._refuse_pages(request)
                 with span(f"http {request.method} {request.url.path}", carrier=dict(request.headers)):

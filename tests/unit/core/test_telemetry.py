@@ -2,12 +2,19 @@
 
 import asyncio
 import json
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import PurePath
 
 import pytest
-import structlog
+from structlog.testing import capture_logs
 
 from adaptivegen.telemetry import (
     REQUEST_ID_HEADER,
@@ -15,6 +22,7 @@ from adaptivegen.telemetry import (
     configure_logging,
     get_logger,
     given_request_id,
+    name_request,
     span,
     spanned,
     take_request_id,
@@ -25,17 +33,14 @@ PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
 
 
 def test_a_legal_request_id_is_taken_and_passed_on() -> None:
-    structlog.contextvars.clear_contextvars()
     take_request_id({REQUEST_ID_HEADER: "req_1.a-B"})
     assert carry()[REQUEST_ID_HEADER] == "req_1.a-B"
-    structlog.contextvars.clear_contextvars()
 
 
 def test_what_would_break_the_headers_of_the_next_call_is_not_a_request_id() -> None:
     for sent in ("", "ü", "a b", "a\nb", "x" * 65, "a/b", "\x7f"):
         assert given_request_id({REQUEST_ID_HEADER: sent}) == ""
     assert given_request_id({}) == ""
-    structlog.contextvars.clear_contextvars()
     take_request_id({REQUEST_ID_HEADER: "a\r\nb"})
     assert REQUEST_ID_HEADER not in carry()
 
@@ -91,7 +96,7 @@ def test_a_state_that_headers_cannot_carry_is_dropped_and_the_trace_goes_on(
 
 
 def test_an_id_that_was_bound_by_other_hands_goes_on_only_if_it_can() -> None:
-    structlog.contextvars.bind_contextvars(request_id="a\r\nb")
+    name_request("a\r\nb")
     assert REQUEST_ID_HEADER not in carry()
 
 
@@ -112,6 +117,109 @@ def test_a_log_line_is_one_object_with_who_what_and_under_which_request(capsys: 
         "request_id": "req_1",
         "size": "two\nlines",
     }
+
+
+def test_a_log_line_tells_the_event_then_whose_it_is_then_when_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    take_request_id({REQUEST_ID_HEADER: "req_1"})
+    with span("x", carrier={"traceparent": PARENT}):
+        get_logger().info("placed", job_id="vid_1", final_s=None)
+    [line] = capsys.readouterr().out.splitlines()
+    before, _, timestamp = line.partition(', "timestamp": ')
+    assert before == (
+        '{"job_id": "vid_1", "final_s": null, "event": "placed", "service": "edge", "node_id": "edge-1",'
+        f' "request_id": "req_1", "level": "info", "trace_id": "{TRACE_ID}"'
+    )
+    assert re.fullmatch(r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"}', timestamp)
+
+
+def test_lines_tell_the_second_they_are_of(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    bounds = [datetime.now(UTC)]
+    for _ in range(3):
+        get_logger().info("x")
+        time.sleep(0.6)  # over a second's end at least once
+        bounds.append(datetime.now(UTC))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [datetime.fromisoformat(line["timestamp"]) for line in lines]
+    for (before, after), at in zip(pairwise(bounds), told, strict=True):
+        assert before <= at <= after
+
+
+def test_what_a_caller_says_of_whose_line_it_is_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    take_request_id({REQUEST_ID_HEADER: "req_1"})
+    get_logger().warning("registered", service="adaptivegen-edge", request_id="req_2")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["service"], told["node_id"], told["request_id"]) == ("adaptivegen-edge", "edge-1", "req_2")
+    assert told["level"] == "warning"
+
+
+def test_what_json_cannot_say_is_told_as_python_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    get_logger().info("odd", what={"at": PurePath("ü"), "all": (1, None)}, text="ü\ud800")
+    out = capsys.readouterr().out
+    told = json.loads(out)
+    assert (told["what"], told["text"]) == ({"at": repr(PurePath("ü")), "all": [1, None]}, "ü\ud800")
+    assert out.isascii()
+
+
+def test_an_error_is_told_with_its_traceback_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+    try:
+        raise ValueError("odd")
+    except ValueError as exc:
+        get_logger().error("unexpected_error", exc_info=exc)
+    [line] = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert told["exception"].startswith("Traceback") and told["exception"].endswith("ValueError: odd")
+    assert "exc_info" not in told
+
+
+def test_lines_of_other_threads_are_whole_and_name_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("edge", "edge-1", level="info")
+
+    def say(who: int) -> None:
+        for number in range(200):
+            get_logger().info("said", who=who, number=number, long="x" * 1000)
+
+    threads = [threading.Thread(target=say, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(line["service"], line["node_id"]) for line in lines} == {("edge", "edge-1")}
+    said = [[line["number"] for line in lines if line["who"] == who] for who in range(4)]
+    assert said == [list(range(200))] * 4
+
+
+KILLED = """
+import os, signal
+from adaptivegen.telemetry import configure_logging, get_logger
+configure_logging("edge", "edge-1")
+for number in range(3):
+    get_logger().info("said", number=number)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_logged_before_a_process_was_killed_is_there() -> None:
+    told = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False, timeout=30)
+    assert told.returncode == -signal.SIGKILL
+    assert [json.loads(line)["number"] for line in told.stdout.splitlines()] == [0, 1, 2]
+
+
+def test_loggers_got_before_and_after_the_set_up_write_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    early = get_logger()
+    configure_logging("edge", "edge-1", level="info")
+    early.info("early")
+    get_logger().info("late")
+    with capture_logs() as heard:
+        get_logger().info("heard")
+    assert [line["event"] for line in heard] == ["heard"]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["event"], line["service"]) for line in lines] == [("early", "edge"), ("late", "edge")]
 
 
 def test_a_log_line_within_a_span_names_its_trace(capsys: pytest.CaptureFixture[str]) -> None:

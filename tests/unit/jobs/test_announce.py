@@ -1,14 +1,12 @@
 """What is published about a job goes out under the request and in the trace that led to it."""
 
-import structlog
-
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Message, Subscription
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import ManualClock
 from adaptivegen.jobs.events import make_event
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.telemetry import span
+from adaptivegen.telemetry import name_request, span
 from tests.jobs import JOB_ID, make_spec
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -26,7 +24,7 @@ async def test_an_event_and_the_word_to_cancel_carry_the_request_and_the_trace()
     bus = MemoryBus(clock)
     jobs = JobStore(blob=open_store("memory://"), bus=bus, clock=clock)
     published = await bus.subscribe("ag.>")
-    structlog.contextvars.bind_contextvars(request_id="req_1")
+    name_request("req_1")
     with span("x", carrier=PARENT):
         _, record = await jobs.submit(make_spec())
         await jobs.announce(make_event("queued", record, producer="edge-1", now_ns=1))

@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
-import structlog
 
 from adaptivegen.errors import AdaptiveGenError, InternalError, NodeUnavailable
 from adaptivegen.rpc.channel import call, open_channel, stream
+from adaptivegen.telemetry import name_request
 
 DEADLINE_S = 3.0
 AWAY = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "refused")
@@ -44,7 +44,7 @@ def answering(answer: object) -> Callable[..., Any]:
 
 
 async def test_a_call_carries_its_deadline_the_request_id_the_trace_and_what_is_added() -> None:
-    structlog.contextvars.bind_contextvars(request_id="req_1")
+    name_request("req_1")
     sent: dict[str, Any] = {}
 
     async def method(request: object, *, timeout: float, metadata: tuple[tuple[str, str], ...]) -> object:
