@@ -299,7 +299,7 @@ def files_in(folder: Path) -> set[Path]:
 
 def limit(made: Edge, **standing: Any) -> None:
     """What schedulers told last, a moment ago."""
-    made.quotas.hear(Standings(at_ns=1, everybody=Standing(**standing)), now_ns=made.clock.now_ns())
+    made.quotas.hear(Standings(at_ns=1, everybody=Standing(**standing)), as_of_ns=made.clock.now_ns())
 
 
 @pytest.mark.parametrize("cut_off", [True, False], ids=["cut off", "no scheduler"])
