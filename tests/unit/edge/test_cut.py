@@ -18,7 +18,7 @@ from adaptivegen.errors import (
     StorageReadOnly,
     Unavailable,
 )
-from adaptivegen.jobs.spec import ContentEntry
+from adaptivegen.jobs.spec import ContentEntry, Manifest, job_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Candidate
 from adaptivegen.standing import Standing, Standings
@@ -192,6 +192,55 @@ async def test_a_submission_cut_in_its_midst_is_one_job_whose_outcome_only_the_c
         told = await made.videos.get("t", record.id)
         assert told.draft is not None
         assert (await made.videos.cancel("t", record.id)).status == "cancelled"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["no other attempt", "another attempt's spec comes later"])
+async def test_a_job_whose_submission_or_handover_died_can_be_cancelled_while_it_waits_and_stays_so(
+    tmp_path: Path, late: bool
+) -> None:
+    async with edge(tmp_path) as made:
+        put_if_absent, died = made.jobs.blob.put_if_absent, [True]
+
+        async def dying(key: str, data: bytes) -> bool:
+            if died and key.endswith("/spec"):
+                raise StorageFailure("away")
+            return await put_if_absent(key, data)
+
+        made.jobs.blob.put_if_absent = dying  # type: ignore[method-assign]
+        record = await made.create()
+        spec = await partition(made).spool.jobs.spec("t", record.id)
+        await drafted(made, record.id)
+        with pytest.raises(StorageFailure):
+            await handed_over(made)
+        assert partition(made).spool.state("t", record.id) == "begun"
+        assert (await made.videos.cancel("t", record.id)).status == "cancelled"
+        assert (await made.videos.cancel("t", record.id)).status == "cancelled"
+        assert (await made.videos.get("t", record.id)).status == "cancelled"
+        died.clear()
+        if late:
+            await made.jobs.submit(spec)
+        await handed_over(made)
+        assert (await made.jobs.find("t", record.id)).status == "cancelled"
+        assert (await made.jobs.from_store("t", record.id)).status == "cancelled"
+        assert await made.queued() == ([record.id] if late else [])
+
+
+async def test_a_job_that_ended_at_the_centre_by_another_attempt_is_not_cancelled_here(tmp_path: Path) -> None:
+    async with edge(tmp_path) as made:
+        put_if_absent = made.jobs.blob.put_if_absent
+
+        async def dying(key: str, data: bytes) -> bool:
+            if key.endswith("/spec"):
+                raise StorageFailure("away")
+            return await put_if_absent(key, data)
+
+        made.jobs.blob.put_if_absent = dying  # type: ignore[method-assign]
+        record = await made.create()
+        ended = Manifest(id=record.id, tenant="t", outcome="completed", epoch=0, finished_at_ns=9, final=clip("f")[0])
+        await made.jobs.blob.put(job_key("t", record.id, "manifest"), ended.encode())  # a repeat's, its spec not yet
+        with pytest.raises(Unavailable, match="handed over"):
+            await made.videos.cancel("t", record.id)
+        assert (await partition(made).spool.jobs.find("t", record.id)).status == "queued"
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known to be cut off", "not yet known"])
