@@ -132,6 +132,7 @@ class Videos:
         """End an unfinished video: its draft stops here, its final within a step wherever it runs."""
         record = await self._sides.cancel(tenant, check_video_id(video_id))
         self._desk.cancel(tenant, video_id)
+        self.placing.ended(video_id)  # nobody follows what a former life has spooled
         await self.acceptor.publish("cancelled", record)
         return record
 

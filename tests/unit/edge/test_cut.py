@@ -412,6 +412,8 @@ async def test_what_a_tenant_used_here_before_a_restart_counts_and_leaves_nothin
             await made.create("b", seed=8)
         assert partition(made).spool.ids("t") == [kept.id]
         assert files_in(tmp_path) == files
+        await made.videos.cancel("t", kept.id)
+        assert (await made.create("b", seed=8)).status == "queued"
 
 
 async def test_a_final_is_reckoned_alone_as_the_scheduler_reckoned_before(tmp_path: Path) -> None:
