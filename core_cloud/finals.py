@@ -99,7 +99,9 @@ class Finals:
 
     async def _generate(self, job: AtHand, lease: Lease, plan: Plan, kept: Kept) -> tuple[Generated, float]:
         """The clip, and the seconds of the model that it took; waits until the model is free."""
-        progress = Progress(expect(kept.card, steps=plan.command.request.steps))
+        asked = plan.command.request
+        expected = expect(kept.card, steps=asked.steps, width=asked.width, height=asked.height, frames=asked.frames)
+        progress = Progress(expected)
         async with self._stages.model(job, progress):
             self._loaded(plan.version.name)  # if it died of the one before, whoever is well has this one sooner
             lease.follow(progress)

@@ -25,15 +25,16 @@ class Expectation:
         return self.base_s + self.upsample_s + self.encode_s
 
 
-def expect(card: ModelCard, *, steps: int) -> Expectation:
-    """What the card's first profile says of a generation in `steps`; without a profile, a second a step."""
-    if not card.profile:
+def expect(card: ModelCard, *, steps: int, width: int, height: int, frames: int) -> Expectation:
+    """What the card says of a generation of this shape in `steps`; without a profile, a second a step."""
+    measured = card.measured(width, height, frames)
+    if measured is None:
         return Expectation(base_s=float(steps), upsample_s=1.0, encode_s=0.1)
-    profile = card.profile[0]
+    profile, scale = measured
     return Expectation(
-        base_s=(profile.text_ms + steps * profile.step_ms) / 1e3,
-        upsample_s=profile.upsample_ms / 1e3,
-        encode_s=profile.encode_ms / 1e3,
+        base_s=(profile.text_ms + scale * steps * profile.step_ms) / 1e3,
+        upsample_s=scale * profile.upsample_ms / 1e3,
+        encode_s=scale * profile.encode_ms / 1e3,
     )
 
 

@@ -1,4 +1,10 @@
-"""Hears from schedulers how tenants stand with their quotas, and keeps the last of it over restarts."""
+"""Hears from schedulers how tenants stand with their quotas, and keeps the last of it over restarts.
+
+How old a telling is: by the scheduler's clock and this edge's, which may differ by minutes, but never more than what
+needs no second clock. It was written since this edge last looked and did not find it, and the broker keeps none for
+longer than `KEPT_S`. So clocks count for nothing while this edge hears, and at a start or after a cut make a telling
+as old as they differ, until the next is told, a minute later at most.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +29,11 @@ KEPT = "quotas"  # in the spool's folder
 
 
 class Kept(BaseModel):
-    """What was heard, and when by this edge's clock; what finals were reckoned with then."""
+    """What was heard, and when it was written by this edge's clock; what finals were reckoned with then."""
 
     model_config = ConfigDict(frozen=True)
 
-    heard_ns: Annotated[int, Field(ge=0)]
+    as_of_ns: Annotated[int, Field(ge=0)]
     told: Standings
     reckoning: Annotated[dict[str, Annotated[float, Field(ge=0, lt=1e9)]], Field(max_length=MAX_MODELS)] = {}
 
@@ -41,11 +47,12 @@ class QuotaHearing:
         self._clock = clock
         self._kept = kept
         self._revision = 0
+        self._looked_s: float | None = None  # when the broker has answered last
         self._kept_s: float | None = None
         self._said = ""
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quotas")
         if kept is not None and (found := remembered(Kept, kept, name="quotas")) is not None:
-            quotas.hear(found.told, now_ns=min(found.heard_ns, clock.now_ns()))
+            quotas.hear(found.told, as_of_ns=min(found.as_of_ns, clock.now_ns()))
             quotas.recall(found.reckoning)
 
     async def run(self) -> None:
@@ -59,28 +66,35 @@ class QuotaHearing:
 
     async def read(self) -> None:
         """Read now; while it cannot be read what was heard last stands, as long as it may."""
+        began_s = self._clock.monotonic_s()
         try:
             entry = await (await self._bus.kv(BUCKET, ttl_s=KEPT_S)).get(KEY)
             if entry is not None and entry.revision != self._revision:
                 told = parsed(Standings, entry.value, name="standings")
                 self._revision = entry.revision
-                self._quotas.hear(told, now_ns=self._clock.now_ns())
+                self._quotas.hear(told, as_of_ns=self._written_ns(told))
                 await self._keep()
-            self._said = ""
+            self._looked_s, self._said = began_s, ""
         except AdaptiveGenError as exc:
             if exc.code != self._said:
                 get_logger().debug("quotas_not_heard", code=exc.code, error=exc.message)
             self._said = exc.code
 
+    def _written_ns(self, told: Standings) -> int:
+        """When a new telling was written, by this edge's clock."""
+        now_ns, now_s = self._clock.now_ns(), self._clock.monotonic_s()
+        longest_s = KEPT_S if self._looked_s is None else min(KEPT_S, now_s - self._looked_s)
+        return now_ns - min(max(0, now_ns - told.at_ns), round(longest_s * 1e9))
+
     async def _keep(self) -> None:
         """Write it down, now and then: a minute more of age is no matter."""
-        now_s, heard_ns = self._clock.monotonic_s(), self._quotas.heard_ns
-        if self._kept is None or heard_ns is None:
+        now_s, as_of_ns = self._clock.monotonic_s(), self._quotas.as_of_ns
+        if self._kept is None or as_of_ns is None:
             return
         if self._kept_s is not None and now_s - self._kept_s < KEEP_EVERY_S:
             return
         self._kept_s = now_s
-        found = Kept(heard_ns=heard_ns, told=self._quotas.told, reckoning=self._quotas.reckoning)
+        found = Kept(as_of_ns=as_of_ns, told=self._quotas.told, reckoning=self._quotas.reckoning)
         data = found.model_dump_json().encode()
         kept = self._kept
         await asyncio.get_running_loop().run_in_executor(self._disk, lambda: remember(kept, data, name="quotas"))

@@ -181,6 +181,10 @@ class Placing:
     def gone(self, job_id: str) -> None:
         """A job that was in the spool is deleted."""
         self.handed(job_id)
+        self.ended(job_id)
+
+    def ended(self, job_id: str) -> None:
+        """A job is over."""
         self._quotas.ended(job_id)
 
     def known(self, query: PlacementQuery, *, why: str) -> Decision:

@@ -47,17 +47,17 @@ class Quotas:
 
     def __init__(self) -> None:
         self.told = Standings()
-        self.heard_ns: int | None = None  # None: never
+        self.as_of_ns: int | None = None  # when that was written; None: never heard
         self._own: OrderedDict[str, Own] = OrderedDict()  # by job
         self._per_step_s: OrderedDict[str, float] = OrderedDict()  # of a pixel of all frames, by model
 
     # ---- what is heard -----------------------------------------------------------------------------------------
 
-    def hear(self, told: Standings, *, now_ns: int) -> None:
-        """What a scheduler tells, in place of what was known."""
-        self.told, self.heard_ns = told, now_ns
+    def hear(self, told: Standings, *, as_of_ns: int) -> None:
+        """What a scheduler tells, in place of what was known. as_of_ns: when it was written, by this edge's clock."""
+        self.told, self.as_of_ns = told, as_of_ns
         for job_id, own in list(self._own.items()):
-            if not own.here and own.since_ns + TOLD_AFTER_S * 1e9 < now_ns:
+            if not own.here and own.since_ns + TOLD_AFTER_S * 1e9 < as_of_ns:
                 del self._own[job_id]
 
     def learn(self, query: PlacementQuery, decision: Decision) -> None:
@@ -116,7 +116,7 @@ class Quotas:
         """Raise QuotaExceeded or PermissionDenied where the tenant may not have this job. gpu_s: as reckoned, 0 where
         that is not known; final: whether it makes one at all. A job that was accepted before is checked for its
         final only, one that this edge decided on not a second time."""
-        age_s = LIMITS_S if self.heard_ns is None else max(0.0, (now_ns - self.heard_ns) / 1e9)
+        age_s = LIMITS_S if self.as_of_ns is None else max(0.0, (now_ns - self.as_of_ns) / 1e9)
         if age_s >= LIMITS_S:
             return
         before = self._own.get(query.job_id)  # of requests of one key that come together both get here
@@ -169,4 +169,4 @@ class Quotas:
 
 
 def _said(reason: str, age_s: float) -> str:
-    return f"{reason} (as far as this edge knows, which heard of it {age_s:.0f} s ago and decides alone)"
+    return f"{reason} (as far as this edge knows, which decides alone by what was told {age_s:.0f} s ago)"

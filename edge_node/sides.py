@@ -16,7 +16,7 @@ from adaptivegen.blob.base import BlobStore
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, NotFound, ResourceExhausted, Unavailable
 from adaptivegen.jobs.events import JobEvent
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import Deleted, JobSpec, Media
+from adaptivegen.jobs.spec import Deleted, JobSpec, Manifest, Media
 from adaptivegen.jobs.store import JobStore
 from edge_node.spool.known import Known
 from edge_node.spool.reach import Reach
@@ -156,19 +156,49 @@ class Sides:
             async with asyncio.timeout(HANDOVER_WAIT_S):
                 await lock.acquire()
         except TimeoutError as exc:
-            raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+            raise _on_its_way(job_id) from exc
         try:
             state = held.spool.state(tenant, job_id)
             side = side_to_change(state, cut_off=held.reach.cut_off)
             try:
+                if state == "begun" and not await self._begun_there(held.reach, tenant, job_id):
+                    side = "spool"
                 yield held.spool.jobs if side == "spool" else self.centre
             except AdaptiveGenError as exc:
-                missing = isinstance(exc, NotFound) and not isinstance(exc, Deleted)
-                if state == "begun" and (missing or is_cut(exc)):
-                    raise Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S) from exc
+                if state == "begun" and is_cut(exc):
+                    raise _on_its_way(job_id) from exc
                 raise
         finally:
             lock.release()
+
+    async def _begun_there(self, reach: Reach, tenant: str, job_id: str) -> bool:
+        """Whether the centre has a job that it may have; raises Deleted."""
+        try:
+            await reach.call(self.centre.first_spec(tenant, job_id))
+        except Deleted:
+            raise
+        except NotFound:
+            return False
+        return True
+
+    async def cancel(self, tenant: str, job_id: str) -> JobRecord:
+        """End an unfinished job. Raises as `changing`, and Conflict for one that ended otherwise."""
+        async with self.changing(tenant, job_id) as jobs:
+            held = self._partition
+            begun = held is not None and held.spool.state(tenant, job_id) == "begun"
+            if held is not None and begun and jobs is held.spool.jobs:
+                await self._cancel_there(held.reach, await jobs.find(tenant, job_id))
+            return await jobs.cancel(tenant, job_id)
+
+    async def _cancel_there(self, reach: Reach, record: JobRecord) -> None:
+        """Before a job is cancelled that waits here for another try: an earlier one, or another edge's of the same key,
+        may still get it there. Whoever does is to find it ended. Raises Unavailable where it ended otherwise."""
+        if record.ended:
+            return
+        now_ns = self.centre.clock.now_ns()
+        asked = Manifest(id=record.id, tenant=record.tenant, outcome="cancelled", epoch=0, finished_at_ns=now_ns)
+        if (await reach.call(self.centre.decide_outcome(asked))).outcome != "cancelled":
+            raise _on_its_way(record.id)
 
     async def shelter(self, spec: JobSpec, error: AdaptiveGenError, *, note: str) -> JobStore:
         """Where the draft goes of a job that the centre has and cannot be reached for (`error`): the spool takes the
@@ -202,3 +232,7 @@ class Sides:
         if held is None:
             return False
         return media.key in held.spool.blob.sizes or (held.reach.cut_off and held.known.has(media.key))
+
+
+def _on_its_way(job_id: str) -> Unavailable:
+    return Unavailable(f"video {job_id} is being handed over", retry_after_s=RETRY_S)

@@ -130,9 +130,9 @@ class Videos:
 
     async def cancel(self, tenant: str, video_id: str) -> JobRecord:
         """End an unfinished video: its draft stops here, its final within a step wherever it runs."""
-        async with self._sides.changing(tenant, check_video_id(video_id)) as jobs:
-            record = await jobs.cancel(tenant, video_id)
+        record = await self._sides.cancel(tenant, check_video_id(video_id))
         self._desk.cancel(tenant, video_id)
+        self.placing.ended(video_id)  # nobody follows what a former life has spooled
         await self.acceptor.publish("cancelled", record)
         return record
 

@@ -107,7 +107,7 @@ class Scaling:
     async def _carry_out(self, members: list[Node], workers: int) -> ScaleOrder:
         by_id = {node.report.node_id: node for node in members}
         scaled_in = await self._drains.scaled_in(node_id for node_id, node in by_id.items() if node.drained)
-        order = scale_order(members, workers, scaled_in=scaled_in, now_ns=self._time.now_ns())
+        order = scale_order(self._view, members, workers, scaled_in=scaled_in, now_ns=self._time.now_ns())
 
         async def drain(node_id: str) -> bool:
             return await self._drains.scale_in(node_id, started_at_ns=by_id[node_id].report.started_at_ns)

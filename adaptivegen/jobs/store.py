@@ -304,19 +304,21 @@ class JobStore:
         """Give the job its one outcome. Returns the record and whether this manifest won (else an earlier one did).
 
         Raises Deleted, with the clip of this manifest removed."""
-        made = manifest.final
-        key = job_key(manifest.tenant, manifest.id, "manifest")
-        won = await self.blob.put_if_absent(key, manifest.encode())
-        if not won:
-            standing = await self.manifest(manifest.tenant, manifest.id)
-            if standing is None:
-                raise InternalError(f"manifest of {manifest.id} exists and cannot be read")
-            won = standing == manifest  # our own put, whose answer was lost
-            manifest = standing
-        async with self._alive(manifest.tenant, manifest.id, made):
-            record = await self.change(manifest.tenant, manifest.id, lambda record: apply_manifest(record, manifest))
+        stands = await self.decide_outcome(manifest)
+        async with self._alive(manifest.tenant, manifest.id, manifest.final):
+            record = await self.change(manifest.tenant, manifest.id, lambda record: apply_manifest(record, stands))
         await self.blob.delete(pending_key(manifest.tenant, manifest.id))
-        return record, won
+        return record, stands == manifest  # also where the answer to our own put was lost
+
+    async def decide_outcome(self, manifest: Manifest) -> Manifest:
+        """Write a job's outcome, and nothing else of it: whoever writes its spec later finds that it has ended. Returns
+        the outcome that stands, an earlier one where there is one."""
+        if await self.blob.put_if_absent(job_key(manifest.tenant, manifest.id, "manifest"), manifest.encode()):
+            return manifest
+        standing = await self.manifest(manifest.tenant, manifest.id)
+        if standing is None:
+            raise InternalError(f"manifest of {manifest.id} exists and cannot be read")
+        return standing
 
     async def index_content(self, spec: JobSpec, entry: ContentEntry) -> None:
         """Remember the final of a content key; the first one stays."""

@@ -1,9 +1,9 @@
 """Uploads of jobs: which are whose, and what becomes of those that no job refers to.
 
 An upload is stored before the spec that refers to it, so one whose submission died, or lost against another attempt of
-the same job, belongs to nobody. Its key has the moment of its attempt (`input_key`), so no later attempt writes, or
-refers to, the same object: once an attempt must be over, what its job does not refer to can go, whatever else happens
-to the job meanwhile.
+the same job, belongs to nobody. Its key has the moment of its attempt (`input_key`), so no later attempt writes the
+same object, or refers to one that is not fresh: once an attempt must be over, what its job does not refer to can go,
+whatever else happens to the job meanwhile.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from adaptivegen.telemetry import get_logger
 
 PREFIX = "inputs/"
 ABANDONED_S = 3600.0  # after it an upload belongs to no submission under way: each of its calls ends within seconds
+FRESH_S = ABANDONED_S / 2  # within it a later attempt may refer to it: no sweep looks before its spec is there
 SWEEP_EVERY_S = 3600.0
 SWEPT = "inputs-swept"
 
@@ -32,6 +33,17 @@ def job_of(key: str) -> tuple[str, str] | None:
 async def uploads_of(jobs: JobStore, tenant: str, job_id: str) -> list[ObjectMeta]:
     """All that was uploaded for a job; raises a storage error."""
     return [meta async for meta in jobs.blob.list(f"{PREFIX}{tenant}/{job_id}/")]
+
+
+async def fresh_upload(jobs: JobStore, tenant: str, job_id: str, sha256: str) -> str | None:
+    """Key of an upload of these bytes that an attempt of the last `FRESH_S` has stored for a job, by the times in its
+    keys: the clock of who asks and theirs may differ by minutes. Raises a storage error."""
+    now_ms = jobs.clock.now_ns() // 10**6
+    for meta in reversed(await uploads_of(jobs, tenant, job_id)):  # last the newest
+        at_ms, _, digest = meta.key.rpartition("/")[2].partition("-")
+        if digest == sha256 and at_ms.isdecimal() and 0 <= now_ms - int(at_ms) <= FRESH_S * 1000:
+            return meta.key
+    return None
 
 
 async def submit(jobs: JobStore, spec: JobSpec, draft: DraftManifest | None = None) -> tuple[JobSpec, JobRecord]:

@@ -5,6 +5,7 @@ Decides validation of cards and of requests against their limits. Pure: it must 
 
 import hashlib
 import json
+import math
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -173,6 +174,23 @@ class ModelCard(_Frozen):
         if mos is not None and not 1.0 <= mos.value <= 5.0:
             raise ValueError(f"quality mos is {mos.value}, allowed: 1 to 5")
         return self
+
+    def measured(self, width: int, height: int, frames: int) -> tuple[Profile, float] | None:
+        """The profile of a clip of this shape and by what its times are to be multiplied: 1 where the shape was
+        measured, else its number of pixels over that of the nearest one that was. None without a profile."""
+        volume = width * height * frames
+        if not self.profile or volume <= 0:
+            return None
+        profile = min(self.profile, key=lambda known: _distance(known, width, height, frames))
+        exact = (profile.width, profile.height, profile.frames) == (width, height, frames)
+        return profile, 1.0 if exact else volume / (profile.width * profile.height * profile.frames)
+
+
+def _distance(profile: Profile, width: int, height: int, frames: int) -> tuple[bool, float]:
+    """Measured shapes first, then the nearest number of pixels; among equals the card's first stands."""
+    same = (profile.width, profile.height, profile.frames) == (width, height, frames)
+    volume = profile.width * profile.height * profile.frames
+    return not same, abs(math.log(volume / (width * height * frames)))
 
 
 def card_digest(name: str, version: str, files: dict[str, CardFile]) -> str:

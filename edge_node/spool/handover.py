@@ -22,7 +22,7 @@ from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.sharing import hold
 from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec, Manifest, input_key
 from adaptivegen.jobs.store import JobStore
-from adaptivegen.jobs.uploads import submit
+from adaptivegen.jobs.uploads import fresh_upload, submit
 from adaptivegen.placement import Decision
 from adaptivegen.request import Reference
 from adaptivegen.telemetry import get_logger
@@ -60,7 +60,7 @@ async def hand_over(
     if draft is not None and not await _is_sound(draft, spool):
         get_logger().error("spooled_draft_damaged", job_id=job_id, tenant=tenant, key=draft.media.key)
         draft, notes = None, (DAMAGED_NOTE,)
-    spooled, upload = first, await _upload(first, standing, spool, now_ns=centre.clock.now_ns())
+    spooled, (upload, stored) = first, await _upload(first, standing, spool, centre, begun=envelope.begun)
     wanted = manifest is None and spec.want_final and standing is None
     decided = await again(spec, draft is not None) if wanted else None  # first: it may have to wait, and be cancelled
     await spool.begin(envelope.name)
@@ -69,7 +69,7 @@ async def hand_over(
     notes = (handed_note(node_id, after_s=after_s), *notes)
     spec = spec.model_copy(update={"decision": on_return(spec, decided, held_by=held_by), "notes": notes})
     first = _referring(first.model_copy(update={"notes": notes}) if spec.upgrade else spec, upload)
-    await _copy(spooled, draft, upload if standing is None else None, spool=spool, centre=centre)
+    await _copy(spooled, draft, None if stored else upload, spool=spool, centre=centre)
     if manifest is not None:
         record = await _ended(first, draft, manifest, centre)
     else:
@@ -116,20 +116,25 @@ async def _is_sound(draft: DraftManifest, spool: Spool) -> bool:
         return True
 
 
-async def _upload(spec: JobSpec, standing: JobSpec | None, spool: Spool, *, now_ns: int) -> Reference | None:
-    """A job's upload as the centre is to have it: under a key of this attempt's own, since under one of hours ago it
-    may be about to be swept there (`uploads`). Raises InternalError where it is here and not what was uploaded."""
+async def _upload(
+    spec: JobSpec, standing: JobSpec | None, spool: Spool, centre: JobStore, *, begun: bool
+) -> tuple[Reference | None, bool]:
+    """A job's upload as the centre is to have it, and whether it has it: that of an attempt not long ago, else under a
+    key of this attempt's own, since one of hours ago may be about to be swept there (`uploads`). begun: there was one.
+    Raises InternalError where it is here and not what was uploaded."""
     reference = spec.request.reference
     if standing is not None or reference is None:
-        return standing.request.reference if standing is not None else None
+        return (standing.request.reference if standing is not None else None), True
     try:
         sha256 = await spool.digest(reference.key)
     except NotFound:  # the centre has it: the job was sheltered
-        return reference
+        return reference, True
     if sha256 != reference.sha256:
         raise InternalError(f"the upload {reference.key} of {spec.id} is damaged in this edge's spool")
-    key = input_key(spec.tenant, spec.id, reference.sha256, now_ns=now_ns)
-    return reference.model_copy(update={"key": key})
+    key = await fresh_upload(centre, spec.tenant, spec.id, sha256) if begun else None
+    stored = key is not None
+    key = key or input_key(spec.tenant, spec.id, sha256, now_ns=centre.clock.now_ns())
+    return reference.model_copy(update={"key": key}), stored
 
 
 def _referring(spec: JobSpec, upload: Reference | None) -> JobSpec:

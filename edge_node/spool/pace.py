@@ -17,6 +17,7 @@ LONGEST_SPREAD_S = 30.0
 JITTER = 0.5  # by which gaps and pauses are longer at most, as a share
 HINT_JITTER = 0.25  # the same of what a scheduler said: asking sooner is of no use
 LONGEST_PUT_OFF_S = 60.0  # by hints, one after another
+CALM_S = 2 * LONGEST_PUT_OFF_S  # not put off for so long, the next hint is the first of a new row
 EVERYBODY = ""  # whose jobs a hint is about that is about no tenant
 
 
@@ -48,7 +49,8 @@ class Pace:
         """A scheduler has no room for the tenant's jobs, or for nobody's (EVERYBODY), and said when to ask again: how
         long to wait now; 0 where that was done for long enough, and the job goes as the edge has decided. left_s: of
         the job's deadline, None where it has none."""
-        since_s, _ = self._held.get(tenant, (now_s, now_s))
+        since_s, until_s = self._held.get(tenant, (now_s, now_s))
+        since_s = since_s if now_s - until_s <= CALM_S else now_s
         wait_s = max(0.0, retry_after_s) * self._rng.uniform(1.0, 1.0 + HINT_JITTER)
         wait_s = max(0.0, min(wait_s, since_s + LONGEST_PUT_OFF_S - now_s))
         self._held[tenant] = since_s, now_s + wait_s

@@ -64,6 +64,7 @@ class SeenKeys:
         self._waiting: list[bytes] = []
         self._asked = self._done = 0  # lines that were to be written, and those of them that were, or could not be
         self._writing: asyncio.Future[None] | None = None
+        self._hangs = False  # a write has taken longer than `KEEP_S`, and goes on
         self._said = ""
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seen")
 
@@ -86,7 +87,8 @@ class SeenKeys:
 
     async def keep(self, tenant: str, key: str, job_id: str, body: str) -> None:
         """Remember a key, durably once this returns. Where the disk refuses, or takes longer than `KEEP_S`, that is
-        said in the log, and the key is remembered for as long as this process lives: no request is refused for it."""
+        said in the log, and the key is remembered for as long as this process lives: no request is refused for it. Nor
+        does a second one wait for a disk that hangs: what comes meanwhile is written when it answers."""
         known = self.find(tenant, key)
         if known is None or (known.id, known.body) != (job_id, body):
             seen = Seen(tenant=tenant, key=key, id=job_id, body=body, at_ns=self._clock.now_ns())
@@ -101,25 +103,32 @@ class SeenKeys:
     async def _written(self) -> None:
         """Wait until all that was asked for before is on the disk: whoever finds nobody writing writes for all."""
         last = self._asked
+        self._write()
         try:
             async with asyncio.timeout(KEEP_S):
-                while self._done < last:
-                    if self._writing is None:
-                        lines, self._waiting = self._waiting, []
-                        self._writing = asyncio.get_running_loop().run_in_executor(self._disk, self._append, lines)
-                        self._writing.add_done_callback(partial(self._landed, len(lines)))
+                while self._done < last and self._writing is not None and not self._hangs:
                     await asyncio.wait({self._writing})
         except TimeoutError:
+            self._hangs = True
             self._complain(f"the disk took longer than {KEEP_S:g} s")
 
+    def _write(self) -> None:
+        """Write what waits, unless somebody writes."""
+        if self._writing is not None or not self._waiting:
+            return
+        lines, self._waiting = self._waiting, []
+        self._writing = asyncio.get_running_loop().run_in_executor(self._disk, self._append, lines)
+        self._writing.add_done_callback(partial(self._landed, len(lines)))
+
     def _landed(self, lines: int, writing: asyncio.Future[None]) -> None:
-        """A write is over, well or not."""
-        self._writing = None
+        """A write is over, well or not; the next begins."""
+        self._writing, self._hangs = None, False
         self._done += lines
         if not writing.cancelled() and (error := writing.exception()) is not None:
             self._complain(str(error))
         else:
             self._said = ""
+        self._write()
 
     def _complain(self, why: str) -> None:
         """Log, once for as long as it lasts."""
@@ -130,6 +139,9 @@ class SeenKeys:
     async def close(self) -> None:
         """Let go of the file, when what is being written is there."""
         await self._written()
+        lines, self._waiting = self._waiting, []  # of a disk that hangs
+        if lines:
+            self._disk.submit(self._append, lines)
         self._disk.submit(self._let_go)
         self._disk.shutdown(wait=False)
 

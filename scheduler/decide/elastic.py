@@ -206,17 +206,20 @@ class ScaleOrder:
     missing: int = 0
 
 
-def scale_order(workers: Iterable[Node], wanted: int, *, scaled_in: frozenset[str], now_ns: int) -> ScaleOrder:
+def scale_order(
+    view: View, workers: Iterable[Node], wanted: int, *, scaled_in: frozenset[str], now_ns: int
+) -> ScaleOrder:
     """Which workers of one pool to drain or to put back. scaled_in: ids drained by such an order before.
 
     Those an operator drained by hand, those that are ending and those that are silent are left alone. Drained first is
-    who has the least to lose: one that still loads, then one with the fewest jobs, then whose jobs end soonest; among
-    equals the youngest, whose caches are the coldest. The opposite end of the line is put back first.
+    who has the least to lose: one that still loads, then one with the fewest places taken, then whose jobs end soonest
+    (all that it has or was told, also behind others); among equals the youngest, whose caches are the coldest. The
+    opposite end of the line is put back first.
     """
     alive = [node for node in workers if node.condition(now_ns) != "stale"]
-    inside = sorted((node for node in alive if _serves(node)), key=lambda node: _to_lose(node, now_ns))
+    inside = sorted((node for node in alive if _serves(node)), key=lambda node: _to_lose(view, node, now_ns))
     outside = [n for n in alive if n.drained and n.report.node_id in scaled_in and not n.report.ending]
-    outside.sort(key=lambda node: _to_lose(node, now_ns), reverse=True)
+    outside.sort(key=lambda node: _to_lose(view, node, now_ns), reverse=True)
     surplus = len(inside) - wanted
     if surplus >= 0:
         return ScaleOrder(drain=tuple(node.report.node_id for node in inside[:surplus]))
@@ -229,7 +232,7 @@ def _serves(node: Node) -> bool:
     return not node.drained and not node.report.draining
 
 
-def _to_lose(node: Node, now_ns: int) -> tuple[bool, int, float, int, str]:
-    report = node.report
-    left_s = max(node.slots_free_at_s(now_ns))
-    return report.ready, node.busy_slots(now_ns), left_s, -report.started_at_ns, report.node_id
+def _to_lose(view: View, node: Node, now_ns: int) -> tuple[bool, int, float, int, str]:
+    report, free_s = node.report, view.free_at_s(node, now_ns=now_ns)
+    busy = max(node.busy_slots(now_ns), sum(1 for left_s in free_s if left_s > 0))
+    return report.ready, busy, max(free_s), -report.started_at_ns, report.node_id

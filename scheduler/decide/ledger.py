@@ -43,6 +43,8 @@ class OpenJobs:
         self._started_ns: dict[str, int] = {}  # handed out or at work
         self._at_work: set[str] = set()  # of these
         self._generated: set[str] = set()  # of these: their workers' models have been at them
+        self._behind: set[str] = set()  # of these: that wait at their workers behind another
+        self._shown: dict[str, frozenset[str]] = {}  # by worker: what it showed last
         self._handed: dict[str, dict[str, int]] = {}  # by worker: the jobs it was told and has not shown, and when
         self._ended: OrderedDict[str, int] = OrderedDict()  # and when
         self._mean_s = FIRST_GUESS_S
@@ -156,15 +158,30 @@ class OpenJobs:
             guessed=True,
         )
 
-    def shown(self, worker_id: str, job_ids: Iterable[str], *, now_ns: int, generating: Iterable[str] = ()) -> None:
-        """A worker says which jobs it works on, and at which of them its model is; one that it was told and does not
-        show waits again."""
-        at_hand = set(job_ids)
-        self._generated.update(job_id for job_id in generating if job_id in self._jobs)
+    def shown(
+        self,
+        worker_id: str,
+        job_ids: Iterable[str],
+        *,
+        now_ns: int,
+        generating: Iterable[str] = (),
+        behind: Iterable[str] = (),
+    ) -> None:
+        """A worker says which jobs it works on, at which of them its model is or has been, and which wait behind these;
+        one that it was told and does not show waits again."""
+        at_hand = frozenset(job_ids)
+        self._tried_anew(worker_id, at_hand, now_ns=now_ns)
+        for job_id in generating:
+            if job_id in self._behind:
+                self._behind.discard(job_id)
+                self._started_ns[job_id] = now_ns
+            if job_id in self._jobs:
+                self._generated.add(job_id)
         for job_id in at_hand:
             job = self._jobs.get(job_id)
             if job is not None and job.wants_final and job_id not in self._at_work:
                 self._start(job_id, now_ns=now_ns, at_work=True)
+        self._behind.update(job_id for job_id in behind if job_id in self._at_work and job_id not in self._generated)
         handed = self._handed.get(worker_id)
         if not handed:
             return
@@ -178,9 +195,23 @@ class OpenJobs:
         if not handed:
             del self._handed[worker_id]
 
+    def _tried_anew(self, worker_id: str, at_hand: frozenset[str], *, now_ns: int) -> None:
+        """What is at work, and what a worker shows that has not shown it before, begins there: whoever had it has given
+        it back, though nobody has said so yet."""
+        for job_id in at_hand - self._shown.get(worker_id, frozenset()):
+            if job_id in self._at_work:
+                self._started_ns[job_id] = now_ns
+                self._generated.discard(job_id)
+                self._behind.discard(job_id)
+        if at_hand:
+            self._shown[worker_id] = at_hand
+        else:
+            self._shown.pop(worker_id, None)
+
     def gone(self, worker_id: str) -> None:
         """The worker was silent for so long that it is forgotten."""
         self._handed.pop(worker_id, None)
+        self._shown.pop(worker_id, None)
 
     def _start(self, job_id: str, *, now_ns: int, at_work: bool) -> None:
         job = self._jobs[job_id]
@@ -193,10 +224,13 @@ class OpenJobs:
     def _put_back(self, job_id: str) -> None:
         job = self._jobs[job_id]
         del self._started_ns[job_id]
-        self._at_work.discard(job_id)
-        self._generated.discard(job_id)
+        self._no_longer_at_work(job_id)
         self._lines[job.pool].put_back(job, weight=self._weight(job))
         self.revision += 1
+
+    def _no_longer_at_work(self, job_id: str) -> None:
+        for jobs in (self._at_work, self._generated, self._behind):
+            jobs.discard(job_id)
 
     # ---- ends -------------------------------------------------------------------------------------------------
 
@@ -204,15 +238,15 @@ class OpenJobs:
         """The job has ended. gpu_s: seconds of a worker that it took, at most those since it was placed;
         decided_at_ns: of its decision, as its outcome tells, 0 where none does.
 
-        None where that is not told: of one that was at work it counts as predicted, or by the time since then where
-        that is less.
+        None where that is not told: of one that was at work, and not only behind another, it counts as predicted, or by
+        the time since then where that is less.
         """
         job = self._jobs.get(job_id)
         self._remember_end(job_id, now_ns)
         if job is None:
             return
         if gpu_s is None:
-            at_work = job_id in self._at_work
+            at_work = job_id in self._at_work and job_id not in self._behind
             gpu_s = min(job.gpu_s, (now_ns - self._started_ns[job_id]) / 1e9) if at_work else 0.0
         used_s = max(0.0, min(gpu_s, (now_ns - job.placed_at_ns) / 1e9))
         if job.wants_final:
@@ -243,8 +277,7 @@ class OpenJobs:
             return
         del self._since_ns[job_id]
         self._started_ns.pop(job_id, None)
-        self._at_work.discard(job_id)
-        self._generated.discard(job_id)
+        self._no_longer_at_work(job_id)
         if job.wants_final:
             self._lines[job.pool].end(job, took_s=0.0)  # what is charged still: its end has settled that before
             self._lines[job.pool].drop(job)

@@ -197,9 +197,10 @@ class View:
             self.loads.hear(report, now_ns=now_ns)
             self.hits.hear(report)
             if report.kind == "worker":
-                generating = report.at_hand[: max(1, report.capacity)] if report.remaining_s > 0 else ()
+                first, behind = report.at_hand[: max(1, report.capacity)], report.at_hand[max(1, report.capacity) :]
+                generated = (*(first if report.remaining_s > 0 else ()), *report.storing)
                 held = (*report.at_hand, *report.storing)
-                self.jobs.shown(report.node_id, held, now_ns=now_ns, generating=generating)
+                self.jobs.shown(report.node_id, held, now_ns=now_ns, generating=generated, behind=behind)
         return verdict
 
     def attempted(self, attempt: Attempt, *, now_ns: int) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from adaptivegen.models.card import ModelCard, Profile
+from adaptivegen.models.card import ModelCard
 
 
 class Work(NamedTuple):
@@ -30,16 +29,12 @@ class Work(NamedTuple):
 
 
 def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
-    """The work of a clip of this shape in `steps`; None when the card has no profile.
-
-    A shape that was not measured is scaled by its number of pixels from the nearest one that was.
-    """
-    volume = width * height * frames
-    if not card.profile or volume <= 0:
+    """The work of a clip of this shape in `steps`; None when the card has no profile."""
+    found = card.measured(width, height, frames)
+    if found is None:
         return None
-    profile = min(card.profile, key=lambda known: _distance(known, width, height, frames))
+    profile, scale = found
     exact = (profile.width, profile.height, profile.frames) == (width, height, frames)
-    scale = 1.0 if exact else volume / (profile.width * profile.height * profile.frames)
     generate_ms = profile.text_ms + scale * (steps * profile.step_ms + profile.upsample_ms)
     measured = f"{profile.width}x{profile.height} with {profile.frames} frames"
     return Work(
@@ -48,13 +43,6 @@ def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int
         encode_s=scale * profile.encode_ms / 1e3,
         note="" if exact else f"times of {card.name} are scaled from {measured}",
     )
-
-
-def _distance(profile: Profile, width: int, height: int, frames: int) -> tuple[bool, float]:
-    """Measured shapes first, then the nearest number of pixels; among equals the card's first stands."""
-    same = (profile.width, profile.height, profile.frames) == (width, height, frames)
-    volume = profile.width * profile.height * profile.frames
-    return not same, abs(math.log(volume / (width * height * frames)))
 
 
 def draft_size(card: ModelCard, *, width: int, height: int) -> tuple[int, int]:

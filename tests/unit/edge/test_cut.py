@@ -18,7 +18,7 @@ from adaptivegen.errors import (
     StorageReadOnly,
     Unavailable,
 )
-from adaptivegen.jobs.spec import ContentEntry
+from adaptivegen.jobs.spec import ContentEntry, Manifest, job_key
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.placement import Candidate
 from adaptivegen.standing import Standing, Standings
@@ -194,6 +194,55 @@ async def test_a_submission_cut_in_its_midst_is_one_job_whose_outcome_only_the_c
         assert (await made.videos.cancel("t", record.id)).status == "cancelled"
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["no other attempt", "another attempt's spec comes later"])
+async def test_a_job_whose_submission_or_handover_died_can_be_cancelled_while_it_waits_and_stays_so(
+    tmp_path: Path, late: bool
+) -> None:
+    async with edge(tmp_path) as made:
+        put_if_absent, died = made.jobs.blob.put_if_absent, [True]
+
+        async def dying(key: str, data: bytes) -> bool:
+            if died and key.endswith("/spec"):
+                raise StorageFailure("away")
+            return await put_if_absent(key, data)
+
+        made.jobs.blob.put_if_absent = dying  # type: ignore[method-assign]
+        record = await made.create()
+        spec = await partition(made).spool.jobs.spec("t", record.id)
+        await drafted(made, record.id)
+        with pytest.raises(StorageFailure):
+            await handed_over(made)
+        assert partition(made).spool.state("t", record.id) == "begun"
+        assert (await made.videos.cancel("t", record.id)).status == "cancelled"
+        assert (await made.videos.cancel("t", record.id)).status == "cancelled"
+        assert (await made.videos.get("t", record.id)).status == "cancelled"
+        died.clear()
+        if late:
+            await made.jobs.submit(spec)
+        await handed_over(made)
+        assert (await made.jobs.find("t", record.id)).status == "cancelled"
+        assert (await made.jobs.from_store("t", record.id)).status == "cancelled"
+        assert await made.queued() == ([record.id] if late else [])
+
+
+async def test_a_job_that_ended_at_the_centre_by_another_attempt_is_not_cancelled_here(tmp_path: Path) -> None:
+    async with edge(tmp_path) as made:
+        put_if_absent = made.jobs.blob.put_if_absent
+
+        async def dying(key: str, data: bytes) -> bool:
+            if key.endswith("/spec"):
+                raise StorageFailure("away")
+            return await put_if_absent(key, data)
+
+        made.jobs.blob.put_if_absent = dying  # type: ignore[method-assign]
+        record = await made.create()
+        ended = Manifest(id=record.id, tenant="t", outcome="completed", epoch=0, finished_at_ns=9, final=clip("f")[0])
+        await made.jobs.blob.put(job_key("t", record.id, "manifest"), ended.encode())  # a repeat's, its spec not yet
+        with pytest.raises(Unavailable, match="handed over"):
+            await made.videos.cancel("t", record.id)
+        assert (await partition(made).spool.jobs.find("t", record.id)).status == "queued"
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known to be cut off", "not yet known"])
 async def test_requests_of_one_key_that_come_together_while_cut_off_are_one_video(tmp_path: Path, known: bool) -> None:
     async with edge(tmp_path) as made:
@@ -299,7 +348,7 @@ def files_in(folder: Path) -> set[Path]:
 
 def limit(made: Edge, **standing: Any) -> None:
     """What schedulers told last, a moment ago."""
-    made.quotas.hear(Standings(at_ns=1, everybody=Standing(**standing)), now_ns=made.clock.now_ns())
+    made.quotas.hear(Standings(at_ns=1, everybody=Standing(**standing)), as_of_ns=made.clock.now_ns())
 
 
 @pytest.mark.parametrize("cut_off", [True, False], ids=["cut off", "no scheduler"])
@@ -363,6 +412,8 @@ async def test_what_a_tenant_used_here_before_a_restart_counts_and_leaves_nothin
             await made.create("b", seed=8)
         assert partition(made).spool.ids("t") == [kept.id]
         assert files_in(tmp_path) == files
+        await made.videos.cancel("t", kept.id)
+        assert (await made.create("b", seed=8)).status == "queued"
 
 
 async def test_a_final_is_reckoned_alone_as_the_scheduler_reckoned_before(tmp_path: Path) -> None:

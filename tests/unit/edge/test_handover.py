@@ -11,12 +11,12 @@ from adaptivegen.jobs.rating import Rating, decode_rating
 from adaptivegen.jobs.record import claim
 from adaptivegen.jobs.spec import JobSpec, Manifest, input_key
 from adaptivegen.jobs.troubles import Troubles
-from adaptivegen.jobs.uploads import UploadSweep
+from adaptivegen.jobs.uploads import FRESH_S, UploadSweep
 from adaptivegen.request import Reference
 from edge_node.spool.handover import DAMAGED_NOTE
 from tests.jobs import JOB_ID, make_spec, media
 from tests.unit.edge.spooling import DRAFT, DRAFT_KEY, Bench, bench, draft_only, refine
-from tests.unit.jobs.crashing import Reconciler, queued_ids
+from tests.unit.jobs.crashing import CrashingStore, Reconciler, queued_ids
 
 STEPS = 16  # more writes than a handover makes
 UPLOADED = hashlib.sha256(b"upload").hexdigest()
@@ -200,6 +200,27 @@ async def test_an_upload_gets_there_with_its_job_whatever_dies_and_whatever_is_s
     assert await upload_at_the_centre(made) == b"upload"
     assert len([meta async for meta in made.centre.blob.list("inputs/")]) == 1
     assert made.files() == []
+
+
+async def test_an_upload_that_an_attempt_has_stored_is_not_stored_again_while_it_is_fresh(tmp_path: Path) -> None:
+    made = await bench(tmp_path)
+    key = input_key("t", JOB_ID, UPLOADED, now_ns=made.clock.now_ns())
+    await made.spool.blob.put(key, b"upload")
+    await made.put(uploaded(refine(), key))
+    stored = set()
+    for attempt in range(5):  # each dies before its spec is there
+        await made.clock.advance(FRESH_S / 2)
+        dying = CrashingStore(blob=made.centre.blob, bus=made.bus, clock=made.clock)
+        dying.light(3)
+        with pytest.raises(StorageFailure):
+            await made.hand_over(dying)
+        stored = {meta.key async for meta in made.centre.blob.list("inputs/")}
+        assert len(stored) == 1 + attempt // 3
+    await made.hand_over()
+    assert {meta.key async for meta in made.centre.blob.list("inputs/")} == stored
+    reference = (await made.centre.spec("t", JOB_ID)).request.reference
+    assert reference is not None and reference.key == max(stored)
+    assert await upload_at_the_centre(made) == b"upload"
 
 
 async def test_an_upgrade_of_a_job_that_the_centre_has_goes_on_with_the_upload_that_is_there(tmp_path: Path) -> None:

@@ -6,7 +6,16 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.spool.pace import EVERYBODY, HINT_JITTER, LONGEST_PUT_OFF_S, LONGEST_SPREAD_S, PER_S, SPREAD_SHARE, Pace
+from edge_node.spool.pace import (
+    CALM_S,
+    EVERYBODY,
+    HINT_JITTER,
+    LONGEST_PUT_OFF_S,
+    LONGEST_SPREAD_S,
+    PER_S,
+    SPREAD_SHARE,
+    Pace,
+)
 
 
 def pace(seed: int = 1) -> Pace:
@@ -38,6 +47,17 @@ def test_hints_one_after_another_put_a_job_off_for_the_bound_at_most(hints: list
         assert wait_s <= hint_s * (1 + HINT_JITTER)
         now_s += wait_s
     assert now_s <= LONGEST_PUT_OFF_S * (1 + 1e-9)
+
+
+def test_who_was_put_off_for_long_enough_is_put_off_anew_after_it_was_left_alone_and_not_sooner() -> None:
+    made = pace()
+    now_s = made.refused("t", 2 * LONGEST_PUT_OFF_S, now_s=0.0, left_s=None)
+    assert now_s == LONGEST_PUT_OFF_S
+    for _ in range(10):  # a spool that is emptied all the same: each job is asked for
+        now_s += CALM_S / 2
+        assert made.refused("t", 10.0, now_s=now_s, left_s=None) == 0.0
+    assert made.refused("other", 10.0, now_s=now_s, left_s=None) >= 10.0
+    assert made.refused("t", 10.0, now_s=now_s + CALM_S + 1, left_s=None) >= 10.0
 
 
 def test_a_hint_about_one_tenant_is_for_its_jobs_and_one_about_nobody_for_all() -> None:

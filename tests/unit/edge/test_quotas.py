@@ -28,7 +28,7 @@ def query(**changes: object) -> PlacementQuery:
 def heard(**standing: object) -> Quotas:
     """Quotas of which one telling was heard, at time 0, of everybody."""
     quotas = Quotas()
-    quotas.hear(Standings(at_ns=1, everybody=Standing.model_validate(standing)), now_ns=0)
+    quotas.hear(Standings(at_ns=1, everybody=Standing.model_validate(standing)), as_of_ns=0)
     return quotas
 
 
@@ -103,7 +103,7 @@ def test_stored_bytes_and_the_priority_tier() -> None:
 def test_a_tenants_own_values_count_before_everybodys() -> None:
     quotas = Quotas()
     told = Standings(at_ns=1, everybody=Standing(concurrent_jobs=0), tenants={"t": Standing(concurrent_jobs=1)})
-    quotas.hear(told, now_ns=0)
+    quotas.hear(told, as_of_ns=0)
     assert allows(quotas) and not allows(quotas, tenant="other")
 
 
@@ -113,10 +113,13 @@ def test_a_new_telling_holds_what_the_centre_had_before_and_not_what_is_here_or_
         quotas.accepted("t", name, 0.0, here=here, now_ns=0)
     later_s = TOLD_AFTER_S + 10
     quotas.handed("handed", now_ns=round((later_s - 5) * S))
-    quotas.hear(Standings(at_ns=2, everybody=Standing(concurrent_jobs=3, open_jobs=1)), now_ns=round(later_s * S))
+    quotas.hear(Standings(at_ns=2, everybody=Standing(concurrent_jobs=3, open_jobs=1)), as_of_ns=round(later_s * S))
     assert not allows(quotas, at_s=later_s)  # one told, two that nobody can have told
     much_later_s = later_s + TOLD_AFTER_S
-    quotas.hear(Standings(at_ns=3, everybody=Standing(concurrent_jobs=3, open_jobs=1)), now_ns=round(much_later_s * S))
+    told = Standings(at_ns=3, everybody=Standing(concurrent_jobs=3, open_jobs=1))
+    quotas.hear(told, as_of_ns=round((much_later_s - 10) * S))  # heard now, and written before it was handed over
+    assert not allows(quotas, at_s=much_later_s)
+    quotas.hear(told, as_of_ns=round(much_later_s * S))
     assert allows(quotas, at_s=much_later_s)
 
 

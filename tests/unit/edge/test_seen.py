@@ -1,6 +1,7 @@
 """The idempotency keys that an edge has seen, over its lives: bounded, expiring, and whole after a crash."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from adaptivegen.clock import ManualClock
 from adaptivegen.ids import new_video_id
 from adaptivegen.jobs.store import IDEMPOTENCY_TTL_S
-from edge_node.spool.seen import MAX_LINE_BYTES, Seen, SeenKeys
+from edge_node.spool.seen import KEEP_S, MAX_LINE_BYTES, Seen, SeenKeys
 from tests.jobs import JOB_ID
 
 OTHER_ID = new_video_id(now_ns=5, rng=random.Random(1))
@@ -93,3 +94,48 @@ async def test_a_disk_that_refuses_costs_the_next_life_only(tmp_path: Path) -> N
     async with life(tmp_path, clock) as seen:
         assert seen.find("t", "k") is None
         assert seen.find("t", "k2") is not None
+
+
+async def test_a_disk_that_hangs_costs_one_request_its_wait_and_gets_what_came_meanwhile_when_it_answers(
+    tmp_path: Path,
+) -> None:
+    clock, loop = ManualClock(), asyncio.get_running_loop()
+    async with life(tmp_path, clock, max_keys=100) as seen:
+        folder = tmp_path / "seen"
+        folder.mkdir()
+        os.mkfifo(folder / "new")  # nobody reads it: who opens it hangs
+        began_s = loop.time()
+        await seen.keep("t", "k", JOB_ID, "body")
+        waited_s = loop.time()
+        assert waited_s - began_s >= 0.9 * KEEP_S
+        for number in range(5):
+            await seen.keep("t", f"k{number}", JOB_ID, "body")
+        assert loop.time() - waited_s < KEEP_S
+        pipe = os.open(folder / "new", os.O_RDONLY | os.O_NONBLOCK)
+        (folder / "new").unlink()
+        async with asyncio.timeout(10):
+            while not ((folder / "new").exists() and lines(tmp_path) >= 5):
+                await asyncio.sleep(0.01)
+        os.close(pipe)
+        await seen.keep("t", "last", JOB_ID, "body")
+        async with life(tmp_path, clock, max_keys=100) as other:
+            assert [other.find("t", f"k{number}") is not None for number in range(5)] == [True] * 5
+            assert other.find("t", "last") is not None
+
+
+async def test_what_came_while_the_disk_hung_is_written_also_where_the_edge_ends_first(tmp_path: Path) -> None:
+    clock = ManualClock()
+    folder = tmp_path / "seen"
+    async with life(tmp_path, clock, max_keys=100) as seen:
+        folder.mkdir()
+        os.mkfifo(folder / "new")
+        for number in range(2):
+            await seen.keep("t", f"k{number}", JOB_ID, "body")
+    pipe = os.open(folder / "new", os.O_RDONLY | os.O_NONBLOCK)
+    (folder / "new").unlink()
+    async with asyncio.timeout(10):
+        while not ((folder / "new").exists() and lines(tmp_path)):
+            await asyncio.sleep(0.01)
+    os.close(pipe)
+    async with life(tmp_path, clock, max_keys=100) as other:
+        assert other.find("t", "k1") is not None

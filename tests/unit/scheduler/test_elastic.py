@@ -9,6 +9,7 @@ import pytest
 
 from adaptivegen.errors import SettingsInvalid
 from adaptivegen.nodes import NodeReport
+from adaptivegen.placement import Ticket
 from scheduler.decide.elastic import Advice, ElasticSettings, Load, Scaler, by_pool, pool_load, scale_order
 from tests.unit.scheduler.builders import NOW_NS, open_job, report, table, view
 
@@ -230,7 +231,7 @@ def order(
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     seen = view(*reports)
     seen.nodes.set_drained([*scaled_in, *drained])
-    found = scale_order(by_pool(seen)["default"], wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
+    found = scale_order(seen, by_pool(seen)["default"], wanted, scaled_in=frozenset(scaled_in), now_ns=NOW_NS)
     return found.drain, found.put_back, found.missing
 
 
@@ -246,6 +247,26 @@ def test_who_has_the_least_to_lose_is_drained_first() -> None:
     for wanted in range(5):
         assert order(*pool, wanted=wanted) == (line[: 5 - wanted], (), 0)
     assert order(*pool, wanted=5) == ((), (), 0)
+
+
+def test_what_a_worker_has_before_it_counts_also_where_its_heartbeat_does_not_tell_of_it() -> None:
+    seen = view(
+        report("worker-1", in_flight=1, at_hand=("nearly-done",), remaining_s=2.0),
+        report("worker-2", in_flight=2, at_hand=("soon-done", "behind"), remaining_s=1.0),
+        report("worker-3", in_flight=1, at_hand=("waits-for-its-draft",)),
+        report("worker-4", started_at_ns=NOW_NS - 10),
+        report("worker-5"),
+    )
+    jobs = seen.jobs
+    for job_id, work_s in (("nearly-done", 9.0), ("soon-done", 9.0), ("behind", 4.0), ("waits-for-its-draft", 7.0)):
+        jobs.place(open_job(job_id, work_s=work_s))
+    for worker, held in (("1", ["nearly-done"]), ("2", ["soon-done", "behind"]), ("3", ["waits-for-its-draft"])):
+        jobs.shown(f"worker-{worker}", held, now_ns=NOW_NS)
+    jobs.place(open_job("told", work_s=3.0))
+    ticket = Ticket(worker_id="worker-4", pool="default", model="pocket-cloud", tenant="local", job_id="told")
+    assert jobs.next(ticket, now_ns=NOW_NS) is not None
+    found = scale_order(seen, by_pool(seen)["default"], 0, scaled_in=frozenset(), now_ns=NOW_NS)
+    assert found.drain == ("worker-5", "worker-1", "worker-4", "worker-2", "worker-3")
 
 
 def test_those_scaled_in_are_put_back_before_any_is_missing() -> None:
@@ -265,5 +286,5 @@ def test_what_an_operator_drained_and_what_is_ending_or_silent_is_left_alone() -
     pool = [report("worker-1"), report("worker-2"), report("worker-3", draining=True)]
     assert order(*pool, wanted=2, drained=("worker-2",)) == ((), (), 1)
     seen = replace(view(), nodes=table(report("worker-1"), now_ns=NOW_NS - 60 * 10**9))
-    silent = scale_order(by_pool(seen)["default"], 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
+    silent = scale_order(seen, by_pool(seen)["default"], 1, scaled_in=frozenset({"worker-1"}), now_ns=NOW_NS)
     assert (silent.put_back, silent.missing) == ((), 1)

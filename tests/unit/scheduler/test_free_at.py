@@ -99,6 +99,52 @@ def test_a_job_that_was_told_ahead_begins_when_the_model_is_free() -> None:
     assert free_s(seen, now_ns=later_ns) == [7.8]
 
 
+@pytest.mark.parametrize("shown_s", [1.0, 4.0], ids=["first seen to be let go", "while the first still shows it"])
+def test_a_job_that_another_worker_tries_soon_after_a_failure_is_all_of_its_work_again(shown_s: float) -> None:
+    seen = view(report("edge-1"), report("worker-1"), report("worker-2"))
+    seen.jobs.place(open_job(work_s=12.0))
+    told(seen)
+    beat(seen, now_ns=NOW_NS, in_flight=1, at_hand=(JOB,), remaining_s=11.0)
+    at_ns = NOW_NS + round(shown_s * SECOND_NS)
+    if shown_s < 4.0:
+        beat(seen, now_ns=at_ns, seq=3)
+    tried_ns = NOW_NS + 4 * SECOND_NS
+    other = seen.nodes.get("worker-2")
+    assert other is not None
+    for beats, later_s in enumerate((0, 1)):  # it fetches the draft
+        later_ns = tried_ns + later_s * SECOND_NS
+        again = report("worker-2", seq=2 + beats, in_flight=1, at_hand=(JOB,), remaining_s=0.0)
+        assert seen.hear(again, now_ns=later_ns) == "accepted"
+        if shown_s == 4.0:
+            beat(seen, now_ns=later_ns, seq=4 + beats, in_flight=1, at_hand=(JOB,), remaining_s=0.0)
+        other = seen.nodes.get("worker-2")
+        assert other is not None
+        assert seen.free_at_s(other, now_ns=later_ns) == [pytest.approx(12.0)]
+    beginning = report("worker-2", seq=4, in_flight=1, at_hand=(JOB,), remaining_s=11.5)
+    assert seen.hear(beginning, now_ns=tried_ns + 2 * SECOND_NS) == "accepted"
+    seen.jobs.settle(JOB, gpu_s=None, now_ns=tried_ns + 5 * SECOND_NS)
+    used_s = seen.jobs.usage.used_s("local", now_s=(tried_ns + 5 * SECOND_NS) / 1e9)
+    assert used_s == pytest.approx(5.0)  # since that worker has it
+
+
+def test_a_job_that_is_cancelled_behind_another_costs_nothing_and_one_that_had_the_model_the_time_since() -> None:
+    used = []
+    for begun in (False, True):
+        seen = view()
+        for job_id in (JOB, OTHER):
+            seen.jobs.place(open_job(job_id, work_s=12.0))
+            told(seen, job_id)
+        beat(seen, now_ns=NOW_NS, in_flight=2, at_hand=(JOB, OTHER), remaining_s=1.0)
+        beat(seen, now_ns=NOW_NS + 3 * SECOND_NS, seq=3, in_flight=2, at_hand=(JOB, OTHER), remaining_s=0.0)
+        if begun:
+            later = {"at_hand": (OTHER,), "storing": (JOB,), "remaining_s": 11.9}
+            beat(seen, now_ns=NOW_NS + 4 * SECOND_NS, seq=4, in_flight=1, **later)
+        ended_ns = NOW_NS + 6 * SECOND_NS
+        seen.jobs.settle(OTHER, gpu_s=None, now_ns=ended_ns)
+        used.append(seen.jobs.usage.used_s("local", now_s=ended_ns / 1e9))
+    assert used == pytest.approx([0.0, 2.0])
+
+
 def test_places_of_one_worker_take_what_it_was_told_as_they_become_free() -> None:
     seen = view(report("edge-1"), report("worker-1", capacity=2))
     for job_id, work_s in ((JOB, 12.0), (OTHER, 8.0)):

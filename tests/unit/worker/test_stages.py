@@ -190,7 +190,7 @@ async def test_a_worker_whose_model_has_just_failed_takes_nothing_ahead() -> Non
 
 async def test_room_comes_shortly_before_the_model_should_be_free_or_when_it_is() -> None:
     clock, free, claim = ManualClock(), asyncio.Event(), asyncio.Event()
-    stages, progress = Stages(clock), Progress(expect(cloud_card(), steps=8))
+    stages, progress = Stages(clock), Progress(expect(cloud_card(), steps=8, width=256, height=256, frames=24))
 
     async def work(job: AtHand) -> None:
         await claim.wait()
