@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from adaptivegen.blob.base import BlobStore
 
-MOMENT = "moment"  # the object that is written for its stamp; of several writers each reads a moment after its own write
+MOMENT = "moment"  # the object that is written for its stamp; who reads another's reads a later one
 
 
 async def store_now_ns(blob: BlobStore) -> int:
