@@ -8,6 +8,7 @@ changes nothing. Holds two versions at a time during a rollout, and needs the me
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -164,7 +165,9 @@ class ModelSet:
         self.adopt(*loaded)
 
     def adopt(self, card: ModelCard, runner: ModelRunner) -> None:
-        """Have a version that was loaded already."""
+        """Have a version that was loaded already. That its files went bad shows when its process is started again."""
+        if self.fetch is not None:
+            runner.mend = functools.partial(self.fetch, card.name, True)
         kept = self._kept[card.name] = Kept(card, runner)
         self._keep(kept)
 

@@ -47,7 +47,8 @@ class Model:
 
     def __init__(self, mp4: bytes) -> None:
         self.mp4 = mp4
-        self.may_begin, self.may_end = asyncio.Event(), asyncio.Event()
+        self.has_turn, self.may_begin, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.has_turn.set()
         self.may_begin.set()
         self.may_end.set()
         self.asked, self.stopped = asyncio.Event(), asyncio.Event()
@@ -59,11 +60,19 @@ class Model:
         self.generate_ms = 5.0
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+        self,
+        command: GenerateCommand,
+        start_mp4: bytes | None,
+        on_step: Callable[[Step], None],
+        *,
+        on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         self.commands.append(command)
         self.asked.set()
         try:
+            await self.has_turn.wait()
+            if on_begin is not None:
+                on_begin()
             await self.may_begin.wait()
             on_step(Step(step=1, steps=2, stage="base", look_jpeg=b"look of " + self.mp4[:4]))
             await self.may_end.wait()
