@@ -30,7 +30,7 @@ from edge_node.draft.lend import Lending
 from edge_node.draft.places import DraftPlaces, Made
 from tests.cards import draft_card
 from tests.draft_models import draft_models
-from tests.integration.test_lent_drafts import CLOCK, Model, no_draft
+from tests.integration.lending import CLOCK, Model, no_draft
 from tests.jobs import make_spec
 
 OLD = draft_card()
