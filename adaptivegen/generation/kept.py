@@ -131,6 +131,12 @@ class ModelSet:
         return tuple(self._kept.values())
 
     @property
+    def needed(self) -> set[str]:
+        """Names of all that is here or is to be."""
+        loading = {self._loading[0]} if self._loading is not None else set()
+        return {*self.wanted(), *self._kept, *self._begun, *loading}
+
+    @property
     def finished(self) -> tuple[FinishedWork, ...]:
         """The last generations, and how long each had its model."""
         return self.main.runner.finished if self._kept else ()
