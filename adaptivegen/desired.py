@@ -38,6 +38,11 @@ class DesiredModels:
         """All that serve or are tried, of lines that were ever changed."""
         return tuple(version for line in self._lines.lines.values() for version in line.versions)
 
+    def may_be_wanted(self) -> set[str]:
+        """Those, and the versions before them, to which a line may be set back at once."""
+        before = (line.previous for line in self._lines.lines.values())
+        return {*self.versions(), *(name for name in before if name is not None)}
+
     async def run(self) -> None:
         """Read every second, until cancelled."""
         while True:

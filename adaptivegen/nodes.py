@@ -125,6 +125,11 @@ class NodeReport(BaseModel):
         """Whether it drafts for other edges with the model of this digest; by none with an empty one."""
         return bool(digest) and digest in (self.lends, *self.lends_also)
 
+    def has(self, model: str) -> bool:
+        """Whether it can draft with a model now though it is not `ready`, which tells of the version that serves: an
+        edge's others have processes of their own, and are told only while these live. A worker waits for the first."""
+        return self.kind == "edge" and model in self.models[1:]
+
     def encode(self) -> bytes:
         """JSON for the wire."""
         return self.model_dump_json().encode()

@@ -226,6 +226,9 @@ class ModelsMixin(BaseSettings):
         "and those that were pushed into the object store are brought here.",
     )
     models_max_bytes: int = Field(4 * 1024**3, ge=1024**2, description="Bytes of one version that may be fetched.")
+    models_keep_days: float = Field(
+        30.0, gt=0, le=36500, description="Days after which fetched files of a version that nothing needs are removed."
+    )
 
     def library(self) -> ModelLibrary:
         """All models."""

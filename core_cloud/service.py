@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from typing import Any
 
-from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.selftest import selftest
 from adaptivegen.blob.store import open_store
 from adaptivegen.broker import open_bus
@@ -71,7 +70,8 @@ async def serve(
             return
         desired = DesiredModels(bus, clock)
         await desired.read()
-        models = _models(settings, desired, blob, child, clock=clock, resources=resources)
+        pushed = PushedModels(blob, settings.library(), settings.models_dir, max_bytes=settings.models_max_bytes)
+        models = _models(settings, desired, pushed, child, clock=clock, resources=resources)
         schedulers = PlacementClient(
             settings.schedulers(), clock=clock, budget_s=settings.turn_budget_s, tls=client_tls(settings)
         )
@@ -86,7 +86,12 @@ async def serve(
             await models.start()
             await server.start()
             resources.push_async_callback(server.drain, grace_s=0)
-            keeping = (models.run(), desired.run())
+            sweep = pushed.sweep(
+                lambda: {settings.model, *desired.may_be_wanted(), *models.needed},
+                clock,
+                keep_days=settings.models_keep_days,
+            )
+            keeping = (models.run(), desired.run(), sweep)
             await _run(settings, worker, keeping, server, endpoint, schedulers, bus=bus, clock=clock, stop=stop)
             await end(beating)
     get_logger().info("stopped")
@@ -136,7 +141,7 @@ def _check_model(settings: WorkerSettings) -> None:
 def _models(
     settings: WorkerSettings,
     desired: DesiredModels,
-    blob: BlobStore,
+    pushed: PushedModels,
     child: Sequence[str],
     *,
     clock: Clock,
@@ -154,7 +159,6 @@ def _models(
             finished=finished,
         )
 
-    pushed = PushedModels(blob, library, settings.models_dir, max_bytes=settings.models_max_bytes)
     models = ModelSet(
         lambda: desired.of(settings.model).wanted(settings.node_id), library.card, open_runner, clock, pushed.ensure
     )

@@ -155,7 +155,7 @@ class Placing:
             query,
             draft_card=self.drafts.card(query.draft_model),
             cloud_card=self.versions.card(query.cloud_model),
-            can_draft=self.drafts.ready and self.drafts.queued < self._max_waiting_drafts,
+            can_draft=self.drafts.can(query.draft_model) and self.drafts.queued < self._max_waiting_drafts,
             pool=self._identity.pool,
             why=why,
             now_ns=self._clock.now_ns(),

@@ -114,6 +114,11 @@ async def _run(
             for part in (
                 edge.desired.run(),
                 pushed.keep_cards(edge.desired.versions, clock),
+                pushed.sweep(
+                    lambda: {settings.draft_model, *edge.desired.may_be_wanted(), *edge.drafts.kept.needed},
+                    clock,
+                    keep_days=settings.models_keep_days,
+                ),
                 edge.hub.run(),
                 edge.desk.run(),
                 edge.lending.run(),

@@ -40,10 +40,15 @@ def shares(names: Sequence[str], columns: Mapping[str, Mapping[str, Figure]]) ->
 
 def markdown(figures: Mapping[str, Any]) -> str:
     """All tables of a report, each under its heading."""
+    parts = {**_accuracies(figures), **_beside_accuracy(figures)}
+    return "\n\n".join(f"### {title}\n{text}" for title, text in parts.items()) + "\n"
+
+
+def _accuracies(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Tables, by heading, of what is right in clips of the models and their variants."""
     draft, cloud, refine = figures["draft"], figures["cloud"], figures["refine"]
-    tried, split = refine["t0"], refine["split"]
-    default = tried[f"{refine['default_t0']:g}"]
-    parts = {
+    split, default = refine["split"], refine["t0"][f"{refine['default_t0']:g}"]
+    return {
         "One object, held-out combinations": shares(
             ROWS,
             {
@@ -74,6 +79,13 @@ def markdown(figures: Mapping[str, Any]) -> str:
                 **{f"{line.way.steps} steps": line.accuracy for line in figures["scores"][DRAFT]},
             },
         ),
+    }
+
+
+def _beside_accuracy(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Tables, by heading, of what goes on from given frames, of plans, motions and distances."""
+    draft, cloud, refine = figures["draft"], figures["cloud"], figures["refine"]
+    return {
         "The draft on frames of renders": shares((*ROWS, "track_3%"), draft["tasks"]),
         "Live: streams redrawn in other colours, by strength and steps per chunk": shares(
             (*ROWS, "track_3%"),
@@ -82,7 +94,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         "What a final keeps of its draft": shares(
             (*OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES, "kept", "track_3%"),
             {
-                **{f"refined from t0 {t0}": part["kept"] for t0, part in tried.items()},
+                **{f"refined from t0 {t0}": part["kept"] for t0, part in refine["t0"].items()},
                 "from noise, the same seed": refine["same_seed"],
                 "from noise, another seed": refine["independent"],
             },
@@ -105,7 +117,6 @@ def markdown(figures: Mapping[str, Any]) -> str:
             ],
         ),
     }
-    return "\n\n".join(f"### {title}\n{text}" for title, text in parts.items()) + "\n"
 
 
 def opinion(line: Scored) -> tuple[str, str]:

@@ -8,6 +8,7 @@ changes nothing. Holds two versions at a time during a rollout, and needs the me
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -130,6 +131,12 @@ class ModelSet:
         return tuple(self._kept.values())
 
     @property
+    def needed(self) -> set[str]:
+        """Names of all that is here or is to be."""
+        loading = {self._loading[0]} if self._loading is not None else set()
+        return {*self.wanted(), *self._kept, *self._begun, *loading}
+
+    @property
     def finished(self) -> tuple[FinishedWork, ...]:
         """The last generations, and how long each had its model."""
         return self.main.runner.finished if self._kept else ()
@@ -164,7 +171,9 @@ class ModelSet:
         self.adopt(*loaded)
 
     def adopt(self, card: ModelCard, runner: ModelRunner) -> None:
-        """Have a version that was loaded already."""
+        """Have a version that was loaded already. That its files went bad shows when its process is started again."""
+        if self.fetch is not None:
+            runner.mend = functools.partial(self.fetch, card.name, True)
         kept = self._kept[card.name] = Kept(card, runner)
         self._keep(kept)
 

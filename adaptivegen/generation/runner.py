@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from adaptivegen.errors import (
     GenerationFailed,
     InternalError,
     InvalidRequest,
+    ModelDigestMismatch,
+    ModelNotFound,
     NodeUnavailable,
     ResourceExhausted,
 )
@@ -69,7 +71,7 @@ class ModelRunner:
 
     `queued` counts those waiting, `busy` says whether one runs. At most `max_waiting` wait; one more is refused.
     `failed_in_row`: generations that failed by no fault of their requests since the last that did not. finished: of the
-    node, where it has several models.
+    node, where it has several models. mend: brings files here where those that are cannot be loaded; whether it did.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class ModelRunner:
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
         self._finished = finished or Finished()
+        self.mend: Callable[[], Awaitable[bool]] | None = None
         self.queued = 0
         self.failed_in_row = 0
         self.load_ms = 0.0
@@ -168,17 +171,36 @@ class ModelRunner:
             if self.ready and not self._stopping:
                 pause_s = LOOK_EVERY_S
                 continue
-            async with self._turn:
-                await self._stop_model()
-                if self._child is not None and self._child.returncode is not None:
-                    get_logger().warning("model_died", status=self._child.returncode)
-                    await self._give_up()
-                if self._child is None:
-                    try:
-                        await self.start()
-                    except AdaptiveGenError as exc:
-                        get_logger().error("model_not_loaded", code=exc.code, error=exc.message)
-                        pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+            failed = await self._revive()
+            if failed is None:
+                continue
+            get_logger().error("model_not_loaded", code=failed.code, error=failed.message)
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+            if isinstance(failed, (ModelDigestMismatch, ModelNotFound, InvalidRequest)) and await self._mended():
+                pause_s = LOOK_EVERY_S
+
+    async def _revive(self) -> AdaptiveGenError | None:
+        """Have a child, free of what was cancelled; what keeps it from being loaded, where something does."""
+        async with self._turn:
+            await self._stop_model()
+            if self._child is not None and self._child.returncode is not None:
+                get_logger().warning("model_died", status=self._child.returncode)
+                await self._give_up()
+            if self._child is None:
+                try:
+                    await self.start()
+                except AdaptiveGenError as exc:
+                    return exc
+        return None
+
+    async def _mended(self) -> bool:
+        """Whether files that went bad since they were loaded are good now. Has no turn: who generates meanwhile is told
+        at once that there is no model."""
+        try:
+            return self.mend is not None and await self.mend()
+        except AdaptiveGenError as exc:
+            get_logger().warning("model_not_mended", code=exc.code, error=exc.message)
+            return False
 
     async def generate(
         self,
@@ -187,10 +209,12 @@ class ModelRunner:
         on_step: Callable[[Step], None],
         *,
         noted: bool = True,
+        on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
 
-        noted: among what the node has finished, from which others learn how fast it is.
+        noted: among what the node has finished, from which others learn how fast it is; on_begin: called when its turn
+        has come and the model is loaded.
 
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
@@ -210,6 +234,8 @@ class ModelRunner:
             self._begun += 1
             own = replace(command, request_id=f"{command.request_id}.{self._begun}")
             self._current, self._begun_s = own.request_id, self._clock.monotonic_s()
+            if on_begin is not None:
+                on_begin()
             generated = await self._converse(own, start_mp4, on_step)
             if noted:
                 took_s = self._clock.monotonic_s() - self._begun_s

@@ -33,8 +33,7 @@ KEPT_DAYS = 30
 LOOK_EVERY_S = 60.0
 NEAR_S = 600.0  # by which the clocks of who writes names and who reads them may differ
 FAR_EVERY_S = 3600.0
-VISIBLE_S = 60.0  # within which an object is listed that the store has stamped
-MOST_REMEMBERED = 10_000
+GROUP_DIGITS = 4  # of a name's time: names of ten seconds are remembered together
 BATCH = 1024  # names
 BUFFER = 1024
 MAX_ITEMS = 4096  # in one message
@@ -101,6 +100,13 @@ def _moment(now_ns: int) -> str:
     return f"{_folder(_day(now_ns))}t{now_ns // 10**6 % 86_400_000:08d}"
 
 
+def _group(name: str) -> str:
+    """The names that are remembered with this one: its folder's of the same ten seconds, or all without a time."""
+    folder, _, last = name.rpartition("/")
+    time, dash, _ = last.partition("-")
+    return f"{folder}/{time[:-GROUP_DIGITS]}" if dash else folder
+
+
 async def _batches(blob: BlobStore, folder: str, *, after: str = "") -> AsyncIterator[dict[str, int]]:
     """Names of a folder and when they were written by the store's clock, so many at a time."""
     batch: dict[str, int] = {}
@@ -111,6 +117,17 @@ async def _batches(blob: BlobStore, folder: str, *, after: str = "") -> AsyncIte
             batch = {}
     if batch:
         yield batch
+
+
+class _Sums:
+    """What was seen of groups of names: two that were the same have one sum (of 64 bits, the hash being keyed)."""
+
+    def __init__(self) -> None:
+        self.by_group: dict[str, int] = {}
+
+    def add(self, name: str, stamp_ns: int) -> None:
+        group = _group(name)
+        self.by_group[group] = (self.by_group.get(group, 0) + hash(f"{name} {stamp_ns}")) % 2**64
 
 
 async def listen(bus: Bus, heard: Callable[[Purge], Awaitable[None]], *, clock: Clock) -> None:
@@ -128,7 +145,8 @@ class PurgeNames:
 
     A look reads the names that were written since the last, and `NEAR_S` before that, since the clocks of those who
     write them differ. Every `FAR_EVERY_S` all of yesterday, today and tomorrow are read, for clocks that differ more.
-    What it acted on it knows by the store's clock, and of the time since the last far look by name.
+    What it acted on it knows by no clock, since one may be set back: it remembers a sum of all names of the same ten
+    seconds, and where that has changed it acts on all of these again, which costs a fetch of some clips.
     """
 
     def __init__(
@@ -147,8 +165,7 @@ class PurgeNames:
         self._drop_all = drop_all
         self._looked_ns = 0  # when it looked last, by this node's clock
         self._far_at_s: float | None = None
-        self._mark_ns = -1  # all that was written by then, by the store's clock, was acted on
-        self._acted: dict[str, int] = {}  # names behind the mark that were, and when they were written
+        self._acted: dict[str, int] = {}  # sums of the groups whose names were, of two or three days
 
     async def run(self) -> None:
         """Look every minute, until cancelled; also at once. What cannot be looked into now is looked into later."""
@@ -167,37 +184,43 @@ class PurgeNames:
             await self._look_far(_day(now_ns))
             self._far_at_s = now_s
         else:
-            since = _moment(min(self._looked_ns, now_ns) - round(NEAR_S * 1e9))
+            since = _moment(min(self._looked_ns, now_ns) - round(NEAR_S * 1e9))[:-GROUP_DIGITS]
             first, last = date.fromisoformat(since.split("/")[1]), _day(now_ns + round(NEAR_S * 1e9))
             for day in _days(first, last):
                 await self._act(_folder(day), after=since if day == first else "")
         self._looked_ns = now_ns
 
     async def _look_far(self, today: date) -> None:
-        """All of the days in question. What the store had stamped before it, this look has listed."""
-        last, stamped_ns = self._last(), max(self._acted.values(), default=-1)
+        """All of the days in question."""
+        last = self._last()
         unknown = last is None or today - last >= timedelta(days=KEPT_DAYS)
         if unknown:
             await self._drop_all()
         begin = today if last is None or unknown else min(last, today)
         for day in _days(begin - timedelta(days=1), today + timedelta(days=1)):
             await self._act(_folder(day), drop=not unknown)
-        self._mark_ns = max(self._mark_ns, stamped_ns - round(VISIBLE_S * 1e9))
-        self._acted = {name: at_ns for name, at_ns in self._acted.items() if at_ns > self._mark_ns}
+        oldest = _folder(today - timedelta(days=1))
+        self._acted = {group: seen for group, seen in self._acted.items() if group + "/" >= oldest}
         if last != today:
             self._remember(today)
 
     async def _act(self, folder: str, *, after: str = "", drop: bool = True) -> None:
-        """Let go of what a folder names and was not acted on."""
+        """Let go of what a folder names and was not acted on. Listed once more where there is such, since names come in
+        no order, and all of them might not fit into memory."""
+        seen = _Sums()
         async for batch in _batches(self._blob, folder, after=after):
-            new = {name: at_ns for name, at_ns in batch.items() if at_ns > self._mark_ns}
-            new = {name: at_ns for name, at_ns in new.items() if self._acted.get(name) != at_ns}
-            if new and drop:
-                await self._drop({name.rpartition("/")[2].rpartition("-")[2] for name in new})
-            self._acted |= new
-            if len(self._acted) > 2 * MOST_REMEMBERED:  # what is forgotten is let go of once more
-                newest = sorted(self._acted.items(), key=lambda named: named[1])[-MOST_REMEMBERED:]
-                self._acted = dict(newest)
+            for name, stamp_ns in batch.items():
+                seen.add(name, stamp_ns)
+        news = {group for group, of_group in seen.by_group.items() if self._acted.get(group) != of_group}
+        if news and drop:
+            seen = _Sums()  # of what is really acted on
+            async for batch in _batches(self._blob, folder, after=after):
+                new = [name for name in batch if _group(name) in news]
+                if new:
+                    await self._drop({name.rpartition("/")[2].rpartition("-")[2] for name in new})
+                for name in new:
+                    seen.add(name, batch[name])
+        self._acted |= {group: of_group for group, of_group in seen.by_group.items() if group in news}
 
     def _last(self) -> date | None:
         """The day of the last look; None where there was none, or it is not known."""

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Literal
 
 from adaptivegen.batches import AT_ONCE, read_all
+from adaptivegen.blob.moment import store_now_ns
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound, Unavailable
 from adaptivegen.jobs.spec import Deleted, Media, content_index_key, holders_of, job_key, owner_of
 from adaptivegen.jobs.store import JobStore
@@ -60,10 +61,12 @@ async def held(jobs: JobStore, tenant: str, owner: str) -> Held:
     unread = await _unread(jobs)
     found: Held = "unclear" if unread is None or any(of == tenant for of, _ in unread) else "no"
     prefix = holders_of(tenant, owner)
+    now_ns: int | None = None  # the store's moment, where it is needed
     async for meta in jobs.blob.list(prefix):
         one = await _holds(jobs, tenant, meta.key.removeprefix(prefix), owner)
-        if one == "unclear" and jobs.clock.now_ns() - meta.last_modified_ns > ABANDONED_S * 1e9:
-            one = "no"
+        if one == "unclear":
+            now_ns = now_ns if now_ns is not None else await store_now_ns(jobs.blob)
+            one = "no" if now_ns - meta.last_modified_ns > ABANDONED_S * 1e9 else one
         if one == "yes":
             return "yes"
         if one == "unclear":

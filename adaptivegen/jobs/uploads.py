@@ -3,13 +3,14 @@
 An upload is stored before the spec that refers to it, so one whose submission died, or lost against another attempt of
 the same job, belongs to nobody. Its key has the moment of its attempt (`input_key`), so no later attempt writes the
 same object, or refers to one that is not fresh: once an attempt must be over, what its job does not refer to can go,
-whatever else happens to the job meanwhile.
+whatever else happens to the job meanwhile. How long ago it was stored only the store's clock says.
 """
 
 from __future__ import annotations
 
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.blob.base import ObjectMeta
+from adaptivegen.blob.moment import store_now_ns
 from adaptivegen.errors import AdaptiveGenError, InternalError, NotFound
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Deleted, DraftManifest, JobSpec
@@ -96,8 +97,9 @@ class UploadSweep:
     async def sweep(self) -> int:
         """One pass; how many uploads it removed. While one cannot be judged, it and what came later is judged again in
         the next."""
-        since_ns = last_ns = await self._judged_ns()
-        until_ns = self._jobs.clock.now_ns() - round(ABANDONED_S * 1e9)
+        now_ns = await store_now_ns(self._jobs.blob)
+        since_ns = last_ns = await self._judged_ns(now_ns)
+        until_ns = now_ns - round(ABANDONED_S * 1e9)
         removed, whole = 0, True
         batch: list[str] = []
 
@@ -121,9 +123,12 @@ class UploadSweep:
             get_logger().info("uploads_removed", uploads=removed)
         return removed
 
-    async def _judged_ns(self) -> int:
-        """By when all that was written is judged; -1 where that is not known."""
+    async def _judged_ns(self, now_ns: int) -> int:
+        """By when all that was written is judged; -1 where that is not known, or was said before the store's clock was
+        set back, so that what is new may have an older stamp."""
         try:
+            if (await self._jobs.blob.head(SWEPT)).last_modified_ns > now_ns:
+                return -1
             return int(await self._jobs.blob.get(SWEPT, end=20))
         except (NotFound, ValueError):
             return -1

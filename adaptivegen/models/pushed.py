@@ -5,7 +5,9 @@
     models-files/<name>/version             the digest, by put-if-absent: a name stands for one version for ever
 
 The last is written last, so whoever finds it finds the rest. On a node the files are brought one by one under temporary
-names, compared with the card, and renamed; the card comes last, since a model is there once its card is.
+names, compared with the card, and renamed; the card comes last, since a model is there once its card is. Files that
+were brought and that nobody on the node's folder has needed for long are removed from there (`fetched`); from the store
+nothing is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -33,6 +35,7 @@ from adaptivegen.errors import (
     NotFound,
     PayloadTooLarge,
 )
+from adaptivegen.models import fetched
 from adaptivegen.models.card import ModelCard, dump_card, parse_card
 from adaptivegen.models.registry import ModelLibrary, verified_files
 from adaptivegen.telemetry import get_logger
@@ -42,6 +45,8 @@ PREFIX = "models-files/"
 MAX_CARD_BYTES = 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 LOOK_EVERY_S = 2.0
+SWEEP_EVERY_S = 3600.0
+DAY_NS = 86400 * 10**9
 MISSED_FOR_S = 30.0  # what is not in the store is not asked for again so soon
 
 
@@ -84,6 +89,7 @@ class PushedModels:
         if self._folder is None:
             return False
         await self._clean(self._folder)
+        await self._on_folder(fetched.need, [name])  # before it is looked at: nobody removes it now
         if not damaged and self._complete(name):
             return False
         try:
@@ -96,6 +102,8 @@ class PushedModels:
             paths = {logical: self._folder / file.path for logical, file in card.files.items()}
             brought = [await self._bring(card, logical, path) for logical, path in paths.items()]
             await self._put_card(card)
+            if any(brought):
+                await self._on_folder(fetched.mark, name)
         get_logger().info("version_fetched", model=name, files=sum(brought), bytes=_bytes(card))
         return any(brought)
 
@@ -127,7 +135,51 @@ class PushedModels:
                     get_logger().warning("card_not_fetched", model=name, code=exc.code, error=exc.message)
             await clock.sleep(LOOK_EVERY_S)
 
+    async def sweep(self, needed: Callable[[], Collection[str]], clock: Clock, *, keep_days: float) -> None:
+        """Remove files that were brought here and not needed for so long, every hour, until cancelled. needed: names of
+        all that is loaded here, is to be, or may be wanted at once."""
+        while self._folder is not None:
+            try:
+                await self.remove_unneeded(needed(), keep_days=keep_days)
+            except AdaptiveGenError as exc:
+                get_logger().warning("versions_not_swept", code=exc.code, error=exc.message)
+            await clock.sleep(SWEEP_EVERY_S)
+
+    async def remove_unneeded(self, needed: Collection[str], *, keep_days: float) -> list[str]:
+        """One such pass; the versions whose files were removed. Raises a storage error."""
+        if self._folder is None:
+            return []
+        for_ns, removed = round(keep_days * DAY_NS), []
+        await self._on_folder(fetched.need, needed)
+        for name in await self._on_folder(fetched.unneeded, for_ns):
+            card = await self._again(name) if name not in needed else None
+            if card is not None and await self._on_folder(fetched.remove, card, for_ns):
+                removed.append(name)
+        if removed:
+            get_logger().info("versions_removed", models=removed)
+        return removed
+
     # ---- parts ------------------------------------------------------------------------------------------------
+
+    async def _again(self, name: str) -> ModelCard | None:
+        """The card of a version that is here and that could be fetched again as it is; None where it could not."""
+        try:
+            card = await self._card(name)
+            if self._library.folder(name) != self._folder or self._library.card(name).digest != card.digest:
+                return None
+            for logical, file in card.files.items():
+                if (await self._blob.head(_file_key(card, logical))).size_bytes != file.bytes:
+                    return None
+        except (ModelNotFound, NotFound, InvalidRequest, PayloadTooLarge, ModelDigestMismatch):
+            return None
+        return card
+
+    async def _on_folder(self, work: Callable[..., Result], *values: object) -> Result:
+        """Work on the folder of models; raises a storage error."""
+        try:
+            return await self._blocking(work, self._folder, *values)
+        except OSError as exc:
+            raise storage_error(exc, str(self._folder)) from exc
 
     def _complete(self, name: str) -> bool:
         """Whether the card and files of the sizes it says are here; their digests are compared when they are loaded."""

@@ -87,6 +87,10 @@ class DraftModels:
         """Whether the version that serves is loaded."""
         return self.kept.ready
 
+    def can(self, version: str) -> bool:
+        """Whether what is to be drafted with a version has a model that is loaded."""
+        return self.held(version).runner.ready
+
     @property
     def queued(self) -> int:
         """Drafts that wait for a model."""

@@ -282,16 +282,27 @@ class DraftPlaces:
         copy.version = held.card.name  # it may have gone since this was begun
         command = draft_command(race.spec, held.card, has_start=race.start_mp4 is not None)
         within_s = self._patience_s(race, copy) if self._is_tried(copy.version) else None
+        began = False
         try:
             async with self._models.using(held) as runner, asyncio.timeout(within_s) as limit:
 
-                def on_step(step: Step) -> None:
-                    if within_s is not None:  # it is at it
+                def at_it() -> None:
+                    if within_s is not None:
                         limit.reschedule(asyncio.get_running_loop().time() + within_s)
+
+                def on_begin() -> None:
+                    nonlocal began
+                    began = True
+                    at_it()
+
+                def on_step(step: Step) -> None:
+                    at_it()
                     race.step(copy, step)
 
-                return await runner.generate(command, race.start_mp4, on_step)
+                return await runner.generate(command, race.start_mp4, on_step, on_begin=on_begin)
         except TimeoutError as exc:
+            if not began:  # what was ahead of it took so long; whose fault that is those drafts tell
+                raise ResourceExhausted(f"{copy.version} did not begin within {within_s:g} s") from exc
             raise GenerationFailed(f"{copy.version} did not draft within {within_s:g} s") from exc
 
     def _patience_s(self, race: _Race, copy: _Copy) -> float:

@@ -57,14 +57,14 @@ class Node:
         """How far the sender's clock is ahead of ours, transit included. For people only."""
         return (self.report.sent_at_ns - self.received_at_ns) / 1e9
 
-    def condition(self, now_ns: int) -> NodeCondition:
-        """Its state as operators and decisions see it."""
+    def condition(self, now_ns: int, *, model: str = "") -> NodeCondition:
+        """Its state as operators and decisions see it; as far as a model goes, where one is named."""
         if now_ns - self.received_at_ns > _FRESH_FOR_NS:
             return "stale"
         report = self.report
         if self.drained or report.draining:
             return "draining"
-        return "healthy" if report.ready else "loading"
+        return "healthy" if report.ready or report.has(model) else "loading"
 
     def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
         """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.

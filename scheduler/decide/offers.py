@@ -91,7 +91,7 @@ def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, n
 def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int) -> Offer | str:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
-    condition = node.condition(now_ns) if node is not None else "stale"
+    condition = node.condition(now_ns, model=query.draft_model) if node is not None else "stale"
     if node is None or condition == "stale":
         # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
         here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns, asker=edge))

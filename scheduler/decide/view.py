@@ -116,8 +116,9 @@ class NodeTable:
         return self._drained
 
     def serving(self, kind: NodeKind, model: str, *, now_ns: int) -> list[Node]:
-        """Healthy nodes of a kind that serve `model`."""
-        return [node for node in self._serving.get((kind, model), {}).values() if node.condition(now_ns) == "healthy"]
+        """Nodes of a kind that serve `model`, and are healthy as far as that goes."""
+        nodes = self._serving.get((kind, model), {}).values()
+        return [node for node in nodes if node.condition(now_ns, model=model) == "healthy"]
 
     def last_pool(self, model: str, line: str = "") -> str | None:
         """The pool of the worker for `model`, or of its line, heard of last, in whatever condition."""

@@ -18,6 +18,7 @@ import trustme
 from prometheus_client import CollectorRegistry
 
 from adaptivegen.errors import PermissionDenied
+from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.local_only import NAMES
 from adaptivegen.placement import Decision
 from adaptivegen.roles import everybody_admin
@@ -59,57 +60,10 @@ async def test_the_same_service_over_http(own_nats: NatsServer, tmp_path: Path) 
         spec = new_spec()
         await jobs.submit(spec)
 
-        async def get(path: str) -> Any:
-            answer = await http.get(path)
-            assert answer.status_code == 200, answer.text
-            return answer.json()
-
-        assert [node["node_id"] for node in (await get("/nodes"))["nodes"]] == ["edge-1", "worker-1"]
-        (job,) = (await get("/jobs?tenant=local&status=queued&limit=5"))["jobs"]
-        assert job["id"] == spec.id
-        assert (await get("/jobs?tenant=other"))["jobs"] == []
-        explained = await get(f"/jobs/{spec.id}/explain")
-        assert Decision.model_validate(explained["decision"]) == spec.decision
-        assert (await http.get(f"/jobs/{spec.id}/explain?tenant=other")).status_code == 404
-        assert set(await get("/predictions")) == {
-            "paces",
-            "accuracies",
-            "sizes",
-            "ways",
-            "loads",
-            "chances",
-        }
-        for path, name in {"/dead-letters": "letters", "/ratings": "ratings", "/quotas/changes": "changes"}.items():
-            assert (await get(path))[name] == []
-        assert (await get("/tenants"))["tenants"][0]["tenant"] == "*"
-        assert any(pool["pool"] == "default" for pool in await until("advice", lambda: _pools(http)))
-
-        drained = await http.post("/nodes/worker-1/drain", json={})
-        assert drained.json() == {"state": "draining"}
-        assert (await http.post("/nodes/worker-1/drain", json={"undo": True})).status_code == 200
-        scaled = await http.post("/pools/default/scale", json={"workers": 3})
-        assert scaled.json() == {"drained": [], "put_back": [], "missing": 2}
-        order = {"values": {"cost_iterate": 0.5}, "reason": "cheap today"}
-        change = (await http.post("/policy", json=order)).json()["change"]
-        assert (change["number"], change["values"], change["reason"]) == (1, {"cost_iterate": 0.5}, "cheap today")
-        values = {value["name"]: value["in_force"] for value in (await get("/policy"))["values"]}
-        assert values["cost_iterate"] == 0.5
-        assert (await get("/policy/changes?limit=1"))["changes"] == [change]
-        quota = (await http.post("/tenants/acme/quota", json={"values": {"concurrent_jobs": 2}})).json()["change"]
-        assert (quota["tenant"], quota["values"]) == ("acme", {"concurrent_jobs": 2.0})
-        everybody = await http.post("/tenants/*/quota", json={"values": {"weight": 2}})
-        assert everybody.json()["change"]["tenant"] == "*"
-        for bad, param in (({}, "ids"), ({"ids": ["x"]}, "ids"), ({"tenant": "t", "older_than_s": -1}, "older_than_s")):
-            refused = await http.post("/purge/videos", json=bad)
-            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
-        purged = await http.post("/purge/caches", json={"tenant": "local", "older_than_s": 0})
-        assert purged.json() == {"examined": 1, "videos": 1, "bytes": 0, "failed": 0, "next": ""}
-        purged = await http.post("/purge/videos", json={"tenant": "local", "dry_run": True})
-        assert purged.json()["videos"] == 1
-        purged = await http.post("/purge/videos", json={"ids": [spec.id], "reason": "asked for"})
-        assert (purged.status_code, purged.json()["videos"]) == (200, 1)
-        assert (await http.get(f"/jobs/{spec.id}/explain?tenant=local")).status_code == 404
-        audited = [(entry["action"], entry["target"]) for entry in (await get("/audit"))["entries"]]
+        await _looked_at(http, spec)
+        await _ordered(http)
+        await _purged(http, spec)
+        audited = [(entry["action"], entry["target"]) for entry in (await _get(http, "/audit"))["entries"]]
         assert audited[-2:] == [("put-back", "worker-1"), ("drain", "worker-1")]
         orders = {"drain", "put-back", "scale", "set-policy", "set-quota", "purge-caches", "purge-videos"}
         assert {action for action, _ in audited} == orders
@@ -117,9 +71,61 @@ async def test_the_same_service_over_http(own_nats: NatsServer, tmp_path: Path) 
         refused = await http.post("/policy", json={"values": {"cost_iterate": -1}})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
         assert (await http.post("/nodes/worker-9/drain", json={})).status_code == 404
-        assert (await get("/openapi.json"))["openapi"] == "3.1.0"
+        assert (await _get(http, "/openapi.json"))["openapi"] == "3.1.0"
         page = await http.get(f"http://127.0.0.1:{port}/admin")
         assert "text/html" in page.headers["content-type"]
+
+
+async def _get(http: httpx.AsyncClient, path: str) -> Any:
+    answer = await http.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def _looked_at(http: httpx.AsyncClient, spec: JobSpec) -> None:
+    assert [node["node_id"] for node in (await _get(http, "/nodes"))["nodes"]] == ["edge-1", "worker-1"]
+    (job,) = (await _get(http, "/jobs?tenant=local&status=queued&limit=5"))["jobs"]
+    assert job["id"] == spec.id
+    assert (await _get(http, "/jobs?tenant=other"))["jobs"] == []
+    explained = await _get(http, f"/jobs/{spec.id}/explain")
+    assert Decision.model_validate(explained["decision"]) == spec.decision
+    assert (await http.get(f"/jobs/{spec.id}/explain?tenant=other")).status_code == 404
+    assert set(await _get(http, "/predictions")) == {"paces", "accuracies", "sizes", "ways", "loads", "chances"}
+    for path, name in {"/dead-letters": "letters", "/ratings": "ratings", "/quotas/changes": "changes"}.items():
+        assert (await _get(http, path))[name] == []
+    assert (await _get(http, "/tenants"))["tenants"][0]["tenant"] == "*"
+    assert any(pool["pool"] == "default" for pool in await until("advice", lambda: _pools(http)))
+
+
+async def _ordered(http: httpx.AsyncClient) -> None:
+    drained = await http.post("/nodes/worker-1/drain", json={})
+    assert drained.json() == {"state": "draining"}
+    assert (await http.post("/nodes/worker-1/drain", json={"undo": True})).status_code == 200
+    scaled = await http.post("/pools/default/scale", json={"workers": 3})
+    assert scaled.json() == {"drained": [], "put_back": [], "missing": 2}
+    order = {"values": {"cost_iterate": 0.5}, "reason": "cheap today"}
+    change = (await http.post("/policy", json=order)).json()["change"]
+    assert (change["number"], change["values"], change["reason"]) == (1, {"cost_iterate": 0.5}, "cheap today")
+    values = {value["name"]: value["in_force"] for value in (await _get(http, "/policy"))["values"]}
+    assert values["cost_iterate"] == 0.5
+    assert (await _get(http, "/policy/changes?limit=1"))["changes"] == [change]
+    quota = (await http.post("/tenants/acme/quota", json={"values": {"concurrent_jobs": 2}})).json()["change"]
+    assert (quota["tenant"], quota["values"]) == ("acme", {"concurrent_jobs": 2.0})
+    everybody = await http.post("/tenants/*/quota", json={"values": {"weight": 2}})
+    assert everybody.json()["change"]["tenant"] == "*"
+
+
+async def _purged(http: httpx.AsyncClient, spec: JobSpec) -> None:
+    for bad, param in (({}, "ids"), ({"ids": ["x"]}, "ids"), ({"tenant": "t", "older_than_s": -1}, "older_than_s")):
+        refused = await http.post("/purge/videos", json=bad)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    purged = await http.post("/purge/caches", json={"tenant": "local", "older_than_s": 0})
+    assert purged.json() == {"examined": 1, "videos": 1, "bytes": 0, "failed": 0, "next": ""}
+    purged = await http.post("/purge/videos", json={"tenant": "local", "dry_run": True})
+    assert purged.json()["videos"] == 1
+    purged = await http.post("/purge/videos", json={"ids": [spec.id], "reason": "asked for"})
+    assert (purged.status_code, purged.json()["videos"]) == (200, 1)
+    assert (await http.get(f"/jobs/{spec.id}/explain?tenant=local")).status_code == 404
 
 
 async def _pools(http: httpx.AsyncClient) -> list[dict[str, Any]] | None:

@@ -30,7 +30,7 @@ from edge_node.draft.lend import Lending
 from edge_node.draft.places import DraftPlaces, Made
 from tests.cards import draft_card
 from tests.draft_models import draft_models
-from tests.integration.test_lent_drafts import CLOCK, Model, no_draft
+from tests.integration.lending import CLOCK, Model, no_draft
 from tests.jobs import make_spec
 
 OLD = draft_card()
@@ -175,6 +175,36 @@ async def test_a_tried_version_that_says_nothing_is_stopped_and_the_other_drafts
         edges.new.may_end.clear()
         assert told(await edges.make())[:3] == (b"old at home", "edge-1", "test-draft")
         assert edges.new.stopped.is_set() and edges.failed == ["new-draft"]
+
+
+async def test_a_tried_version_that_hangs_before_its_first_step_has_failed_and_what_waits_behind_it_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places_module, "LEAST_S", 0.2)
+    monkeypatch.setattr(places_module, "MOST_S", 0.2)
+    async with two() as edges:
+        edges.new.may_begin.clear()
+        assert told(await edges.make())[:3] == (b"old at home", "edge-1", "test-draft")
+        assert edges.new.stopped.is_set() and edges.failed == ["new-draft"]
+        edges.new.stopped.clear()
+        edges.new.has_turn.clear()
+        waited = await edges.make()
+        assert told(waited)[:3] == (b"old at home", "edge-1", "test-draft")
+        assert waited.note == "new-draft was not to be had, so test-draft made the draft"
+        assert edges.new.stopped.is_set() and edges.failed == ["new-draft"]
+
+
+async def test_a_tried_version_whose_turn_comes_late_has_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places_module, "LEAST_S", 0.6)
+    monkeypatch.setattr(places_module, "MOST_S", 0.6)
+    async with two() as edges:
+        edges.new.has_turn.clear()
+        edges.new.may_begin.clear()
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.4, edges.new.has_turn.set)
+        loop.call_later(0.8, edges.new.may_begin.set)
+        assert told(await edges.make())[:3] == (b"new at home", "edge-1", "new-draft")
+        assert edges.failed == []
 
 
 async def test_a_version_that_is_gone_from_this_edge_is_drafted_by_the_one_that_serves() -> None:

@@ -64,6 +64,21 @@ class Started:
         return self
 
 
+async def test_a_generation_begins_when_its_turn_has_come(runner: ModelRunner) -> None:
+    first = await Started(runner, "forever").running()
+    begun = asyncio.Event()
+    behind = asyncio.get_running_loop().create_task(
+        runner.generate(command(request_id="r2"), None, ignore, on_begin=begun.set)
+    )
+    while not runner.queued:
+        await asyncio.sleep(0.001)
+    assert not begun.is_set()
+    first.task.cancel()
+    async with asyncio.timeout(30):
+        await behind
+    assert begun.is_set()
+
+
 async def test_steps_and_looks_are_reported_and_the_clip_is_a_video(runner: ModelRunner) -> None:
     steps: list[Step] = []
     generated = await runner.generate(command(looks=True), None, steps.append)

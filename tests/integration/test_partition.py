@@ -3,75 +3,22 @@
 import asyncio
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
-import httpx
 import pytest
 from PIL import Image
 
-from adaptivegen import AsyncClient
-from adaptivegen.rpc.pb import video_pb2 as pb
-from adaptivegen.rpc.pb import video_pb2_grpc as stubs
 from tests.integration.centre import PROMPT, Centre, Ports, post, ready, spooled, spooling_edge, when
-from tests.integration.real_nodes import Node, scheduler, until, worker
+from tests.integration.cut_edges import FIRST_LOOK_S, client_of, empty, events_of, listed_by_all, stored
+from tests.integration.real_nodes import scheduler, until, worker
 from tests.servers import NatsServer
-
-FIRST_LOOK_S = 1.5  # the aim is one; these machines are shared
 
 
 @pytest.fixture
 def centre(own_nats: NatsServer, tmp_path: Path) -> Centre:
     return Centre(own_nats, tmp_path)
-
-
-def client_of(node: Node) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=node.http, timeout=30, follow_redirects=True)
-
-
-async def empty(ports: Ports) -> None:
-    """Return once nothing is in the spool."""
-
-    async def look() -> bool | None:
-        return True if not spooled(ports) else None
-
-    await until("an empty spool", look)
-
-
-async def stored(centre: Centre, video_id: str) -> dict[str, list[str]]:
-    """The parts of a job at the centre."""
-    parts = {path.name for path in (centre.store / "jobs" / "local" / video_id).glob("*")}
-    drafts = [path.name for path in (centre.store / "out" / "local" / video_id / "0").glob("*")]
-    return {"parts": sorted(parts), "drafts": drafts}
-
-
-async def events_of(client: httpx.AsyncClient, video_id: str) -> AsyncIterator[dict[str, Any]]:
-    async with client.stream("GET", f"/v1/videos/{video_id}/events") as answer:
-        assert answer.status_code == 200
-        async for line in answer.aiter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line[6:])
-
-
-async def listed_by_all(node: Node) -> tuple[list[str], bool]:
-    """Ids and whether these are not all, which gRPC, SDK and command line say alike."""
-    async with grpc.aio.insecure_channel(node.grpc) as channel:
-        told = await stubs.VideoServiceStub(channel).ListVideos(pb.ListVideosRequest(), timeout=10)
-    async with AsyncClient(node.http) as client:
-        page = await client.videos()
-    command = [sys.executable, "-m", "cli", "videos", "--json", "--edge", node.http]
-    printed = json.loads(await asyncio.to_thread(subprocess.check_output, command, timeout=30))
-    found = [([video.id for video in told.videos], told.partial), ([video.id for video in page.videos], page.partial)]
-    found.append(([video["id"] for video in printed["videos"]], printed["partial"]))
-    assert found[0] == found[1] == found[2]
-    return found[0]
 
 
 @pytest.mark.parametrize("what", ["broker", "store", "folder", "both"])
@@ -151,93 +98,6 @@ async def test_an_open_stream_goes_on_to_the_final_which_is_then_a_hit_while_cut
         await when(client, other["id"], status="completed")
         assert (await when(client, again["id"], status="completed"))["cached"]
         assert (await stored(centre, again["id"]))["parts"] == ["draft", "manifest", "spec"]
-
-
-@pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-async def test_an_edge_killed_while_cut_off_starts_without_the_centre_and_hands_over_later(
-    centre: Centre, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    ports = Ports(centre, log_level="warning")
-
-    def start() -> subprocess.Popen[bytes]:
-        processes.append(subprocess.Popen(ports.command(), env={**os.environ, **ports.environment()}))
-        return processes[-1]
-
-    async with httpx.AsyncClient(base_url=ports.endpoint.http_url or "", timeout=30) as client:
-        process = start()
-        await ready(client, "ready")
-        before = await post(client, seed=8, plan="cloud", key="before")
-        centre.cut("both")
-        await ready(client, "cut off")
-        drafted = await post(client, seed=1, plan="draft", key="k")
-        await when(client, drafted["id"], status="completed")
-        video = await post(client, seed=2)
-        process.send_signal(signal.SIGKILL)  # most likely before its draft is there
-        process.wait()
-        assert spooled(ports) == [drafted["id"], video["id"]]
-        process = start()
-        said = await ready(client, "cut off")
-        assert said["cut_off"]["spooled_jobs"] == 2
-        resend = {"prompt": PROMPT, "seed": 8, "plan": "cloud"}
-        refused = await client.post("/v1/videos", json=resend, headers={"idempotency-key": "before"})
-        assert (refused.status_code, refused.json()["error"]["retryable"]) == (503, True)  # no second video
-        assert (await client.get(f"/v1/videos/{drafted['id']}")).json()["status"] == "completed"
-        assert (await client.get(f"/v1/videos/{drafted['id']}/content?variant=draft")).status_code == 200
-        assert (await post(client, seed=1, plan="draft", key="k"))["id"] == drafted["id"]
-        assert (await when(client, video["id"], draft=True))["status"] == "queued"
-        third = await post(client, seed=3)  # on a store that was never reached by this process
-        centre.heal("both")
-        await ready(client, "ready")
-        await empty(ports)
-        await when(client, third["id"], status="queued")
-        assert sorted(await centre.messages()) == [before["id"], video["id"], third["id"]]
-        assert (await post(client, seed=8, plan="cloud", key="before"))["id"] == before["id"]
-        for name in (drafted["id"], video["id"], third["id"]):
-            assert len((await stored(centre, name))["drafts"]) == 1
-        assert (await post(client, seed=1, plan="draft", key="k"))["id"] == drafted["id"]
-        assert not list((centre.store / "pending").glob(f"*{drafted['id']}"))
-
-
-async def test_an_edge_killed_while_it_hands_over_doubles_and_loses_nothing(
-    centre: Centre, processes: list[subprocess.Popen[bytes]]
-) -> None:
-    ports = Ports(centre, log_level="warning")
-
-    def start() -> subprocess.Popen[bytes]:
-        processes.append(subprocess.Popen(ports.command(), env={**os.environ, **ports.environment()}))
-        return processes[-1]
-
-    async with httpx.AsyncClient(base_url=ports.endpoint.http_url or "", timeout=30) as client:
-        process = start()
-        await ready(client, "ready")
-        centre.cut("both")
-        await ready(client, "cut off")
-        ids = [(await post(client, seed=seed, plan="cloud", key=f"k{seed}"))["id"] for seed in range(12)]
-        centre.heal("both")
-        for left in (9, 6, 3):
-
-            async def fewer(left: int = left) -> bool | None:
-                return True if len(spooled(ports)) <= left else None
-
-            await until(f"{left} in the spool", fewer)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            process = start()
-        await empty(ports)
-        await ready(client, "ready")
-        assert await centre.messages() == ids
-        for number, video_id in enumerate(ids):
-            assert (await stored(centre, video_id))["parts"] == ["spec"]
-            assert (await post(client, seed=number, plan="cloud", key=f"k{number}"))["id"] == video_id
-        assert len(list((centre.store / "jobs" / "local").glob("*"))) == len(ids)
 
 
 async def test_a_broker_that_hangs_holds_up_a_request_for_a_bound_and_the_next_not_at_all(centre: Centre) -> None:

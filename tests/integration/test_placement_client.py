@@ -25,7 +25,7 @@ from adaptivegen.placement import Candidate, Decision, PlacementQuery
 from adaptivegen.rpc.placement import SERVICE, decision_to_pb
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
-from tests.integration.test_rpc_server import DEADLINE_S, DECISION, QUERY, serving
+from tests.integration.wire import DEADLINE_S, DECISION, QUERY, serving
 
 Answer = Callable[[bytes, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[bytes]]
 

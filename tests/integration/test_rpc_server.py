@@ -1,10 +1,9 @@
-"""The wire's rules over real gRPC on loopback: deadlines, errors by class, bugs, drafts, draining."""
+"""The wire's rules over real gRPC on loopback: deadlines, errors by class, bugs, draining."""
 
 import asyncio
 import gc
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 import grpc
 import pytest
@@ -18,104 +17,17 @@ from adaptivegen.errors import (
     InternalError,
     InvalidRequest,
     NodeUnavailable,
-    NotFound,
-    PermissionDenied,
     SettingsInvalid,
     Unavailable,
 )
-from adaptivegen.generation.messages import Step
-from adaptivegen.placement import Attempt, Candidate, Decision, Outcome, PlacementQuery, Ticket, Turn
-from adaptivegen.rpc.channel import call, open_channel, stream
-from adaptivegen.rpc.draft import CHUNK_BYTES, DraftOrder, DraftServicer, FetchedDraft, Lent, MadeDraft, fetch_draft
+from adaptivegen.placement import Decision, PlacementQuery
+from adaptivegen.rpc.channel import stream
+from adaptivegen.rpc.draft import CHUNK_BYTES, MadeDraft
 from adaptivegen.rpc.pb import draft_pb2, draft_pb2_grpc, placement_pb2, placement_pb2_grpc
-from adaptivegen.rpc.placement import PlacementServicer
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from adaptivegen.telemetry import carry
-
-DEADLINE_S = 10.0
-DECISION = Decision(
-    job_id="vid_1",
-    plan="refine",
-    edge_id="edge-1",
-    pool="default",
-    final_steps=4,
-    refine_t0=0.5,
-    decided_by="s1",
-    decided_at_ns=2**60,
-    reasons=("because é", ""),
-    candidates=(Candidate(plan="draft", feasible=False, reason="no", draft_s=0.0),),
-)
-QUERY = PlacementQuery(
-    job_id="vid_1",
-    tenant="t",
-    edge_id="edge-1",
-    intent="render",
-    draft_model="d",
-    cloud_model="c",
-    width=256,
-    height=256,
-    frames=24,
-)
-Place = Callable[[PlacementQuery], Awaitable[Decision]]
-Drafts = Callable[[str, str, str], Awaitable[MadeDraft]]
-Make = Callable[[DraftOrder], AsyncGenerator[Step | Lent | None, None]]
-
-
-async def ignore(outcome: Outcome) -> None:
-    return None
-
-
-async def no_draft(tenant: str, job_id: str, token: str) -> MadeDraft:
-    raise NotFound("no draft here")
-
-
-async def ignore_attempt(attempt: Attempt) -> None:
-    return None
-
-
-async def same(ticket: Ticket) -> Turn:
-    return Turn(tenant=ticket.tenant, job_id=ticket.job_id)
-
-
-async def none_made(order: DraftOrder) -> AsyncGenerator[Step | Lent | None, None]:
-    raise NotFound("no such job")
-    yield None
-
-
-async def no_place(query: PlacementQuery) -> Decision:
-    raise InvalidRequest("not asked")
-
-
-@asynccontextmanager
-async def serving(
-    *, place: Place = no_place, drafts: Drafts = no_draft, make: Make = none_made
-) -> AsyncIterator[tuple[RpcServer, str]]:
-    server = RpcServer(rng=random.Random(1))
-    PlacementServicer(place, ignore, ignore_attempt, same).add_to(server)
-    DraftServicer(drafts, make, SystemClock()).add_to(server)
-    port = server.reserve(host="127.0.0.1", port=0, tls=None)
-    await server.start()
-    try:
-        yield server, f"127.0.0.1:{port}"
-    finally:
-        await server.drain(grace_s=0.0)
-
-
-@asynccontextmanager
-async def channel_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    channel = open_channel(address)
-    try:
-        yield channel
-    finally:
-        await channel.close(None)
-
-
-async def place_at(address: str, *, deadline_s: float = DEADLINE_S) -> object:
-    async with channel_to(address) as channel:
-        stub = placement_pb2_grpc.PlacementServiceStub(channel)
-        request = placement_pb2.PlaceRequest(**QUERY.model_dump(exclude_none=True))
-        return await call(stub.Place, request, deadline_s=deadline_s, peer="scheduler")
+from tests.integration.wire import DEADLINE_S, DECISION, QUERY, channel_to, fetched, place_at, serving
 
 
 async def test_a_decision_is_the_same_after_the_wire() -> None:
@@ -224,84 +136,6 @@ async def test_the_next_scheduler_is_asked_when_one_is_away() -> None:
         assert await client.place(QUERY) == DECISION
     with pytest.raises(Unavailable):
         await PlacementClient([], clock=SystemClock()).place(QUERY)
-
-
-# ---- drafts -------------------------------------------------------------------------------------------------------
-
-
-async def fetched(address: str, tenant: str = "t", job_id: str = "j", token: str = "x") -> FetchedDraft:
-    clock = SystemClock()
-    return await fetch_draft(
-        address, tenant=tenant, job_id=job_id, token=token, deadline_s=DEADLINE_S, tls=None, clock=clock
-    )
-
-
-MP4 = random.Random(5).randbytes(2 * CHUNK_BYTES + 17)
-
-
-async def one_draft(tenant: str, job_id: str, token: str) -> MadeDraft:
-    if (tenant, job_id) != ("t", "j"):
-        raise NotFound("no draft here")
-    if token != "x":
-        raise PermissionDenied("not the token")
-    return MadeDraft(MP4, "test-draft-2")
-
-
-async def test_a_draft_arrives_whole() -> None:
-    async with serving(drafts=one_draft) as (_, address):
-        draft = await fetched(address)
-        assert (draft.mp4, draft.made_with) == (MP4, "test-draft-2")
-        assert draft.fetch_s is not None and 0.0 <= draft.fetch_s < 1.0
-
-
-async def test_fetching_takes_what_it_was_later_than_the_draft_however_long_that_was_made() -> None:
-    async def made(tenant: str, job_id: str, token: str) -> MadeDraft:
-        await asyncio.sleep(1.0)
-        return MadeDraft(MP4)
-
-    async with serving(drafts=made) as (_, address):
-        draft = await fetched(address)
-        assert draft.fetch_s is not None and 0.0 <= draft.fetch_s < 0.5
-
-
-@pytest.mark.parametrize(
-    ("tenant", "job_id", "token", "error"),
-    [("t", "k", "x", NotFound), ("u", "j", "x", NotFound), ("t", "j", "y", PermissionDenied)],
-)
-async def test_a_draft_that_is_not_there_or_not_yours(
-    tenant: str, job_id: str, token: str, error: type[AdaptiveGenError]
-) -> None:
-    async with serving(drafts=one_draft) as (_, address):
-        with pytest.raises(error):
-            await fetched(address, tenant, job_id, token)
-
-
-@pytest.mark.parametrize("offset", [0, 1, CHUNK_BYTES, len(MP4) - 1, len(MP4)])
-async def test_a_draft_resumes_at_any_offset(offset: int) -> None:
-    async with serving(drafts=one_draft) as (_, address), channel_to(address) as channel:
-        request = draft_pb2.FetchDraftRequest(tenant="t", job_id="j", token="x", offset_bytes=offset)
-        stub = draft_pb2_grpc.DraftServiceStub(channel)
-        chunks = [chunk async for chunk in stream(stub.FetchDraft, request, deadline_s=DEADLINE_S, peer="edge")]
-        assert b"".join(chunk.data for chunk in chunks) == MP4[offset:]
-        assert chunks.pop(0).data == b""  # at once, before the draft is waited for
-        assert all(chunk.total_bytes == len(MP4) and len(chunk.data) <= CHUNK_BYTES for chunk in chunks)
-
-
-async def test_an_offset_behind_the_end_is_refused() -> None:
-    async with serving(drafts=one_draft) as (_, address), channel_to(address) as channel:
-        request = draft_pb2.FetchDraftRequest(tenant="t", job_id="j", token="x", offset_bytes=len(MP4) + 1)
-        stub = draft_pb2_grpc.DraftServiceStub(channel)
-        with pytest.raises(InvalidRequest, match="offset_bytes"):
-            async for _ in stream(stub.FetchDraft, request, deadline_s=DEADLINE_S, peer="edge"):
-                pass
-
-
-async def test_an_edge_without_an_address_is_unavailable() -> None:
-    with pytest.raises(NodeUnavailable):
-        await fetched("")
-
-
-# ---- draining -----------------------------------------------------------------------------------------------------
 
 
 async def test_health_is_served_without_a_deadline_and_follows_the_drain_flag() -> None:

@@ -13,9 +13,8 @@ from adaptivegen.jobs.store import JobStore
 from adaptivegen.jobs.troubles import Troubles
 from adaptivegen.jobs.uploads import UploadSweep
 from edge_node.spool.handover import hand_over
+from tests.stamps import Stamps
 from tests.unit.edge.bench import BODY, Edge, edge
-
-HOUR_NS = 3600 * 10**9
 
 
 def picture() -> bytes:
@@ -56,20 +55,8 @@ def fail_after_the_upload(made: Edge) -> Any:
 
 async def sweep(made: Edge) -> int:
     """A sweep of two hours later."""
-    clock = made.clock
-
-    class Later:
-        def now_ns(self) -> int:
-            return clock.now_ns() + 2 * HOUR_NS
-
-        def monotonic_s(self) -> float:
-            return clock.monotonic_s()
-
-        async def sleep(self, seconds: float) -> None:
-            await clock.sleep(seconds)
-
-    jobs = JobStore(blob=made.jobs.blob, bus=made.bus, clock=Later())
-    return await UploadSweep(jobs, Troubles()).sweep()
+    await Stamps(made.jobs.blob).passes(2 * 3600.0)
+    return await UploadSweep(made.jobs, Troubles()).sweep()
 
 
 async def test_the_upload_of_a_submission_that_failed_is_swept_and_sending_it_again_makes_the_video() -> None:

@@ -51,7 +51,12 @@ class HeldModel:
         self.go = asyncio.Event()
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+        self,
+        command: GenerateCommand,
+        start_mp4: bytes | None,
+        on_step: Callable[[Step], None],
+        *,
+        on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         self.started.append(command.request_id)
         await self.go.wait()

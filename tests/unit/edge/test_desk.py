@@ -42,7 +42,12 @@ class ScriptedModel:
         self.stopped = False
 
     async def generate(
-        self, command: GenerateCommand, start_mp4: bytes | None, on_step: Callable[[Step], None]
+        self,
+        command: GenerateCommand,
+        start_mp4: bytes | None,
+        on_step: Callable[[Step], None],
+        *,
+        on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         self.commands.append(command)
         on_step(Step(step=1, steps=2, stage="base", look_jpeg=b"look 1"))

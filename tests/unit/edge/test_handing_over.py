@@ -12,7 +12,7 @@ import pytest
 from adaptivegen.errors import StorageFailure
 from edge_node.spool.drain import Drainer
 from tests.unit.edge.bench import Edge, edge
-from tests.unit.edge.test_cut import partition
+from tests.unit.edge.cutting import partition
 
 WRITE_S = 0.05  # that a write at the centre takes: a handover is about as long as a draft
 

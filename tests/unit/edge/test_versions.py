@@ -6,7 +6,7 @@ import pytest
 
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.desired import DesiredModels
-from adaptivegen.errors import ModelNotFound
+from adaptivegen.errors import ModelNotFound, NodeUnavailable
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.lines import KEY, Line, Lines
@@ -174,6 +174,20 @@ async def test_a_request_is_placed_and_kept_for_repeats_by_the_version_that_draf
         assert tried.content_key == content_key(
             tried.request, cloud_digest=load_card(LINE).digest, draft_digest=NEW_DRAFT.digest
         )
+
+
+async def test_an_edge_that_decides_alone_drafts_with_the_version_it_has_while_the_other_is_loaded_again() -> None:
+    async with edge() as bench:
+        await in_force(bench, DRAFT_CANARY.model_copy(update={"percent": 100.0}), line=DRAFTS)
+        bench.placer.error = NodeUnavailable("no scheduler")
+        bench.drafts.kept.adopt(NEW_DRAFT, HeldModel())  # type: ignore[arg-type]
+        bench.model.ready = False
+        tried = (await bench.jobs.spec("t", (await bench.create(key=None)).id)).decision.candidates
+        assert "draft" in {candidate.plan for candidate in tried if candidate.feasible}
+        trial = DRAFT_CANARY.model_copy(update={"phase": "trial", "trial_node": "edge-1"})
+        await in_force(bench, trial, number=4, line=DRAFTS)
+        plain = (await bench.jobs.spec("t", (await bench.create(key=None)).id)).decision.candidates
+        assert {candidate.plan for candidate in plain if candidate.feasible} == {"cloud"}
 
 
 async def test_an_upgrade_is_of_the_draft_that_was_made() -> None:

@@ -12,6 +12,7 @@ from adaptivegen.clock import ManualClock
 from adaptivegen.errors import StorageFailure
 from adaptivegen.jobs import purges
 from adaptivegen.jobs.purges import FAR_EVERY_S, KEPT_DAYS, LOOK_EVERY_S, NEAR_S, PurgeNames, forget_old, note
+from tests.stamps import Stamps
 
 DAY_S = 86400.0
 
@@ -78,10 +79,10 @@ async def test_a_look_reads_what_was_written_since_the_last_one_and_a_little_bef
     made.listed = 0
     await made.note(1000, 1001)
     await made.minutes(1)
-    assert made.listed == 2
+    assert made.listed == 2 * 2  # and once more, to let go of them
     assert sorted(made.dropped) == sorted([sha(1000), sha(1001)])
     await made.minutes(25)  # until they are behind
-    assert made.listed < 2 * 25
+    assert made.listed < 2 * 2 + 2 * 25
     made.listed = 0
     await made.minutes(2)
     assert (made.listed, len(made.dropped)) == (0, 2)
@@ -135,17 +136,50 @@ async def test_what_was_written_while_the_store_was_away_is_seen_when_it_is_back
     assert made.dropped == [sha(1)]
 
 
-async def test_no_more_names_are_remembered_than_a_bound_and_all_are_acted_on(
+async def test_names_that_come_in_many_batches_are_remembered_together_and_all_are_acted_on(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purges, "MOST_REMEMBERED", 10)
     monkeypatch.setattr(purges, "BATCH", 4)
     await made.names.look()
     await made.minutes(1)
     await made.note(*range(100))
+    await made.minutes(2)
+    assert sorted(made.dropped) == sorted(sha(number) for number in range(100))
+    assert len(made.names._acted) == 1
+    for day in range(5):
+        await made.note(1000 + day)
+        await made.minutes(24 * 60)
+    assert len(made.names._acted) <= 3
+
+
+@pytest.mark.parametrize("back_s", [3600.0, 40 * DAY_S])
+async def test_names_that_are_written_after_the_stores_clock_was_set_back_are_seen_by_the_next_look(
+    made: Made, back_s: float
+) -> None:
+    stamps = Stamps(made.blob)
+    await made.names.look()
+    await made.note(1)
+    await made.minutes(2 * round(FAR_EVERY_S / LOOK_EVERY_S))
+    await made.note(2)
     await made.minutes(1)
-    assert sorted(set(made.dropped)) == sorted(sha(number) for number in range(100))
-    assert len(made.names._acted) <= 24
+    await stamps.passes(-back_s)  # what was there is stamped in the future now
+    await made.minutes(2 * round(FAR_EVERY_S / LOOK_EVERY_S))
+    made.dropped.clear()
+    for number in range(10, 20):
+        await made.note(number)
+        await made.minutes(7)
+        assert made.dropped == [sha(number)]
+        made.dropped.clear()
+
+
+async def test_a_name_beside_one_that_was_acted_on_is_seen(made: Made) -> None:
+    await made.note(1)
+    await made.names.look()  # the first: its clips are all gone
+    await made.note(2)  # of the same moment
+    await made.minutes(1)
+    assert made.dropped == sorted([sha(1), sha(2)])
+    await made.minutes(20)
+    assert len(made.dropped) == 2
 
 
 async def test_names_of_an_earlier_version_are_seen_by_the_next_life(made: Made) -> None:

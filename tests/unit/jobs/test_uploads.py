@@ -18,6 +18,7 @@ from adaptivegen.jobs.uploads import ABANDONED_S, SWEEP_EVERY_S, SWEPT, UploadSw
 from adaptivegen.request import Reference
 from scheduler.surveys import StorageSurvey
 from tests.jobs import make_spec
+from tests.stamps import Stamps
 from tests.unit.jobs.crashing import CrashingStore
 from tests.unit.scheduler.builders import view
 
@@ -26,13 +27,19 @@ SHA256 = "e" * 64
 
 
 class Made:
-    """A store whose clock is that of its objects, as far as nobody moves it."""
+    """A job store whose own clock and whose objects' are moved together by `later`. ahead_s: of its clock, before the
+    objects'."""
 
-    def __init__(self) -> None:
-        self.clock = ManualClock(start_ns=time.time_ns())
+    def __init__(self, *, ahead_s: float = 0.0) -> None:
+        self.clock = ManualClock(start_ns=time.time_ns() + round(ahead_s * 1e9))
         self.blob, self.bus = open_store("memory://"), MemoryBus(self.clock)
+        self.stamps = Stamps(self.blob)
         self.jobs = JobStore(blob=self.blob, bus=self.bus, clock=self.clock)
         self.sweep = UploadSweep(self.jobs, Troubles())
+
+    async def later(self, seconds: float) -> None:
+        await self.stamps.passes(seconds)
+        await self.clock.advance(seconds)
 
     async def upload(self, job_id: str, *, attempt: int = 0) -> JobSpec:
         """The spec of an attempt to submit a job, with its upload stored."""
@@ -60,12 +67,36 @@ async def test_an_upload_whose_submission_died_is_removed_and_one_that_a_job_has
     await made.jobs.submit(accepted)
     assert await made.sweep.sweep() == 0  # the submission may be under way
     assert len(await made.uploads()) == 2
-    await made.clock.advance(ABANDONED_S + 1)
+    await made.later(ABANDONED_S + 1)
     assert await made.sweep.sweep() == 1
     assert await made.uploads() == {key_of(accepted)}
     for _ in range(3):
-        await made.clock.advance(ABANDONED_S)
+        await made.later(ABANDONED_S)
         assert await made.sweep.sweep() == 0
+
+
+@pytest.mark.parametrize("ahead_s", [10 * ABANDONED_S, -10 * ABANDONED_S])
+async def test_a_scheduler_whose_clock_is_hours_off_judges_age_by_the_stores(ahead_s: float) -> None:
+    made = Made(ahead_s=ahead_s)
+    first = await made.upload(A)
+    assert await made.sweep.sweep() == 0  # its submission is under way
+    await made.later(ABANDONED_S + 1)
+    second = await made.upload(B)
+    assert await made.sweep.sweep() == 1
+    assert await made.uploads() == {key_of(second)}
+    assert key_of(first) not in await made.uploads()
+
+
+async def test_an_upload_that_was_left_after_the_stores_clock_was_set_back_is_removed(made: Made) -> None:
+    await made.upload(A)
+    await made.later(ABANDONED_S + 1)
+    assert await made.sweep.sweep() == 1
+    await made.stamps.passes(-24 * ABANDONED_S)  # what is there is of tomorrow now
+    await made.upload(B)
+    assert await made.sweep.sweep() == 0
+    await made.later(ABANDONED_S + 1)
+    assert await made.sweep.sweep() == 1
+    assert await made.uploads() == set()
 
 
 async def test_a_submission_that_dies_anywhere_leaves_no_upload_without_a_job() -> None:
@@ -79,7 +110,7 @@ async def test_a_submission_that_dies_anywhere_leaves_no_upload_without_a_job() 
             died = False
         except AdaptiveGenError:
             died = True
-        await made.clock.advance(ABANDONED_S + 1)
+        await made.later(ABANDONED_S + 1)
         await made.sweep.sweep()
         there = job_key("t", A, "spec") in {meta.key async for meta in made.blob.list("jobs/")}
         assert await made.uploads() == ({key_of(spec)} if there else set())
@@ -110,7 +141,7 @@ async def test_what_is_uploaded_for_a_deleted_video_goes_at_once(made: Made) -> 
 
 async def test_a_later_attempt_of_a_job_keeps_its_upload_while_the_first_ones_is_swept(made: Made) -> None:
     first = await made.upload(A)
-    await made.clock.advance(ABANDONED_S + 1)
+    await made.later(ABANDONED_S + 1)
     sweep, spec_read, go_on = UploadSweep(made.jobs, Troubles()), asyncio.Event(), asyncio.Event()
     read = made.jobs.first_spec
 
@@ -144,7 +175,7 @@ async def test_an_upload_that_cannot_be_judged_keeps_no_other_from_it_and_is_jud
         return await get(key, start=start, end=end)
 
     made.blob.get = failing  # type: ignore[method-assign]
-    await made.clock.advance(ABANDONED_S + 1)
+    await made.later(ABANDONED_S + 1)
     assert await made.sweep.sweep() == 1
     assert await made.uploads() == {key_of(ill), key_of(damaged)}
     assert key_of(gone) not in await made.uploads()
@@ -159,10 +190,10 @@ async def test_the_sweep_of_a_scheduler_removes_uploads_every_hour(made: Made) -
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         running = group.create_task(sweep.run(interval_s=10.0))
         for _ in range(round(SWEEP_EVERY_S / 10) - 1):
-            await made.clock.advance(10.0)
+            await made.later(10.0)
         assert len(await made.uploads()) == 1
         while await made.uploads():
-            await made.clock.advance(10.0)
+            await made.later(10.0)
             await asyncio.sleep(0.001)
         assert made.clock.monotonic_s() <= 2 * SWEEP_EVERY_S + 10.0
         running.cancel()
@@ -171,7 +202,7 @@ async def test_the_sweep_of_a_scheduler_removes_uploads_every_hour(made: Made) -
 async def test_what_was_judged_is_not_read_again_by_the_next_scheduler(made: Made) -> None:
     kept = await made.upload(A)
     await submit(made.jobs, kept)
-    await made.clock.advance(ABANDONED_S + 1)
+    await made.later(ABANDONED_S + 1)
     await made.sweep.sweep()
     reads = []
     get = made.blob.get

@@ -19,6 +19,7 @@ from adaptivegen.errors import (
     StorageFailure,
 )
 from adaptivegen.models.card import CardFile, ModelCard, card_digest, dump_card
+from adaptivegen.models.fetched import MARK
 from adaptivegen.models.pushed import LOOK_EVERY_S, MISSED_FOR_S, PREFIX, PushedModels, push
 from adaptivegen.models.registry import ModelLibrary, load_card, verified_files
 from tests.added_models import add_draft
@@ -37,7 +38,9 @@ class Node:
         self.pushed = PushedModels(blob, self.library, folder, max_bytes=max_bytes)
 
     def files(self) -> list[str]:
-        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+        """All but the marks of what was fetched."""
+        paths = [path for path in self.folder.rglob("*") if path.is_file() and path.name != MARK]
+        return sorted(str(path.relative_to(self.folder)) for path in paths)
 
 
 @pytest.fixture

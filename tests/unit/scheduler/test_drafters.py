@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from adaptivegen.models.card import ModelCard
-from adaptivegen.nodes import NodeReport
+from adaptivegen.nodes import Loading, NodeReport
 from adaptivegen.placement import Attempt, Decision, PlacementQuery
 from scheduler.decide.decide import decide, record
 from scheduler.decide.drafters import MAX_TOLD, NEVER_S, UNTRIED_S
@@ -87,6 +87,22 @@ def test_a_version_that_is_tried_is_drafted_by_edges_that_have_loaded_it() -> No
     assert {place.edge_id for place in asked(found).draft_places} == {"edge-1", "edge-2", "edge-3"}
     unknown = decide(found, asked_for(tried, ""), now_ns=WARM_NS, rng=random.Random(7))
     assert unknown.plan == "cloud" and any("no model card pocket-draft-2" in c.reason for c in unknown.candidates)
+
+
+def test_an_edge_drafts_with_the_version_it_has_while_the_one_that_serves_is_loaded_again() -> None:
+    again = (Loading(model="pocket-draft", elapsed_s=1.0, expected_s=60.0),)
+    reloading = {"models": ("pocket-draft", "pocket-draft-2"), "lends_also": ("new",), "ready": False, "loading": again}
+    found = seen(edge(1, **reloading), edge(2, **reloading))
+    found.cards = {**found.cards, "pocket-cloud": cloud_card_of("pocket-draft", "pocket-draft-2")}
+    tried = asked_for({"draft_model": "pocket-draft-2", "draft_digest": "new"}, "pocket-draft")
+    decision = decide(found, tried, now_ns=WARM_NS, rng=random.Random(7))
+    assert (decision.plan, decision.draft_edge_id, decision.backup_edge_id) == ("refine", "", "edge-2")
+    chosen = decision.chosen()
+    assert chosen is not None
+    assert chosen.draft_s == pytest.approx(DRAFT_S)  # at once
+    serving = asked(found).chosen()
+    assert serving is not None
+    assert serving.draft_s is None or serving.draft_s > 50.0  # for the other the load is waited for
 
 
 def asked_for(tried: Mapping[str, str], line: str) -> PlacementQuery:

@@ -1,0 +1,123 @@
+"""A second try or a second copy of a draft: who helps whom, within budgets, and that losers stop and are not blamed."""
+
+import asyncio
+
+import pytest
+
+from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound
+from tests.integration.lending import BIG, pair
+
+
+async def test_a_backup_that_loses_is_not_blamed() -> None:
+    async with pair() as two:
+        two.home.may_end.clear()
+        two.peer.may_begin.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(at="edge-1", backup="edge-2", after_s=0.05)))
+        await two.peer.asked.wait()
+        two.home.may_end.set()
+        assert await making == (b"home's draft", "edge-1")
+        assert two.attempts == []
+
+
+async def test_a_home_that_fails_is_helped_by_its_backup() -> None:
+    async with pair() as two:
+        two.home.error = NodeUnavailable("the model cannot be loaded")
+        assert await two.make(await two.spec(at="edge-1", backup="edge-2")) == (BIG, "edge-2")
+
+
+async def test_home_drafts_however_often_its_peer_fails() -> None:
+    async with pair() as two:
+        two.peer.error = GenerationFailed("always")
+        spec = await two.spec()
+        assert [(await two.make(spec))[1] for _ in range(30)] == ["edge-1"] * 30
+
+
+async def test_retries_at_another_edge_end_with_their_budget() -> None:
+    async with pair() as two:
+        two.home.error = GenerationFailed("always")
+        spec = await two.spec(at="edge-1", backup="edge-2")
+        made = 0
+        for _ in range(50):
+            try:
+                made += (await two.make(spec))[1] == "edge-2"
+            except GenerationFailed:
+                continue
+        assert 10 <= made <= 14  # three at the start, then a fifth
+
+
+@pytest.mark.parametrize("at", ["edge-1", "edge-2"])
+async def test_when_every_place_fails_homes_own_error_is_raised(at: str) -> None:
+    async with pair() as two:
+        two.peer.error, two.home.error = NotFound("at the peer"), GenerationFailed("at home")
+        with pytest.raises(GenerationFailed, match="at home"):
+            await two.make(await two.spec(at=at, backup="edge-2" if at == "edge-1" else ""))
+
+
+async def test_a_peer_that_says_nothing_until_another_drafts_is_told_of() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        assert await two.make(await two.spec(backup="edge-1", after_s=0.3)) == (b"home's draft", "edge-1")
+        assert [(attempt.ok, attempt.code) for attempt in two.attempts] == [(False, "deadline_exceeded")]
+
+
+async def test_a_second_copy_is_made_when_the_first_does_not_start_and_the_first_is_stopped() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        assert await two.make(await two.spec(backup="edge-1", after_s=0.05)) == (b"home's draft", "edge-1")
+        await two.peer.stopped.wait()
+
+
+async def test_a_loser_that_does_not_stop_delays_nobody() -> None:
+    async with pair() as two:
+        two.home.may_begin.clear()
+        two.home.stubborn = True
+        assert await two.make(await two.spec(at="edge-1", backup="edge-2", after_s=0.05)) == (BIG, "edge-2")
+        await two.home.stopped.wait()
+
+
+async def test_of_two_copies_that_run_the_first_to_end_is_taken() -> None:
+    async with pair() as two:
+        two.peer.may_end.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.3)))
+        assert await making == (b"home's draft", "edge-1")
+        await two.peer.stopped.wait()
+        assert [look.look_jpeg for look in two.looks] == [b"look of " + BIG[:4]]  # never those of two copies
+
+
+async def test_a_copy_that_waits_is_stopped_when_the_other_starts() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        two.home.may_begin.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.05)))
+        await two.home.asked.wait()
+        two.peer.may_begin.set()
+        assert await making == (BIG, "edge-2")
+        await two.home.stopped.wait()
+
+
+async def test_second_copies_end_with_their_budget() -> None:
+    async with pair() as two:
+        spec = await two.spec(backup="edge-1", after_s=0.01)
+        for number in range(10):
+            two.peer.may_end.clear()
+            making = asyncio.ensure_future(two.make(spec))
+            if number:  # the one copy that the budget had at the start was made of the first
+                await two.peer.asked.wait()
+                await asyncio.sleep(0.05)
+            two.peer.may_end.set()
+            await making
+            two.peer.asked.clear()
+        assert len(two.home.commands) == 1
+
+
+async def test_a_copy_that_was_stopped_may_be_begun_again_when_the_other_fails() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        two.home.may_begin.clear()
+        two.peer.error = GenerationFailed("after it began")
+        making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.05)))
+        await two.home.asked.wait()
+        two.peer.may_begin.set()
+        await two.home.stopped.wait()
+        two.home.may_begin.set()
+        assert await making == (b"home's draft", "edge-1")
