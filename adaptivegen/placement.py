@@ -71,7 +71,7 @@ class Decision(BaseModel):
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better. propensity: given the plan, the chance with which its very places were
+    which the best place would have been better; draft_yields_s: see `drafting`. propensity: given the plan, the chance with which its very places were
     drawn from those that were looked at; 1 where nothing was left to chance.
     """
 
@@ -93,6 +93,7 @@ class Decision(BaseModel):
     backup_edge_id: str = ""
     backup_after_s: float = 0.0
     draft_gain: float = 0.0
+    draft_yields_s: float = 0.0
     draft_places: tuple[DraftPlace, ...] = ()
     refused: str = ""
     refused_param: str = ""
@@ -125,6 +126,13 @@ class Decision(BaseModel):
     def chosen(self) -> Candidate | None:
         """The candidate of the chosen plan, if it was weighed."""
         return next((candidate for candidate in self.candidates if candidate.plan == self.plan), None)
+
+
+def plan_of(decision: Decision, final_steps: int) -> Plan:
+    """The plan of a decision with so many steps in place of those that were decided."""
+    if decision.plan == "reduced" and final_steps > decision.final_steps:
+        return "cloud" if decision.refine_t0 is None else "refine"
+    return "reduced" if decision.makes_final and final_steps < decision.final_steps else decision.plan
 
 
 class PlacementQuery(BaseModel):
@@ -266,13 +274,15 @@ class Ticket(BaseModel):
 
 
 class Turn(BaseModel):
-    """The job that the worker is to begin instead; or, with `rest_s`, none for so long."""
+    """The job that the worker is to begin instead; or, with `rest_s`, none for so long. final_steps: that its final is
+    to have, 0: as decided."""
 
     model_config = ConfigDict(frozen=True)
 
     tenant: str
     job_id: str
     rest_s: float = 0.0
+    final_steps: int = 0
 
 
 class Placer(Protocol):

@@ -118,14 +118,17 @@ class Claims:
             if found is not None:
                 # Before the claim: after it nothing may fail or be cancelled until the job is worked on.
                 await delivery.nak(0.0)
-                return await self._claim_out_of_order(message, *found)
+                return await self._claim_out_of_order(message, *found, final_steps=turn.final_steps)
         claimed = await self._claim(spec, record)
         if claimed is None:
             await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None
-        return Claimed(delivery, *claimed)
+        own = turn is not None and (turn.tenant, turn.job_id) == (spec.tenant, spec.id)
+        return Claimed(delivery, *claimed, final_steps=turn.final_steps if turn is not None and own else 0)
 
-    async def _claim_out_of_order(self, message: JobMessage, spec: JobSpec, record: JobRecord) -> Claimed | None:
+    async def _claim_out_of_order(
+        self, message: JobMessage, spec: JobSpec, record: JobRecord, *, final_steps: int
+    ) -> Claimed | None:
         """Claim a job whose message has not come; None where that was not possible. Whatever happens, the message that
         did come is another's by now."""
         try:
@@ -133,7 +136,9 @@ class Claims:
         except Exception as exc:
             get_logger().warning("turn_not_taken", job_id=spec.id, error=repr(exc)[:500])
             return None
-        return Claimed(OutOfOrder(message, spec.trace), *claimed) if claimed is not None else None
+        if claimed is None:
+            return None
+        return Claimed(OutOfOrder(message, spec.trace), *claimed, final_steps=final_steps)
 
     async def _claimable(self, message: JobMessage, *, pool: str) -> tuple[JobSpec, JobRecord] | None:
         """The job of a message that has not come yet; None where it is not this worker's to do now."""

@@ -28,6 +28,7 @@ from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.familiarity import doubt
 from adaptivegen.nodes import STORE_PUT
+from adaptivegen.placement import plan_of
 from adaptivegen.request import GenerationRequest
 from adaptivegen.telemetry import get_logger
 from adaptivegen.ways import Transfers
@@ -35,7 +36,7 @@ from core_cloud.drafts import DraftSource, Start
 from core_cloud.lease import Lease
 from core_cloud.progress import Progress, expect
 from core_cloud.stages import AtHand, Stages
-from core_cloud.versions import Version, choose, refine_t0, steps_of
+from core_cloud.versions import Version, choose, note_of, refine_t0, settled, steps_of
 
 UPLOAD_PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
@@ -80,13 +81,16 @@ class Finals:
         self._transfers = transfers
         self._clock = clock
 
-    async def make(self, job: AtHand, lease: Lease, spec: JobSpec, record: JobRecord) -> Manifest:
-        """The uploaded final, and the manifest that would make it the outcome."""
+    async def make(
+        self, job: AtHand, lease: Lease, spec: JobSpec, record: JobRecord, *, final_steps: int = 0
+    ) -> Manifest:
+        """The uploaded final, and the manifest that would make it the outcome. final_steps: as told with the job's
+        turn, 0: as decided."""
         version = choose(spec, self._line, self._models.loaded, attempts=record.attempts)
         job.version = version.name
         kept = self._loaded(version.name)
         async with self._models.using(kept):
-            plan = await self._plan(spec, record, version, kept.card)
+            plan = await self._plan(spec, record, version, kept.card, final_steps=final_steps)
             generated, gpu_s = await self._generate(job, lease, plan, kept)
         return await self._upload(spec, record, plan, generated, gpu_s=gpu_s)
 
@@ -120,7 +124,9 @@ class Finals:
             get_logger().info("job_generated", job_id=job.job_id, plan=plan.name, **told)
             return generated, gpu_s
 
-    async def _plan(self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard) -> Plan:
+    async def _plan(
+        self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard, *, final_steps: int
+    ) -> Plan:
         """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""
         request = spec.request
         start, strength = Start(), None
@@ -133,8 +139,12 @@ class Finals:
         elif request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-        name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
-        steps = steps_of(spec, card, version, plan=name, drafted=drafted)
+        told = settled(spec, card, version, told=final_steps, plan=record.plan, drafted=drafted)
+        if told:
+            name, steps, changed = plan_of(spec.decision, told), told, note_of(spec, told)
+        else:
+            name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
+            steps, changed = steps_of(spec, card, version, plan=name, drafted=drafted), ""
         command = GenerateCommand(
             request_id=f"{spec.id}.{record.epoch}",
             request=GenerationInput(
@@ -150,7 +160,7 @@ class Finals:
             strength=strength,
             task=_task(start, request, drafted=drafted),
         )
-        return Plan(version, command, start, name, notes=tuple(filter(None, (version.note, note))))
+        return Plan(version, command, start, name, notes=tuple(filter(None, (version.note, note, changed))))
 
     async def _upload(
         self, spec: JobSpec, record: JobRecord, plan: Plan, generated: Generated, *, gpu_s: float

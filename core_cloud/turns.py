@@ -23,11 +23,13 @@ from adaptivegen.telemetry import get_logger
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A job that this worker now holds, and the message that is settled with it."""
+    """A job that this worker now holds, and the message that is settled with it. final_steps: as told with its turn, 0:
+    as decided."""
 
     delivery: Delivery
     spec: JobSpec
     record: JobRecord
+    final_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

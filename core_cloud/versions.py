@@ -60,3 +60,21 @@ def steps_of(spec: JobSpec, card: ModelCard, version: Version, *, plan: str, dra
     refines = not own and drafted and card.refine is not None
     steps = request.steps or (card.refine.steps if refines and card.refine is not None else limits.steps_default)
     return max(limits.steps_min, min(limits.steps_max, math.ceil(steps / 2) if plan == "reduced" else steps))
+
+
+def settled(spec: JobSpec, card: ModelCard, version: Version, *, told: int, plan: str, drafted: bool) -> int:
+    """The steps that were told with the job's turn, 0 where they do not hold: what is done must be what was decided on,
+    but for them."""
+    decision, limits = spec.decision, card.limits
+    as_decided = version.name == spec.cloud_model and plan == decision.plan
+    if not as_decided or drafted != (decision.refine_t0 is not None):
+        return 0
+    return told if limits.steps_min <= told <= limits.steps_max else 0
+
+
+def note_of(spec: JobSpec, steps: int) -> str:
+    """Why a final has other steps than were decided; empty where it has these."""
+    decided = spec.decision.final_steps
+    if steps > decided:
+        return f"there was time for {steps} steps in place of {decided} when its turn came"
+    return f"{decided} steps would have been too late when its turn came, so it has {steps}" if steps < decided else ""

@@ -15,7 +15,6 @@ from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, GenerationFailed, InternalError, PreconditionFailed
 from adaptivegen.generation.kept import ModelSet
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.telemetry import get_logger, span, take_request_id
 from adaptivegen.ways import Transfers
@@ -211,12 +210,13 @@ class Worker:
         self.stages.claimed(job, taken.spec.id, taken.delivery)
         take_request_id(taken.delivery.headers)
         with span("worker.job", carrier=taken.delivery.headers, job_id=taken.spec.id):
-            await self._attempt(job, taken.delivery, taken.spec, taken.record)
+            await self._attempt(job, taken)
 
-    async def _attempt(self, job: AtHand, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
+    async def _attempt(self, job: AtHand, taken: Claimed) -> None:
         """Work on a claimed job and settle it. Raises PreconditionFailed when it is another's meanwhile."""
+        delivery, record = taken.delivery, taken.record
         try:
-            await self._work(job, delivery, spec, record)
+            await self._work(job, taken)
             newer = job.begun_s >= self._failed_s  # not one whose upload has outlasted failures of others
             if newer and self._models.ready and job.version == self._models.main.card.name:
                 self._failures = 0
@@ -227,7 +227,7 @@ class Worker:
         except AdaptiveGenError as exc:
             await self._settle(job, delivery, record, exc)
         except Exception as exc:  # a bug met by one job must not take the worker from all others
-            get_logger().error("unexpected_error", job_id=spec.id, exc_info=exc)
+            get_logger().error("unexpected_error", job_id=record.id, exc_info=exc)
             await self._settle(job, delivery, record, InternalError(f"{type(exc).__name__}: {exc}"))
 
     async def _settle(self, job: AtHand, delivery: Delivery, record: JobRecord, error: AdaptiveGenError) -> None:
@@ -239,12 +239,14 @@ class Worker:
         except asyncio.CancelledError:
             await self._outcomes.drained(delivery, record)
 
-    async def _work(self, job: AtHand, delivery: Delivery, spec: JobSpec, record: JobRecord) -> None:
+    async def _work(self, job: AtHand, taken: Claimed) -> None:
         """Generate, upload and commit, all under the lease; only the commit is not stopped when the lease is lost,
         because the manifest settles by itself who was first."""
+        delivery, spec, record = taken.delivery, taken.spec, taken.record
         get_logger().info("job_claimed", job_id=spec.id, epoch=record.epoch, plan=spec.decision.plan)
         lease = Lease(self._jobs, delivery, record, clock=self._clock, lease_s=self._lease_s)
         await self._outcomes.announce("started", record)
         async with lease.kept() as kept:
-            manifest = await kept.run(self._finals.make(job, kept, spec, record))
+            making = self._finals.make(job, kept, spec, record, final_steps=taken.final_steps)
+            manifest = await kept.run(making)
             await self._outcomes.commit(delivery, spec, manifest)

@@ -6,6 +6,7 @@ the job) and says that it decided alone and why.
 
 from __future__ import annotations
 
+from adaptivegen.drafting import yields_s
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
 
@@ -49,6 +50,7 @@ def decide_alone(
         refine_t0=refine.t0 if refine else None,
         decided_by=query.edge_id,
         decided_at_ns=now_ns,
+        draft_yields_s=yields_s(query.intent, deadline_s=query.deadline_s),
         reasons=tuple(reasons),
         candidates=candidates,
     )

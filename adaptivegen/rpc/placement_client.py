@@ -122,7 +122,7 @@ def _turn(message: pb.NextJobResponse) -> Turn:
         raise InternalError(f"not a turn: {exc.message}") from exc
     if not 0.0 <= message.rest_s <= LONGEST_REST_S:  # nor if it is no number
         raise InternalError(f"not a turn: rest_s is {message.rest_s}; allowed: 0 to {LONGEST_REST_S:g}")
-    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s)
+    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s, final_steps=message.final_steps)
 
 
 async def find_schedulers(client: PlacementClient, discovery: Discovery, *, fixed: bool) -> None:

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from adaptivegen.drafting import Wait, goes_next
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
-from adaptivegen.placement import Attempt, Outcome, PlacementQuery, Ticket
+from adaptivegen.placement import Attempt, Outcome, PlacementQuery, Ticket, plan_of
 from benchmarks.live.cards import CLOUD, DRAFT, FRAMES, cloud_card, draft_card
 from benchmarks.live.links import Link
 from benchmarks.live.load import EDGES, WORKERS, Request, Run
@@ -27,6 +28,7 @@ from edge_node.draft.models import usual_s
 from scheduler.decide.balanced import placing_of
 from scheduler.decide.placing import PlacingName
 from scheduler.decide.policy import Policy
+from scheduler.decide.steps import settled
 from scheduler.decide.view import NodeTable, View
 from scheduler.decide.work import work_of
 
@@ -166,6 +168,7 @@ class Twin:
 
     def _enqueue(self, job: Job, edge_id: str) -> None:
         edge = self._edges[edge_id]
+        job.came_s[edge_id] = self._now_s
         edge.queue.append(job)
         self._draft_next(edge)
 
@@ -179,10 +182,9 @@ class Twin:
             self._copy(job, backup)
 
     def _draft_next(self, edge: Node) -> None:
-        while edge.at_hand is None and edge.queue:
-            job = edge.queue.popleft()
-            if job.copies[edge.name] != "waiting":
-                continue
+        while edge.at_hand is None and (waiting := edge.waiting):
+            job = waiting[goes_next(self._waits(edge, waiting))]
+            edge.queue.remove(job)
             job.copies[edge.name] = "running"
             for other, state in job.copies.items():
                 if state == "waiting":  # of two that wait the first to start ends the other
@@ -197,6 +199,9 @@ class Twin:
             first_s = factor * CARDS[DRAFT].profile[0].first_look_ms / 1e3
             self._after(first_s, self._call(self._looked, edge, job))
             self._after(took_s, self._call(self._draft_done, edge, job, took_s))
+
+    def _waits(self, edge: Node, waiting: Sequence[Job]) -> list[Wait]:
+        return [Wait(self._now_s - job.came_s[edge.name], job.yields_s) for job in waiting]
 
     def _looked(self, edge: Node, job: Job) -> None:
         if edge.at_hand is job and job.seen.first_s is None:
@@ -271,6 +276,7 @@ class Twin:
             if worker.next is not None or busy or not self._messages:
                 continue
             job = next(one for one in self._messages if not one.begun)
+            free_in_s = max(0.0, worker.ends_s - self._now_s)
             told = self._view.jobs.next(
                 Ticket(
                     worker_id=worker.name,
@@ -279,12 +285,13 @@ class Twin:
                     tenant=TENANT,
                     job_id=job.job_id,
                     models=(CLOUD,),
-                    free_in_s=max(0.0, worker.ends_s - self._now_s),
+                    free_in_s=free_in_s,
                 ),
                 now_ns=self._now_ns,
             )
             if told is not None:
                 job = self._jobs[int(told.job_id.removeprefix("vid_"))]
+                job.final_steps = settled(told, begins_ns=self._now_ns + round(free_in_s * 1e9))
             job.begun, worker.next, worker.prepared = True, job, False
             self._after(2 * self._way_s(LINKS.scheduler) + CLAIM_S, self._call(self._claimed, worker, job))
 
@@ -307,9 +314,11 @@ class Twin:
         if job is None or not worker.prepared or worker.at_hand is not None:
             return
         worker.next, worker.at_hand = None, job
-        card, steps = CARDS[CLOUD], job.decided.final_steps
+        card, steps = CARDS[CLOUD], job.final_steps or job.decided.final_steps
         if job.decided.makes_draft and job.no_draft:
             steps, job.seen.plan = card.limits.steps_default, "cloud"
+        elif job.final_steps:
+            job.seen.plan = plan_of(job.decided, job.final_steps)
         factor = random.Random(f"{CLOUD} {job.seen.request.name}").lognormvariate(0.0, SIGMA)
         work = work_of(card, width=96, height=96, frames=FRAMES, steps=steps)
         took_s = factor * work.total_s if work is not None else 0.0
@@ -383,15 +392,15 @@ class Twin:
             return NodeReport(
                 **common, kind="worker", pool="default", models=(CLOUD,), remaining_s=left_s, at_hand=at_hand
             )
-        waiting = sum(job.copies[node.name] == "waiting" for job in node.queue)
-        count = waiting + int(node.at_hand is not None)
+        waits = self._waits(node, node.waiting)
+        count = len(waits) + int(node.at_hand is not None)
         return NodeReport(
             **common,
             kind="edge",
             models=(DRAFT,),
             lends=CARDS[DRAFT].digest,
             links=node.links,
-            queued=waiting,
+            queued=len(waits),
             remaining_s=count * usual_s(CARDS[DRAFT]),
             elapsed_s=self._now_s - node.begun_s if node.at_hand is not None else 0.0,
         )

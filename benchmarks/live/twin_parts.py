@@ -27,13 +27,20 @@ class Job:
     no_draft: bool = False
     late: bool = False
     copies: dict[str, str] = field(default_factory=dict)  # edge -> waiting, running, failed, dropped
+    came_s: dict[str, float] = field(default_factory=dict)  # to each edge
     waiting: Callable[[], None] | None = None  # a worker, for the draft
     begun: bool = False
+    final_steps: int = 0  # as told with its turn, 0: as decided
 
     @property
     def job_id(self) -> str:
         """Of this request."""
         return f"vid_{self.number:026d}"
+
+    @property
+    def yields_s(self) -> float:
+        """For how long its draft lets others go first."""
+        return self.decided.draft_yields_s
 
     @property
     def decided(self) -> Decision:
@@ -49,7 +56,7 @@ class Node:
 
     name: str
     spells: list[Spell]
-    queue: deque[Job] = field(default_factory=deque)  # of an edge
+    queue: list[Job] = field(default_factory=list)  # of an edge, in the order in which they came
     at_hand: Job | None = None
     next: Job | None = None  # of a worker: that begins when its model is free
     prepared: bool = False  # that one
@@ -60,6 +67,12 @@ class Node:
     finished: deque[FinishedWork] = field(default_factory=lambda: deque(maxlen=FINISHED_TOLD))
     failed_in_row: int = 0
     links: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> list[Job]:
+        """Those in an edge's queue that still wait."""
+        self.queue = [job for job in self.queue if job.copies[self.name] == "waiting"]
+        return self.queue
 
     def spell(self, now_s: float) -> Spell:
         """How it behaves now."""

@@ -111,7 +111,7 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
     by_plan = {candidate.plan: candidate for candidate in admitted.candidates}
     late = [by_plan[plan] for plan in FINAL_PLANS if _only_late(admitted, plan)]
     if late:
-        return _late(situation, [made for made in late if made.plan in WHOLE] or late, reasons)
+        return _late(situation, _likely(late, situation.query.deadline_s), reasons)
     if admitted.bars:
         return _refused(worst(admitted.bars.values()), _obstacles(admitted.candidates, but=("hit", *admitted.bars)))
     if admitted.unmeasured is not None:
@@ -119,6 +119,13 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
     plan: Plan = "refine" if situation.refines else "cloud"
     said = f"Plan {plan} is taken although nothing can be predicted: {by_plan[plan].reason}."
     return Choice(plan, (*reasons, said))
+
+
+def _likely(late: Sequence[Candidate], deadline_s: float | None) -> Sequence[Candidate]:
+    """Of those that may be late the ones that more likely than not are not, else those of all steps."""
+    whole = [made for made in late if made.plan in WHOLE]
+    in_time = [made for made in late if made.final_s is not None and made.final_s <= (deadline_s or 0.0)]
+    return [made for made in whole if made in in_time] or in_time or whole or late
 
 
 def _only_late(admitted: Admitted, plan: Plan) -> bool:

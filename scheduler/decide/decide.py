@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from adaptivegen.drafting import yields_s
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.choose import Choice, admit, choose
@@ -16,6 +17,7 @@ from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
+from scheduler.decide.steps import step_choice
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -48,6 +50,7 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         refine_t0=refine.t0 if refine else None,
         decided_by=view.decider,
         decided_at_ns=now_ns,
+        draft_yields_s=yields_s(query.intent, deadline_s=query.deadline_s),
         reasons=choice.reasons,
         candidates=admitted.candidates,
         view_digest=view.digest(),
@@ -95,7 +98,8 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         if work is not None:
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
             work = work.times(factor)  # of the pool, as it was weighed
-            known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
+            steps = step_choice(view, query, decision, factor=factor)
+            known |= {"work_s": work.total_s, "gpu_s": work.generate_s, "steps": steps}
         known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0

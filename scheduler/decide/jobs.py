@@ -32,6 +32,17 @@ class Newcomer(NamedTuple):
     work_s: float = 0.0
 
 
+class StepChoice(BaseModel):
+    """A final that may have fewer steps so that it is in time: the numbers of steps, and a worker's seconds for each."""
+
+    model_config = ConfigDict(frozen=True)
+
+    whole: Annotated[int, Field(ge=1, le=1000)]
+    whole_s: Seconds
+    fewer: Annotated[int, Field(ge=1, le=1000)]
+    fewer_s: Seconds
+
+
 class OpenJob(BaseModel):
     """A placed job. Times are wall nanoseconds of the scheduler that tells of it.
 
@@ -39,7 +50,8 @@ class OpenJob(BaseModel):
     which gpu_s to generate; ends_at_ns: when it is predicted to end; ready_at_ns: when its draft is predicted to be
     there, 0 where it needs none or has it; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
     good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
-    of its decision, as that says itself; guessed: nothing is known but that it waits.
+    of its decision, as that says itself; steps: which of them it has is settled when its turn comes, None where that is
+    decided; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +70,7 @@ class OpenJob(BaseModel):
     awaited: bool = True
     good_until_ns: Nanoseconds = 0
     decided_at_ns: Nanoseconds = 0
+    steps: StepChoice | None = None
     guessed: bool = False
 
     @property

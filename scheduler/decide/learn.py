@@ -23,7 +23,7 @@ WARNED_S = 10.0  # for which one far slower than expected counts, before there i
 MOST_FACTOR = 20.0
 FURTHEST = math.log(MOST_FACTOR)  # a node's factor lies between a twentieth and twenty
 WINDOW = 100  # outcomes that a spread remembers
-GUESSES, GUESS = 20, 0.18  # outcomes that stand in for the first ones, and their deviation
+GUESSES, GUESS = 60, 0.25  # outcomes that stand in for the first ones, and their deviation
 STEP, FIRST_STEP = 0.01, 0.05  # by which an outcome moves the centre, and how much more the first one does
 FURTHEST_CENTRE = 0.5
 STRICTEST, LOOSEST = 0.002, 0.3  # share of misses that a spread's level may be set to
@@ -199,8 +199,9 @@ class Spread:
     outcomes, and with few of them, guesses stand in.
     """
 
-    def __init__(self, settings: LearnSettings | None = None) -> None:
+    def __init__(self, settings: LearnSettings | None = None, family: Spread | None = None) -> None:
         self._settings = settings or LearnSettings()
+        self._family = family
         self._guesses = [statistics.NormalDist(0.0, GUESS).inv_cdf((k + 0.5) / GUESSES) for k in range(GUESSES)]
         self._offs: deque[float] = deque(maxlen=WINDOW)
         self._missed = 1.0 - self._settings.coverage  # the share that may lie above, as it is set now
@@ -227,9 +228,24 @@ class Spread:
         allowed = 1.0 - self._settings.coverage
         self._missed = min(LOOSEST, max(STRICTEST, self._missed + self._settings.patience * (allowed - missed)))
         self._offs.append(off)
-        if self._guesses:
-            self._guesses.pop(self.seen * 7 % len(self._guesses))  # from all over, so that they keep their form
+        self.refresh()
+
+    def refresh(self) -> None:
         self.upper = clamped(self._quantile(1.0 - self._missed))
+
+    def stand_ins(self, count: int) -> list[float]:
+        if count <= 0:
+            return []
+        values = sorted([*self._offs, *self._stand(GUESSES - len(self._offs))])
+        n = len(values)
+        return [values[min(n - 1, int((k + 0.5) / count * n))] for k in range(count)]
+
+    def _stand(self, count: int) -> list[float]:
+        if count <= 0:
+            return []
+        if self._family is not None:
+            return self._family.stand_ins(count)
+        return [statistics.NormalDist(0.0, GUESS).inv_cdf((k + 0.5) / count) for k in range(count)]
 
     @property
     def coverage(self) -> float | None:
@@ -243,7 +259,7 @@ class Spread:
 
     def _quantile(self, level: float) -> float:
         """Of outcomes and guesses; beyond the furthest by as much as the middle half is wide."""
-        values = sorted([*self._offs, *self._guesses])
+        values = sorted([*self._offs, *self._stand(GUESSES - len(self._offs))])
         place = level * (len(values) + 1) - 1
         if place >= len(values) - 1:
             wide = values[len(values) * 3 // 4] - values[len(values) // 4]

@@ -49,6 +49,11 @@ def final_part(plan: Plan, standing: Standing) -> str:
     return f"final {plan}{_AS_IT_STANDS[standing]}"
 
 
+def family_of(part):
+    words = part.split()
+    return " ".join([words[0], *words[2:]]) if words[0] == "final" else "draft"
+
+
 class Learned:
     """Factors of nodes and spreads of predictions. `revision` grows with everything that is learned."""
 
@@ -56,6 +61,7 @@ class Learned:
         self._settings = settings or LearnSettings()
         self.speeds = Speeds(self._settings)
         self.spreads: dict[str, Spread] = {}
+        self.families: dict[str, Spread] = {}
         self.sizes = Sizes()
         self.revision = 0
         self._heard: OrderedDict[str, tuple[int, int]] = OrderedDict()  # life of a node and number of its last work
@@ -140,7 +146,7 @@ class Learned:
         return spread.centre if spread is not None else 0.0
 
     def _upper(self, part: str) -> float:
-        spread = self.spreads.get(part)
+        spread = self.spreads.get(part) or self.families.get(family_of(part))
         return max(0.0, spread.upper if spread is not None else self._unknown.upper)
 
     @cached_property
@@ -195,7 +201,14 @@ class Learned:
                 if part.startswith("draft") and outcome.draft_late:
                     ratio = told.draft_factor * seconds / expected.seconds
                     self.speeds.warn(told.edge_id, told.drafter, ratio, now_s=now_s)
-                spread = self.spreads.setdefault(part, Spread(self._settings))
+                family = self.families.setdefault(family_of(part), Spread(self._settings))
+                family.observe(offs[part], upper=expected.upper, centre=expected.centre)
+                if part not in self.spreads:
+                    self.spreads[part] = Spread(self._settings, family)
+                for other in self.spreads.values():
+                    if other._family is family and other.seen < 60:
+                        other.refresh()
+                spread = self.spreads[part]
                 spread.observe(offs[part], upper=expected.upper, centre=expected.centre)
                 self.revision += 1
         return offs

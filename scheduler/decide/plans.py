@@ -5,7 +5,6 @@ Seams for later plans (near-hit, split): each is one more function here that ret
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from scheduler.decide.learned import final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, scarcity
+from scheduler.decide.steps import half_of
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
@@ -187,7 +187,7 @@ def final_steps(situation: Situation, plan: Plan) -> int:
     cloud = situation.cloud
     refine = cloud.refine if situation.starts_from_draft(plan) else None
     whole = situation.query.final_steps or (refine.steps if refine else cloud.limits.steps_default)
-    return max(cloud.limits.steps_min, math.ceil(whole / 2)) if plan == "reduced" else whole
+    return half_of(whole, cloud.limits.steps_min) if plan == "reduced" else whole
 
 
 def _impossible(plan: Plan, reason: str) -> Candidate:

@@ -253,6 +253,7 @@ class Decision(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     REFUSED_PARAM_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
+    DRAFT_YIELDS_S_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -281,6 +282,8 @@ class Decision(_message.Message):
     """what it is about"""
     retry_after_s: _builtins.float
     """when the client may ask again; absent: waiting does not help"""
+    draft_yields_s: _builtins.float
+    """while its draft has waited no longer, it lets those go first that yield to nobody"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -310,10 +313,11 @@ class Decision(_message.Message):
         refused: _builtins.str = ...,
         refused_param: _builtins.str = ...,
         retry_after_s: _builtins.float | None = ...,
+        draft_yields_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "draft_yields_s", b"draft_yields_s", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
     _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015
@@ -554,21 +558,25 @@ class NextJobResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     REST_S_FIELD_NUMBER: _builtins.int
+    FINAL_STEPS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """of the job to begin; the same as asked: that one"""
     job_id: _builtins.str
     rest_s: _builtins.float
     """above 0: begin none for so long"""
+    final_steps: _builtins.int
+    """that its final is to have; 0: as decided"""
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         job_id: _builtins.str = ...,
         rest_s: _builtins.float = ...,
+        final_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "rest_s", b"rest_s", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_steps", b"final_steps", "job_id", b"job_id", "rest_s", b"rest_s", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

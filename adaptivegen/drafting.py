@@ -1,0 +1,39 @@
+"""In which order an edge makes drafts: those that somebody looks at go first. Pure.
+
+Who iterates looks at every draft; who renders waits for the final and has other things to do meanwhile. So a draft for
+a render lets the others go first, for so long that its final is hardly later for it: less where that has a deadline.
+While more waits than that, all go as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from adaptivegen.request import Intent
+
+RENDER_YIELDS_S, DATED_YIELDS_S = 1.5, 0.5  # chosen in virtual time, docs/adr/0038
+
+
+class Wait(NamedTuple):
+    """One that waits: for how long already, and for how long it lets others go first, in seconds."""
+
+    waited_s: float
+    yields_s: float
+
+    @property
+    def yields(self) -> bool:
+        """Whether it lets others go first now."""
+        return self.waited_s < self.yields_s
+
+
+def yields_s(intent: Intent, *, deadline_s: float | None) -> float:
+    """For how long the draft of a request lets others go first."""
+    if intent == "iterate":
+        return 0.0
+    return RENDER_YIELDS_S if deadline_s is None else DATED_YIELDS_S
+
+
+def goes_next(waits: Sequence[Wait]) -> int:
+    """Which of those that wait, in the order in which they came, goes next; there must be one."""
+    return next((number for number, wait in enumerate(waits) if not wait.yields), 0)

@@ -1,0 +1,48 @@
+"""How many steps a final has that must be in time and may have fewer for that: settled when its turn has come. Pure.
+
+When a job is placed, nobody knows whether its final will be in time: what 95 % of such do not exceed is far above what
+most of them take. When a worker asks for it, all that is unknown is how long the generation itself takes. So a reduced
+final gets all its steps where there is room for them by then, and one of all steps loses half of them where it would be
+late otherwise.
+"""
+
+from __future__ import annotations
+
+from adaptivegen.placement import Decision, PlacementQuery
+from scheduler.decide.jobs import OpenJob, StepChoice
+from scheduler.decide.predict import final_work
+from scheduler.decide.view import View
+
+ROOM = 1.15  # times the predicted work: all steps are taken where there is room for so much
+HANDING_S = 0.15  # from a turn until the model begins, and from its end until the final is there
+
+
+def step_choice(view: View, query: PlacementQuery, decision: Decision, *, factor: float) -> StepChoice | None:
+    """Between which numbers of steps the final of a decision may be settled; None where there is no choice. factor: of
+    the pool's times."""
+    if query.deadline_s is None or not query.allow_reduced or not decision.makes_final:
+        return None
+    cloud = view.cards[query.cloud_model]
+    refine = cloud.refine if decision.refine_t0 is not None else None
+    whole = query.final_steps or (refine.steps if refine else cloud.limits.steps_default)
+    fewer = half_of(whole, cloud.limits.steps_min)
+    works = [final_work(view, query, steps=steps, factor=factor) for steps in (whole, fewer)]
+    if fewer >= whole or decision.final_steps not in (whole, fewer) or works[0] is None or works[1] is None:
+        return None
+    return StepChoice(whole=whole, whole_s=works[0].total_s, fewer=fewer, fewer_s=works[1].total_s)
+
+
+def half_of(steps: int, least: int) -> int:
+    """The steps of a reduced final in place of so many."""
+    return max(least, -(-steps // 2))
+
+
+def settled(job: OpenJob, *, begins_ns: int) -> int:
+    """The steps of a job whose model is free then, and which may still wait for its draft; 0: as decided."""
+    choice = job.steps
+    if choice is None or not job.deadline_at_ns:
+        return 0
+    left_s = (job.deadline_at_ns - max(begins_ns, job.ready_at_ns)) / 1e9 - HANDING_S
+    if choice.whole_s * ROOM <= left_s or choice.fewer_s > left_s:  # late in any case, it may as well be good
+        return choice.whole
+    return choice.fewer
