@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cli.rows import Rows, shown
+from cli.rows import Rows
 
 if TYPE_CHECKING:
-    from adaptivegen.placement import Candidate, Decision
     from adaptivegen.rpc.admin_rows import (
         AccuracyInfo,
         AuditInfo,
         ChanceInfo,
         DeadLetterInfo,
-        Explanation,
         JobInfo,
         LineChangeInfo,
         LineInfo,
@@ -122,7 +120,7 @@ def ways_table(ways: Iterable[WayInfo]) -> Rows:
     """What moving bytes takes."""
     table = Rows("node", "way", "delay", "rate")
     for way in ways:
-        table.add(way.node_id, way.way, f"{way.delay_s:.3f} s", f"{_bytes(way.bytes_per_s)}/s")
+        table.add(way.node_id, way.way, f"{way.delay_s:.3f} s", f"{in_bytes(way.bytes_per_s)}/s")
     return table
 
 
@@ -144,7 +142,8 @@ def chances_table(chances: Iterable[ChanceInfo]) -> Rows:
     return table
 
 
-def _bytes(value: float) -> str:
+def in_bytes(value: float) -> str:
+    """With the unit that fits."""
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:
             return f"{value:.0f} {unit}"
@@ -166,8 +165,8 @@ def jobs_table(jobs: list[JobInfo]) -> Rows:
             job.worker_id or "-",
             f"{job.progress_percent} %",
             job.attempts,
-            _moment(job.created_at_ns),
-            _seconds(took_s),
+            moment(job.created_at_ns),
+            in_seconds(took_s),
             f"{job.error_code}: {job.error_message}" if job.error_code else "-",
         )
     return table
@@ -179,7 +178,7 @@ def dead_letters_table(letters: list[DeadLetterInfo]) -> Rows:
     for letter in letters:
         job = letter.job_id or "(unreadable)"
         size = f"{letter.size_bytes} B"
-        table.add(_moment(letter.at_ns), letter.pool, letter.tenant or "-", job, size, letter.reason)
+        table.add(moment(letter.at_ns), letter.pool, letter.tenant or "-", job, size, letter.reason)
     return table
 
 
@@ -214,7 +213,7 @@ def changes_table(changes: Iterable[PolicyChangeInfo]) -> Rows:
     table = Rows("change", "made", "by", differs, "reason", prose=(differs,))
     for change in changes:
         differing = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items()))
-        table.add(change.number, _moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
+        table.add(change.number, moment(change.at_ns), change.by, differing or "nothing", change.reason or "-")
     return table
 
 
@@ -248,7 +247,7 @@ def quota_changes_table(changes: Iterable[QuotaChangeInfo]) -> Rows:
     table = Rows("number", "when", "by", "tenant", "own values after it", "because", prose=("own values after it",))
     for change in changes:
         values = ", ".join(f"{name}={value:g}" for name, value in sorted(change.values.items())) or "none"
-        table.add(change.number, _moment(change.at_ns), change.by, change.tenant, values, change.reason)
+        table.add(change.number, moment(change.at_ns), change.by, change.tenant, values, change.reason)
     return table
 
 
@@ -298,7 +297,7 @@ def line_changes_table(changes: Iterable[LineChangeInfo]) -> Rows:
     for change in changes:
         tried = f"{change.candidate} ({change.phase}, {change.percent:g} %)" if change.candidate else "-"
         cells = (change.by, change.line, change.action, change.stable, tried, change.reason)
-        table.add(change.number, _moment(change.at_ns), *cells)
+        table.add(change.number, moment(change.at_ns), *cells)
     return table
 
 
@@ -307,7 +306,7 @@ def audit_table(entries: Iterable[AuditInfo]) -> Rows:
     table = Rows("ordered", "by", "action", "target", "with", "outcome", prose=("target", "with"))
     for entry in entries:
         details = ", ".join(f"{name}={value}" for name, value in sorted(entry.details.items()))
-        table.add(_moment(entry.at_ns), entry.by, entry.action, entry.target, details or "-", entry.outcome)
+        table.add(moment(entry.at_ns), entry.by, entry.action, entry.target, details or "-", entry.outcome)
     return table
 
 
@@ -320,65 +319,11 @@ def fit_table(found: Fit) -> Rows:
     return table
 
 
-def print_explanation(console: Console, found: Explanation) -> None:
-    """A job, its candidates, the reasons, and what was done otherwise."""
-    job, decision = found.job, found.decision
-    console.print(f"{job.id} of tenant {job.tenant}: {job.status}", highlight=False, markup=False)
-    console.print(
-        f"Plan {decision.plan} was decided by {decision.decided_by} at {_moment(decision.decided_at_ns)} "
-        f"(edge {decision.edge_id}, pool {decision.pool or '-'}, view {decision.view_digest or '-'}).",
-        highlight=False,
-        markup=False,
-    )
-    console.print(_candidates_table(decision.candidates, decision.plan))
-    if len(decision.draft_places) > 1:
-        console.print(_places_table(decision))
-    for heading, lines in (("Reasons", decision.reasons), ("What was done otherwise", found.notes)):
-        if lines:
-            console.print(f"{heading}:", highlight=False)
-            for line in lines:
-                console.print(f"  - {shown(line)}", highlight=False, markup=False)
-
-
-def _candidates_table(candidates: tuple[Candidate, ...], chosen: str) -> Rows:
-    table = Rows("", "plan", "first look", "draft", "final", "QoE", "cloud time", "moved", "score", "because")
-    for candidate in candidates:
-        taken = candidate.plan == chosen
-        late = taken and not candidate.feasible and candidate.gpu_s > 0.0  # of what cannot be predicted there is none
-        known = candidate.feasible or late
-        table.add(
-            ">" if taken else "",
-            candidate.plan,
-            _seconds(candidate.first_look_s),
-            _seconds(candidate.draft_s),
-            _seconds(candidate.final_s),
-            f"{candidate.qoe:.2f}" if known else "-",
-            _seconds(candidate.gpu_s) if known else "-",
-            _bytes(candidate.moved_bytes) if known else "-",
-            f"{candidate.score:.2f}" if known else _unknown(taken=taken),
-            f"late: {candidate.reason}" if late else candidate.reason,
-        )
-    return table
-
-
-def _unknown(*, taken: bool) -> str:
-    return "not known" if taken else "not possible"
-
-
-def _places_table(decision: Decision) -> Rows:
-    """The edges that could draft, the one that does first."""
-    table = Rows("", "edge", "draft", "work ahead", "")
-    for place in decision.draft_places:
-        drafts = place.edge_id == decision.drafter
-        backup = f"too, where there is no draft after {decision.backup_after_s:.2f} s"
-        said = backup if place.edge_id == decision.backup_edge_id else ""
-        table.add(">" if drafts else "", place.edge_id, _seconds(place.draft_s), f"{place.load_s:.1f} s", said)
-    return table
-
-
-def _seconds(value: float | None) -> str:
+def in_seconds(value: float | None) -> str:
+    """Seconds, where there are any."""
     return "-" if value is None else f"{value:.2f} s"
 
 
-def _moment(at_ns: int) -> str:
+def moment(at_ns: int) -> str:
+    """Wall nanoseconds as UTC; nothing for 0."""
     return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ns else "-"

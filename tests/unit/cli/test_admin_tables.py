@@ -13,10 +13,10 @@ from cli.admin_tables import (
     changes_table,
     line_changes_table,
     loads_table,
-    print_explanation,
     sizes_table,
     ways_table,
 )
+from cli.decision_tables import print_explanation
 from cli.rows import Rows
 from scheduler.decide.policy import Policy
 from scheduler.decide.view import View
