@@ -37,7 +37,10 @@ def fit_ratings(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit the weights and anchors to stored ratings, and show old against new with how sure it is."""
+    """Fit the weights and anchors to stored ratings (`adaptivegen rate`), and show old against new with how sure it is.
+
+    Left out are ratings that do not tell how long was waited, and those of clips that stalled.
+    """
     found = _fitted(scheduler, data, limit)
     if as_json:
         print_json(asdict(found))
@@ -75,7 +78,8 @@ def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
             hint = "fitting needs scipy: pip install 'adaptivegen[qoe]'"
             raise SettingsInvalid(hint, param="qoe") from exc
     if given.left_out:
-        note = f"{given.left_out} ratings were left out: they do not tell how long was waited."
+        why = "they do not tell how long was waited, or are of clips that stalled"
+        note = f"{given.left_out} ratings were left out: {why}."
         found = replace(found, notes=(*found.notes, note))
     return found
 

@@ -2151,7 +2151,7 @@ class ListRatingsResponse(_message.Message):
     RATINGS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
-    """ratings that do not tell how long was waited"""
+    """ratings that do not tell how long was waited, or of clips that stalled"""
     @_builtins.property
     def ratings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rating]: ...
     def __init__(
