@@ -195,6 +195,8 @@ def scale_pool(
     Machines are started and ended by others.
     """
     done = ask(scheduler, data, lambda client: client.scale(pool, workers))
+    if workers == 0:
+        typer.echo(f"warning: no worker of {pool} takes jobs any more; finals wait until some are put back", err=True)
     if as_json:
         print_json({"pool": pool, **asdict(done)})
         return

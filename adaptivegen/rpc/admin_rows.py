@@ -343,6 +343,7 @@ class RolloutOrder:
 
 
 NO_PLAN = ("line", "version", "reason")
+LONGEST_AGE_S = 100 * 365 * 86400.0  # of videos that are purged
 
 
 @dataclass(frozen=True, slots=True)
