@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 from starlette.types import Message, Receive
 
 from adaptivegen.errors import STATUS, AdaptiveGenError, InvalidRequest, NotFound, PayloadTooLarge, RequestTimeout
@@ -122,5 +123,13 @@ async def unrouted(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
     if status == 404:
         return failed(NotFound(f"no such path: {request.url.path[:200]}"))
-    error = InvalidRequest.field("method", request.method, "the methods of this path")
-    return JSONResponse({"error": error.body()}, status_code=status)
+    allowed = ", ".join(sorted(_methods(request)))
+    error = InvalidRequest.field("method", request.method, allowed)
+    return JSONResponse({"error": error.body()}, status_code=status, headers={"allow": allowed})
+
+
+def _methods(request: Request) -> set[str]:
+    """Those that the routes of the request's path have."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    fits = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in fits for method in route.methods or ()}

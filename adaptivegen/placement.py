@@ -184,10 +184,11 @@ def on_query(decision: Decision, query: PlacementQuery) -> Decision:
 
 
 def refusal_of(decision: Decision) -> AdaptiveGenError | None:
-    """The error with which a decision refuses the request, None where it does not."""
+    """The error with which a decision refuses the request, None where it does not; it names the request, by which an
+    operator can have the decision explained."""
     if decision.plan != "refuse":
         return None
-    message, param = " ".join(decision.reasons), decision.refused_param or None
+    message, param = f"{' '.join(decision.reasons)} Request {decision.job_id}.", decision.refused_param or None
     return REFUSALS[decision.refused](message, param=param, retry_after_s=decision.retry_after_s)
 
 

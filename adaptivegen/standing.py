@@ -54,3 +54,10 @@ class Standings(BaseModel):
     def encode(self) -> bytes:
         """JSON for the wire."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+
+def too_many_open(tenant: str, count: int, *, allowed: float) -> str:
+    """In words: why a tenant that has so many open jobs may have no other."""
+    if allowed == 0.0:
+        return f"tenant {tenant} may have no jobs (its quota of concurrent_jobs is 0)"
+    return f"tenant {tenant} has {count} jobs that have not ended; allowed: {allowed:g}"

@@ -7,6 +7,7 @@ of JSON. Exit status 1 when the median of `Place` misses its target of 5 ms.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -147,6 +148,7 @@ def summary(times_ms: list[float]) -> dict[str, float]:
 
 def main() -> int:
     """Measure and print; returns the exit status."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     configure_logging("bench", "bench", "error")
     results = {
         "place_12_nodes": summary(uvloop.run(time_place(12))),

@@ -28,11 +28,11 @@ from cli.admin_tables import (
     open_console,
     paces_table,
     pools_table,
-    print_explanation,
     print_json,
     sizes_table,
     ways_table,
 )
+from cli.decision_tables import decisions_table, print_explanation
 
 app = typer.Typer(help="Ask and steer a scheduler.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
@@ -70,6 +70,22 @@ def show_jobs(
         print_json({"jobs": [asdict(job) for job in found]})
     else:
         open_console().print(jobs_table(found))
+
+
+@app.command("decisions")
+def show_decisions(
+    tenant: Annotated[str, typer.Option(help="Only those on this tenant's requests.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many; 500 are kept.")] = 50,
+    scheduler: SchedulerOption = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The last decisions of the scheduler that is asked, refusals with them, newest first."""
+    found = ask(scheduler, data, lambda client: client.decisions(tenant, limit))
+    if as_json:
+        print_json({"decisions": [asdict(one) for one in found]})
+    else:
+        open_console().print(decisions_table(found))
 
 
 @app.command("dead-letters")
@@ -179,6 +195,8 @@ def scale_pool(
     Machines are started and ended by others.
     """
     done = ask(scheduler, data, lambda client: client.scale(pool, workers))
+    if workers == 0:
+        typer.echo(f"warning: no worker of {pool} takes jobs any more; finals wait until some are put back", err=True)
     if as_json:
         print_json({"pool": pool, **asdict(done)})
         return

@@ -82,7 +82,11 @@ def failing() -> Iterator[None]:
 def changes_of(values: list[str] | None, unset: list[str] | None) -> dict[str, float]:
     """The changes in NAME=VALUE texts; ends the program where there are none."""
     with failing():
-        changes = dict(_change(text) for text in values or ())
+        given = [_change(text) for text in values or ()]
+        changes = dict(given)
+        for name in changes:
+            if (count := sum(one == name for one, _ in given)) > 1:
+                raise InvalidRequest(f"{name[:80]} is given {count} times; allowed: once", param="values")
         if not changes and not unset:
             raise InvalidRequest("nothing to change; give NAME=VALUE or --unset NAME", param="values")
         return changes

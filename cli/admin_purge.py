@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adaptivegen.rpc.admin_client import AdminClient
     from adaptivegen.rpc.admin_rows import Purged, PurgeOrder
 
-_AGE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)")
+_AGE = re.compile(r"([0-9]{1,300}(?:\.[0-9]{1,300})?)([smhd]?)")
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -97,9 +97,14 @@ async def _all(client: AdminClient, kind: Kind, order: PurgeOrder, *, quiet: boo
 
 def _seconds(age: str) -> float | None:
     """Seconds of an age; raises InvalidRequest."""
+    from adaptivegen.rpc.admin_rows import LONGEST_AGE_S
+
     if not age:
         return None
     match = _AGE.fullmatch(age)
     if match is None:
         raise InvalidRequest.field("--older-than", age, "a number of s, m, h or d, such as 30d")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST_AGE_S:
+        raise InvalidRequest.field("--older-than", age, f"0s to {LONGEST_AGE_S / 86400:.0f}d")
+    return seconds

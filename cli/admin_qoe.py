@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adaptivegen.errors import Conflict, SettingsInvalid
+from adaptivegen.errors import Conflict, NotFound, SettingsInvalid
 from cli.admin_ask import DataOption, JsonOption, SchedulerOption, ask, failing
 from cli.admin_tables import changes_table, fit_table, open_console, print_json
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scheduler.decide.fit import Fit
 
 SEED = 7  # of the resampling: the same ratings, the same answer
+LEFT_OUT = "they do not tell how long was waited, or are of clips that stalled"
 DIGITS = 4  # of a value that is applied
 
 app = typer.Typer(help="What people's ratings say about the policy.", no_args_is_help=True)
@@ -37,7 +38,10 @@ def fit_ratings(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit the weights and anchors to stored ratings, and show old against new with how sure it is."""
+    """Fit the weights and anchors to stored ratings (`adaptivegen rate`), and show old against new with how sure it is.
+
+    Left out are ratings that do not tell how long was waited, and those of clips that stalled.
+    """
     found = _fitted(scheduler, data, limit)
     if as_json:
         print_json(asdict(found))
@@ -64,6 +68,8 @@ def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
 
     given, policy = ask(scheduler, data, question)
     with failing():
+        if len(given.ratings) < 2:
+            raise NotFound(_too_few(given), param="ratings")
         try:
             from scheduler.decide.fit import fit
             from scheduler.decide.policy import Policy
@@ -75,9 +81,16 @@ def _fitted(scheduler: str, data: Path | None, limit: int) -> Fit:
             hint = "fitting needs scipy: pip install 'adaptivegen[qoe]'"
             raise SettingsInvalid(hint, param="qoe") from exc
     if given.left_out:
-        note = f"{given.left_out} ratings were left out: they do not tell how long was waited."
-        found = replace(found, notes=(*found.notes, note))
+        found = replace(found, notes=(*found.notes, f"{given.left_out} ratings were left out: {LEFT_OUT}."))
     return found
+
+
+def _too_few(given: Ratings) -> str:
+    """Why there is nothing to fit to, and how that is changed."""
+    stored = f"{len(given.ratings)} stored rating can" if given.ratings else "no stored rating can"
+    left_out = f" ({given.left_out} are left out: {LEFT_OUT})" if given.left_out else ""
+    how = "`adaptivegen rate ID --stars N --draft-wait-s S --final-wait-s S`, the SDK's Handle.rate or POST .../rating"
+    return f"{stored} be fitted to{left_out}; it takes 2 or more. Videos are rated by {how}"
 
 
 def _said(found: Fit) -> list[str]:

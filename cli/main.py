@@ -11,7 +11,7 @@ from importlib import import_module, metadata
 import typer
 
 from adaptivegen.errors import AdaptiveGenError
-from cli import delete, demo, exits, generate, up, videos
+from cli import delete, demo, exits, generate, rate, up, videos
 
 app = typer.Typer(
     help="Edge-cloud video generation: a draft within a second, upgraded to the final under the same id.",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("up", short_help="Run a whole system on this machine.")(up.up)
 app.command("generate", short_help="Make one video, draft first.")(generate.generate)
 app.command("videos", short_help="List videos.")(videos.videos)
+app.command("rate", short_help="Say how good a video was.")(rate.rate)
 app.command("delete", short_help="Delete videos.")(delete.delete)
 app.command("demo", short_help="Show everything once, with a table of times.")(demo.demo)
 

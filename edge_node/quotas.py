@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from adaptivegen.errors import PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Decision, PlacementQuery
-from adaptivegen.standing import Standing, Standings
+from adaptivegen.standing import Standing, Standings, too_many_open
 
 HOUR_S = 3600.0
 OPEN_S = 900.0
@@ -142,7 +142,7 @@ class Quotas:
         own = sum(1 for job in self._own.values() if job.tenant == tenant and not job.ended)
         count = own + (standing.open_jobs if age_s < OPEN_S else 0)
         if count >= standing.concurrent_jobs:
-            reason = f"tenant {tenant} has {count} jobs that have not ended; allowed: {standing.concurrent_jobs:g}"
+            reason = too_many_open(tenant, count, allowed=standing.concurrent_jobs)
             again_s = OPEN_RETRY_S if standing.concurrent_jobs else None
             raise QuotaExceeded(_said(reason, age_s), param="concurrent_jobs", retry_after_s=again_s)
 

@@ -12,13 +12,13 @@ from typing import get_args
 from adaptivegen.batches import AT_ONCE, read_all
 from adaptivegen.bus.base import DeadLetter
 from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest, NotFound
-from adaptivegen.ids import check_name, check_video_id
+from adaptivegen.ids import check_name
 from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     DeadLetterInfo,
+    DecisionInfo,
     Explanation,
     JobFilter,
     JobInfo,
@@ -40,8 +40,10 @@ from adaptivegen.rpc.admin_rows import (
 from scheduler.audit import Audit
 from scheduler.decide.elastic import Advice, ScaleOrder
 from scheduler.decide.node import Node
+from scheduler.decide.recent import Recent
 from scheduler.decide.view import View
 from scheduler.drains import Drains
+from scheduler.explain import Explainer, job_info
 from scheduler.policies import Policies
 from scheduler.predictions import predictions
 from scheduler.purge import Kind, Purger, target, told
@@ -68,6 +70,7 @@ class Admin:
         view: View,
         jobs: JobStore,
         *,
+        recent: Recent,
         drains: Drains,
         scaling: Scaling,
         policies: Policies,
@@ -77,6 +80,7 @@ class Admin:
         audit: Audit,
         time: SteadyTime,
     ) -> None:
+        self._explainer = Explainer(jobs, recent)
         self._audit = audit
         self._view = view
         self._nodes = view.nodes
@@ -118,7 +122,7 @@ class Admin:
         found: list[JobInfo] = []
         for start in range(0, min(len(newest), MAX_EXAMINED), AT_ONCE):
             records = await read_all(newest[start : start + AT_ONCE], self._find)
-            found += [_job_info(record) for record in records if record and wanted.status in ("", record.status)]
+            found += [job_info(record) for record in records if record and wanted.status in ("", record.status)]
             if len(found) >= limit:
                 break
         return found[:limit]
@@ -139,29 +143,16 @@ class Admin:
 
     async def explain(self, job_id: str, tenant: str) -> Explanation:
         """The job, its stored decision and what became of it. Raises NotFound."""
-        check_video_id(job_id, field="job_id")
-        if tenant:
-            check_name(tenant, field="tenant")
-        else:
-            tenant = await self._tenant_of(job_id)
-        store_only = not self._jobs.bus.connected
-        record = await (self._jobs.from_store if store_only else self._jobs.find)(tenant, job_id)
-        decision = (await self._jobs.spec(tenant, job_id)).decision
-        draft = await self._jobs.draft(tenant, job_id)
-        notes = _notes(record, decision, drafted_by=draft.made_by if draft is not None else "")
-        return Explanation(job=_job_info(record), decision=decision, notes=notes)
+        return await self._explainer.explain(job_id, tenant)
+
+    async def decisions(self, tenant: str, limit: int) -> list[DecisionInfo]:
+        """The last decisions of this scheduler, refusals with them, newest first. Raises InvalidRequest."""
+        return self._explainer.decisions(tenant, _limited(limit))
 
     def _require_broker(self) -> None:
         """Fail at once while the broker is away: an operator should not wait for a deadline to learn that."""
         if not self._jobs.bus.connected:
             raise BrokerUnavailable("the broker cannot be reached; the jobs' index is kept there")
-
-    async def _tenant_of(self, job_id: str) -> str:
-        self._require_broker()
-        for tenant, known in await self._jobs.index.tenants_and_ids():
-            if known == job_id:
-                return tenant
-        raise NotFound(f"no job {job_id} in the index; with its tenant the store can be asked", param="job_id")
 
     async def drain(self, node_id: str, undo: bool, *, by: str) -> str:
         """Take a node out of rotation or put it back; returns its state. Raises NotFound, BrokerUnavailable."""
@@ -361,32 +352,3 @@ def _node_info(node: Node, now_ns: int, factor: float, state: str) -> NodeInfo:
         cpu_percent=report.cpu_percent,
         memory_bytes=min(report.memory_bytes, 2**64 - 1),
     )
-
-
-def _job_info(record: JobRecord) -> JobInfo:
-    return JobInfo(
-        id=record.id,
-        tenant=record.tenant,
-        status=record.status,
-        plan=record.plan,
-        edge_id=record.edge_id,
-        worker_id=record.worker_id,
-        progress_percent=record.progress_percent,
-        attempts=record.attempts,
-        created_at_ns=record.created_at_ns,
-        completed_at_ns=record.completed_at_ns,
-        error_code=record.error.code if record.error else "",
-        error_message=record.error.message if record.error else "",
-    )
-
-
-def _notes(record: JobRecord, decision: Decision, *, drafted_by: str) -> tuple[str, ...]:
-    """The job's own notes, and where the outcome differs from the decision without a note saying so."""
-    notes = list(record.notes)
-    if drafted_by not in ("", decision.drafter):
-        notes.append(f"Edge {decision.drafter} was to draft, and edge {drafted_by} did.")
-    if record.plan != decision.plan:
-        notes.append(f"Plan {decision.plan} was decided, and plan {record.plan} was done.")
-    if record.status == "completed" and record.final is not None and record.final_steps != decision.final_steps:
-        notes.append(f"{decision.final_steps} steps were decided, and {record.final_steps} were run.")
-    return tuple(notes)

@@ -86,6 +86,7 @@ def build(
     admin = Admin(
         view,
         jobs,
+        recent=placement.recent,
         drains=drains,
         scaling=scaling,
         policies=policies,

@@ -61,6 +61,8 @@ class Policies(Numbered[PolicyChange]):
             if name in values:
                 raise InvalidRequest.field("unset", name[:80], "names that are not set in the same change")
         check_reason(reason)
+        if not values and not unset:
+            raise InvalidRequest("nothing to change; say values or unset", param="values")
 
         def make(before: PolicyChange | None, number: int) -> PolicyChange:
             after = self._changed(before, values, unset)
@@ -79,4 +81,4 @@ class Policies(Numbered[PolicyChange]):
                 raise InvalidRequest.field("unset", name[:80], ", ".join(known))
         after.update(values)
         self.configured.but(after)
-        return after
+        return {name: value for name, value in after.items() if value != known[name]}

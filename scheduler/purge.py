@@ -21,14 +21,13 @@ from adaptivegen.jobs.spec import JobSpec, Media, owner_of
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.jobs.uploads import uploads_of
 from adaptivegen.models.card import ModelCard
-from adaptivegen.rpc.admin_rows import Purged, PurgeOrder
+from adaptivegen.rpc.admin_rows import LONGEST_AGE_S, Purged, PurgeOrder
 from adaptivegen.telemetry import get_logger
 from scheduler.numbered import check_reason
 
 DEFAULT_BATCH, MAX_BATCH, MAX_IDS = 200, 1000, 500
 MAX_EXAMINED = 5000  # jobs of one batch
 BATCH_S = 5.0  # after which no more is begun in it
-LONGEST_AGE_S = 100 * 365 * 86400.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 Kind = Literal["caches", "videos"]
 Name = tuple[str, str]  # tenant, id

@@ -54,6 +54,8 @@ class TenantQuotas(Numbered[QuotaChange]):
             if name in values or name not in NAMES:
                 raise InvalidRequest.field("unset", name[:80], f"{', '.join(NAMES)}, and not set in the same change")
         check_reason(reason)
+        if not values and not unset:
+            raise InvalidRequest("nothing to change; say values or unset", param="values")
 
         def make(before: QuotaChange | None, number: int) -> QuotaChange:
             after = dict(before.values) if before else {}

@@ -20,7 +20,8 @@ MAX_SINCE = 5000
 
 async def gather(blob: BlobStore, cards: Mapping[str, ModelCard], qoe: QoeSettings, *, limit: int) -> Ratings:
     """Of the newest ratings those that can be fitted to. Left out is what this version cannot read, what a client rated
-    without having seen when its parts came, and finals that were asked for later. Raises a storage error.
+    without having seen when its parts came, finals that were asked for later, and clips that stalled. Raises a storage
+    error.
 
     Of more than `limit` everybody's newest are taken, then everybody's second: who rates most does not speak for all.
     """

@@ -27,8 +27,8 @@ from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import first_fault
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
+from scheduler.decide.rollout import ALLOWED, Gate, Member, RolloutPlan, Step, card_gate, gates, next_step, told
 from scheduler.decide.rollout import Clock as Lasted
-from scheduler.decide.rollout import Gate, Member, RolloutPlan, Step, card_gate, gates, next_step, told
 from scheduler.decide.view import View
 from scheduler.lines import LineChange, ServedLines
 from scheduler.numbered import MAX_TEXT_CHARS
@@ -294,8 +294,11 @@ def _plan(values: Mapping[str, object]) -> RolloutPlan:
     try:
         return RolloutPlan.model_validate(dict(values))
     except ValidationError as exc:
-        name, value, allowed = first_fault(exc, whole="stages")
-        raise InvalidRequest.field(name, value, allowed.removeprefix("Value error, ")) from exc
+        field, _, _ = first_fault(exc, whole="stages")
+        name = field.partition(".")[0]  # of a list the whole is said
+        said = values.get(name, ())
+        shown = ",".join(f"{one:g}" for one in said) if isinstance(said, tuple) else said
+        raise InvalidRequest.field(name, shown, ALLOWED.get(name, ", ".join(ALLOWED))) from exc
 
 
 def _gate_info(gate: Gate) -> GateInfo:

@@ -12,13 +12,14 @@ from typing import TypeVar
 
 from adaptivegen.clock import Clock
 from adaptivegen.rpc.admin import AdminBackend
-from adaptivegen.rpc.admin_rows import AccuracyInfo, LineInfo, NodeInfo, PaceInfo, PoolInfo, TenantInfo
-from scheduler.decide.recent import Compared, Decided, Recent
+from adaptivegen.rpc.admin_rows import AccuracyInfo, DecisionInfo, LineInfo, NodeInfo, PaceInfo, PoolInfo, TenantInfo
+from scheduler.decide.recent import Compared, Recent
 from scheduler.decide.view import View
+from scheduler.explain import decision_rows
 from scheduler.steady import SteadyTime
 
 MAX_ROWS = 200  # of one kind
-MAX_REASONS, MAX_REASON_CHARS = 20, 500
+MAX_DECISIONS = 50
 Row = TypeVar("Row")
 
 
@@ -29,27 +30,6 @@ class PlanCount:
     plan: str
     param: str
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionInfo:
-    """One of the last decisions. draft_s, final_s, qoe, moved_bytes: as predicted of the chosen
-    plan; refused: code of the error."""
-
-    at_ns: int
-    job_id: str
-    tenant: str
-    plan: str
-    edge_id: str
-    draft_edge_id: str
-    pool: str
-    draft_s: float | None
-    final_s: float | None
-    qoe: float | None
-    moved_bytes: float | None
-    reasons: tuple[str, ...]
-    refused: str
-    refused_param: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +105,7 @@ class Snapshots:
             compared=self._recent.compared(),
             accuracies=_first(predictions.accuracies),
             paces=_first(predictions.paces),
-            decisions=tuple(_decision_info(one) for one in reversed(self._recent.decisions)),
+            decisions=tuple(decision_rows(self._recent, limit=MAX_DECISIONS)),
             in_all=InAll(
                 nodes=len(nodes),
                 healthy=sum(node.state == "healthy" for node in nodes),
@@ -138,24 +118,3 @@ class Snapshots:
 
 def _first(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(rows[:MAX_ROWS])
-
-
-def _decision_info(decided: Decided) -> DecisionInfo:
-    decision = decided.decision
-    chosen = decision.chosen()
-    return DecisionInfo(
-        at_ns=decision.decided_at_ns,
-        job_id=decision.job_id,
-        tenant=decided.tenant,
-        plan=decision.plan,
-        edge_id=decision.edge_id,
-        draft_edge_id=decision.draft_edge_id,
-        pool=decision.pool,
-        draft_s=chosen.draft_s if chosen else None,
-        final_s=chosen.final_s if chosen else None,
-        qoe=chosen.qoe if chosen else None,
-        moved_bytes=chosen.moved_bytes if chosen else None,
-        reasons=tuple(reason[:MAX_REASON_CHARS] for reason in decision.reasons[:MAX_REASONS]),
-        refused=decision.refused,
-        refused_param=decision.refused_param,
-    )

@@ -51,9 +51,11 @@ class Rating(BaseModel):
 
     @property
     def tells(self) -> bool:
-        """Whether it says how long was waited: the client saw all that was made, and had asked for it at once."""
+        """Whether its stars say how long waits are found: the client saw all that was made, had asked for it at once,
+        and then nothing stopped the clip from playing, of which the stars would speak as well."""
         unseen = (self.draft_size and self.draft_wait_s is None) or (self.final_size and self.final_wait_s is None)
-        return not unseen and not self.upgraded
+        stalled = self.stalls > 0 or self.stalled_s > 0.0
+        return not (unseen or self.upgraded or stalled)
 
     @property
     def key(self) -> str:

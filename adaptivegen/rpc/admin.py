@@ -14,6 +14,7 @@ from adaptivegen.roles import Role, Roles, called
 from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     DeadLetterInfo,
+    DecisionInfo,
     Explanation,
     JobFilter,
     JobInfo,
@@ -67,6 +68,10 @@ class AdminBackend(Protocol):
 
     async def explain(self, job_id: str, tenant: str) -> Explanation:
         """Why a job was placed as it was."""
+        ...
+
+    async def decisions(self, tenant: str, limit: int) -> list[DecisionInfo]:
+        """The last decisions of this scheduler, newest first."""
         ...
 
     async def dead_letters(self, limit: int) -> list[DeadLetterInfo]:
@@ -182,6 +187,13 @@ class AdminServicer(stubs.AdminServiceServicer):
         return pb.ExplainJobResponse(
             job=pb.Job(**asdict(found.job)), decision=decision_to_pb(found.decision), notes=found.notes
         )
+
+    async def ListDecisions(
+        self, request: pb.ListDecisionsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListDecisionsResponse:
+        self._view(context)
+        found = await self._backend.decisions(request.tenant, request.limit)
+        return pb.ListDecisionsResponse(decisions=[pb.DecisionRow(**asdict(one)) for one in found])
 
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.aio.ServicerContext[Any, Any]

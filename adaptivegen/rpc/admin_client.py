@@ -12,6 +12,7 @@ from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     ChanceInfo,
     DeadLetterInfo,
+    DecisionInfo,
     Explanation,
     JobFilter,
     JobInfo,
@@ -81,6 +82,12 @@ class AdminClient:
         return Explanation(
             job=read_row(JobInfo, reply.job), decision=decision_from_pb(reply.decision), notes=tuple(reply.notes)
         )
+
+    async def decisions(self, tenant: str = "", limit: int = 0) -> list[DecisionInfo]:
+        """The last decisions of that scheduler, refusals with them, newest first. Raises InvalidRequest."""
+        request = pb.ListDecisionsRequest(tenant=tenant, limit=limit)
+        reply = await self._call(self._stub.ListDecisions, request)
+        return [read_row(DecisionInfo, one) for one in reply.decisions]
 
     async def dead_letters(self, limit: int = 0) -> list[DeadLetterInfo]:
         """Messages that were given up, newest first."""

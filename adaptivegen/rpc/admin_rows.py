@@ -177,6 +177,27 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionInfo:
+    """One of the last decisions. draft_s, final_s, qoe, moved_bytes: as predicted of the chosen plan; refused: code of
+    the error."""
+
+    at_ns: int
+    job_id: str
+    tenant: str
+    plan: str
+    edge_id: str
+    draft_edge_id: str
+    pool: str
+    draft_s: float | None
+    final_s: float | None
+    qoe: float | None
+    moved_bytes: float | None
+    reasons: tuple[str, ...]
+    refused: str
+    refused_param: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """Which jobs to list; empty means all, limit 0 the default."""
 
@@ -322,6 +343,7 @@ class RolloutOrder:
 
 
 NO_PLAN = ("line", "version", "reason")
+LONGEST_AGE_S = 100 * 365 * 86400.0  # of videos that are purged
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ import httpx
 
 from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.errors import AdaptiveGenError, Unavailable
-from adaptivegen.experience import Experience
 from adaptivegen.ids import check_video_id, new_token
 from adaptivegen.sdk import routes
 from adaptivegen.sdk.download import Download
@@ -311,10 +310,17 @@ class AsyncHandle:
         """As `Handle.upgrade`."""
         return self._note(parse_video((await self._client._send(routes.upgrade_call(self.id))).content))
 
-    async def rate(self, stars: int, *, stalls: int = 0, stalled_s: float = 0.0) -> None:
+    async def rate(
+        self,
+        stars: int,
+        *,
+        stalls: int = 0,
+        stalled_s: float = 0.0,
+        draft_wait_s: float | None = None,
+        final_wait_s: float | None = None,
+    ) -> None:
         """As `Handle.rate`."""
-        watch = self._watch
-        said = Experience(stars, watch.draft_wait_s, watch.final_wait_s, stalls, stalled_s)
+        said = self._watch.experience(stars, stalls, stalled_s, draft_wait_s, final_wait_s)
         await self._client._send(routes.rating_call(self.id, said))
 
     async def _with_draft(self, timeout_s: float | None) -> Video:

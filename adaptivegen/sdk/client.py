@@ -24,7 +24,6 @@ import httpx
 
 from adaptivegen.clock import Clock, SystemClock
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, Unavailable
-from adaptivegen.experience import Experience
 from adaptivegen.ids import check_video_id, new_token
 from adaptivegen.sdk import routes
 from adaptivegen.sdk.download import Download
@@ -305,13 +304,21 @@ class Handle:
         """Ask for the final of a video that is only a draft; raises Conflict when there is nothing to upgrade."""
         return self._note(parse_video(self._client._send(routes.upgrade_call(self.id)).content))
 
-    def rate(self, stars: int, *, stalls: int = 0, stalled_s: float = 0.0) -> None:
-        """Say how good it was, 1 to 5; the waits this handle measured go along.
+    def rate(
+        self,
+        stars: int,
+        *,
+        stalls: int = 0,
+        stalled_s: float = 0.0,
+        draft_wait_s: float | None = None,
+        final_wait_s: float | None = None,
+    ) -> None:
+        """Say how good it was, 1 to 5; the waits this handle measured go along, where none are given: seconds from
+        submission until each was there.
 
         stalls: how often playback stopped to wait, for stalled_s seconds in all.
         """
-        watch = self._watch
-        said = Experience(stars, watch.draft_wait_s, watch.final_wait_s, stalls, stalled_s)
+        said = self._watch.experience(stars, stalls, stalled_s, draft_wait_s, final_wait_s)
         self._client._send(routes.rating_call(self.id, said))
 
     def _with_draft(self, timeout_s: float | None) -> Video:

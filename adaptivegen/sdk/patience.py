@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 from adaptivegen.errors import AdaptiveGenError, DeadlineExceeded, QuotaExceeded, ResourceExhausted, Unavailable
+from adaptivegen.experience import Experience
 from adaptivegen.sdk.models import Video
 
 STEADY_S = 5.0  # a stream that has lived so long counts as a success, even if nothing new came
@@ -92,3 +93,15 @@ class Stopwatch:
             self.draft_wait_s = now_s - self._submitted_at_s
         if video.final is not None and self.final_wait_s is None:
             self.final_wait_s = now_s - self._submitted_at_s
+
+    def experience(
+        self, stars: int, stalls: int, stalled_s: float, draft_wait_s: float | None, final_wait_s: float | None
+    ) -> Experience:
+        """What a person says, with the waits that are given, else with those that were seen here."""
+        return Experience(
+            stars=stars,
+            draft_wait_s=self.draft_wait_s if draft_wait_s is None else draft_wait_s,
+            final_wait_s=self.final_wait_s if final_wait_s is None else final_wait_s,
+            stalls=stalls,
+            stalled_s=stalled_s,
+        )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from adaptivegen.rpc.admin_rows import (
     AuditInfo,
     DeadLetterInfo,
+    DecisionInfo,
     JobInfo,
     LineChangeInfo,
     LineInfo,
@@ -27,6 +28,7 @@ from adaptivegen.rpc.admin_rows import (
 from scheduler.admin import DEFAULT_LIMIT, DEFAULT_RATINGS, MAX_DEAD_LETTERS, MAX_LIMIT, MAX_RATINGS, STATUSES
 from scheduler.decide.elastic import MOST_WORKERS
 from scheduler.decide.lines import ORDERS
+from scheduler.decide.recent import MAX_DECISIONS
 from scheduler.purge import DEFAULT_BATCH, MAX_BATCH, MAX_IDS
 
 MAX_DIGITS = 18
@@ -65,6 +67,15 @@ class ExplainAsked(Asked):
 
     job_id: str = Field(description="The job.")
     tenant: str = Field("", description="Whose it is; empty: searched for.")
+
+
+class DecisionsAsked(Asked):
+    """Which decisions to list."""
+
+    tenant: str = Field("", description="Only of this tenant's requests; empty: of all.")
+    limit: Count = Field(
+        0, ge=0, le=MAX_LIMIT, description=f"0: {DEFAULT_LIMIT}. Only the last {MAX_DECISIONS} are kept."
+    )
 
 
 class LettersAsked(Asked):
@@ -166,6 +177,13 @@ class Jobs:
     """Jobs, newest first."""
 
     jobs: tuple[JobInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The last decisions, newest first."""
+
+    decisions: tuple[DecisionInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)

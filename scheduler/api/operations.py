@@ -27,6 +27,8 @@ from scheduler.api.messages import (
     Asked,
     AuditEntries,
     DeadLetters,
+    Decisions,
+    DecisionsAsked,
     Drain,
     Drained,
     ExplainAsked,
@@ -110,6 +112,11 @@ async def _jobs(admin: AdminBackend, asked: JobsAsked, by: str) -> Jobs:
 async def _explain(admin: AdminBackend, asked: ExplainAsked, by: str) -> Explanation:
     """Why a job was placed as it was, and what became of it."""
     return await admin.explain(asked.job_id, asked.tenant)
+
+
+async def _decisions(admin: AdminBackend, asked: DecisionsAsked, by: str) -> Decisions:
+    """The last decisions of this scheduler, refusals with them, newest first."""
+    return Decisions(tuple(await admin.decisions(asked.tenant, asked.limit)))
 
 
 async def _dead_letters(admin: AdminBackend, asked: LettersAsked, by: str) -> DeadLetters:
@@ -217,6 +224,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("ListNodes", "GET", "/nodes", "viewer", _nodes),
     Operation("ListJobs", "GET", "/jobs", "viewer", _jobs),
     Operation("ExplainJob", "GET", "/jobs/{job_id}/explain", "viewer", _explain),
+    Operation("ListDecisions", "GET", "/decisions", "viewer", _decisions),
     Operation("ListDeadLetters", "GET", "/dead-letters", "viewer", _dead_letters),
     Operation("ListPredictions", "GET", "/predictions", "viewer", _predictions),
     Operation("DrainNode", "POST", "/nodes/{node_id}/drain", "operator", _drain),

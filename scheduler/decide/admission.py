@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from adaptivegen.errors import Overloaded, PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Candidate, PlacementQuery, Tier
+from adaptivegen.standing import too_many_open
 from scheduler.decide.ledger import MAX_OPEN
 from scheduler.decide.predict import newcomer
 from scheduler.decide.view import View
@@ -54,7 +55,7 @@ def bar_of_tenant(view: View, query: PlacementQuery, *, now_ns: int) -> Bar | No
         count = jobs.count(query.tenant)
         if count >= quota.concurrent_jobs:
             retry_s = jobs.next_end_s(query.tenant, now_ns=now_ns)
-            reason = f"tenant {query.tenant} has {count} jobs that have not ended; allowed: {quota.concurrent_jobs:g}"
+            reason = too_many_open(query.tenant, count, allowed=quota.concurrent_jobs)
             again_s = max(LEAST_RETRY_S, retry_s or 0.0) if quota.concurrent_jobs else None
             return Bar(QuotaExceeded.code, reason, "concurrent_jobs", again_s)
         if len(jobs) >= MAX_OPEN:

@@ -12,10 +12,11 @@ from typing import Any
 from adaptivegen.drafting import yields_s
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
+from scheduler.decide.admission import bar_of_deadline
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
-from scheduler.decide.plans import Situation, final_steps, look_at, weigh
+from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.steps import step_choice
 from scheduler.decide.view import View
@@ -31,15 +32,15 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
     situation = look_at(view, query, now_ns=now_ns, rng=rng)
     admitted = admit(situation, weigh(situation), now_ns=now_ns)
     choice = choose(situation, admitted)
-    trial = situation.drafting.trial
-    if trial is not None and situation.drafts(choice.plan):
-        tried = situation._replace(drafting=trial)
-        allowed = admit(tried, weigh(tried), now_ns=now_ns)
-        if choice.plan not in allowed.bars or choice.plan in admitted.bars:  # else it would be late for its sake
-            situation, admitted = tried, allowed
+    plan, trial = choice.plan, situation.drafting.trial
+    if situation.drafts(plan):
+        late = _late_trials(situation, plan) if plan not in admitted.bars else frozenset()
+        if trial is not None and trial.edge_id not in late:
+            situation = situation._replace(drafting=trial)
+            admitted = admit(situation, weigh(situation), now_ns=now_ns)
             said = f"For once {trial.note}: after {trial.done_s or 0.0:.2f} s as far as that is known."
             choice = choice._replace(reasons=(*choice.reasons, said))
-    plan = choice.plan
+        situation = situation._replace(drafting=situation.drafting.without_trials(late))
     refine = situation.cloud.refine if situation.starts_from_draft(plan) else None
     return Decision(
         job_id=query.job_id,
@@ -58,6 +59,19 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         **_drafter(situation, plan),
         **_refusal(choice),
     )
+
+
+def _late_trials(situation: Situation, plan: Plan) -> frozenset[str]:
+    """Edges whose trial is not made since the plan, which comes in time without it, would be late for its sake."""
+    query, made = situation.query, situation.drafting
+    if query.deadline_s is None or plan not in FINAL_PLANS:
+        return frozenset()
+    late = []
+    for offer in made.trials.offers:
+        tried = weigh_final(situation._replace(drafting=made.at(offer)), plan)
+        if tried.feasible and bar_of_deadline(query, tried, situation.pool.wait_s) is not None:
+            late.append(offer.edge_id)
+    return frozenset(late)
 
 
 def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob | None:

@@ -1,13 +1,14 @@
 """Which edge makes a draft: the one that asks where it can do so about as soon as any, else another. Pure.
 
 A session stays where it is (`sessions`). Now and then an edge is tried that the asking one has sent nothing to for a
-while: a decision carries that out (`Drafting.trial`) after its plan is settled, so that a trial never changes the plan.
+while: a decision carries that out (`Drafting.trial`) after its plan is settled, so that a trial never changes the plan,
+and says which trials it would not have made (`Drafting.without_trials`), so that chances are told as they were.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
@@ -24,7 +25,19 @@ DEAREST_TRIAL = 0.1  # QoE that a trial may cost
 BACKUP_WITHIN = 2.0  # times what the first should take at most: a second copy that takes longer is not begun
 NEVER_S = 86400.0  # after which a second copy is begun where none is to be, unless the first fails
 MAX_TOLD = 9  # places in a decision
+WORTH_SAYING_S = 0.05  # of what keeps the asking edge from drafting soon
+WORTH_SAYING = 1.05  # times as long as the other
 Part = Literal["draft", "draft at a peer"]
+
+
+class Trials(NamedTuple):
+    """Places of which one may be tried instead, each with the same chance; share: of them all."""
+
+    offers: tuple[Offer, ...] = ()
+    share: float = 0.0
+
+
+NO_TRIALS = Trials()
 
 
 class Drafting(NamedTuple):
@@ -33,7 +46,7 @@ class Drafting(NamedTuple):
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
     what such a draft should not exceed; load_s: of wait_s, until the edge has loaded its model again; backup: the next
     best, empty where there is none; backup_after_s: when it is begun though nothing has failed; trial: another place to
-    be tried instead, if the decision drafts.
+    be tried instead, if the decision drafts; trials: of which it was drawn, as propensity and chances count them.
     """
 
     obstacle: str
@@ -50,6 +63,34 @@ class Drafting(NamedTuple):
     backup: str = ""
     backup_after_s: float = 0.0
     trial: Drafting | None = None
+    trials: Trials = NO_TRIALS
+
+    def at(self, offer: Offer) -> Drafting:
+        """The same, made by another edge than the asking one: as far as times go."""
+        return self._replace(
+            edge_id=offer.edge_id,
+            wait_s=offer.wait_s,
+            work=offer.work,
+            part="draft at a peer",
+            load_s=offer.left_s,
+        )
+
+    def without_trials(self, dropped: Collection[str]) -> Drafting:
+        """The same with the chances as they are where the trials of these edges would not be made: nothing is drawn
+        in their place."""
+        if not dropped:
+            return self
+        offers, share = self.trials
+        triable = {offer.edge_id for offer in offers}
+        left = 1.0 - share * (len(triable) - len(dropped)) / len(triable)
+
+        def chance(name: str, before: float) -> float:
+            if name in triable:
+                return 0.0 if name in dropped else before
+            return before * left / (1.0 - share)
+
+        places = [place.model_copy(update={"chance": chance(place.edge_id, place.chance)}) for place in self.places]
+        return self._replace(places=tuple(places), propensity=chance(self.edge_id, self.propensity))
 
     @property
     def done_s(self) -> float | None:
@@ -132,7 +173,9 @@ class _Choice(NamedTuple):
         if others and rng.random() < share:
             tried = rng.choice(others)
             trial = self._at(tried, all_chances, f"edge {tried} drafts, so that it is known how long that takes")
-        return self._at(name, all_chances, note, trial=trial)
+        trials = Trials(tuple([by_edge[other] for other in others]), share) if others else NO_TRIALS
+        made = self._at(name, all_chances, note)._replace(trials=trials)
+        return made._replace(trial=trial._replace(trials=trials)) if trial is not None else made
 
     def _may_be_tried(self, name: str) -> bool:
         """Whether nothing was sent there for long, and its draft would surely come while someone waits for it.
@@ -150,7 +193,7 @@ class _Choice(NamedTuple):
         learned = self.view.learned
         return learned.upper_s(part, learned.centred_s(part, offer.done_s))
 
-    def _at(self, name: str, by_name: Mapping[str, float], note: str, *, trial: Drafting | None = None) -> Drafting:
+    def _at(self, name: str, by_name: Mapping[str, float], note: str) -> Drafting:
         """The draft made at this edge."""
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
@@ -173,7 +216,6 @@ class _Choice(NamedTuple):
             load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",
             backup_after_s=late_s if in_time else NEVER_S,
-            trial=trial,
         )
 
     def _why(self, name: str) -> str:
@@ -183,5 +225,24 @@ class _Choice(NamedTuple):
             return self.offers.by_edge[home].note
         if self.offers.obstacle:
             return f"edge {name} drafts, since {self.offers.obstacle}"
-        ahead_s = self.offers.by_edge[home].load_s
-        return f"edge {name} drafts, since edge {home} has {ahead_s:.1f} s of work ahead"
+        return f"edge {name} drafts, since {_behind(self.offers.by_edge[home], self.offers.by_edge[name])}"
+
+
+def _behind(home: Offer, chosen: Offer) -> str:
+    """Why the asking edge is not the one to draft, though it can: all that makes its draft come late or last long."""
+    doubt_s = home.wait_s - home.left_s - home.load_s
+    slower = home.work.total_s / chosen.work.total_s if chosen.work.total_s else 1.0
+    said = []
+    if home.left_s >= WORTH_SAYING_S:
+        said.append(f"loads its draft model, for about {home.left_s:.1f} s more")
+    if home.load_s >= WORTH_SAYING_S:
+        said.append(f"has {home.load_s:.1f} s of work ahead")
+    if doubt_s >= WORTH_SAYING_S:
+        said.append("has just failed")
+    if slower >= WORTH_SAYING:
+        said.append(f"takes {slower:.1f} times as long for a draft")
+    if said:
+        return f"edge {home.edge_id} {' and '.join(said)}"
+    if home.done_s > chosen.done_s:
+        return f"a draft of edge {home.edge_id} would come {home.done_s - chosen.done_s:.2f} s later"
+    return f"edge {home.edge_id} has more work ahead than most"

@@ -79,7 +79,7 @@ def fit(rated: Sequence[Rated], now: QoeSettings, *, prior: QoeSettings, seed: i
     often intervals draw the ratings anew. Raises InvalidRequest for fewer than two ratings.
     """
     if len(rated) < 2:
-        raise InvalidRequest.field("ratings", len(rated), "2 or more")
+        raise InvalidRequest(f"{len(rated)} ratings can be fitted to; it takes 2 or more", param="ratings")
     table, centre = _Table.of(rated), _encoded(prior)
     rng = np.random.default_rng(seed)
     raters = sorted({one.rater for one in rated})

@@ -51,6 +51,9 @@ def steered(name: str, line: Line, order: str) -> Line:
         return _promoted(line)
     if order == "rollback":
         return _rolled_back(line)
+    if line.paused == (order == "pause"):
+        state = "is paused already" if line.paused else "is not paused"
+        raise Conflict(f"the rollout of {line.candidate} {state}; nothing was changed", param="action")
     return line.model_copy(update={"paused": order == "pause"})
 
 

@@ -164,6 +164,11 @@ def weigh(situation: Situation) -> tuple[Candidate, ...]:
     return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
 
 
+def weigh_final(situation: Situation, plan: Plan) -> Candidate:
+    """The candidate of a final that begins from a draft, as `weigh` has it."""
+    return _refine(situation) if plan == "refine" else _reduced(situation)
+
+
 def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate, ...]:
     """What a final takes beyond the cheapest that can be had costs, besides its price, what others lose by that."""
     finals_s = [made.gpu_s for made in candidates if made.feasible and made.plan in FINAL_PLANS]

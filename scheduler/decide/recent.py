@@ -17,7 +17,7 @@ from adaptivegen.placement import FINAL_PLANS, Decision, Outcome, PlacementQuery
 from scheduler.decide.drafters import quality_of_draft
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
 
-MAX_DECISIONS = 50
+MAX_DECISIONS = 500
 MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
 MAX_OUTCOMES = 1000
 MEDIAN, MOST = 0.5, 0.95  # the percentiles that are told

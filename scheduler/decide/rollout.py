@@ -30,6 +30,18 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]
 
 
+ALLOWED: Mapping[str, str] = {  # of a plan's values, in words
+    "stages": "1 to 16 percentages above 0, to 100, each above the one before",
+    "stage_s": "0 to 2592000 (30 days)",
+    "min_outcomes": "1 to 1000000",
+    "max_s": "above 0, to 2592000 (30 days)",
+    "risk": "above 0, below 0.5",
+    "max_more_failures": "above 0, to 1",
+    "max_slower": "above 0, to 10",
+    "max_fewer_stars": "above 0, to 4",
+}
+
+
 class RolloutPlan(BaseModel):
     """How a version is tried. stages: percent of sessions, growing; stage_s: seconds that each lasts at least;
     min_outcomes: sessions of the candidate before the next stage; max_s: by when it must be promoted; risk: of judging

@@ -134,7 +134,9 @@ async def test_ratings_are_fitted_shown_and_applied(own_nats: NatsServer, tmp_pa
         async def run(*arguments: str) -> Result:
             return await asyncio.to_thread(invoke, running, "qoe", "fit", *arguments)
 
-        assert (await run()).exit_code == 2  # there are no ratings
+        none = await run()
+        assert none.exit_code == 7 and "no stored rating can be fitted to" in none.stderr
+        assert "adaptivegen rate ID" in none.stderr
         for number in range(40):
             late = number % 2 == 0  # people who see a draft after 3 s are as unhappy as if there were none
             one = rating(number, tenant=f"t-{number % 12}", intent="iterate", draft_wait_s=3.0 if late else 0.4)

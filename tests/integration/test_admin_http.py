@@ -24,14 +24,14 @@ from adaptivegen.placement import Decision
 from adaptivegen.roles import everybody_admin
 from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_client import AdminClient
-from adaptivegen.rpc.admin_rows import PurgeOrder
+from adaptivegen.rpc.admin_rows import DecisionInfo, PurgeOrder
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.sdk.sse import SseDecoder
 from adaptivegen.serving import HttpServer, ServingLimits, bind
 from scheduler.api.http import AdminHttp
 from scheduler.api.stream import MAX_STREAMS, Streams
 from scheduler.http import HttpApi
-from scheduler.snapshot import DecisionInfo, InAll, Snapshot
+from scheduler.snapshot import InAll, Snapshot
 from tests.schedulers import CLOCK, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import outcome, report

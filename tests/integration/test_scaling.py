@@ -59,6 +59,9 @@ async def test_a_pool_is_advised_and_scaled(own_nats: NatsServer, tmp_path: Path
         back = await run("scale", "default", "4")
         assert "goes back into rotation" in back.stdout and "1 more must be started" in back.stdout
         await running.sees(worker_1="healthy", worker_2="healthy", worker_3="healthy")
+        none = await run("scale", "default", "0", "--json")
+        assert none.exit_code == 0 and len(json.loads(none.stdout)["drained"]) > 0
+        assert "warning: no worker of default takes jobs any more; finals wait" in none.stderr
         assert (await run("scale", "nowhere", "1")).exit_code == 7
         assert (await run("scale", "default", "5000")).exit_code == 2
 

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from adaptivegen.errors import Cancelled, Conflict, DeadlineExceeded, InvalidRequest, NotFound
+from adaptivegen.jobs.rating import decode_rating
 from adaptivegen.media.mp4 import decode_video
 from adaptivegen.sdk.aio import AsyncClient
 from adaptivegen.sdk.client import Client
@@ -246,6 +247,23 @@ def test_generate_writes_the_draft_and_the_final(system: UpSystem, tmp_path: Pat
     assert summary["sha256"] == hashlib.sha256(clip.read_bytes()).hexdigest() and done.stderr == ""
     assert decode_video(clip.read_bytes())[0].shape == (24, 256, 256, 3) and decode_video(draft.read_bytes())[0].size
     assert summary["first_look_s"] <= summary["draft_s"] <= summary["final_s"] <= summary["whole_s"]
+    _rated_by_command(system, summary["id"])
+
+
+def _rated_by_command(system: UpSystem, video_id: str) -> None:
+    def rate(*args: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "cli", "rate", video_id, *args, "--data", str(system.data)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert "leaves it out" in rate("--stars", "2").stderr
+    done = rate("--stars", "4", "--draft-wait-s", "0.5", "--final-wait-s", "6.25")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{video_id} rated 4 of 5\n", "")
+    [stored] = (path for path in system.data.rglob(video_id) if path.parent.parent.name == "ratings")
+    rating = decode_rating(stored.read_bytes())
+    assert rating is not None and rating.tells
+    assert (rating.stars, rating.draft_wait_s, rating.final_wait_s) == (4, 0.5, 6.25)
+    refused = rate("--stars", "6")
+    assert (refused.returncode, "stars is 6; allowed: a whole number from 1 to 5" in refused.stderr) == (2, True)
 
 
 def test_ctrl_c_cancels_the_job(system: UpSystem, client: Client, tmp_path: Path) -> None:

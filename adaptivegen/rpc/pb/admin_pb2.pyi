@@ -625,6 +625,130 @@ class ExplainJobResponse(_message.Message):
 Global___ExplainJobResponse: _TypeAlias = ExplainJobResponse  # noqa: Y015
 
 @_typing.final
+class ListDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """empty: of all"""
+    limit: _builtins.int
+    """1 to 1000; 0: 50. Only the last 500 are kept"""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class DecisionRow(_message.Message):
+    """A decision in short; of a job the whole of it is in ExplainJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_NS_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    EDGE_ID_FIELD_NUMBER: _builtins.int
+    DRAFT_EDGE_ID_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    DRAFT_S_FIELD_NUMBER: _builtins.int
+    FINAL_S_FIELD_NUMBER: _builtins.int
+    QOE_FIELD_NUMBER: _builtins.int
+    MOVED_BYTES_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    REFUSED_PARAM_FIELD_NUMBER: _builtins.int
+    at_ns: _builtins.int
+    job_id: _builtins.str
+    tenant: _builtins.str
+    plan: _builtins.str
+    edge_id: _builtins.str
+    draft_edge_id: _builtins.str
+    """empty: none, or the edge that asked"""
+    pool: _builtins.str
+    draft_s: _builtins.float
+    """as predicted of the plan that was taken"""
+    final_s: _builtins.float
+    qoe: _builtins.float
+    moved_bytes: _builtins.float
+    refused: _builtins.str
+    """code of the error"""
+    refused_param: _builtins.str
+    """what it was about"""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        at_ns: _builtins.int = ...,
+        job_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        plan: _builtins.str = ...,
+        edge_id: _builtins.str = ...,
+        draft_edge_id: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        draft_s: _builtins.float | None = ...,
+        final_s: _builtins.float | None = ...,
+        qoe: _builtins.float | None = ...,
+        moved_bytes: _builtins.float | None = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        refused: _builtins.str = ...,
+        refused_param: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s", "_final_s", b"_final_s", "_moved_bytes", b"_moved_bytes", "_qoe", b"_qoe", "draft_s", b"draft_s", "final_s", b"final_s", "moved_bytes", b"moved_bytes", "qoe", b"qoe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s", "_final_s", b"_final_s", "_moved_bytes", b"_moved_bytes", "_qoe", b"_qoe", "at_ns", b"at_ns", "draft_edge_id", b"draft_edge_id", "draft_s", b"draft_s", "edge_id", b"edge_id", "final_s", b"final_s", "job_id", b"job_id", "moved_bytes", b"moved_bytes", "plan", b"plan", "pool", b"pool", "qoe", b"qoe", "reasons", b"reasons", "refused", b"refused", "refused_param", b"refused_param", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__draft_s: _TypeAlias = _typing.Literal["draft_s"]  # noqa: Y015
+    _WhichOneofArgType__draft_s: _TypeAlias = _typing.Literal["_draft_s", b"_draft_s"]  # noqa: Y015
+    _WhichOneofReturnType__final_s: _TypeAlias = _typing.Literal["final_s"]  # noqa: Y015
+    _WhichOneofArgType__final_s: _TypeAlias = _typing.Literal["_final_s", b"_final_s"]  # noqa: Y015
+    _WhichOneofReturnType__moved_bytes: _TypeAlias = _typing.Literal["moved_bytes"]  # noqa: Y015
+    _WhichOneofArgType__moved_bytes: _TypeAlias = _typing.Literal["_moved_bytes", b"_moved_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__qoe: _TypeAlias = _typing.Literal["qoe"]  # noqa: Y015
+    _WhichOneofArgType__qoe: _TypeAlias = _typing.Literal["_qoe", b"_qoe"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__draft_s) -> _WhichOneofReturnType__draft_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__final_s) -> _WhichOneofReturnType__final_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__moved_bytes) -> _WhichOneofReturnType__moved_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__qoe) -> _WhichOneofReturnType__qoe | None: ...
+
+Global___DecisionRow: _TypeAlias = DecisionRow  # noqa: Y015
+
+@_typing.final
+class ListDecisionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionRow]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___DecisionRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
 class ListDeadLettersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2027,7 +2151,7 @@ class ListRatingsResponse(_message.Message):
     RATINGS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
-    """ratings that do not tell how long was waited"""
+    """ratings that do not tell how long was waited, or of clips that stalled"""
     @_builtins.property
     def ratings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rating]: ...
     def __init__(

@@ -49,6 +49,11 @@ class AdminServiceStub:
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.SerializeToString,
                 response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.FromString,
                 _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/adaptivegen.v1.AdminService/ListDecisions',
+                request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/adaptivegen.v1.AdminService/ListDeadLetters',
                 request_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
@@ -165,6 +170,13 @@ class AdminServiceServicer:
 
     def ExplainJob(self, request, context):
         """Why a job was placed as it was, and what became of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """The last decisions of this scheduler, refusals with them, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,6 +332,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ExplainJob,
                     request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.FromString,
                     response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -498,6 +515,33 @@ class AdminService:
             '/adaptivegen.v1.AdminService/ExplainJob',
             adaptivegen_dot_v1_dot_admin__pb2.ExplainJobRequest.SerializeToString,
             adaptivegen_dot_v1_dot_admin__pb2.ExplainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/adaptivegen.v1.AdminService/ListDecisions',
+            adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+            adaptivegen_dot_v1_dot_admin__pb2.ListDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

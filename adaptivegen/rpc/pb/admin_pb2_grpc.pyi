@@ -40,6 +40,8 @@ class AdminServiceStub:
     """Jobs, newest first."""
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainJobRequest, _admin_pb2.ExplainJobResponse]
     """Why a job was placed as it was, and what became of it."""
+    ListDecisions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListDecisionsRequest, _admin_pb2.ListDecisionsResponse]
+    """The last decisions of this scheduler, refusals with them, newest first."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListDeadLettersRequest, _admin_pb2.ListDeadLettersResponse]
     """Messages that were given up, newest first."""
     ListPredictions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPredictionsRequest, _admin_pb2.ListPredictionsResponse]
@@ -88,6 +90,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Jobs, newest first."""
     ExplainJob: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainJobRequest, _admin_pb2.ExplainJobResponse]  # type: ignore[assignment]
     """Why a job was placed as it was, and what became of it."""
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDecisionsRequest, _admin_pb2.ListDecisionsResponse]  # type: ignore[assignment]
+    """The last decisions of this scheduler, refusals with them, newest first."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDeadLettersRequest, _admin_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Messages that were given up, newest first."""
     ListPredictions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPredictionsRequest, _admin_pb2.ListPredictionsResponse]  # type: ignore[assignment]
@@ -151,6 +155,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ExplainJobResponse, _abc.Awaitable[_admin_pb2.ExplainJobResponse]]:
         """Why a job was placed as it was, and what became of it."""
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _admin_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListDecisionsResponse, _abc.Awaitable[_admin_pb2.ListDecisionsResponse]]:
+        """The last decisions of this scheduler, refusals with them, newest first."""
 
     @_abc_1.abstractmethod
     def ListDeadLetters(

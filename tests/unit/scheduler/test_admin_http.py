@@ -288,6 +288,8 @@ async def test_errors_are_said_as_everywhere() -> None:
         assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found")
         wrong = await http.delete("/v1/admin/policy")
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (405, "method")
+        assert wrong.headers["allow"] == "GET, HEAD, POST"
+        assert wrong.json()["error"]["message"] == "method is 'DELETE'; allowed: GET, HEAD, POST"
 
 
 async def test_the_page_and_its_files_have_the_policy_that_keeps_them_to_themselves() -> None:

@@ -48,7 +48,7 @@ def refused(decision: Decision, error: type[Exception], *, param: str) -> float 
     refusal = refusal_of(decision)
     assert isinstance(refusal, error), decision.reasons
     assert refusal.param == param
-    assert refusal.message == " ".join(decision.reasons)
+    assert refusal.message == f"{' '.join(decision.reasons)} Request {decision.job_id}."
     assert (decision.final_steps, decision.refine_t0, decision.chosen()) == (0, None, None)
     return refusal.retry_after_s
 

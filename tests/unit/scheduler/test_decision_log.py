@@ -17,6 +17,8 @@ from scheduler.placement import Placement
 from scheduler.steady import SteadyTime
 from tests.unit.scheduler.builders import outcome, place, query, report, view
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "architecture.md"
+
 
 def make(folder: Path, clock: ManualClock | None = None, *, max_bytes: int = 2**20) -> DecisionLog:
     return DecisionLog(folder, node_id="scheduler-1", clock=clock or ManualClock(), max_bytes=max_bytes)
@@ -133,3 +135,18 @@ def _as_before(path: Path) -> None:
         for name in ("final_bytes", "draft_model", "draft_pixels", "draft_bytes"):
             row.get("outcome", {name: None}).pop(name)
     parquet.write_table(pa.Table.from_pylist(rows), path)
+
+
+async def test_the_example_of_the_documents_reads_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, decision = make(tmp_path), place(view())
+    log.decided(query(), decision)
+    log.ended(outcome(decision, final_s=7.5))
+    await log.close()
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## The decision log")[2].partition("\n## ")[0]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    exec(example.replace("/var/lib/adaptivegen/decisions", str(tmp_path)), {})
+    chosen = decision.chosen()
+    assert chosen is not None
+    assert capsys.readouterr().out == f"refine 1.0 {chosen.final_s} 7.5\n"
+    for column in ("job_id", "query", "decision", "outcome"):
+        assert f"`{column}`" in section

@@ -335,3 +335,78 @@ def test_a_draft_that_fails_always_has_a_second_place_and_a_copy_only_where_it_i
     assert 0.0 < soon.backup_after_s < 1.0
     assert late.backup_after_s == NEVER_S
     assert asked(seen(edge(1))).backup_edge_id == ""
+
+
+def why_elsewhere(found: View) -> str:
+    """What a decision says of another edge that drafts because home is behind it."""
+    decision = asked(found)
+    assert decision.draft_edge_id == "edge-2"
+    return next(said for said in decision.reasons if said.startswith("Edge edge-2 drafts"))
+
+
+def test_a_home_that_is_slow_is_said_to_be_slow_and_not_busy() -> None:
+    found = seen(edge(1), edge(2))
+    for at_s in range(20):
+        for name, observed_s in (("edge-1", 4 * DRAFT_S), ("edge-2", DRAFT_S)):
+            found.learned.speeds.observe(
+                name, "edge", "pocket-draft", observed_s=observed_s, predicted_s=DRAFT_S, now_s=float(at_s)
+            )
+    said = why_elsewhere(found)
+    factor = found.learned.edge_factor("edge-1", "pocket-draft") / found.learned.edge_factor("edge-2", "pocket-draft")
+    assert said == f"Edge edge-2 drafts, since edge edge-1 takes {factor:.1f} times as long for a draft."
+
+
+def test_a_home_that_has_just_failed_is_said_to_have_failed_and_not_to_be_busy() -> None:
+    found = seen(edge(1), edge(2))
+    found.healths.hear("edge-1", 1, now_s=WARM_NS / 1e9)
+    assert why_elsewhere(found) == "Edge edge-2 drafts, since edge edge-1 has just failed."
+
+
+def test_a_home_that_loads_its_model_is_said_to_load_it() -> None:
+    told = (Loading(model="pocket-draft", elapsed_s=0.0, expected_s=5.0),)
+    found = seen(edge(1, ready=False, models=(), line="pocket-draft", loading=told, started_at_ns=5), edge(2))
+    assert why_elsewhere(found) == "Edge edge-2 drafts, since edge edge-1 loads its draft model, for about 5.0 s more."
+
+
+def test_all_that_keeps_a_home_from_drafting_soon_is_said() -> None:
+    found = seen(edge(1, remaining_s=3.0, in_flight=1, queued=8), edge(2))
+    found.healths.hear("edge-1", 1, now_s=WARM_NS / 1e9)
+    assert why_elsewhere(found).endswith("since edge edge-1 has 3.0 s of work ahead and has just failed.")
+
+
+def deadline_for(found: View, *, spare_s: float) -> float:
+    """Which the plan of an idle home keeps with so much to spare."""
+    chosen = asked(found).chosen()
+    assert chosen is not None and chosen.final_upper_s is not None
+    return chosen.final_upper_s + spare_s
+
+
+def chances_at(found: View, **changes: object) -> Counter[tuple[str, float]]:
+    """Where 2,000 requests had their draft made, each with the chance that was told of it."""
+    decisions = [decide(found, ask(**changes), now_ns=WARM_NS, rng=random.Random(seed)) for seed in range(2000)]
+    return Counter((decision.drafter, round(decision.propensity, 9)) for decision in decisions)
+
+
+def test_a_trial_that_is_not_made_for_a_deadline_leaves_no_chance_behind() -> None:
+    found = seen(edge(1, links={"edge-2": 0.5}), edge(2), explore=0.02)
+    deadline_s = deadline_for(found, spare_s=0.05)
+    assert set(chances_at(found, deadline_s=deadline_s)) == {("edge-1", 1.0)}
+    places = asked(found, deadline_s=deadline_s).draft_places
+    assert {place.edge_id: place.chance for place in places} == {"edge-1": 1.0, "edge-2": 0.0}
+
+
+def test_of_several_trials_only_those_that_keep_the_deadline_have_a_chance() -> None:
+    found = seen(edge(1, links={"edge-2": 0.1, "edge-3": 0.5}), edge(2), edge(3), explore=0.02)
+    deadline_s = deadline_for(found, spare_s=0.3)
+    told = chances_at(found, deadline_s=deadline_s)
+    assert set(told) == {("edge-1", 0.99), ("edge-2", 0.01)}
+    assert 8 <= told["edge-2", 0.01] <= 36  # of 20 that are expected
+    tried = next(d for seed in range(2000) if (d := asked(found, seed=seed, deadline_s=deadline_s)).drafted_elsewhere)
+    for places in (tried.draft_places, asked(found, deadline_s=deadline_s).draft_places):
+        chances = {place.edge_id: place.chance for place in places}
+        assert chances == pytest.approx({"edge-1": 0.99, "edge-2": 0.01, "edge-3": 0.0})
+
+
+def test_a_plan_without_a_draft_is_certain_whatever_could_be_tried() -> None:
+    found = seen(edge(1), edge(2), explore=0.02)
+    assert {propensity for _, propensity in chances_at(found, requested_plan="cloud")} == {1.0}

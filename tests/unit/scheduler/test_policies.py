@@ -223,3 +223,19 @@ async def test_a_copy_that_fell_behind_while_the_broker_was_away_is_given_again(
     await policies.read()
     copied = await world.copy()
     assert copied is not None and b'"number":2' in copied
+
+
+async def test_a_value_that_is_set_to_what_is_configured_does_not_differ_from_it(world: World) -> None:
+    policies = world.scheduler()
+    configured = policies.configured.values()["cost_iterate"]
+    await policies.change({"cost_iterate": configured + 1.0}, (), by="ada", reason="")
+    made = await policies.change({"cost_iterate": configured}, (), by="ada", reason="as before")
+    assert (made.number, made.values) == (2, {})
+    assert policies.in_force == policies.configured
+
+
+async def test_a_change_of_nothing_is_refused_and_not_kept(world: World) -> None:
+    policies = world.scheduler()
+    with pytest.raises(InvalidRequest, match="nothing to change"):
+        await policies.change({}, (), by="ada", reason="none")
+    assert await policies.history(10) == []

@@ -75,6 +75,7 @@ async def test_all_schedulers_follow_and_every_change_is_kept() -> None:
         ("a", {"priority": 2.0}, (), "priority is 2.0; allowed: 0 to 1"),
         ("a", {"weight": 2.0}, ("weight",), "not set in the same change"),
         ("a", {}, ("weigth",), "unset is 'weigth'"),
+        ("a", {}, (), "nothing to change"),
     ],
 )
 async def test_what_cannot_be_a_quota_is_refused_by_name_and_changes_nothing(

@@ -43,6 +43,8 @@ async def test_those_that_tell_of_waits_come_with_the_qualities_of_what_was_made
         "e": rating(5, final_wait_s=None),  # there was a final, and its client did not see when
         "f": rating(6, draft_wait_s=None),
         "g": rating(7, upgraded=True),
+        "s": rating(8, stalls=2, stalled_s=1.5),  # its stars speak of that, too
+        "t": rating(9, stalled_s=0.1),
     }
     for name, one in given.items():
         named = one.model_copy(update={"id": name})
@@ -57,7 +59,7 @@ async def test_those_that_tell_of_waits_come_with_the_qualities_of_what_was_made
         ("acme", False, None, 3.0, 3.5),
         ("acme", False, 6.0, 4.6, 4.6),
     }
-    assert found.left_out == 6
+    assert found.left_out == 8
     assert {one.final_quality for one in (await gather(blob, {}, QoeSettings(), limit=100)).ratings} == {3.5}
     await blob.close()
 

@@ -244,12 +244,14 @@ def test_measured_quality_may_forbid_a_rollout() -> None:
 def test_operators_steer_and_are_told_what_is_not_possible() -> None:
     assert steered("m", CANARY, "promote").stable == "new"
     assert steered("m", CANARY, "rollback").candidate is None
-    assert steered("m", CANARY, "pause").paused and not steered("m", CANARY, "resume").paused
+    paused = steered("m", CANARY, "pause")
+    assert paused.paused and not steered("m", paused, "resume").paused
     back = steered("m", steered("m", CANARY, "promote"), "revert")
     assert (back.stable, back.previous) == ("old", None)  # what was bad does not come back by the same order
     impossible = ((STEADY, "promote"), (STEADY, "rollback"), (STEADY, "pause"), (TRIAL, "promote"), (STEADY, "revert"))
     promoted = steered("m", CANARY, "promote")
-    for line, order in (*impossible, (CANARY, "revert"), (back, "revert"), (promoted, "rollback")):
+    more = ((paused, "pause"), (CANARY, "resume"), (CANARY, "revert"), (back, "revert"), (promoted, "rollback"))
+    for line, order in (*impossible, *more):
         with pytest.raises(Conflict):
             steered("m", line, order)
     with pytest.raises(InvalidRequest, match="promote, rollback, pause, resume, revert"):

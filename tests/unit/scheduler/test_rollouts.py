@@ -214,7 +214,13 @@ async def test_a_damaged_copy_changes_nothing_at_nodes() -> None:
 async def test_paused_time_does_not_count() -> None:
     one = One(Broker())
     await one.until_canary()
+    with pytest.raises(Conflict, match="is not paused; nothing was changed"):
+        await one.rollouts.steer(LINE, "resume", by="otto", reason="")
     await one.rollouts.steer(LINE, "pause", by="otto", reason="")
+    before = await one.actions()
+    with pytest.raises(Conflict, match="is paused already; nothing was changed"):
+        await one.rollouts.steer(LINE, "pause", by="otto", reason="")
+    assert await one.actions() == before
     await one.shared.clock.advance(10 * 86400.0)
     one.hears(LINE, GOOD)
     assert await one.look() == "canary"
@@ -280,6 +286,13 @@ async def test_what_cannot_be_started_is_refused_by_the_field_that_is_wrong() ->
     ):
         with pytest.raises(kind, match=said):
             await one.rollouts.start(line, version, values, by="ada", reason="")
+    allowed = "1 to 16 percentages above 0, to 100, each above the one before"
+    for stages, shown in (((50.0, 10.0), "50,10"), ((float("nan"),), "nan"), ((0.0, 101.0), "0,101")):
+        with pytest.raises(InvalidRequest) as refused:
+            await one.rollouts.start(LINE, GOOD, {"stages": stages}, by="ada", reason="")
+        assert refused.value.message == f"stages is '{shown}'; allowed: {allowed}"
+    with pytest.raises(InvalidRequest, match=r"risk is 0.9; allowed: above 0, below 0.5"):
+        await one.rollouts.start(LINE, GOOD, {"risk": 0.9}, by="ada", reason="")
     assert await one.actions() == []
     await one.begin()
     with pytest.raises(Conflict, match="is being tried"):

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter
 
 from adaptivegen.clock import SystemClock
 from scheduler.admin import Admin
-from scheduler.decide.recent import MAX_DECISIONS
+from scheduler.decide.recent import Recent
 from scheduler.decide.view import View
 from scheduler.placement import Placement
-from scheduler.snapshot import MAX_ROWS, Snapshot, Snapshots
+from scheduler.snapshot import MAX_DECISIONS, MAX_ROWS, Snapshot, Snapshots
 from scheduler.steady import SteadyTime
 from tests.unit.scheduler.builders import open_job, query, report, rollouts_of, view
 
@@ -33,6 +33,7 @@ class Shown:
         admin = Admin(
             seen,
             away,
+            recent=Recent(),
             drains=away,
             scaling=cast(Any, Pools()),
             policies=away,

@@ -17,6 +17,7 @@ from adaptivegen.errors import (
     NodeUnavailable,
     ResourceExhausted,
 )
+from adaptivegen.experience import Experience
 from adaptivegen.sdk.models import Video, parse_video
 from adaptivegen.sdk.patience import Backoff, Stopwatch, Waiting
 from tests.unit.sdk.scripted import clip, video
@@ -92,3 +93,10 @@ def test_the_waits_of_a_rating_are_the_first_sights() -> None:
     stranger = Stopwatch(submitted_at_s=None)
     stranger.observe(drafted, now_s=11.0)
     assert stranger.draft_wait_s is None
+
+
+def test_waits_that_are_given_stand_before_those_that_were_seen() -> None:
+    watch = Stopwatch(submitted_at_s=10.0)
+    watch.draft_wait_s = 0.4
+    assert watch.experience(4, 0, 0.0, None, 6.5) == Experience(4, draft_wait_s=0.4, final_wait_s=6.5)
+    assert watch.experience(3, 1, 2.0, 0.0, None) == Experience(3, draft_wait_s=0.0, stalls=1, stalled_s=2.0)
