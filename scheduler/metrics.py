@@ -126,7 +126,6 @@ class SchedulerMetrics(Collector):
         yield from (chance, requests, expected, seen, brier)
 
     def _predictions(self) -> Iterator[Metric]:
-        spreads = sorted(self._view.learned.spreads.items())
         seen = CounterMetricFamily(
             "adaptivegen_scheduler_outcomes", "Outcomes that could be compared with a prediction", labels=("part",)
         )
@@ -138,7 +137,7 @@ class SchedulerMetrics(Collector):
             "Mean absolute share by which the last predictions were off",
             labels=("part",),
         )
-        for part, spread in spreads:
+        for part, spread in self._view.learned.spreads:
             seen.add_metric((part,), spread.seen)
             covered.add_metric((part,), spread.covered)
             error.add_metric((part,), spread.error)

@@ -20,7 +20,7 @@ def predictions(view: View, *, now_ns: int) -> Predictions:
         paces=tuple(sorted(paces, key=lambda pace: (pace.node_id, pace.model))),
         accuracies=tuple(
             AccuracyInfo(part, spread.seen, spread.covered, spread.error, math.exp(spread.upper))
-            for part, spread in sorted(learned.spreads.items())
+            for part, spread in learned.spreads
         ),
         sizes=tuple(SizeInfo(*known) for known in learned.sizes.known()),
         ways=tuple(sorted(islice(_ways(view), MOST), key=lambda way: (way.node_id, way.way))),

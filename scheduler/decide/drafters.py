@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
+from scheduler.decide.learned import DRAFT, DRAFT_AT_PEER
 from scheduler.decide.offers import Offer, Offers, offers
 from scheduler.decide.qoe import patience, quality_of
 from scheduler.decide.select import chances, drawn
 from scheduler.decide.sessions import stays
+from scheduler.decide.spreads import Part
 from scheduler.decide.view import View
 from scheduler.decide.work import Work, draft_size
 
@@ -27,7 +29,6 @@ NEVER_S = 86400.0  # after which a second copy is begun where none is to be, unl
 MAX_TOLD = 9  # places in a decision
 WORTH_SAYING_S = 0.05  # of what keeps the asking edge from drafting soon
 WORTH_SAYING = 1.05  # times as long as the other
-Part = Literal["draft", "draft at a peer"]
 
 
 class Trials(NamedTuple):
@@ -54,7 +55,7 @@ class Drafting(NamedTuple):
     wait_s: float = 0.0
     work: Work | None = None
     note: str = ""
-    part: Part = "draft"
+    part: Part = DRAFT
     places: tuple[DraftPlace, ...] = ()
     propensity: float = 1.0
     gain: float = 0.0
@@ -71,7 +72,7 @@ class Drafting(NamedTuple):
             edge_id=offer.edge_id,
             wait_s=offer.wait_s,
             work=offer.work,
-            part="draft at a peer",
+            part=DRAFT_AT_PEER,
             load_s=offer.left_s,
         )
 
@@ -186,7 +187,7 @@ class _Choice(NamedTuple):
             return False
         if self.now_s - self.view.sent_s(self.query.edge_id, name) < UNTRIED_S:
             return False
-        upper_s = self._upper_s("draft at a peer", self.offers.by_edge[name])
+        upper_s = self._upper_s(DRAFT_AT_PEER, self.offers.by_edge[name])
         return upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
 
     def _upper_s(self, part: Part, offer: Offer) -> float | None:
@@ -197,7 +198,7 @@ class _Choice(NamedTuple):
         """The draft made at this edge."""
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
-        part: Part = "draft" if name == self.query.edge_id else "draft at a peer"
+        part = DRAFT if name == self.query.edge_id else DRAFT_AT_PEER
         late_s = (self._upper_s(part, chosen) or 0.0) + chosen.left_s
         backup = others[0] if others else None
         in_time = backup is not None and backup.done_s <= BACKUP_WITHIN * late_s

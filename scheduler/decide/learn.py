@@ -1,9 +1,8 @@
-"""What is learned: how much slower a node is than its card says, and how far off a prediction may be.
+"""What is learned of nodes: how much slower each is than its card says.
 
 Work is known beforehand from the model card, so only a factor is learned for every node and model: the logarithm of
-observed over predicted time, by a Kalman filter whose state drifts (after llm-d's predictor; scalar). How far a
-prediction may be off is a quantile of what the last ones were off by, at a level that adapts so that it is met
-(adaptive conformal inference, Gibbs and Candès 2021).
+observed over predicted time, by a Kalman filter whose state drifts (after llm-d's predictor; scalar). How far whole
+predictions may be off is learned in `spreads`.
 Pure: times are told.
 """
 
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -22,11 +21,6 @@ SURPRISE = 3.0  # deviations beyond which an observation is taken for an acciden
 WARNED_S = 10.0  # for which one far slower than expected counts, before there is another
 MOST_FACTOR = 20.0
 FURTHEST = math.log(MOST_FACTOR)  # a node's factor lies between a twentieth and twenty
-WINDOW = 100  # outcomes that a spread remembers
-GUESSES, GUESS = 60, 0.25  # outcomes that stand in for the first ones, and their deviation
-STEP, FIRST_STEP = 0.01, 0.05  # by which an outcome moves the centre, and how much more the first one does
-FURTHEST_CENTRE = 0.5
-STRICTEST, LOOSEST = 0.002, 0.3  # share of misses that a spread's level may be set to
 MAX_NODES, MAX_MODELS = 4096, 16  # that are remembered, and models of each
 
 
@@ -187,85 +181,6 @@ class Speeds:
         for node_id, models in self._nodes.items():
             for model, speed in models.items():
                 yield node_id, model, speed
-
-
-class Spread:
-    """How far predictions of one kind were off: ln(observed / predicted), of the last WINDOW outcomes.
-
-    centre: what is to be added to the logarithm of a prediction so that half of the outcomes lie below; it goes a step
-    after each of them, so that whatever is never predicted (round trips, transfers) is, on the whole.
-    upper: what is added to the logarithm of a prediction so that `coverage` of the outcomes lie below: a quantile of
-    what was off, whose level adapts: after misses beyond what is due it is set more cautiously. Before there are
-    outcomes, and with few of them, guesses stand in.
-    """
-
-    def __init__(self, settings: LearnSettings | None = None, family: Spread | None = None) -> None:
-        self._settings = settings or LearnSettings()
-        self._family = family
-        self._guesses = [statistics.NormalDist(0.0, GUESS).inv_cdf((k + 0.5) / GUESSES) for k in range(GUESSES)]
-        self._offs: deque[float] = deque(maxlen=WINDOW)
-        self._missed = 1.0 - self._settings.coverage  # the share that may lie above, as it is set now
-        self.upper = self._quantile(1.0 - self._missed)
-        self.centre = 0.0
-        self.seen = 0
-        self.covered = 0
-
-    def __repr__(self) -> str:
-        return f"Spread(upper={self.upper:.3f}, seen={self.seen}, covered={self.covered})"
-
-    def observe(self, off: float, *, upper: float | None = None, centre: float | None = None) -> None:
-        """One outcome: ln(observed / predicted). upper, centre: those it was told with, by default today's. While many
-        are out, what comes back was told long ago: without their own centres it would be moved again and again."""
-        if not math.isfinite(off):
-            return
-        off = clamped(off)
-        step = STEP + FIRST_STEP / (1 + self.seen)
-        away = off + (self.centre if centre is None else centre) - self.centre
-        moved = self.centre + math.copysign(min(step, abs(away)), away)
-        self.centre = min(FURTHEST_CENTRE, max(-FURTHEST_CENTRE, moved))
-        missed = off > (self.upper if upper is None else upper)
-        self.seen, self.covered = self.seen + 1, self.covered + (not missed)
-        allowed = 1.0 - self._settings.coverage
-        self._missed = min(LOOSEST, max(STRICTEST, self._missed + self._settings.patience * (allowed - missed)))
-        self._offs.append(off)
-        self.refresh()
-
-    def refresh(self) -> None:
-        self.upper = clamped(self._quantile(1.0 - self._missed))
-
-    def stand_ins(self, count: int) -> list[float]:
-        if count <= 0:
-            return []
-        values = sorted([*self._offs, *self._stand(GUESSES - len(self._offs))])
-        n = len(values)
-        return [values[min(n - 1, int((k + 0.5) / count * n))] for k in range(count)]
-
-    def _stand(self, count: int) -> list[float]:
-        if count <= 0:
-            return []
-        if self._family is not None:
-            return self._family.stand_ins(count)
-        return [statistics.NormalDist(0.0, GUESS).inv_cdf((k + 0.5) / count) for k in range(count)]
-
-    @property
-    def coverage(self) -> float | None:
-        """Share of outcomes below the upper prediction they were told with; None before the first."""
-        return self.covered / self.seen if self.seen else None
-
-    @property
-    def error(self) -> float:
-        """Mean absolute share by which the remembered outcomes were off; 0 before the first."""
-        return statistics.fmean(abs(math.exp(off) - 1.0) for off in self._offs) if self._offs else 0.0
-
-    def _quantile(self, level: float) -> float:
-        """Of outcomes and guesses; beyond the furthest by as much as the middle half is wide."""
-        values = sorted([*self._offs, *self._stand(GUESSES - len(self._offs))])
-        place = level * (len(values) + 1) - 1
-        if place >= len(values) - 1:
-            wide = values[len(values) * 3 // 4] - values[len(values) // 4]
-            return values[-1] + wide * min(1.0, place - (len(values) - 1))
-        below = int(place)
-        return values[below] + (place - below) * (values[below + 1] - values[below])
 
 
 def clamped(log_ratio: float) -> float:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
 from adaptivegen.placement import Decision, Outcome, Plan
-from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, Spread, clamped
+from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, clamped
 from scheduler.decide.sizes import Sizes
+from scheduler.decide.spreads import Part, Spreads
 from scheduler.decide.work import work_of
 
 Standing = Literal["dated", "awaited", "unawaited"]  # of a final in a line: with a deadline, or somebody waits for it
@@ -40,18 +40,20 @@ class Told(NamedTuple):
     decided_at_ns: int
     edge_id: str
     drafter: str
-    parts: dict[str, Expected]
+    parts: dict[Part, Expected]
     draft_factor: float = 1.0
 
 
-def final_part(plan: Plan, standing: Standing) -> str:
-    """What predictions of such finals are kept under: those that go before others wait less, and less uncertainly."""
-    return f"final {plan}{_AS_IT_STANDS[standing]}"
+DRAFT, DRAFT_AT_PEER = Part("draft", "draft"), Part("draft at a peer", "draft")
+USUAL_POOL = "default"  # whose parts need not be told apart by its name
 
 
-def family_of(part):
-    words = part.split()
-    return " ".join([words[0], *words[2:]]) if words[0] == "final" else "draft"
+def final_part(plan: Plan, standing: Standing, pool: str) -> Part:
+    """What predictions of such finals are kept under: those that go before others wait less, and less uncertainly, and
+    each pool has machines of its own kind. While little is known of one, it is taken to be like those that stand as it
+    does."""
+    stands = _AS_IT_STANDS[standing]
+    return Part(f"final {plan}{stands}{'' if pool in ('', USUAL_POOL) else f' in {pool}'}", f"final{stands}")
 
 
 class Learned:
@@ -60,15 +62,14 @@ class Learned:
     def __init__(self, settings: LearnSettings | None = None) -> None:
         self._settings = settings or LearnSettings()
         self.speeds = Speeds(self._settings)
-        self.spreads: dict[str, Spread] = {}
-        self.families: dict[str, Spread] = {}
+        self.spreads = Spreads(self._settings)
         self.sizes = Sizes()
         self.revision = 0
         self._heard: OrderedDict[str, tuple[int, int]] = OrderedDict()  # life of a node and number of its last work
         self._told: OrderedDict[str, Told] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"Learned({self.speeds!r}, spreads={sorted(self.spreads)}, revision={self.revision})"
+        return f"Learned({self.speeds!r}, {self.spreads!r}, revision={self.revision})"
 
     # ---- nodes ------------------------------------------------------------------------------------------------
 
@@ -132,26 +133,13 @@ class Learned:
 
     # ---- predictions --------------------------------------------------------------------------------------------
 
-    def centred_s(self, part: str, predicted_s: float | None) -> float | None:
+    def centred_s(self, part: Part, predicted_s: float | None) -> float | None:
         """A prediction of a part, moved to the middle of what is observed of such; None stays None."""
-        spread = self.spreads.get(part)
-        return predicted_s * math.exp(spread.centre) if predicted_s is not None and spread is not None else predicted_s
+        return predicted_s * math.exp(self.spreads.centre(part)) if predicted_s is not None else None
 
-    def upper_s(self, part: str, predicted_s: float | None) -> float | None:
-        """The upper end of a prediction of a part, such as "draft" or "final refine"; None stays None."""
-        return predicted_s * math.exp(self._upper(part)) if predicted_s is not None else None
-
-    def _centre(self, part: str) -> float:
-        spread = self.spreads.get(part)
-        return spread.centre if spread is not None else 0.0
-
-    def _upper(self, part: str) -> float:
-        spread = self.spreads.get(part) or self.families.get(family_of(part))
-        return max(0.0, spread.upper if spread is not None else self._unknown.upper)
-
-    @cached_property
-    def _unknown(self) -> Spread:
-        return Spread(self._settings)
+    def upper_s(self, part: Part, predicted_s: float | None) -> float | None:
+        """The upper end of a prediction of a part; None stays None."""
+        return predicted_s * math.exp(self.spreads.upper(part)) if predicted_s is not None else None
 
     def expect(
         self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0, standing: Standing = "awaited"
@@ -159,15 +147,15 @@ class Learned:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted, and
         a final that waits for a model to be loaded would tell of that load, not of finals."""
         chosen = decision.chosen()
-        part = "draft at a peer" if decision.drafted_elsewhere else "draft"
-        final = final_part(decision.plan, standing)
+        part = DRAFT_AT_PEER if decision.drafted_elsewhere else DRAFT
+        final = final_part(decision.plan, standing, decision.pool)
         times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
         if draft_known:
             times.pop(part, None)
         if chosen is not None and chosen.load_s:
             times.pop(final)
         parts = {
-            part: Expected(s, self._upper(part), self._centre(part))
+            part: Expected(s, self.spreads.upper(part), self.spreads.centre(part))
             for part, s in times.items()
             if s is not None and s >= LEAST_S
         }
@@ -188,28 +176,20 @@ class Learned:
         if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
             return {}
         del self._told[outcome.job_id]
-        observed = {part: _draft_s(outcome, told) for part in told.parts if part.startswith("draft")}
+        observed = {DRAFT: _draft_s(outcome, told), DRAFT_AT_PEER: _draft_s(outcome, told)}
         as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
         if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
             plan = f"final {outcome.plan}"
-            observed |= {part: outcome.final_s for part in told.parts if f"{part} ".startswith(f"{plan} ")}
+            observed |= {part: outcome.final_s for part in told.parts if f"{part.name} ".startswith(f"{plan} ")}
         offs: dict[str, float] = {}
         for part, expected in told.parts.items():
             seconds = observed.get(part)
             if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
-                offs[part] = clamped(math.log(seconds / expected.seconds))
-                if part.startswith("draft") and outcome.draft_late:
+                off = offs[part.name] = clamped(math.log(seconds / expected.seconds))
+                if part in (DRAFT, DRAFT_AT_PEER) and outcome.draft_late:
                     ratio = told.draft_factor * seconds / expected.seconds
                     self.speeds.warn(told.edge_id, told.drafter, ratio, now_s=now_s)
-                family = self.families.setdefault(family_of(part), Spread(self._settings))
-                family.observe(offs[part], upper=expected.upper, centre=expected.centre)
-                if part not in self.spreads:
-                    self.spreads[part] = Spread(self._settings, family)
-                for other in self.spreads.values():
-                    if other._family is family and other.seen < 60:
-                        other.refresh()
-                spread = self.spreads[part]
-                spread.observe(offs[part], upper=expected.upper, centre=expected.centre)
+                self.spreads.observe(part, off, upper=expected.upper, centre=expected.centre)
                 self.revision += 1
         return offs
 

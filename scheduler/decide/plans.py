@@ -12,7 +12,7 @@ from typing import NamedTuple
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.learned import final_part
+from scheduler.decide.learned import DRAFT_AT_PEER, final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, scarcity
@@ -58,7 +58,7 @@ class Situation(NamedTuple):
         transfer_s = self.transfer_s(plan) if final_s is not None else 0.0
         final_s = final_s + transfer_s if final_s is not None else None
         draft_s = learned.centred_s(self.drafting.part, draft_s)
-        part = final_part(plan, standing_of(self.query))
+        part = final_part(plan, standing_of(self.query), self.pool.pool)
         final_s = learned.centred_s(part, final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
@@ -105,7 +105,7 @@ class Situation(NamedTuple):
             return (1.0 - self.view.hits.cached(query.edge_id)) * clips.final_bytes
         ways = 0
         if self.drafts(plan) and not query.draft_known:
-            ways += 2 if self.drafting.part == "draft at a peer" else 1  # to the store, and from the edge that lends it
+            ways += 2 if self.drafting.part == DRAFT_AT_PEER else 1  # to the store, and from the edge that lends it
         if self.starts_from_draft(plan):
             ways += 1
         return ways * clips.draft_bytes + (2 * clips.final_bytes if plan in FINAL_PLANS else 0.0)
