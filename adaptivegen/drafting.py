@@ -13,6 +13,7 @@ from typing import NamedTuple
 from adaptivegen.request import Intent
 
 RENDER_YIELDS_S, DATED_YIELDS_S = 1.5, 0.5  # chosen in virtual time, docs/adr/0038
+MOST_YIELDS_S = 10.0  # whatever is asked for: nobody is kept waiting for ever
 
 
 class Wait(NamedTuple):
@@ -24,7 +25,7 @@ class Wait(NamedTuple):
     @property
     def yields(self) -> bool:
         """Whether it lets others go first now."""
-        return self.waited_s < self.yields_s
+        return self.waited_s < min(self.yields_s, MOST_YIELDS_S)
 
 
 def yields_s(intent: Intent, *, deadline_s: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The parent's side: one model child, one generation at a time in order of arrival, restarted when it dies.
+"""The parent's side: one model child, one generation at a time, by turns, restarted when it dies.
 
 Owns the child. Decides when it is given up: on a death, on silence beyond `step_timeout_s`, and when a cancelled
 generation does not stop within `cancel_grace_s`. It must not know jobs, brokers or stores.
@@ -27,6 +27,7 @@ from adaptivegen.errors import (
     ResourceExhausted,
 )
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step, raised
+from adaptivegen.generation.turns import Turns
 from adaptivegen.nodes import FINISHED_TOLD, FinishedWork
 from adaptivegen.telemetry import get_logger
 
@@ -69,9 +70,10 @@ class Finished:
 class ModelRunner:
     """Runs generations in a child started as `python -m <module> <args>`.
 
-    `queued` counts those waiting, `busy` says whether one runs. At most `max_waiting` wait; one more is refused.
-    `failed_in_row`: generations that failed by no fault of their requests since the last that did not. finished: of the
-    node, where it has several models. mend: brings files here where those that are cannot be loaded; whether it did.
+    `queued` counts those waiting, `busy` says whether one runs; who yields lets others go first for a while. At most
+    `max_waiting` wait; one more is refused. `failed_in_row`: generations that failed by no fault of their requests
+    since the last that did not. finished: of the node, where it has several models. mend: brings files here where those
+    that are cannot be loaded; whether it did.
     """
 
     def __init__(
@@ -92,13 +94,12 @@ class ModelRunner:
         self._step_timeout_s = step_timeout_s
         self._cancel_grace_s = cancel_grace_s
         self._child: ChildProcess | None = None
-        self._turn = asyncio.Lock()
+        self._turns = Turns(clock)
         self._current = ""
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
         self._finished = finished or Finished()
         self.mend: Callable[[], Awaitable[bool]] | None = None
-        self.queued = 0
         self.failed_in_row = 0
         self.load_ms = 0.0
         self.loaded_s = 0.0  # that the last load took, with starting its process; 0 before the first
@@ -113,7 +114,12 @@ class ModelRunner:
     @property
     def busy(self) -> bool:
         """Whether a generation runs now."""
-        return self._turn.locked()
+        return self._turns.held
+
+    @property
+    def queued(self) -> int:
+        """How many wait for their turn."""
+        return self._turns.waiting
 
     @property
     def elapsed_s(self) -> float:
@@ -181,7 +187,7 @@ class ModelRunner:
 
     async def _revive(self) -> AdaptiveGenError | None:
         """Have a child, free of what was cancelled; what keeps it from being loaded, where something does."""
-        async with self._turn:
+        async with self._turns.turn():
             await self._stop_model()
             if self._child is not None and self._child.returncode is not None:
                 get_logger().warning("model_died", status=self._child.returncode)
@@ -209,23 +215,20 @@ class ModelRunner:
         on_step: Callable[[Step], None],
         *,
         noted: bool = True,
+        yields_s: float = 0.0,
         on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
 
-        noted: among what the node has finished, from which others learn how fast it is; on_begin: called when its turn
-        has come and the model is loaded.
+        noted: among what the node has finished, from which others learn how fast it is; yields_s: see `drafting`;
+        on_begin: called when its turn has come and the model is loaded.
 
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
         """
         if self.queued >= self._max_waiting:
             raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
-        self.queued += 1
-        try:
-            await self._turn.acquire()
-        finally:
-            self.queued -= 1
+        await self._turns.acquire(yields_s=yields_s)
         try:
             await self._stop_model()
             if not self.ready:
@@ -258,7 +261,7 @@ class ModelRunner:
             raise
         finally:
             self._current = ""
-            self._turn.release()
+            self._turns.release()
 
     @property
     def finished(self) -> tuple[FinishedWork, ...]:

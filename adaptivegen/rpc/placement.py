@@ -141,6 +141,7 @@ def _with_callable_places(decision: Decision) -> Decision:
             "backup_edge_id": backup if backup in ids else "",
             "backup_after_s": after_s if backup in ids else 0.0,
             "draft_gain": decision.draft_gain if math.isfinite(decision.draft_gain) else 0.0,
+            "draft_yields_s": decision.draft_yields_s if math.isfinite(decision.draft_yields_s) else 0.0,
         }
     )
 

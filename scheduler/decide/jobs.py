@@ -33,7 +33,7 @@ class Newcomer(NamedTuple):
 
 
 class StepChoice(BaseModel):
-    """A final that may have fewer steps so that it is in time: the numbers of steps, and a worker's seconds for each."""
+    """A final that may have fewer steps so that it is in time: these, and a worker's seconds for each number."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -164,7 +164,7 @@ def test_an_outcome_teaches_once_and_a_draft_whatever_became_of_its_final() -> N
     off = seen.ended(outcome(decision, final_s=6.6, draft_s=0.4), now_ns=NOW_NS)
     assert off == pytest.approx({"draft": math.log(0.4 / 0.37), "final refine": math.log(6.6 / 6.54)}, abs=1e-3)
     assert seen.ended(outcome(decision, final_s=6.6), now_ns=NOW_NS) == {}
-    assert seen.learned.spreads["final refine"].seen == 1
+    assert dict(seen.learned.spreads)["final refine"].seen == 1
     seen = view()
     assert seen.ended(outcome(placed(seen), status="cancelled", draft_s=0.4), now_ns=NOW_NS).keys() == {"draft"}
 
