@@ -15,6 +15,7 @@ from adaptivegen.errors import BrokerUnavailable, InternalError, InvalidRequest,
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord, Status
 from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.models.pairs import sentence
 from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin_rows import (
     AuditInfo,
@@ -146,9 +147,13 @@ class Admin:
             tenant = await self._tenant_of(job_id)
         store_only = not self._jobs.bus.connected
         record = await (self._jobs.from_store if store_only else self._jobs.find)(tenant, job_id)
-        decision = (await self._jobs.spec(tenant, job_id)).decision
+        spec = await self._jobs.spec(tenant, job_id)
+        decision = spec.decision
         draft = await self._jobs.draft(tenant, job_id)
         notes = _notes(record, decision, drafted_by=draft.made_by if draft is not None else "")
+        first, last = self._view.cards.get(spec.draft_model), self._view.cards.get(spec.cloud_model)
+        if first is not None and last is not None and decision.makes_final and decision.plan != "cloud":
+            notes = (*notes, sentence(first, last))
         return Explanation(job=_job_info(record), decision=decision, notes=notes)
 
     def _require_broker(self) -> None:
