@@ -83,7 +83,8 @@ class NodeReport(BaseModel):
     those whose finals are made and not committed yet; line: the model that it was started with, of which `models` are
     the versions it has loaded, `loading` those that it is about to have, and `refused` those that it could not load,
     with why; repeats_cached, repeats_fetched: finals of earlier videos that it answered with in its life, by whether
-    their bytes were in its cache.
+    their bytes were in its cache; parts: what it can do that not every node of its kind can, by which plans are offered
+    (`scheduler.decide.offered`); those a scheduler does not know are nothing to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,6 +119,7 @@ class NodeReport(BaseModel):
     loading: Annotated[tuple[Loading, ...], Field(max_length=LOADING_TOLD)] = ()
     repeats_cached: Annotated[int, Field(ge=0, lt=2**63)] = 0
     repeats_fetched: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    parts: Annotated[tuple[Annotated[str, Field(max_length=32)], ...], Field(max_length=16)] = ()
     cpu_percent: Finite = 0.0
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 

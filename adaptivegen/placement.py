@@ -17,7 +17,7 @@ TIERS: tuple[Tier, ...] = get_args(Tier)
 REFUSALS: dict[str, type[AdaptiveGenError]] = {cls.code: cls for cls in (QuotaExceeded, Overloaded, PermissionDenied)}
 
 
-FINAL_PLANS: tuple[Plan, ...] = ("refine", "cloud", "reduced")
+FINAL_PLANS: tuple[Plan, ...] = ("refine", "split", "cloud", "reduced")
 
 
 class Candidate(BaseModel):
@@ -44,6 +44,11 @@ class Candidate(BaseModel):
     moved_bytes: float = 0.0
     transfer_s: float = 0.0
     load_s: float = 0.0
+
+    @property
+    def makes_final(self) -> bool:
+        """Whether a worker would be given work; under `near-hit` only where the final is wanted."""
+        return self.plan in FINAL_PLANS or self.gpu_s > 0
 
 
 class DraftPlace(BaseModel):
@@ -107,7 +112,7 @@ class Decision(BaseModel):
     @property
     def makes_final(self) -> bool:
         """Whether a worker is given work."""
-        return self.plan in FINAL_PLANS
+        return self.plan in FINAL_PLANS or (self.plan == "near-hit" and self.final_steps > 0)
 
     @property
     def drafter(self) -> str:
@@ -144,6 +149,9 @@ class PlacementQuery(BaseModel):
     allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again,
     the request has the same job_id, so that a place can be kept for it; line: the model that was asked for, of which
     cloud_model is a version; draft_line: the same of draft_model.
+
+    Of the stored video whose prompt is nearest, where the edge looks for such: near_similarity: of the prompts, up to
+    1, 0 where there is none; near_model: that made it; near_bytes: of its file that have to be moved to the edge.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -170,6 +178,9 @@ class PlacementQuery(BaseModel):
     keeps_id: bool = False
     line: str = ""
     draft_line: str = ""
+    near_similarity: float = 0.0
+    near_model: str = ""
+    near_bytes: float = 0.0
 
 
 def on_query(decision: Decision, query: PlacementQuery) -> Decision:
@@ -178,6 +189,8 @@ def on_query(decision: Decision, query: PlacementQuery) -> Decision:
         raise InternalError(f"asked of {query.job_id}, the scheduler decided on {decision.job_id[:80]!r}")
     if decision.plan == "hit" and not query.content_known:
         raise InternalError("the scheduler decided on a hit of what is not known")
+    if decision.plan == "near-hit" and query.near_similarity <= 0:
+        raise InternalError("the scheduler decided on a similar video where none is known")
     if decision.plan == "refuse" and decision.refused not in REFUSALS:
         raise InternalError(f"the scheduler refuses with {decision.refused[:80]!r}, which is no reason")
     return decision

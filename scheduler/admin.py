@@ -80,7 +80,7 @@ class Admin:
         audit: Audit,
         time: SteadyTime,
     ) -> None:
-        self._explainer = Explainer(jobs, recent)
+        self._explainer = Explainer(jobs, recent, view.cards)
         self._audit = audit
         self._view = view
         self._nodes = view.nodes

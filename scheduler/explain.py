@@ -5,13 +5,15 @@ What was refused is no job: nothing of it is stored, and only the scheduler that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from adaptivegen.errors import BrokerUnavailable, NotFound
 from adaptivegen.ids import check_name, check_video_id
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import Deleted
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pairs import sentence
 from adaptivegen.placement import Decision
 from adaptivegen.rpc.admin_rows import DecisionInfo, Explanation, JobInfo
 from scheduler.decide.recent import Decided, Recent
@@ -22,11 +24,12 @@ REFUSED = "refused"  # in place of a job's status
 
 
 class Explainer:
-    """Explains one job, or lists what was decided lately."""
+    """Explains one job, or lists what was decided lately. cards: by name."""
 
-    def __init__(self, jobs: JobStore, recent: Recent) -> None:
+    def __init__(self, jobs: JobStore, recent: Recent, cards: Mapping[str, ModelCard]) -> None:
         self._jobs = jobs
         self._recent = recent
+        self._cards = cards
 
     def decisions(self, tenant: str, limit: int) -> list[DecisionInfo]:
         """The last of them, refusals with them, newest first. Raises InvalidRequest."""
@@ -52,9 +55,13 @@ class Explainer:
     async def _job(self, job_id: str, tenant: str) -> Explanation:
         store_only = not self._jobs.bus.connected
         record = await (self._jobs.from_store if store_only else self._jobs.find)(tenant, job_id)
-        decision = (await self._jobs.spec(tenant, job_id)).decision
+        spec = await self._jobs.spec(tenant, job_id)
+        decision = spec.decision
         draft = await self._jobs.draft(tenant, job_id)
         notes = _notes(record, decision, drafted_by=draft.made_by if draft is not None else "")
+        first, last = self._cards.get(spec.draft_model), self._cards.get(spec.cloud_model)
+        if first is not None and last is not None and decision.makes_final and decision.plan != "cloud":
+            notes = (*notes, sentence(first, last))
         return Explanation(job=job_info(record), decision=decision, notes=notes)
 
     def _refused(self, job_id: str, tenant: str) -> Explanation | None:

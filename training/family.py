@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from adaptivegen.models.card import Limits, Refine
+from adaptivegen.models.card import Limits, NoisePath, Refine, Split
 
 VERSION = "0.4.0"
 DRAFT, CLOUD, MIXED, PRUNED = "pocket-draft", "pocket-cloud", "pocket-cloud-mixed", "pocket-cloud-pruned"
@@ -44,6 +44,14 @@ def _limits(sizes: tuple[str, ...], steps_max: int, steps_default: int, guidance
 _DRAFT_LIMITS = _limits(("128x128",), 32, 4, 1.0)
 _CLOUD_LIMITS = _limits(("256x256", "128x128"), 64, 12, 1.5)
 REFINE = Refine(sources=(DRAFT,), t0=0.5, steps=4)
+SPLIT = Split(finishers=(DRAFT,), until=0.5, steps=6, finish_steps=2)  # half of the flow, in half of each one's steps
+# All members read and plan alike and go from noise to pixels on straight lines, so each can finish another's clips.
+PATH = NoisePath(
+    shape=(8, 48, 48, 3),
+    sampler="euler",
+    sigmas="linear",
+    files=("text_encoder", "tokenizer", "reader", "planner"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class Member:
     files: dict[str, str]
     precision: Literal["float32", "mixed"] = "float32"
     refine: Refine | None = None
+    split: Split | None = None
 
 
 FAMILY = {
@@ -72,6 +81,7 @@ FAMILY = {
         limits=_CLOUD_LIMITS,
         files={**_FINAL, "base": f"{CLOUD}/base.onnx"},
         refine=REFINE,
+        split=SPLIT,
     ),
     MIXED: Member(
         role="cloud",

@@ -19,7 +19,7 @@ from training.captions import sample_caption
 from training.data import draw_scenes
 from training.embedding import embed
 from training.evaluate import Recipe, asked
-from training.family import CLOUD, DRAFT, FAMILY, MIXED, PRUNED, REFINE, SHARED, TEXT_FILES, VARIANTS, VERSION
+from training.family import CLOUD, DRAFT, FAMILY, MIXED, PATH, PRUNED, REFINE, SHARED, TEXT_FILES, VARIANTS, VERSION
 from training.scores import Scored
 from training.statistics import Figure
 from training.timing import hardware_name, request_for, time_model
@@ -90,6 +90,8 @@ def write_card(
         files=files,
         limits=member.limits,
         refine=member.refine,
+        path=PATH,
+        split=member.split,
         profile=tuple(profile),
         quality=quality,
         scores=tuple(scores),

@@ -18,6 +18,7 @@ from adaptivegen.models.base import Clip, Generator, SplitGenerator, Task
 from adaptivegen.models.cascade import Networks
 from training import evaluate, streams
 from training.evaluate import Asked, Figures, Recipe
+from training.family import SPLIT
 from training.judge import Judge, Seen
 from training.scores import Scored, Way, draft_ways, final_ways, mean_opinion
 from training.statistics import Figure, share
@@ -26,7 +27,7 @@ from training.train_judge import judge_accuracy
 
 REAL_SEED, OTHER_SEED = 810_001, 820_001
 FINAL_SEED = 1_000_000  # of the first final, so that finals are independent of the drafts, which begin at 0
-SPLIT_AT = 0.5  # where the draft takes a split generation over from the cloud
+SPLIT_AT = SPLIT.until  # where the draft takes a split generation over from the cloud
 TASKS_TRIED: tuple[Task, ...] = ("animate", "extend", "interpolate")
 T0_TRIED = (0.3, 0.5, 0.7)
 SHEET_SIDE = 64

@@ -17,6 +17,7 @@ from adaptivegen.untrusted import parsed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ScoredPlan = Literal["draft", "refine", "split", "cloud"]
+SpaceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -86,6 +87,31 @@ class Refine(_Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+class NoisePath(_Frozen):
+    """What a model's steps follow from noise to the clip; see `pairs.pair_kind` for what two models' paths say of them.
+
+    shape: of its latents, whose values are in the card's `latent_space`. sampler: by which rule a step is taken.
+    sigmas: the schedule of noise along the way. files: logical names of those that make latents mean what they do, such
+    as the autoencoder.
+    """
+
+    shape: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field(min_length=1, max_length=6)
+    sampler: SpaceName
+    sigmas: SpaceName
+    files: tuple[str, ...] = Field(min_length=1)
+
+
+class Split(_Frozen):
+    """How the model begins clips that another finishes: `steps` of it up to time `until` (0 noise, 1 the clip), then
+    `finish_steps` of the other, at a size that the other offers."""
+
+    finishers: tuple[ModelName, ...] = Field(alias="to", min_length=1)
+    until: Annotated[float, Field(gt=0, lt=1)]
+    steps: Annotated[int, Field(ge=1)]
+    finish_steps: Annotated[int, Field(ge=1)]
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
 class Profile(_Frozen):
     """Measured times on one kind of hardware, medians, for a clip of width x height x frames."""
 
@@ -145,6 +171,8 @@ class ModelCard(_Frozen):
 
     quality: figures of clips made as the card's defaults say; `quality["mos"]` is the Q of the QoE formula, 1..5;
     docs/models.md has its formula. scores: the same by plan, steps and size.
+    latent_space: "pixels", or the name of an autoencoder's space. path: None where nobody else goes on from the model's
+    latents; split: only with a path.
     bytes_per_pixel: of its clips' files, over all pixels of all frames; None where it was not measured.
     precision: "mixed" computes the base's products in fewer bits, int8 in ONNX Runtime and bfloat16 in torch, where the
     file `base_float` has its weights.
@@ -154,11 +182,13 @@ class ModelCard(_Frozen):
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
     role: Literal["draft", "cloud"]
     description: Annotated[str, Field(min_length=1)]
-    latent_space: Literal["pixels"]
+    latent_space: SpaceName
     precision: Literal["float32", "mixed"] = "float32"
     files: dict[str, CardFile] = Field(min_length=1)
     limits: Limits
     refine: Refine | None = None
+    path: NoisePath | None = None
+    split: Split | None = None
     profile: tuple[Profile, ...] = ()
     quality: dict[str, Quality] = Field(default_factory=dict)
     scores: tuple[Score, ...] = ()
@@ -173,6 +203,11 @@ class ModelCard(_Frozen):
         mos = self.quality.get("mos")
         if mos is not None and not 1.0 <= mos.value <= 5.0:
             raise ValueError(f"quality mos is {mos.value}, allowed: 1 to 5")
+        unknown = sorted(set(self.path.files) - set(self.files)) if self.path is not None else []
+        if unknown:
+            raise ValueError(f"path names files that the card has not: {', '.join(unknown)}")
+        if self.split is not None and self.path is None:
+            raise ValueError("split needs a path")
         return self
 
     def measured(self, width: int, height: int, frames: int) -> tuple[Profile, float] | None:

@@ -113,7 +113,10 @@ def verified_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:
 
 
 def needed_files(card: ModelCard, weights: Path = WEIGHTS) -> dict[str, Path]:
-    """The verified files, all that a Pocket model needs among them; raises ModelDigestMismatch."""
+    """The verified files, all that a Pocket model needs among them; raises ModelDigestMismatch, or InvalidRequest for a
+    model whose latents are no pixels."""
+    if card.latent_space != "pixels":
+        raise InvalidRequest.field("card.latent_space", card.latent_space, "pixels")
     missing = NEEDED - set(card.files)
     if missing:
         raise ModelDigestMismatch(f"{card.name}: its card names no file for {', '.join(sorted(missing))}")

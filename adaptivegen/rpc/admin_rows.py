@@ -169,7 +169,8 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a job was placed as it was; `notes` say what was done otherwise than decided."""
+    """Why a job was placed as it was; `notes` say what was done otherwise than decided, and what its two models are to
+    one another."""
 
     job: JobInfo
     decision: Decision

@@ -37,6 +37,7 @@ from adaptivegen.speakers import Speakers
 
 SERVICE = "adaptivegen.v1.PlacementService"
 PLACE = f"/{SERVICE}/Place"
+MOST_NEAR_BYTES = 2.0**40  # of a video's file
 _TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
 _TIERS: dict[str, Tier] = {tier: tier for tier in TIERS}
 _NUMBERS = (*_TIMES, "qoe", "gpu_s", "score", "moved_bytes", "transfer_s", "load_s")
@@ -225,12 +226,16 @@ def decision_from_wire(message: bytes) -> Decision:
 
 
 def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
-    """A query from the wire; raises InvalidRequest for an unknown intent or tier."""
+    """A query from the wire; raises InvalidRequest for an unknown intent or tier, or a near video that cannot be."""
     tier = _TIERS.get(message.tier or "default")
     if tier is None:
         raise InvalidRequest.field("tier", message.tier, ", ".join(TIERS))
     if message.intent not in ("iterate", "render"):
         raise InvalidRequest.field("intent", message.intent, "iterate, render")
+    if not 0.0 <= message.near_similarity <= 1.0:  # nor if it is no number
+        raise InvalidRequest.field("near_similarity", message.near_similarity, "0 to 1")
+    if not 0.0 <= message.near_bytes <= MOST_NEAR_BYTES:
+        raise InvalidRequest.field("near_bytes", message.near_bytes, f"0 to {MOST_NEAR_BYTES:g}")
     return PlacementQuery(
         job_id=message.job_id,
         tenant=message.tenant,
@@ -254,6 +259,9 @@ def query_from_pb(message: pb.PlaceRequest) -> PlacementQuery:
         keeps_id=message.keeps_id,
         line=message.line,
         draft_line=message.draft_line,
+        near_similarity=message.near_similarity,
+        near_model=message.near_model,
+        near_bytes=message.near_bytes,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from adaptivegen.placement import FINAL_PLANS, Candidate, Plan
+from adaptivegen.placement import Candidate, Plan
 from scheduler.decide.admission import (
     LONG_LINE,
     Bar,
@@ -21,7 +21,7 @@ from scheduler.decide.admission import (
 from scheduler.decide.plans import Situation, charged
 
 WORTH_SAYING_S = 0.01
-WHOLE: tuple[Plan, ...] = ("refine", "cloud")
+UNOFFERED: tuple[Plan, ...] = ("near-hit", "split")
 TOLD_SCARCITY = 0.01  # QoE points of a cloud second, below which it is not worth a word
 
 
@@ -53,7 +53,7 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
     full = bar_of_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns)
     bars: dict[Plan, Bar] = {}
     for made in candidates:
-        if made.feasible and made.plan in FINAL_PLANS:
+        if made.feasible and made.makes_final:
             hour = bar_of_hour(view, query, made.gpu_s, now_ns=now_ns)
             bar = hour or full or bar_of_deadline(query, made, pool.wait_s)
             if bar is not None:
@@ -61,12 +61,16 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
     if any(made.feasible and made.plan == "reduced" and "reduced" not in bars for made in candidates):
         long = bar_of_line(view, query, pool.pool, pool.wait_s, now_ns=now_ns, share=LONG_LINE)
         if long is not None:
-            bars |= {plan: long for plan in WHOLE if plan not in bars}
-    whole = any(made.feasible and made.plan in WHOLE and made.plan not in bars for made in candidates)
+            bars |= {made.plan: long for made in candidates if _is_whole(made) and made.plan not in bars}
+    whole = any(made.feasible and _is_whole(made) and made.plan not in bars for made in candidates)
     whole = whole and not (situation.refines and "refine" in bars and bars["refine"].soft)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
     unmeasured = bar_of_hour(view, query, view.jobs.mean_s, now_ns=now_ns) or full
     return Admitted(charged(admitted, situation.scarcity), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
+
+
+def _is_whole(made: Candidate) -> bool:
+    return made.makes_final and made.plan != "reduced"
 
 
 def _barred(made: Candidate, bar: Bar | None, *, whole: bool) -> Candidate:
@@ -92,7 +96,10 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
             return Choice(asked.plan, (said, *_details(situation, asked)))
         if asked is not None and _only_late(admitted, asked.plan) and not _any_final(candidates):
             return _late(situation, [asked], reasons)
-        why = asked.reason if asked is not None else "this scheduler knows no such plan"
+        unknown = (
+            "no node offers what it needs" if query.requested_plan in UNOFFERED else "this scheduler knows no such plan"
+        )
+        why = asked.reason if asked is not None else unknown
         reasons.append(f"Plan {query.requested_plan[:40]} was asked for and is not possible: {why}.")
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
@@ -109,7 +116,7 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
 def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[str]) -> Choice:
     """Late where only the deadline is in the way, else refused; where nothing is barred, nothing can be predicted."""
     by_plan = {candidate.plan: candidate for candidate in admitted.candidates}
-    late = [by_plan[plan] for plan in FINAL_PLANS if _only_late(admitted, plan)]
+    late = [made for made in admitted.candidates if _only_late(admitted, made.plan)]
     if late:
         return _late(situation, _likely(late, situation.query.deadline_s), reasons)
     if admitted.bars:
@@ -123,7 +130,7 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
 
 def _likely(late: Sequence[Candidate], deadline_s: float | None) -> Sequence[Candidate]:
     """Of those that may be late the ones that more likely than not are not, else those of all steps."""
-    whole = [made for made in late if made.plan in WHOLE]
+    whole = [made for made in late if made.plan != "reduced"]
     in_time = [made for made in late if made.final_s is not None and made.final_s <= (deadline_s or 0.0)]
     return [made for made in whole if made in in_time] or in_time or whole or late
 
@@ -134,7 +141,7 @@ def _only_late(admitted: Admitted, plan: Plan) -> bool:
 
 
 def _any_final(candidates: Sequence[Candidate]) -> bool:
-    return any(candidate.feasible and candidate.plan in FINAL_PLANS for candidate in candidates)
+    return any(candidate.feasible and candidate.makes_final for candidate in candidates)
 
 
 def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str]) -> Choice:
@@ -151,7 +158,7 @@ def _refused(bar: Bar, others: Sequence[str]) -> Choice:
 
 def _obstacles(candidates: Sequence[Candidate], *, but: Sequence[str]) -> list[str]:
     """Why plans are not possible; of one that the request does not allow there is nothing to tell."""
-    told = [made for made in candidates if not made.feasible and made.plan not in (*but, "reduced")]
+    told = [made for made in candidates if not made.feasible and made.plan not in (*but, "reduced", "near-hit")]
     return [f"Plan {made.plan} is not possible: {made.reason}." for made in told]
 
 
@@ -174,12 +181,14 @@ def _details(situation: Situation, chosen: Candidate) -> list[str]:
     reasons: list[str] = []
     if chosen.plan == "reduced":
         reasons.append(f"The final is reduced: {chosen.reason}.")
-    if chosen.draft_s is not None:
+    if chosen.plan == "near-hit" and chosen.draft_s is not None:
+        reasons.append(f"What is shown first, after {chosen.draft_s:.2f} s, is another video: {chosen.reason}.")
+    elif chosen.draft_s is not None:
         reasons.append(
             f"The draft is expected after {chosen.draft_s:.2f} s{_at_most(chosen.draft_upper_s)}, its first look after"
             f" {chosen.first_look_s:.2f} s."
         )
-    if chosen.plan in FINAL_PLANS:
+    if chosen.makes_final:
         pool = situation.pool
         if pool.loads:
             reasons.append(

@@ -11,13 +11,15 @@ from typing import Any
 
 from adaptivegen.drafting import yields_s
 from adaptivegen.errors import InvalidRequest, ModelNotFound
-from adaptivegen.placement import FINAL_PLANS, Candidate, Decision, PlacementQuery, Plan
+from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.admission import bar_of_deadline
 from scheduler.decide.choose import Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
+from scheduler.decide.moves import draft_card
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
+from scheduler.decide.split import split_work
 from scheduler.decide.steps import step_choice
 from scheduler.decide.view import View
 
@@ -64,7 +66,7 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
 def _late_trials(situation: Situation, plan: Plan) -> frozenset[str]:
     """Edges whose trial is not made since the plan, which comes in time without it, would be late for its sake."""
     query, made = situation.query, situation.drafting
-    if query.deadline_s is None or plan not in FINAL_PLANS:
+    if query.deadline_s is None or not situation.starts_from_draft(plan):
         return frozenset()
     late = []
     for offer in made.trials.offers:
@@ -86,6 +88,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         view.sessions.note(
             query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
         )
+    if decision.plan == "split":
+        _finishing(view, query, decision, now_ns=now_ns)
     if decision.plan == "refuse":
         _promise(view, query, decision, now_ns=now_ns)
     if not (decision.makes_draft or decision.makes_final):
@@ -99,6 +103,15 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         return job  # its times would tell of a model that is loaded again, not of drafts and finals
     view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing)
     return job
+
+
+def _finishing(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
+    """The edge that asked will have the rest of a split to do; it counts from now on, though it comes later."""
+    draft, cloud = draft_card(view, query), view.cards[query.cloud_model]
+    shape = {"width": query.width, "height": query.height, "frames": query.frames}
+    work = split_work(cloud, draft, **shape, steps=decision.final_steps) if draft is not None else None
+    factor = view.draft_factor(query.edge_id, query.draft_model, now_ns=now_ns, asker=query.edge_id)
+    view.nodes.dispatch_draft(query.edge_id, work.finish.times(factor).total_s if work else 0.0, now_ns=now_ns)
 
 
 def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob:
@@ -136,7 +149,7 @@ def _ready_at_ns(
 
 def _promise(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
     """A place for a request that was refused for a full line, when it asks again as it was told."""
-    finals = [candidate.gpu_s for candidate in decision.candidates if candidate.plan in FINAL_PLANS and candidate.gpu_s]
+    finals = [candidate.gpu_s for candidate in decision.candidates if candidate.gpu_s]
     if query.keeps_id and decision.refused_param == "pool" and decision.retry_after_s and finals:
         view.jobs.promises.add(
             query.job_id,

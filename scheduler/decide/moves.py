@@ -20,13 +20,14 @@ LONGEST_S = 600.0  # of one transfer that is believed
 
 
 class Clips(NamedTuple):
-    """Predicted bytes of the files of a request's draft and final."""
+    """Predicted bytes of the files of a request's draft and final; handed_bytes: of what workers fetch of a draft."""
 
     draft_bytes: float
     final_bytes: float
+    handed_bytes: float
 
 
-NO_CLIPS = Clips(0.0, 0.0)
+NO_CLIPS = Clips(0.0, 0.0, 0.0)
 
 
 class Moves(NamedTuple):
@@ -55,7 +56,7 @@ def clips_of(view: View, query: PlacementQuery) -> Clips:
         width, height, frames = shape
         drafted = sizes.bytes_of(draft, width * height * frames)
     whole = query.width * query.height * query.frames
-    return Clips(drafted, sizes.bytes_of(view.cards[query.cloud_model], whole))
+    return Clips(drafted, sizes.bytes_of(view.cards[query.cloud_model], whole), drafted)
 
 
 def to_edge_s(view: View, query: PlacementQuery, clips: Clips) -> float:
@@ -70,10 +71,20 @@ def moves(query: PlacementQuery, clips: Clips, workers: Sequence[Node], *, downl
         return Moves(download_s=download_s) if download_s else NO_MOVES
     source = STORE_GET if query.draft_known else query.edge_id
     return Moves(
-        fetch_s=_mean_s(knowing, source, clips.draft_bytes),
+        fetch_s=_mean_s(knowing, source, clips.handed_bytes),
         upload_s=_mean_s(knowing, STORE_PUT, clips.final_bytes),
         download_s=download_s,
     )
+
+
+def near_s(view: View, query: PlacementQuery) -> float:
+    """Until the nearest stored video is at the asking edge."""
+    return _way_s(view.nodes.get(query.edge_id), STORE_GET, query.near_bytes) if query.near_bytes else 0.0
+
+
+def to_worker_s(workers: Sequence[Node], edge_id: str, size_bytes: float) -> float:
+    """From an edge to any of these workers."""
+    return _mean_s(workers, edge_id, size_bytes)
 
 
 def _mean_s(nodes: Sequence[Node], way: str, size_bytes: float) -> float:

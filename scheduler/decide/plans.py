@@ -1,25 +1,29 @@
 """The plans a request could take, each with its predicted times, QoE, cost, and why it is possible or not. Pure.
 
-Seams for later plans (near-hit, split): each is one more function here that returns a candidate.
+Near-hit and split are weighed only where nodes offer the parts that they need (`offered`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
+from adaptivegen.models.pairs import latent_bytes
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
 from scheduler.decide.learned import DRAFT_AT_PEER, final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
+from scheduler.decide.offered import NOTHING, Offered, handing_latents, near_quality, offered
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
 from scheduler.decide.qoe import qoe, scarcity
+from scheduler.decide.split import split_obstacle, split_work
 from scheduler.decide.steps import half_of
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
 
+NEAR_ENOUGH = 0.9  # similarity of prompts from which their videos may stand in for one another; not measured yet
 RARE = 0.05  # chances below do not count for what 95 % of the jobs do not exceed
 
 
@@ -27,7 +31,7 @@ class Situation(NamedTuple):
     """One query against the view: everything the candidates share.
 
     scarcity: QoE that a cloud second costs others; refines: whether a final can go on from the draft; who: makes a
-    final, in words.
+    final, in words; offered: what nodes can do besides the usual.
     """
 
     view: View
@@ -40,6 +44,7 @@ class Situation(NamedTuple):
     scarcity: float
     refines: bool
     who: str
+    offered: Offered = NOTHING
 
     def candidate(
         self,
@@ -51,22 +56,28 @@ class Situation(NamedTuple):
         final_s: float | None = None,
         gpu_s: float = 0.0,
         later_s: float = 0.0,
+        shown: float | None = None,
     ) -> Candidate:
         """A feasible candidate with its QoE and score; times as predicted, without what outcomes say of such, and the
-        final's without moving it. later_s: by which the final may well be later than outcomes say."""
+        final's without moving it. later_s: by which the final may well be later than outcomes say; shown: quality of
+        what is shown first, where no edge drafts that: then its time is that of no draft."""
         learned = self.view.learned
         transfer_s = self.transfer_s(plan) if final_s is not None else 0.0
         final_s = final_s + transfer_s if final_s is not None else None
-        draft_s = learned.centred_s(self.drafting.part, draft_s)
+        draft_upper_s = draft_s
+        if shown is None:
+            draft_s = learned.centred_s(self.drafting.part, draft_s)
+            draft_upper_s = _later(learned.upper_s(self.drafting.part, draft_s), self.drafting.load_s)
         part = final_part(plan, standing_of(self.query), self.pool.pool)
         final_s = learned.centred_s(part, final_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
-        shown_first = final_quality if plan == "hit" else self.draft_quality
+        if shown is None:
+            shown = final_quality if plan == "hit" else self.draft_quality
         value = qoe(
             settings,
             intent=intent,
-            draft_quality=shown_first,
+            draft_quality=shown,
             draft_s=draft_s,
             final_quality=final_quality,
             final_s=final_s,
@@ -78,18 +89,20 @@ class Situation(NamedTuple):
             first_look_s=look_s,
             draft_s=draft_s,
             final_s=final_s,
-            draft_upper_s=_later(learned.upper_s(self.drafting.part, draft_s), self.drafting.load_s),
+            draft_upper_s=draft_upper_s,
             final_upper_s=_later(learned.upper_s(part, final_s), later_s),
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
             moved_bytes=self.moved_bytes(plan),
             transfer_s=transfer_s,
-            load_s=self.pool.load_s if plan in FINAL_PLANS else 0.0,
+            load_s=self.pool.load_s if self.finals(plan) else 0.0,
         )
 
     def transfer_s(self, plan: Plan) -> float:
         """Seconds of a final's time in which it, or the draft it begins from, is moved."""
+        if plan == "split":
+            return self.offered.latents_s
         moves = self.pool.moves
         if moves is NO_MOVES:
             return 0.0
@@ -103,12 +116,21 @@ class Situation(NamedTuple):
         clips, query = self.pool.clips, self.query
         if plan == "hit":
             return (1.0 - self.view.hits.cached(query.edge_id)) * clips.final_bytes
+        if plan == "split":  # the file is the draft model's, and goes to the store
+            return latent_bytes(self.cloud) + clips.draft_bytes
         ways = 0
         if self.drafts(plan) and not query.draft_known:
             ways += 2 if self.drafting.part == DRAFT_AT_PEER else 1  # to the store, and from the edge that lends it
+        moved = ways * clips.draft_bytes
         if self.starts_from_draft(plan):
-            ways += 1
-        return ways * clips.draft_bytes + (2 * clips.final_bytes if plan in FINAL_PLANS else 0.0)
+            moved += clips.handed_bytes
+        if plan == "near-hit":
+            moved += query.near_bytes
+        return moved + (2 * clips.final_bytes if self.finals(plan) else 0.0)
+
+    def finals(self, plan: Plan) -> bool:
+        """Whether a worker makes a final, or begins it, under a plan; beside a similar video only where wanted."""
+        return plan in FINAL_PLANS or (plan == "near-hit" and self.query.intent == "render")
 
     def starts_from_draft(self, plan: Plan) -> bool:
         """Whether the final of a plan does; a reduced one does where it can."""
@@ -123,7 +145,7 @@ class Situation(NamedTuple):
         query = self.query
         return self.view.readings.quality(
             self.cloud,
-            "refine" if self.starts_from_draft(plan) else "cloud",
+            "refine" if self.starts_from_draft(plan) else "split" if plan == "split" else "cloud",
             steps=final_steps(self, plan) or self.cloud.limits.steps_default,
             width=query.width,
             height=query.height,
@@ -141,7 +163,10 @@ def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Rando
     made, pool = drafting(view, query, draft, now_ns=now_ns, rng=rng), pool_wait(view, query, now_ns=now_ns, rng=rng)
     quality, scarce = draft_quality(view, query, draft), _scarcity(view, query, cloud, pool)
     refines = not made.obstacle and cloud.refine is not None and query.draft_model in cloud.refine.sources
-    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines, _who(pool, cloud))
+    extra = offered(view, query, cloud, pool, now_ns=now_ns)
+    if refines:
+        pool = handing_latents(view, query, made.edge_id, (draft, cloud), pool, now_ns=now_ns)
+    return Situation(view, query, cloud, draft, made, quality, pool, scarce, refines, _who(pool, cloud), extra)
 
 
 def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWait) -> float:
@@ -161,7 +186,9 @@ def _scarcity(view: View, query: PlacementQuery, cloud: ModelCard, pool: PoolWai
 
 def weigh(situation: Situation) -> tuple[Candidate, ...]:
     """All candidates, feasible or not, in a fixed order."""
-    return (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
+    made = (_hit(situation), _draft(situation), _refine(situation), _cloud(situation), _reduced(situation))
+    plans = situation.offered.plans
+    return (*made, *(_OFFERED[plan](situation) for plan in plans)) if plans else made
 
 
 def weigh_final(situation: Situation, plan: Plan) -> Candidate:
@@ -171,7 +198,7 @@ def weigh_final(situation: Situation, plan: Plan) -> Candidate:
 
 def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate, ...]:
     """What a final takes beyond the cheapest that can be had costs, besides its price, what others lose by that."""
-    finals_s = [made.gpu_s for made in candidates if made.feasible and made.plan in FINAL_PLANS]
+    finals_s = [made.gpu_s for made in candidates if made.feasible and made.makes_final]
     if not scarcity or not finals_s:
         return tuple(candidates)
 
@@ -187,9 +214,11 @@ def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate
 def final_steps(situation: Situation, plan: Plan) -> int:
     """Steps of the final under a plan: as asked, else the plan's default, of a reduced one half of them; 0 for a plan
     without one."""
-    if plan not in FINAL_PLANS:
+    if not situation.finals(plan):
         return 0
     cloud = situation.cloud
+    if plan == "split":
+        return situation.query.final_steps or (cloud.split.steps if cloud.split else 0)
     refine = cloud.refine if situation.starts_from_draft(plan) else None
     whole = situation.query.final_steps or (refine.steps if refine else cloud.limits.steps_default)
     return half_of(whole, cloud.limits.steps_min) if plan == "reduced" else whole
@@ -234,7 +263,8 @@ def _refine(situation: Situation) -> Candidate:
     work = _final_work(situation, final_steps(situation, "refine"))
     if work is None:
         return _impossible("refine", f"the card of {situation.cloud.name} has no measured times")
-    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {situation.who}")
+    latents = ", which takes the draft's latents" if situation.pool.hands_latents else ""
+    return _from_draft(situation, "refine", work, f"edge {made.edge_id} drafts, and {situation.who}{latents}")
 
 
 def _from_draft(situation: Situation, plan: Plan, work: Work, reason: str) -> Candidate:
@@ -276,6 +306,75 @@ def _cloud(situation: Situation) -> Candidate:
     if work is None:
         return _impossible("cloud", f"the card of {situation.cloud.name} has no measured times")
     return _from_noise(situation, "cloud", work, f"without a draft, {situation.who}")
+
+
+def _near_hit(situation: Situation) -> Candidate:
+    """A similar video in place of a draft. Its final is made from noise: a video that is redrawn keeps its ground and
+    light, whatever the prompt says (docs/models.md)."""
+    query, similarity = situation.query, situation.query.near_similarity
+    if similarity < NEAR_ENOUGH:
+        found = f"the nearest has a similarity of {similarity:.2f}" if similarity else "none is known"
+        return _impossible("near-hit", f"no video of a similar prompt is stored: {found}, needed: {NEAR_ENOUGH:g}")
+    if query.has_reference or query.draft_known:
+        begun = "frames of its own" if query.has_reference else "a draft that is there already"
+        return _impossible("near-hit", f"the request begins from {begun}")
+    shown = near_quality(situation.view, query)
+    soon_s, reason = (
+        situation.offered.near_s,
+        f"a video whose prompt has a similarity of {similarity:.2f} is shown first",
+    )
+    if not situation.finals("near-hit"):
+        return situation.candidate("near-hit", reason, draft_s=soon_s, look_s=soon_s, shown=shown)
+    work = _final_work(situation, final_steps(situation, "near-hit"))
+    if work is None:
+        return _impossible("near-hit", f"the card of {situation.cloud.name} has no measured times")
+    wait_s = situation.pool.wait_s
+    return situation.candidate(
+        "near-hit",
+        f"{reason}, and {situation.who}",
+        draft_s=soon_s,
+        look_s=soon_s,
+        final_s=None if wait_s is None else wait_s + work.total_s,
+        gpu_s=work.generate_s,
+        later_s=situation.pool.load_s,
+        shown=shown,
+    )
+
+
+def _split(situation: Situation) -> Candidate:
+    """The first steps by a worker, the rest by the asking edge, at a size that its model offers."""
+    query, cloud, draft, extra = situation.query, situation.cloud, situation.draft, situation.offered
+    if draft is None:
+        return _impossible("split", f"no model card {query.draft_model} is known here")
+    shape = {"width": query.width, "height": query.height, "frames": query.frames}
+    obstacle = split_obstacle(cloud, draft, **shape) or extra.obstacle
+    if query.has_reference or query.draft_known:
+        obstacle = f"the request begins from {'frames of its own' if query.has_reference else 'a draft'}"
+    if obstacle:
+        return _impossible("split", obstacle)
+    work = split_work(cloud, draft, **shape, steps=final_steps(situation, "split"))
+    if work is None:
+        return _impossible("split", f"the cards of {cloud.name} and {draft.name} have no measured times")
+    begin, finish, wait_s = (
+        work.begin.times(situation.pool.factor),
+        work.finish.times(extra.edge_factor),
+        situation.pool.wait_s,
+    )
+    reason = f"{situation.who}, and edge {query.edge_id} finishes it: the pair is resumable"
+    if wait_s is None:
+        return situation.candidate("split", reason, gpu_s=begin.generate_s)
+    begun_s = max(wait_s + begin.generate_s, extra.edge_wait_s - extra.latents_s)  # moving comes on top
+    return situation.candidate(
+        "split",
+        reason,
+        look_s=wait_s + begin.first_look_s,
+        final_s=begun_s + finish.total_s,
+        gpu_s=begin.generate_s,
+        later_s=situation.pool.load_s,
+    )
+
+
+_OFFERED: Mapping[Plan, Callable[[Situation], Candidate]] = {"near-hit": _near_hit, "split": _split}
 
 
 def _final_work(situation: Situation, steps: int) -> Work | None:

@@ -24,7 +24,7 @@ class PoolWait(NamedTuple):
     wait_s: until this tenant's job would be begun; backlog_s: until all that waits would be, with mean_s of work on
     average; factor: of its workers' times; propensity: the chance with which it was drawn among equals; clips: how
     large a draft and a final are; moves: what its workers need to move them; load_s: of wait_s, until `loads`, the
-    worker that has the model first, has loaded it, where none has it yet.
+    worker that has the model first, has loaded it, where none has it yet; hands_latents: they take a draft's latents.
     """
 
     pool: str
@@ -38,6 +38,7 @@ class PoolWait(NamedTuple):
     moves: Moves = NO_MOVES
     load_s: float = 0.0
     loads: str = ""
+    hands_latents: bool = False
 
 
 class _Offer(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from adaptivegen.models.card import ModelCard
+from adaptivegen.models.card import ModelCard, ScoredPlan
 from adaptivegen.placement import FINAL_PLANS, Decision, Outcome, PlacementQuery
 from scheduler.decide.drafters import quality_of_draft
 from scheduler.decide.qoe import QoeSettings, qoe, quality_of
@@ -186,7 +186,7 @@ def _final_quality(told: _Expected, plan: str, cards: Mapping[str, ModelCard]) -
     same = plan == told.plan
     return quality_of(
         card,
-        "refine" if (told.refined if same else plan == "refine") else "cloud",
+        _way(plan, refined=told.refined if same else plan == "refine"),
         steps=told.steps if same and told.steps else card.limits.steps_default,
         width=told.width,
         height=told.height,
@@ -209,3 +209,9 @@ def _compared(part: str, pairs: list[tuple[float, float]]) -> Compared:
 def _percentile(ordered: list[float], share: float) -> float:
     """The least value that at least this share of them do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _way(plan: str, *, refined: bool) -> ScoredPlan:
+    if plan == "split":
+        return "split"
+    return "refine" if refined else "cloud"

@@ -8,11 +8,12 @@ late otherwise.
 
 from __future__ import annotations
 
-from adaptivegen.placement import Decision, PlacementQuery
+from adaptivegen.placement import Decision, PlacementQuery, Plan
 from scheduler.decide.jobs import OpenJob, StepChoice
 from scheduler.decide.predict import final_work
 from scheduler.decide.view import View
 
+SETTLED: tuple[Plan, ...] = ("refine", "cloud", "reduced")
 ROOM = 1.15  # times the predicted work: all steps are taken where there is room for so much
 HANDING_S = 0.15  # from a turn until the model begins, and from its end until the final is there
 
@@ -20,7 +21,7 @@ HANDING_S = 0.15  # from a turn until the model begins, and from its end until t
 def step_choice(view: View, query: PlacementQuery, decision: Decision, *, factor: float) -> StepChoice | None:
     """Between which numbers of steps the final of a decision may be settled; None where there is no choice. factor: of
     the pool's times."""
-    if query.deadline_s is None or not query.allow_reduced or not decision.makes_final:
+    if query.deadline_s is None or not query.allow_reduced or decision.plan not in SETTLED:
         return None
     cloud = view.cards[query.cloud_model]
     refine = cloud.refine if decision.refine_t0 is not None else None

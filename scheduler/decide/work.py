@@ -30,17 +30,26 @@ class Work(NamedTuple):
 
 def work_of(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
     """The work of a clip of this shape in `steps`; None when the card has no profile."""
-    found = card.measured(width, height, frames)
+    return _work(card, (width, height, frames), steps, enlarges=True)
+
+
+def begun_work(card: ModelCard, *, width: int, height: int, frames: int, steps: int) -> Work | None:
+    """The same of a clip's first `steps`, which another model finishes: nothing is enlarged or encoded."""
+    return _work(card, (width, height, frames), steps, enlarges=False)
+
+
+def _work(card: ModelCard, shape: tuple[int, int, int], steps: int, *, enlarges: bool) -> Work | None:
+    found = card.measured(*shape)
     if found is None:
         return None
     profile, scale = found
-    exact = (profile.width, profile.height, profile.frames) == (width, height, frames)
-    generate_ms = profile.text_ms + scale * (steps * profile.step_ms + profile.upsample_ms)
+    exact = (profile.width, profile.height, profile.frames) == shape
+    generate_ms = profile.text_ms + scale * (steps * profile.step_ms + (profile.upsample_ms if enlarges else 0.0))
     measured = f"{profile.width}x{profile.height} with {profile.frames} frames"
     return Work(
         first_look_s=(profile.text_ms + scale * max(0.0, profile.first_look_ms - profile.text_ms)) / 1e3,
         generate_s=generate_ms / 1e3,
-        encode_s=scale * profile.encode_ms / 1e3,
+        encode_s=scale * profile.encode_ms / 1e3 if enlarges else 0.0,
         note="" if exact else f"times of {card.name} are scaled from {measured}",
     )
 

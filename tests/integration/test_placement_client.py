@@ -82,6 +82,7 @@ ODD: dict[str, Answer] = {
     ),
     "another job": saying(but(job_id="vid_2")),
     "a hit of unknown content": saying(but(plan="hit")),
+    "a similar video where none is known": saying(but(plan="near-hit")),
     "a pool that names nothing": saying(but(pool="../x")),
     "a score that is no number": saying(
         but(candidates=(Candidate(plan="draft", feasible=True, reason="", qoe=math.nan),))

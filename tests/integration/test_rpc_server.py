@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import random
 from contextlib import aclosing
 
@@ -37,10 +38,27 @@ async def test_a_decision_is_the_same_after_the_wire() -> None:
         asked.append(query)
         return DECISION
 
+    near = QUERY.model_copy(update={"near_similarity": 0.95, "near_model": "m", "near_bytes": 1e6})
     async with serving(place=place) as (_, address):
         client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
-        assert await client.place(QUERY) == DECISION
-        assert asked == [QUERY]
+        assert await client.place(QUERY) == await client.place(near) == DECISION
+        assert asked == [QUERY, near]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("near_similarity", math.nan), ("near_similarity", 1.1), ("near_bytes", -1.0), ("near_bytes", math.inf)],
+)
+async def test_a_near_video_that_cannot_be_is_refused_by_name(field: str, value: float) -> None:
+    async def place(query: PlacementQuery) -> Decision:
+        raise AssertionError("not reached")
+
+    async with serving(place=place) as (_, address):
+        client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
+        with pytest.raises(InvalidRequest) as caught:
+            await client.place(QUERY.model_copy(update={field: value}))
+        assert caught.value.param == field
+        await client.close()
 
 
 async def test_a_call_without_a_deadline_is_refused_unary_and_streaming() -> None:

@@ -161,6 +161,8 @@ async def test_a_job_is_explained_and_listed(own_nats: NatsServer, tmp_path: Pat
             assert found.decision == first.decision
             assert (found.job.status, found.job.plan) == ("completed", "cloud")
             assert "Plan refine was decided, and plan cloud was done." in found.notes
+            pair = "pocket-draft and pocket-cloud are an advisory pair, which hands over frames"
+            assert f"{pair}: the card of pocket-draft tells of no path." in found.notes
 
 
 async def test_questions_about_nothing_are_typed_errors(own_nats: NatsServer, tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ class PlaceRequest(_message.Message):
     KEEPS_ID_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
     DRAFT_LINE_FIELD_NUMBER: _builtins.int
+    NEAR_SIMILARITY_FIELD_NUMBER: _builtins.int
+    NEAR_MODEL_FIELD_NUMBER: _builtins.int
+    NEAR_BYTES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     tenant: _builtins.str
     edge_id: _builtins.str
@@ -83,6 +86,12 @@ class PlaceRequest(_message.Message):
     """the model that was asked for, of which cloud_model is a version"""
     draft_line: _builtins.str
     """the model that the edge was started with, of which draft_model is a version"""
+    near_similarity: _builtins.float
+    """of the stored video whose prompt is nearest, up to 1; 0: none is known"""
+    near_model: _builtins.str
+    """that made it"""
+    near_bytes: _builtins.float
+    """of its file that have to be moved to the edge"""
     def __init__(
         self,
         *,
@@ -108,10 +117,13 @@ class PlaceRequest(_message.Message):
         keeps_id: _builtins.bool = ...,
         line: _builtins.str = ...,
         draft_line: _builtins.str = ...,
+        near_similarity: _builtins.float = ...,
+        near_model: _builtins.str = ...,
+        near_bytes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_line", b"draft_line", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "line", b"line", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "allow_reduced", b"allow_reduced", "cloud_model", b"cloud_model", "content_known", b"content_known", "deadline_s", b"deadline_s", "draft_digest", b"draft_digest", "draft_known", b"draft_known", "draft_line", b"draft_line", "draft_model", b"draft_model", "edge_id", b"edge_id", "final_steps", b"final_steps", "frames", b"frames", "has_reference", b"has_reference", "height", b"height", "intent", b"intent", "job_id", b"job_id", "keeps_id", b"keeps_id", "line", b"line", "near_bytes", b"near_bytes", "near_model", b"near_model", "near_similarity", b"near_similarity", "requested_plan", b"requested_plan", "session", b"session", "tenant", b"tenant", "tier", b"tier", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
     _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015

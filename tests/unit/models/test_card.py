@@ -29,6 +29,8 @@ CARD: dict[str, Any] = {
         "guidance_default": 1.0,
     },
     "refine": {"from": ["other"], "t0": 0.5, "steps": 4},
+    "path": {"shape": [4, 8], "sampler": "euler", "sigmas": "linear", "files": ["base"]},
+    "split": {"to": ["other"], "until": 0.5, "steps": 2, "finish_steps": 1},
     "profile": [
         {
             "hardware": "x",
@@ -60,13 +62,22 @@ CARD: dict[str, Any] = {
     "digest": card_digest("m", "1.2.3", {"base": CardFile(path="m/base.onnx", sha256="a" * 64, bytes=10)}),
 }
 
+OPTIONAL = ("refine", "path", "split", "profile", "quality", "scores")
 BAD: list[tuple[tuple[str | int, ...], object]] = [
     (("name",), "Bad Name"),
     (("name",), "../m"),
     (("version",), "1"),
     (("role",), "other"),
     (("description",), ""),
-    (("latent_space",), "wan"),
+    (("latent_space",), "Bad Space"),
+    (("path", "shape"), []),
+    (("path", "shape"), [0, 4]),
+    (("path", "files"), ["autoencoder"]),
+    (("path", "sigmas"), ""),
+    (("path",), None),  # with a split
+    (("split", "until"), 1.0),
+    (("split", "to"), []),
+    (("split", "finish_steps"), 0),
     (("files",), {}),
     (("files", "base", "path"), "../../etc/passwd"),
     (("files", "base", "path"), "/abs"),
@@ -123,7 +134,7 @@ def test_a_bad_field_is_refused_with_its_name(where: tuple[str | int, ...], valu
     assert caught.value.param.startswith("card")
 
 
-@pytest.mark.parametrize("field", [field for field in CARD if field not in ("refine", "profile", "quality", "scores")])
+@pytest.mark.parametrize("field", [field for field in CARD if field not in OPTIONAL])
 def test_a_missing_field_is_refused(field: str) -> None:
     with pytest.raises(InvalidRequest):
         parse_card(json.dumps({key: value for key, value in CARD.items() if key != field}))

@@ -50,6 +50,13 @@ def test_names_are_those_with_a_card(tmp_path: Path) -> None:
     assert card_names(tmp_path) == ("one", "two")
 
 
+def test_a_model_whose_latents_are_no_pixels_is_not_opened_as_one_of_pocket(tmp_path: Path) -> None:
+    card = write_model(tmp_path, "wan").model_copy(update={"latent_space": "wan2.1"})
+    (tmp_path / "wan" / "card.json").write_text(dump_card(card))
+    with pytest.raises(InvalidRequest, match=r"wan2\.1"):
+        open_generator("wan", threads=1, weights=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["three", "../one", "", "one/../one", "x" * 5000])
 def test_an_unknown_model_is_refused(tmp_path: Path, name: str) -> None:
     write_model(tmp_path, "one")

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from scheduler.decide.learn import FURTHEST_CENTRE, Spread
-from scheduler.decide.learned import Learned
+from scheduler.decide.learned import Learned, final_part
+from scheduler.decide.spreads import FURTHEST_CENTRE, Spread
 from tests.unit.scheduler.builders import NOW_NS, of_plan, outcome, place, query, view
 
 
@@ -16,16 +16,17 @@ def told_and_seen(*, over: float, outcomes: int, seed: int) -> tuple[Learned, li
     """Outcomes that take `over` times what is predicted before it is centred, give or take 5 %: by how much what was
     told was off, and whether the upper prediction held."""
     learned, rng = Learned(), random.Random(seed)
-    learned.spreads["final refine"] = spread = Spread()
+    part = final_part("refine", "awaited", "default")
     offs, held = [], []
     for _ in range(outcomes):
-        told_s = learned.centred_s("final refine", 10.0)
+        told_s = learned.centred_s(part, 10.0)
         assert told_s is not None
         seen_s = 10.0 * over * rng.lognormvariate(0.0, 0.05)
-        upper_s = learned.upper_s("final refine", told_s)
+        upper, centre = learned.spreads.upper(part), learned.spreads.centre(part)
+        upper_s = learned.upper_s(part, told_s)
         offs.append(seen_s / told_s - 1.0)
         held.append(upper_s is not None and seen_s <= upper_s)
-        spread.observe(math.log(seen_s / told_s))
+        learned.spreads.observe(part, math.log(seen_s / told_s), upper=upper, centre=centre)
     return learned, offs, held
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from adaptivegen.errors import SettingsInvalid
-from scheduler.decide.learn import FURTHEST, MAX_MODELS, MAX_NODES, LearnSettings, Speeds, Spread
+from scheduler.decide.learn import FURTHEST, MAX_MODELS, MAX_NODES, LearnSettings, Speeds
+from scheduler.decide.spreads import Spread
 
 Node = tuple[str, str, str]
 NODE: Node = ("worker-1", "worker", "pocket-cloud")
