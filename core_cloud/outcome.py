@@ -24,6 +24,7 @@ from adaptivegen.jobs.events import EventType, make_event
 from adaptivegen.jobs.record import MAX_CLAIMS, JobRecord, give_back
 from adaptivegen.jobs.spec import ContentEntry, Deleted, Failure, JobSpec, Manifest
 from adaptivegen.jobs.store import JobMessage, JobStore
+from adaptivegen.placement import plan_of
 from adaptivegen.telemetry import get_logger
 
 RETRY_DELAY_S = 1.0
@@ -173,7 +174,9 @@ class Outcomes:
     async def _index_content(self, spec: JobSpec, record: JobRecord) -> None:
         """Let repeats of the request find the final; not one made by a fallback, by another version of the model or in
         fewer steps, whose frames the key does not stand for, nor one that is a repeat itself."""
-        if record.final is None or record.cached or record.plan != spec.decision.plan or record.plan == "reduced":
+        if record.final is None or record.cached or record.plan == "reduced":
+            return
+        if record.plan != plan_of(spec.decision, record.final_steps):
             return
         if record.made_with not in ("", spec.cloud_model) or record.drafted_with not in ("", spec.draft_model):
             return

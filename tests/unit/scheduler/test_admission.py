@@ -260,6 +260,21 @@ def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> No
         assert late.candidates and of_plan(late, "refine").final_s
 
 
+def test_where_every_final_may_be_late_one_that_more_likely_is_not_is_taken() -> None:
+    whole, reduced = (of_plan(place(view(), query(allow_reduced=True)), plan) for plan in ("refine", "reduced"))
+    assert whole.final_s and reduced.final_s and reduced.final_upper_s
+    for deadline_s, taken in (
+        ((reduced.final_s + reduced.final_upper_s) / 2, "reduced"),  # the whole one would be late, too
+        (reduced.final_s * 0.9, "refine"),  # both would
+    ):
+        assert reduced.final_s < whole.final_s
+        late = place(view(), query(deadline_s=deadline_s, allow_reduced=True))
+        assert (late.plan, late.final_steps) == (taken, 6 if taken == "reduced" else 12)
+        assert "will be late: its deadline is" in " ".join(late.reasons)
+    plain = place(view(), query(deadline_s=(reduced.final_s + reduced.final_upper_s) / 2))
+    assert plain.plan == "refine"  # fewer steps are not allowed
+
+
 @pytest.mark.parametrize(("reduced_mos", "taken"), [(4.45, "reduced"), (3.0, "cloud")])
 def test_where_only_giving_up_the_draft_is_in_time_a_reduced_final_stands_beside_it(
     reduced_mos: float, taken: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from adaptivegen.errors import BrokerUnavailable, GenerationFailed
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.placement import Ticket, Turn
@@ -17,9 +19,10 @@ FIRST, SECOND, THIRD, FOURTH = (JOB_ID[:-1] + letter for letter in "1234")
 class Scheduler:
     """Names whose turn it is by a list; beyond it the job whose message came."""
 
-    def __init__(self, *job_ids: str, rest_s: float = 0.0) -> None:
+    def __init__(self, *job_ids: str, rest_s: float = 0.0, final_steps: int = 0) -> None:
         self.due = list(job_ids)
         self.rest_s = rest_s
+        self.final_steps = final_steps
         self.asked: list[str] = []
         self.free_in_s: list[float] = []
 
@@ -27,7 +30,8 @@ class Scheduler:
         self.asked.append(ticket.job_id)
         self.free_in_s.append(ticket.free_in_s)
         rest_s, self.rest_s = self.rest_s, 0.0
-        return Turn(tenant="t", job_id=self.due.pop(0) if self.due else ticket.job_id, rest_s=rest_s)
+        job_id = self.due.pop(0) if self.due else ticket.job_id
+        return Turn(tenant="t", job_id=job_id, rest_s=rest_s, final_steps=self.final_steps)
 
 
 class NoNaks:
@@ -230,3 +234,20 @@ async def test_a_drain_gives_a_job_back_that_was_begun_out_of_turn() -> None:
         assert (record.status, record.attempts, record.worker_id) == ("queued", 0, "")
         depth = await (await parts.queue()).depth()
         assert depth.pending + depth.in_flight == 2  # both messages are still there
+
+
+@pytest.mark.parametrize("due", [(), (SECOND,)], ids=["in order", "out of order"])
+@pytest.mark.parametrize(("decided", "told", "made"), [("reduced", 8, "cloud"), ("cloud", 2, "reduced")])
+async def test_a_job_has_the_steps_that_are_told_with_its_turn(
+    decided: str, told: int, made: str, due: tuple[str, ...]
+) -> None:
+    async with cloud(turns=Scheduler(*due, final_steps=told)) as parts:
+        for job_id in (FIRST, SECOND):
+            spec = make_spec(job_id=job_id, plan=decided)
+            changes = {"decision": spec.decision.model_copy(update={"refine_t0": None})}
+            await parts.jobs.submit(spec.model_copy(update={**changes, "content_key": job_id[-1] * 64}))
+        records = await until_all_ended(parts, FIRST, SECOND)
+        assert [(record.plan, record.final_steps) for record in records] == [(made, told)] * 2
+        assert all("its turn came" in record.notes[-1] for record in records)
+        whole = [await parts.jobs.content("t", key * 64) is not None for key in "12"]
+        assert whole == [made != "reduced"] * 2  # repeats do not find what has fewer steps

@@ -1,0 +1,120 @@
+"""Turns at a model: who goes next, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.drafting import (
+    DATED_YIELDS_S,
+    MOST_YIELDS_S,
+    RENDER_YIELDS_S,
+    Wait,
+    goes_next,
+    yields_s,
+)
+from adaptivegen.generation.turns import Turns
+
+
+class Model:
+    """Turns of which each lasts until the next is asked for; `order` has who had one."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.turns = Turns(self.clock)
+        self.order: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def come(self, name: str, *, yields_s: float = 0.0) -> None:
+        self.tasks[name] = asyncio.get_running_loop().create_task(self._turn(name, yields_s))
+        await asyncio.sleep(0)
+
+    async def _turn(self, name: str, yields_s: float) -> None:
+        await self.turns.acquire(yields_s=yields_s)
+        self.order.append(name)
+
+    async def next(self) -> None:
+        self.turns.release()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+def test_a_draft_that_is_looked_at_yields_to_nobody_and_a_deadline_leaves_less_time_to() -> None:
+    assert yields_s("iterate", deadline_s=4.0) == 0.0
+    assert yields_s("render", deadline_s=None) == RENDER_YIELDS_S
+    assert yields_s("render", deadline_s=4.0) == DATED_YIELDS_S < RENDER_YIELDS_S
+
+
+@pytest.mark.parametrize(
+    ("waits", "number"),
+    [
+        ([Wait(0.2, 1.5), Wait(0.1, 0.0)], 1),
+        ([Wait(0.2, 1.5), Wait(0.1, 1.5)], 0),
+        ([Wait(1.5, 1.5), Wait(0.1, 0.0)], 0),
+        ([Wait(0.4, 1.5), Wait(0.3, 0.0), Wait(0.2, 0.0)], 1),
+        ([Wait(MOST_YIELDS_S, 1e9), Wait(0.2, 0.0)], 0),
+        ([Wait(0.0, float("nan")), Wait(0.2, 0.0)], 0),
+    ],
+)
+def test_who_yields_lets_others_go_first_until_it_has_waited_so_long(waits: list[Wait], number: int) -> None:
+    assert goes_next(waits) == number
+
+
+async def test_those_that_yield_to_nobody_have_their_turns_as_they_came() -> None:
+    model = Model()
+    for name in ("first", "second", "third"):
+        await model.come(name)
+    assert (model.order, model.turns.waiting) == (["first"], 2)
+    await model.next()
+    await model.next()
+    assert model.order == ["first", "second", "third"]
+    await model.next()
+    assert not model.turns.held
+
+
+async def test_a_render_lets_an_iteration_go_first_but_not_for_ever() -> None:
+    model = Model()
+    await model.come("at hand")
+    await model.come("render", yields_s=1.5)
+    await model.come("look")
+    await model.next()
+    assert model.order[-1] == "look"
+    await model.clock.advance(1.5)
+    await model.come("later look")
+    await model.next()
+    assert model.order[-1] == "render"
+    await model.next()
+    assert model.order[-1] == "later look"
+
+
+async def test_one_that_is_cancelled_while_it_waits_is_passed_over() -> None:
+    model = Model()
+    for name in ("at hand", "gone", "next"):
+        await model.come(name)
+    model.tasks["gone"].cancel()
+    await asyncio.wait({model.tasks["gone"]})
+    await model.next()
+    assert model.order == ["at hand", "next"]
+
+
+async def test_one_that_is_cancelled_as_its_turn_comes_hands_it_on() -> None:
+    model = Model()
+    for name in ("at hand", "gone", "next"):
+        await model.come(name)
+    model.turns.release()  # it has the turn, and does not know yet
+    model.tasks["gone"].cancel()
+    await asyncio.wait({model.tasks["gone"]})
+    await asyncio.sleep(0)
+    assert (model.order, model.turns.held) == (["at hand", "next"], True)
+    await model.next()
+    assert not model.turns.held
+
+
+async def test_a_turn_ends_with_its_block_whatever_happens_in_it() -> None:
+    turns = Turns(ManualClock())
+    with pytest.raises(ValueError, match="broken"):
+        async with turns.turn():
+            raise ValueError("broken")
+    assert not turns.held

@@ -1,0 +1,93 @@
+"""How many steps a final has that must be in time: settled when its turn has come."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from adaptivegen.clock import ManualClock
+from adaptivegen.placement import Decision, Turn, plan_of
+from scheduler.decide.decide import record
+from scheduler.decide.jobs import OpenJob, StepChoice
+from scheduler.decide.steps import HANDING_S, ROOM, settled
+from scheduler.placement import Placement
+from scheduler.steady import SteadyTime
+from tests.unit.scheduler.builders import NOW_NS, of_plan, open_job, place, query, report, view
+from tests.unit.scheduler.test_herald import ticket
+
+CHOICE = StepChoice(whole=12, whole_s=4.0, fewer=6, fewer_s=2.0)
+
+
+def due(in_s: float, **changes: object) -> OpenJob:
+    return open_job(deadline_at_ns=NOW_NS + round(in_s * 1e9), steps=CHOICE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "steps"),
+    [
+        (4.0 * ROOM + HANDING_S + 0.01, 12),
+        (4.0 * ROOM + HANDING_S - 0.01, 6),
+        (2.0 + HANDING_S + 0.01, 6),
+        (2.0 + HANDING_S - 0.01, 12),  # late in any case
+        (-5.0, 12),
+    ],
+)
+def test_all_steps_are_taken_where_there_is_room_and_where_fewer_would_not_help(left_s: float, steps: int) -> None:
+    assert settled(due(left_s), begins_ns=NOW_NS) == steps
+    assert settled(due(left_s + 3.0), begins_ns=NOW_NS + 3 * 10**9) == steps  # its model is free only then
+    assert settled(due(left_s + 3.0, ready_at_ns=NOW_NS + 3 * 10**9), begins_ns=NOW_NS) == steps  # or its draft there
+
+
+def test_a_final_without_a_choice_is_as_decided() -> None:
+    assert settled(open_job(steps=CHOICE), begins_ns=NOW_NS) == 0  # it has no deadline
+    assert settled(open_job(deadline_at_ns=NOW_NS), begins_ns=NOW_NS) == 0
+
+
+def decision(plan: str, steps: int, t0: float | None = 0.6) -> Decision:
+    return place(view()).model_copy(update={"plan": plan, "final_steps": steps, "refine_t0": t0})
+
+
+def test_a_plan_is_called_by_the_steps_that_are_made() -> None:
+    assert plan_of(decision("reduced", 6), 12) == "refine"
+    assert plan_of(decision("reduced", 12, None), 24) == "cloud"
+    assert plan_of(decision("refine", 12), 6) == "reduced"
+    assert [plan_of(decision(plan, 6), 6) for plan in ("refine", "reduced", "cloud")] == ["refine", "reduced", "cloud"]
+    assert plan_of(decision("draft", 0, None), 0) == "draft"
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"deadline_s": 60.0, "allow_reduced": True}, True),
+        ({"deadline_s": 60.0}, False),
+        ({"allow_reduced": True}, False),
+        ({"deadline_s": 60.0, "allow_reduced": True, "requested_plan": "draft"}, False),
+        ({"deadline_s": 60.0, "allow_reduced": True, "final_steps": 1}, False),  # the fewest there are
+    ],
+)
+def test_steps_may_be_settled_where_the_request_has_a_deadline_and_allows_fewer(
+    changes: dict[str, object], chosen: bool
+) -> None:
+    seen = view()
+    asked = query(**{"intent": "iterate", "requested_plan": "refine", **changes})
+    job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
+    assert job is not None
+    assert (job.steps is not None) is chosen
+
+
+async def test_a_reduced_final_gets_all_its_steps_where_its_turn_comes_soon_enough() -> None:
+    """Told to the worker that asks: with the deadline of the placing, by the scheduler's clock alone."""
+    whole, reduced = (of_plan(place(view(), query(allow_reduced=True)), plan) for plan in ("refine", "reduced"))
+    assert whole.final_s and whole.final_upper_s and reduced.final_upper_s
+    deadline_s = (max(whole.final_s, reduced.final_upper_s) + whole.final_upper_s) / 2
+    for waits_s, steps in ((0.0, 12), (deadline_s - whole.gpu_s, 6), (deadline_s, 12)):
+        seen, clock = view(), ManualClock()
+        placement = Placement(seen, time=SteadyTime(clock), rng=random.Random(1))
+        made = await placement.place(query(deadline_s=deadline_s, allow_reduced=True))
+        assert (made.plan, made.final_steps) == ("reduced", 6)
+        seen.jobs.drafted(made.job_id)
+        await clock.advance(waits_s)
+        seen.hear(report("worker-1", seq=2), now_ns=clock.now_ns())
+        turn = await placement.next_job(ticket())
+        assert turn == Turn(tenant="local", job_id=made.job_id, final_steps=steps)
