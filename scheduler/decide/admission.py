@@ -24,6 +24,7 @@ from adaptivegen.placement import Candidate, PlacementQuery, Tier
 from adaptivegen.standing import too_many_open
 from scheduler.decide.ledger import MAX_OPEN
 from scheduler.decide.predict import newcomer
+from scheduler.decide.steps import ROOM, may_be_settled
 from scheduler.decide.view import View
 
 LEAST_RETRY_S = 1.0
@@ -136,9 +137,12 @@ def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: 
 
 
 def bar_of_deadline(query: PlacementQuery, made: Candidate, wait_s: float | None) -> Bar | None:
-    """Why a final will be too late; None where it will not. wait_s: as predicted, None without workers."""
+    """Why a final will be too late; None where it will not, or where fewer steps can still save it from being so.
+    wait_s: as predicted, None without workers."""
     deadline_s = query.deadline_s
     if deadline_s is None or (made.final_upper_s is not None and made.final_upper_s <= deadline_s):
+        return None
+    if may_be_settled(query, made.plan) and made.final_s is not None and made.final_s * ROOM <= deadline_s:
         return None
     expected = "is not known" if made.final_upper_s is None else f"is mostly within {made.final_upper_s:.2f} s"
     reason = f"its deadline is {deadline_s:g} s, and the time of the final {expected}"

@@ -14,14 +14,19 @@ from scheduler.decide.predict import final_work
 from scheduler.decide.view import View
 
 SETTLED: tuple[Plan, ...] = ("refine", "cloud", "reduced")
-ROOM = 1.15  # times the predicted work: all steps are taken where there is room for so much
+ROOM = 1.15  # times what is predicted: all steps are taken where there is time for so much
 HANDING_S = 0.15  # from a turn until the model begins, and from its end until the final is there
+
+
+def may_be_settled(query: PlacementQuery, plan: Plan) -> bool:
+    """Whether the steps of a final may be, so that fewer of them can save it when its turn comes late."""
+    return query.deadline_s is not None and query.allow_reduced and plan in SETTLED
 
 
 def step_choice(view: View, query: PlacementQuery, decision: Decision, *, factor: float) -> StepChoice | None:
     """Between which numbers of steps the final of a decision may be settled; None where there is no choice. factor: of
     the pool's times."""
-    if query.deadline_s is None or not query.allow_reduced or decision.plan not in SETTLED:
+    if not may_be_settled(query, decision.plan):
         return None
     cloud = view.cards[query.cloud_model]
     refine = cloud.refine if decision.refine_t0 is not None else None

@@ -11,6 +11,7 @@ from adaptivegen.errors import InvalidRequest, Overloaded, PermissionDenied, Quo
 from adaptivegen.placement import Decision, refusal_of
 from scheduler.decide.decide import decide, record
 from scheduler.decide.quota import AdmissionSettings
+from scheduler.decide.steps import ROOM
 from scheduler.decide.view import View
 from tests.unit.scheduler.builders import (
     NOW_NS,
@@ -249,7 +250,8 @@ def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> No
     whole, reduced = (of_plan(place(view(), query(allow_reduced=True)), plan) for plan in ("refine", "reduced"))
     assert whole.final_upper_s and reduced.final_upper_s
     assert "of all its steps is possible" in reduced.reason
-    between_s, too_short_s = (whole.final_upper_s + reduced.final_upper_s) / 2, reduced.final_upper_s / 2
+    assert whole.final_s and reduced.final_s
+    between_s, too_short_s = whole.final_s * (ROOM - 0.05), reduced.final_s * 0.9
     first = place(view(), query(deadline_s=between_s, allow_reduced=True))
     assert (first.plan, first.final_steps) == ("reduced", 6)
     assert any(reason.startswith("The final is reduced:") for reason in first.reasons)
@@ -260,18 +262,31 @@ def test_overload_degrades_first_by_fewer_steps_then_by_time_and_says_so() -> No
         assert late.candidates and of_plan(late, "refine").final_s
 
 
+def test_where_fewer_steps_can_still_save_it_a_final_of_all_steps_is_taken_that_is_only_expected_in_time() -> None:
+    """They are settled when its turn comes; where they may not be, 95 % of such finals must be in time."""
+    whole = of_plan(place(view(), query()), "refine")
+    assert whole.final_s and whole.final_upper_s and whole.final_s * ROOM < whole.final_upper_s
+    for room, reason in ((ROOM + 0.01, ""), (ROOM - 0.01, "its deadline is")):
+        made = place(view(), query(deadline_s=whole.final_s * room, allow_reduced=True))
+        assert made.plan == ("reduced" if reason else "refine")
+        assert reason in of_plan(made, "refine").reason
+        assert of_plan(made, "refine").feasible is not bool(reason)
+    strict = place(view(), query(deadline_s=whole.final_s * (ROOM + 0.01)))
+    assert "will be late: its deadline is" in " ".join(strict.reasons)
+
+
 def test_where_every_final_may_be_late_one_that_more_likely_is_not_is_taken() -> None:
     whole, reduced = (of_plan(place(view(), query(allow_reduced=True)), plan) for plan in ("refine", "reduced"))
     assert whole.final_s and reduced.final_s and reduced.final_upper_s
     for deadline_s, taken in (
-        ((reduced.final_s + reduced.final_upper_s) / 2, "reduced"),  # the whole one would be late, too
+        (reduced.final_s * (ROOM - 0.05), "reduced"),  # the whole one would be late, too
         (reduced.final_s * 0.9, "refine"),  # both would
     ):
         assert reduced.final_s < whole.final_s
         late = place(view(), query(deadline_s=deadline_s, allow_reduced=True))
         assert (late.plan, late.final_steps) == (taken, 6 if taken == "reduced" else 12)
         assert "will be late: its deadline is" in " ".join(late.reasons)
-    plain = place(view(), query(deadline_s=(reduced.final_s + reduced.final_upper_s) / 2))
+    plain = place(view(), query(deadline_s=reduced.final_s * (ROOM - 0.05)))
     assert plain.plan == "refine"  # fewer steps are not allowed
 
 
@@ -284,8 +299,9 @@ def test_where_only_giving_up_the_draft_is_in_time_a_reduced_final_stands_beside
     late = view(report("edge-1", remaining_s=8.0, in_flight=1), report("worker-1"), models=models)
     asked = query(allow_reduced=True)
     refined, whole = (of_plan(place(late, asked), plan) for plan in ("refine", "cloud"))
-    assert refined.final_upper_s and whole.final_upper_s and whole.final_upper_s < refined.final_upper_s
-    pressed = place(late, asked.model_copy(update={"deadline_s": (whole.final_upper_s + refined.final_upper_s) / 2}))
+    assert refined.final_s and whole.final_s and whole.final_s < refined.final_s
+    deadline_s = ROOM * (whole.final_s + refined.final_s) / 2
+    pressed = place(late, asked.model_copy(update={"deadline_s": deadline_s}))
     assert pressed.plan == taken
     assert of_plan(pressed, "cloud").feasible and of_plan(pressed, "reduced").feasible
     assert "its deadline is" in of_plan(pressed, "refine").reason
