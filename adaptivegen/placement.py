@@ -76,8 +76,9 @@ class Decision(BaseModel):
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better; draft_yields_s: see `drafting`. propensity: given the plan, the chance
-    with which its very places were drawn from those that were looked at; 1 where nothing was left to chance.
+    which the best place would have been better; draft_yields_s: see `drafting`; settles: its final has as many steps as
+    there is time for when its turn comes. propensity: given the plan, the chance with which its very places were drawn
+    from those that were looked at; 1 where nothing was left to chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -99,6 +100,7 @@ class Decision(BaseModel):
     backup_after_s: float = 0.0
     draft_gain: float = 0.0
     draft_yields_s: float = 0.0
+    settles: bool = False
     draft_places: tuple[DraftPlace, ...] = ()
     refused: str = ""
     refused_param: str = ""

@@ -14,7 +14,7 @@ from adaptivegen.jobs.spec import Deleted
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.pairs import sentence
-from adaptivegen.placement import Decision
+from adaptivegen.placement import Decision, plan_of
 from adaptivegen.rpc.admin_rows import DecisionInfo, Explanation, JobInfo
 from scheduler.decide.recent import Decided, Recent
 
@@ -161,6 +161,8 @@ def _notes(record: JobRecord, decision: Decision, *, drafted_by: str) -> tuple[s
     notes = list(record.notes)
     if drafted_by not in ("", decision.drafter):
         notes.append(f"Edge {decision.drafter} was to draft, and edge {drafted_by} did.")
+    if record.plan == plan_of(decision, record.final_steps) and record.notes:  # these say why it has other steps
+        return tuple(notes)
     if record.plan != decision.plan:
         notes.append(f"Plan {decision.plan} was decided, and plan {record.plan} was done.")
     if record.status == "completed" and record.final is not None and record.final_steps != decision.final_steps:

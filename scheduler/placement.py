@@ -14,7 +14,6 @@ from adaptivegen.telemetry import get_logger
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.placing import Ours, Placing
 from scheduler.decide.recent import Recent
-from scheduler.decide.steps import settled
 from scheduler.decide.view import View
 from scheduler.decision_log import DecisionLog
 from scheduler.steady import SteadyTime
@@ -134,8 +133,7 @@ class Placement:
             return same
         if job.job_id != ticket.job_id:
             get_logger().info("turn", job_id=job.job_id, before=ticket.job_id, worker=ticket.worker_id)
-        steps = settled(job, begins_ns=now_ns + round(ticket.free_in_s * 1e9))
-        return Turn(tenant=job.tenant, job_id=job.job_id, final_steps=steps)
+        return Turn(tenant=job.tenant, job_id=job.job_id, final_steps=job.settled_steps)
 
     async def observe(self, outcome: Outcome) -> None:
         """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""

@@ -19,7 +19,8 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.flow import LATEST_DRAFT_S
-from scheduler.decide.jobs import OpenJob, is_awaited
+from scheduler.decide.jobs import OpenJob, StepChoice, is_awaited
+from scheduler.decide.steps import step_choice
 from scheduler.decide.view import View
 from scheduler.decide.work import work_of
 from scheduler.steady import SteadyTime
@@ -80,6 +81,7 @@ def open_job(
         wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
         wanted |= {"awaited": is_awaited(request.intent, asked_for=spec.upgrade)}
         wanted |= {"good_until_ns": placed_at_ns + round(good_s * 1e9)}
+        wanted |= {"steps": _steps(spec, cards)}
         if decision.makes_draft and record.draft is None and not spec.upgrade:
             draft_s = min(_bounded(chosen.draft_s) if chosen is not None else 0.0, LATEST_DRAFT_S)
             wanted |= {"ready_at_ns": placed_at_ns + round(draft_s * 1e9)}
@@ -95,6 +97,17 @@ def open_job(
             "ends_at_ns": placed_at_ns + round(final_s * 1e9) if final_s else 0,
             **wanted,
         }
+    )
+
+
+def _steps(spec: JobSpec, cards: Mapping[str, ModelCard]) -> StepChoice | None:
+    """Between which numbers of steps its final is settled, with the card's seconds; None where there is no choice."""
+    request, card = spec.request, cards.get(spec.cloud_model)
+    if card is None:
+        return None
+    shape = {"width": request.width, "height": request.height, "frames": request.frames}
+    return step_choice(
+        spec.decision, card, asked=request.steps or 0, work=lambda steps: work_of(card, **shape, steps=steps)
     )
 
 

@@ -95,6 +95,7 @@ class ModelRunner:
         self._cancel_grace_s = cancel_grace_s
         self._child: ChildProcess | None = None
         self._turns = Turns(clock)
+        self._queued = 0
         self._current = ""
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
@@ -118,8 +119,8 @@ class ModelRunner:
 
     @property
     def queued(self) -> int:
-        """How many wait for their turn."""
-        return self._turns.waiting
+        """Generations that wait for their turn."""
+        return self._queued
 
     @property
     def elapsed_s(self) -> float:
@@ -228,7 +229,11 @@ class ModelRunner:
         """
         if self.queued >= self._max_waiting:
             raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
-        await self._turns.acquire(yields_s=yields_s)
+        self._queued += 1
+        try:
+            await self._turns.acquire(yields_s=yields_s)
+        finally:
+            self._queued -= 1
         try:
             await self._stop_model()
             if not self.ready:

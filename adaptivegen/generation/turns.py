@@ -56,12 +56,14 @@ class Turns:
 
     def release(self) -> None:
         """End a turn; whoever goes next has it at once."""
-        if not self._waiting:
+        waiting = [one for one in self._waiting if not one.turn.done()]  # the others were cancelled a moment ago
+        if not waiting:
             self._held = False
             return
         now_s = self._clock.monotonic_s()
-        number = goes_next([Wait(now_s - one.came_s, one.yields_s) for one in self._waiting])
-        self._waiting.pop(number).turn.set_result(None)
+        chosen = waiting[goes_next([Wait(now_s - one.came_s, one.yields_s) for one in waiting])]
+        self._waiting.remove(chosen)
+        chosen.turn.set_result(None)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -25,9 +25,9 @@ def mark(folder: Path, name: str) -> None:
 
 
 def need(folder: Path, names: Iterable[str]) -> None:
-    """These are needed now; what has no mark gets none."""
+    """These are needed now; what has no mark gets none, and where nothing can be written nothing is removed either."""
     for name in names:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):
             os.utime(folder / name / MARK)
 
 
@@ -40,8 +40,14 @@ def unneeded(folder: Path, for_ns: int) -> list[str]:
     return [name for at_ns, name in sorted(marks) if now_ns - at_ns > for_ns]
 
 
-def remove(folder: Path, card: ModelCard, for_ns: int) -> bool:
-    """Remove a version's own files, and its mark last, unless it is needed again by now."""
+def remove(folder: Path, card: ModelCard, for_ns: int, others: Iterable[ModelCard]) -> bool:
+    """Remove a version's own files, and its mark last, unless it is needed again by now, or one of the other cards here
+    names a file of its folder."""
+    shared = {
+        (folder / file.path).parent for other in others if other.name != card.name for file in other.files.values()
+    }
+    if folder / card.name in shared:
+        return False
     marked = folder / card.name / MARK
     if not marked.exists() or _now_ns(folder) - marked.stat().st_mtime_ns <= for_ns:
         return False

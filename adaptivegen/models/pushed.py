@@ -153,7 +153,8 @@ class PushedModels:
         await self._on_folder(fetched.need, needed)
         for name in await self._on_folder(fetched.unneeded, for_ns):
             card = await self._again(name) if name not in needed else None
-            if card is not None and await self._on_folder(fetched.remove, card, for_ns):
+            others = self._library.cards().values()
+            if card is not None and await self._on_folder(fetched.remove, card, for_ns, others):
                 removed.append(name)
         if removed:
             get_logger().info("versions_removed", models=removed)

@@ -28,7 +28,6 @@ from edge_node.draft.models import usual_s
 from scheduler.decide.balanced import placing_of
 from scheduler.decide.placing import PlacingName
 from scheduler.decide.policy import Policy
-from scheduler.decide.steps import settled
 from scheduler.decide.view import NodeTable, View
 from scheduler.decide.work import work_of
 
@@ -291,7 +290,7 @@ class Twin:
             )
             if told is not None:
                 job = self._jobs[int(told.job_id.removeprefix("vid_"))]
-                job.final_steps = settled(told, begins_ns=self._now_ns + round(free_in_s * 1e9))
+                job.final_steps = told.settled_steps
             job.begun, worker.next, worker.prepared = True, job, False
             self._after(2 * self._way_s(LINKS.scheduler) + CLAIM_S, self._call(self._claimed, worker, job))
 

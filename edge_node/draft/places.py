@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from adaptivegen.clock import Clock
+from adaptivegen.drafting import MOST_YIELDS_S
 from adaptivegen.errors import (
     AdaptiveGenError,
     Cancelled,
@@ -171,7 +172,8 @@ class DraftPlaces:
         self._retries.deposit()
         self._hedges.deposit()
         race = _Race(spec, start_mp4, show, failed)
-        until_s = self._clock.monotonic_s() + spec.decision.backup_after_s
+        yields_s = min(spec.decision.draft_yields_s, MOST_YIELDS_S)  # for which it waits of its own accord
+        until_s = self._clock.monotonic_s() + spec.decision.backup_after_s + yields_s
         try:
             self._enter(race, spec.decision.draft_edge_id or self._node_id, spec.draft_model, group)
             while (won := await self._step(race, group, until_s)) is None:

@@ -147,7 +147,8 @@ def _any_final(candidates: Sequence[Candidate]) -> bool:
 def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str]) -> Choice:
     """The best of those that are only late, which is said."""
     best = max(late, key=lambda candidate: candidate.score)
-    said = f"Plan {best.plan} is taken although it will be late: {best.reason}."
+    likely = best.final_s is not None and best.final_s <= (situation.query.deadline_s or 0.0)
+    said = f"Plan {best.plan} is taken although it {'may' if likely else 'will'} be late: {best.reason}."
     return Choice(best.plan, (*reasons, said, *_details(situation, best)))
 
 

@@ -13,14 +13,14 @@ from adaptivegen.drafting import yields_s
 from adaptivegen.errors import InvalidRequest, ModelNotFound
 from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.admission import bar_of_deadline
-from scheduler.decide.choose import Choice, admit, choose
+from scheduler.decide.choose import Admitted, Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.moves import draft_card
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.split import split_work
-from scheduler.decide.steps import step_choice
+from scheduler.decide.steps import may_be_settled, step_choice
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -54,6 +54,7 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         decided_by=view.decider,
         decided_at_ns=now_ns,
         draft_yields_s=yields_s(query.intent, deadline_s=query.deadline_s),
+        settles=_settles(situation, admitted, plan),
         reasons=choice.reasons,
         candidates=admitted.candidates,
         view_digest=view.digest(),
@@ -61,6 +62,12 @@ def decide(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random
         **_drafter(situation, plan),
         **_refusal(choice),
     )
+
+
+def _settles(situation: Situation, admitted: Admitted, plan: Plan) -> bool:
+    """Whether the steps of a final are settled when its turn comes; not where all of them are barred for good."""
+    bar = admitted.bars.get("refine" if situation.starts_from_draft(plan) else "cloud")
+    return may_be_settled(situation.query, plan) and (bar is None or bar.soft)
 
 
 def _late_trials(situation: Situation, plan: Plan) -> frozenset[str]:
@@ -101,7 +108,7 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     drafts = decision.makes_draft and not known
     if drafts and view.loads.left_s(decision.drafter, query.draft_model, now_ns=now_ns) is not None:
         return job  # its times would tell of a model that is loaded again, not of drafts and finals
-    view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing)
+    view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing, steps=job.steps)
     return job
 
 
@@ -125,8 +132,13 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         if work is not None:
             factor = chosen.gpu_s / work.generate_s if chosen and chosen.gpu_s and work.generate_s else 1.0
             work = work.times(factor)  # of the pool, as it was weighed
-            steps = step_choice(view, query, decision, factor=factor)
-            known |= {"work_s": work.total_s, "gpu_s": work.generate_s, "steps": steps}
+            known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
+            known["steps"] = step_choice(
+                decision,
+                view.cards[query.cloud_model],
+                asked=query.final_steps,
+                work=lambda steps: final_work(view, query, steps=steps, factor=factor),
+            )
         known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0

@@ -235,8 +235,8 @@ class Flow:
 
 
 def _can_be_met(job: OpenJob, now_ns: int) -> bool:
-    """Whether it has a deadline that it would meet if it were begun now."""
-    return now_ns + job.work_s * 1e9 <= job.deadline_at_ns
+    """Whether it has a deadline that it would meet if it were begun now, with fewer steps if need be."""
+    return now_ns + job.least_s * 1e9 <= job.deadline_at_ns
 
 
 def aged_s(awaited: bool) -> float:

@@ -33,7 +33,8 @@ class Newcomer(NamedTuple):
 
 
 class StepChoice(BaseModel):
-    """A final that may have fewer steps so that it is in time: these, and a worker's seconds for each number."""
+    """A final that may have fewer steps so that it is in time: these, and a worker's seconds for each number. moves_s:
+    beside them, for moving clips."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,6 +42,11 @@ class StepChoice(BaseModel):
     whole_s: Seconds
     fewer: Annotated[int, Field(ge=1, le=1000)]
     fewer_s: Seconds
+    moves_s: Seconds = 0.0
+
+    def seconds(self, steps: int) -> float:
+        """Of a worker, for one of the two numbers."""
+        return self.whole_s if steps == self.whole else self.fewer_s
 
 
 class OpenJob(BaseModel):
@@ -51,7 +57,7 @@ class OpenJob(BaseModel):
     there, 0 where it needs none or has it; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
     good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
     of its decision, as that says itself; steps: which of them it has is settled when its turn comes, None where that is
-    decided; guessed: nothing is known but that it waits.
+    decided; settled_steps: as it was settled last, 0: not yet; guessed: nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,7 +77,21 @@ class OpenJob(BaseModel):
     good_until_ns: Nanoseconds = 0
     decided_at_ns: Nanoseconds = 0
     steps: StepChoice | None = None
+    settled_steps: Annotated[int, Field(ge=0, le=1000)] = 0
     guessed: bool = False
+
+    @property
+    def least_s(self) -> float:
+        """Seconds that a worker needs for it at least."""
+        return self.work_s if self.steps is None else min(self.work_s, self.steps.fewer_s)
+
+    def with_steps(self, steps: int) -> OpenJob:
+        """The same with one of the two numbers of steps."""
+        if self.steps is None or not self.work_s:
+            return self
+        work_s = self.steps.seconds(steps)
+        gpu_s = self.gpu_s * work_s / self.work_s
+        return self.model_copy(update={"work_s": work_s, "gpu_s": gpu_s, "settled_steps": steps})
 
     @property
     def wants_final(self) -> bool:

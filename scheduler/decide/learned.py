@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.nodes import FinishedWork, NodeReport
-from adaptivegen.placement import Decision, Outcome, Plan
+from adaptivegen.placement import Decision, Outcome, Plan, plan_of
+from scheduler.decide.jobs import StepChoice
 from scheduler.decide.learn import LEAST_S, LearnSettings, Speeds, clamped
 from scheduler.decide.sizes import Sizes
 from scheduler.decide.spreads import Part, Spreads
@@ -35,16 +36,19 @@ class Expected(NamedTuple):
 
 class Told(NamedTuple):
     """What was predicted of a job when it was placed, by the decision and the edge it was told to. draft_factor: by
-    which the card's times of the draft were multiplied."""
+    which the card's times of the draft were multiplied; settled: the plan's name if the final has the other number of
+    steps that it may have, and by how many seconds its work is then longer, or shorter."""
 
     decided_at_ns: int
     edge_id: str
     drafter: str
+    plan: str
     parts: dict[Part, Expected]
     draft_factor: float = 1.0
+    settled: tuple[str, float] = ("", 0.0)
 
 
-DRAFT, DRAFT_AT_PEER = Part("draft", "draft"), Part("draft at a peer", "draft")
+DRAFT, DRAFT_AT_PEER = _DRAFTS = Part("draft", "draft"), Part("draft at a peer", "draft")
 USUAL_POOL = "default"  # whose parts need not be told apart by its name
 
 
@@ -142,7 +146,13 @@ class Learned:
         return predicted_s * math.exp(self.spreads.upper(part)) if predicted_s is not None else None
 
     def expect(
-        self, decision: Decision, *, draft_known: bool, draft_factor: float = 1.0, standing: Standing = "awaited"
+        self,
+        decision: Decision,
+        *,
+        draft_known: bool,
+        draft_factor: float = 1.0,
+        standing: Standing = "awaited",
+        steps: StepChoice | None = None,
     ) -> None:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted, and
         a final that waits for a model to be loaded would tell of that load, not of finals."""
@@ -150,7 +160,7 @@ class Learned:
         part = DRAFT_AT_PEER if decision.drafted_elsewhere else DRAFT
         final = final_part(decision.plan, standing, decision.pool)
         times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
-        if draft_known:
+        if draft_known or not decision.makes_draft:
             times.pop(part, None)
         if chosen is not None and chosen.load_s:
             times.pop(final)
@@ -162,7 +172,9 @@ class Learned:
         self._told.pop(decision.job_id, None)
         if parts:
             by, at_ns = decision.edge_id, decision.decided_at_ns
-            self._told[decision.job_id] = Told(at_ns, by, decision.drafter, parts, draft_factor)
+            self._told[decision.job_id] = Told(
+                at_ns, by, decision.drafter, decision.plan, parts, draft_factor, _other(decision, steps)
+            )
         while len(self._told) > MAX_EXPECTED:
             self._told.popitem(last=False)
 
@@ -176,22 +188,38 @@ class Learned:
         if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
             return {}
         del self._told[outcome.job_id]
-        observed = {DRAFT: _draft_s(outcome, told), DRAFT_AT_PEER: _draft_s(outcome, told)}
+        observed = dict.fromkeys(_DRAFTS, _draft_s(outcome, told))
         as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
         if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
-            plan = f"final {outcome.plan}"
-            observed |= {part: outcome.final_s for part in told.parts if f"{part.name} ".startswith(f"{plan} ")}
+            observed |= {part: _final_s(outcome, told) for part in told.parts if part not in _DRAFTS}
         offs: dict[str, float] = {}
         for part, expected in told.parts.items():
             seconds = observed.get(part)
             if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
                 off = offs[part.name] = clamped(math.log(seconds / expected.seconds))
-                if part in (DRAFT, DRAFT_AT_PEER) and outcome.draft_late:
+                if part in _DRAFTS and outcome.draft_late:
                     ratio = told.draft_factor * seconds / expected.seconds
                     self.speeds.warn(told.edge_id, told.drafter, ratio, now_s=now_s)
                 self.spreads.observe(part, off, upper=expected.upper, centre=expected.centre)
                 self.revision += 1
         return offs
+
+
+def _other(decision: Decision, steps: StepChoice | None) -> tuple[str, float]:
+    """See `Told.settled`."""
+    if steps is None:
+        return "", 0.0
+    other = steps.fewer if decision.final_steps == steps.whole else steps.whole
+    return plan_of(decision, other), steps.seconds(other) - steps.seconds(decision.final_steps)
+
+
+def _final_s(outcome: Outcome, told: Told) -> float | None:
+    """How long the final took, as it was decided; one that only has other steps since it came late, or soon, tells
+    that, too: without these only those would be learned from that came as expected. None where it is another."""
+    plan, more_s = told.settled
+    if outcome.plan == told.plan or outcome.final_s is None:
+        return outcome.final_s
+    return outcome.final_s - more_s if outcome.plan == plan else None
 
 
 def _draft_s(outcome: Outcome, told: Told) -> float | None:

@@ -17,6 +17,7 @@ from scheduler.decide.jobs import OpenJob
 from scheduler.decide.line import Line
 from scheduler.decide.promises import Promises
 from scheduler.decide.quota import Quotas
+from scheduler.decide.steps import settled
 from scheduler.decide.usage import Usage
 
 MAX_OPEN = 50_000
@@ -145,18 +146,22 @@ class OpenJobs:
         job = line.next((ticket.model, *ticket.models), now_ns=begins_ns) if line is not None else None
         if job is not None:
             self._start(job.job_id, now_ns=now_ns, at_work=False)
+            steps = settled(job, begins_ns=begins_ns)
+            job = self._settled(job, steps) if steps else job
             self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns
         return job
 
+    def _settled(self, job: OpenJob, steps: int) -> OpenJob:
+        """A job that was just started, with so many steps."""
+        known = self._jobs[job.job_id] = self._of_tenant[job.tenant][job.job_id] = job.with_steps(steps)
+        self._lines[job.pool].resized(known, before_s=job.work_s)
+        self._reserved_s[job.tenant] += known.gpu_s - job.gpu_s
+        return known
+
     def _guess(self, ticket: Ticket, now_ns: int) -> OpenJob:
-        return OpenJob(
-            job_id=ticket.job_id,
-            tenant=ticket.tenant,
-            pool=ticket.pool,
-            model=ticket.model,
-            placed_at_ns=now_ns,
-            guessed=True,
-        )
+        """All that its message says."""
+        pool, model, tenant = ticket.pool, ticket.model, ticket.tenant
+        return OpenJob(job_id=ticket.job_id, tenant=tenant, pool=pool, model=model, placed_at_ns=now_ns, guessed=True)
 
     def shown(
         self,

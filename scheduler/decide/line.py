@@ -87,6 +87,14 @@ class _Lane:
             flow.put_back(job, begun)
             self._joined(job)
 
+    def resized(self, job: OpenJob, *, before_s: float) -> None:
+        """One that was started needs a worker for another time than before."""
+        begun, flow = self._begun.get(job.job_id), self._flows.get(job.tenant)
+        if begun is not None and flow is not None and before_s:
+            more = begun.charge * (job.work_s / before_s - 1.0)
+            self._begun[job.job_id] = begun._replace(charge=begun.charge + more)
+            flow.charge(more)
+
     def drop(self, job: OpenJob) -> None:
         """It will never be done, and costs its tenant nothing."""
         self._flows[job.tenant].leave(job)
@@ -215,6 +223,10 @@ class Line:
         """One that was started waits again, where it was and uncharged; nothing where it waits already."""
         if job not in self:
             self._lanes[job.tier].put_back(job, weight=weight)
+
+    def resized(self, job: OpenJob, *, before_s: float) -> None:
+        """A job that was started needs a worker for another time than before."""
+        self._lanes[job.tier].resized(job, before_s=before_s)
 
     def drop(self, job: OpenJob) -> None:
         """It will not be done from here; nothing where it does not wait."""

@@ -47,8 +47,7 @@ class Spread:
         self.centre = 0.0
         self.seen = 0
         self.covered = 0
-        self.upper = 0.0
-        self.reckon()
+        self._upper: float | None = None  # worked out when it is asked for
 
     def __repr__(self) -> str:
         return f"Spread(upper={self.upper:.3f}, seen={self.seen}, covered={self.covered})"
@@ -68,16 +67,19 @@ class Spread:
         allowed = 1.0 - self._settings.coverage
         self._missed = min(LOOSEST, max(STRICTEST, self._missed + self._settings.patience * (allowed - missed)))
         self._offs.append(off)
-        self.reckon()
+        self._upper = None
 
-    def reckon(self) -> None:
-        """Set the upper end anew; also after an outcome of its family, for which `borrows` says whether it counts."""
-        self.upper = clamped(_quantile(self._values(GUESSES), 1.0 - self._missed))
+    def lent(self) -> None:
+        """There is an outcome of its family, which may stand in for one of its own."""
+        if len(self._offs) < GUESSES:
+            self._upper = None
 
     @property
-    def borrows(self) -> bool:
-        """Whether outcomes of its family stand in for its own."""
-        return self._family is not None and len(self._offs) < GUESSES
+    def upper(self) -> float:
+        """See above."""
+        if self._upper is None:
+            self._upper = clamped(_quantile(self._values(GUESSES), 1.0 - self._missed))
+        return self._upper
 
     @property
     def coverage(self) -> float | None:
@@ -140,8 +142,8 @@ class Spreads:
         while len(self._parts) > MAX_PARTS:
             self._parts.popitem(last=False)
         for other, spread in self._parts.items():
-            if other.family == part.family and other != part and spread.borrows:
-                spread.reckon()
+            if other.family == part.family:
+                spread.lent()
 
 
 def _quantile(values: list[float], level: float) -> float:

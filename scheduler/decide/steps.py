@@ -8,10 +8,12 @@ late otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import Decision, PlacementQuery, Plan
 from scheduler.decide.jobs import OpenJob, StepChoice
-from scheduler.decide.predict import final_work
-from scheduler.decide.view import View
+from scheduler.decide.work import Work
 
 SETTLED: tuple[Plan, ...] = ("refine", "cloud", "reduced")
 ROOM = 1.15  # times what is predicted: all steps are taken where there is time for so much
@@ -23,19 +25,21 @@ def may_be_settled(query: PlacementQuery, plan: Plan) -> bool:
     return query.deadline_s is not None and query.allow_reduced and plan in SETTLED
 
 
-def step_choice(view: View, query: PlacementQuery, decision: Decision, *, factor: float) -> StepChoice | None:
-    """Between which numbers of steps the final of a decision may be settled; None where there is no choice. factor: of
-    the pool's times."""
-    if not may_be_settled(query, decision.plan):
+def step_choice(
+    decision: Decision, cloud: ModelCard, *, asked: int, work: Callable[[int], Work | None]
+) -> StepChoice | None:
+    """Between which numbers of steps the final of a decision is settled; None where there is no choice. asked: steps
+    that the request names, 0 for none; work: what a worker needs for so many."""
+    if not decision.settles:
         return None
-    cloud = view.cards[query.cloud_model]
     refine = cloud.refine if decision.refine_t0 is not None else None
-    whole = query.final_steps or (refine.steps if refine else cloud.limits.steps_default)
+    whole = asked or (refine.steps if refine else cloud.limits.steps_default)
     fewer = half_of(whole, cloud.limits.steps_min)
-    works = [final_work(view, query, steps=steps, factor=factor) for steps in (whole, fewer)]
-    if fewer >= whole or decision.final_steps not in (whole, fewer) or works[0] is None or works[1] is None:
+    whole_work, fewer_work, chosen = work(whole), work(fewer), decision.chosen()
+    if fewer >= whole or decision.final_steps not in (whole, fewer) or whole_work is None or fewer_work is None:
         return None
-    return StepChoice(whole=whole, whole_s=works[0].total_s, fewer=fewer, fewer_s=works[1].total_s)
+    moves_s = chosen.transfer_s if chosen is not None else 0.0
+    return StepChoice(whole=whole, whole_s=whole_work.total_s, fewer=fewer, fewer_s=fewer_work.total_s, moves_s=moves_s)
 
 
 def half_of(steps: int, least: int) -> int:
@@ -48,7 +52,7 @@ def settled(job: OpenJob, *, begins_ns: int) -> int:
     choice = job.steps
     if choice is None or not job.deadline_at_ns:
         return 0
-    left_s = (job.deadline_at_ns - max(begins_ns, job.ready_at_ns)) / 1e9 - HANDING_S
+    left_s = (job.deadline_at_ns - max(begins_ns, job.ready_at_ns)) / 1e9 - HANDING_S - choice.moves_s
     if choice.whole_s * ROOM <= left_s or choice.fewer_s > left_s:  # late in any case, it may as well be good
         return choice.whole
     return choice.fewer

@@ -99,6 +99,21 @@ async def test_one_that_is_cancelled_while_it_waits_is_passed_over() -> None:
     assert model.order == ["at hand", "next"]
 
 
+@pytest.mark.parametrize("others", [(), ("next",)])
+async def test_one_that_is_cancelled_in_the_moment_in_which_a_turn_ends_is_passed_over(others: tuple[str, ...]) -> None:
+    """Its task does not know yet that it is to end."""
+    model = Model()
+    for name in ("at hand", "gone", *others):
+        await model.come(name)
+    model.tasks["gone"].cancel()
+    model.turns.release()
+    await asyncio.wait({model.tasks["gone"]})
+    await asyncio.sleep(0)
+    assert (model.order, model.turns.waiting) == (["at hand", *others], 0)
+    assert model.turns.held is bool(others)
+    assert model.tasks["gone"].cancelled()
+
+
 async def test_one_that_is_cancelled_as_its_turn_comes_hands_it_on() -> None:
     model = Model()
     for name in ("at hand", "gone", "next"):

@@ -9,7 +9,8 @@ import pytest
 from adaptivegen.blob.base import BlobStore
 from adaptivegen.blob.store import open_store
 from adaptivegen.clock import ManualClock
-from adaptivegen.models.fetched import MARK
+from adaptivegen.models.card import card_digest, dump_card
+from adaptivegen.models.fetched import MARK, need
 from adaptivegen.models.pushed import DAY_NS, PREFIX, SWEEP_EVERY_S, push
 from adaptivegen.models.registry import verified_files
 from tests.unit.models.test_pushed import NAME, Node, operator, small
@@ -63,6 +64,25 @@ async def test_what_is_needed_by_any_process_on_the_folder_stays(store: BlobStor
     assert await swept(node) == []
     later(node, KEEP_DAYS + 1)
     assert await swept(node) == [NAME]
+
+
+async def test_what_another_card_here_names_files_of_stays(store: BlobStore, tmp_path: Path) -> None:
+    await push(store, operator(tmp_path / "operator"), NAME)
+    node = Node(store, tmp_path / "node")
+    await node.pushed.ensure(NAME)
+    card = node.library.card(NAME)
+    mine = card.model_copy(update={"name": "mine", "digest": card_digest("mine", card.version, card.files)})
+    (node.folder / "mine").mkdir()
+    (node.folder / "mine" / "card.json").write_text(dump_card(mine))
+    later(node, 2 * KEEP_DAYS)
+    assert await swept(node) == []
+    assert verified_files(node.library.card("mine"), node.folder)
+    (node.folder / "mine" / "card.json").unlink()
+    assert await swept(node) == [NAME]
+
+
+def test_where_it_cannot_be_noted_that_a_version_is_needed_it_can_still_be_used(tmp_path: Path) -> None:
+    need(tmp_path, ["x" * 300])  # no file system has such a name
 
 
 async def test_what_an_operator_put_there_by_hand_stays(store: BlobStore, tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
 from adaptivegen.clock import ManualClock
-from adaptivegen.placement import Decision, Turn, plan_of
+from adaptivegen.placement import Decision, Ticket, Turn, plan_of
 from scheduler.decide.decide import record
 from scheduler.decide.jobs import OpenJob, StepChoice
+from scheduler.decide.ledger import OpenJobs
+from scheduler.decide.quota import Quotas
 from scheduler.decide.steps import HANDING_S, ROOM, settled
 from scheduler.placement import Placement
 from scheduler.steady import SteadyTime
-from tests.unit.scheduler.builders import NOW_NS, of_plan, open_job, place, query, report, view
+from tests.unit.scheduler.builders import NOW_NS, of_plan, open_job, outcome, place, query, report, view
+from tests.unit.scheduler.test_admission import busy, limited
 from tests.unit.scheduler.test_herald import ticket
 
 CHOICE = StepChoice(whole=12, whole_s=4.0, fewer=6, fewer_s=2.0)
@@ -37,6 +41,13 @@ def test_all_steps_are_taken_where_there_is_room_and_where_fewer_would_not_help(
     assert settled(due(left_s), begins_ns=NOW_NS) == steps
     assert settled(due(left_s + 3.0), begins_ns=NOW_NS + 3 * 10**9) == steps  # its model is free only then
     assert settled(due(left_s + 3.0, ready_at_ns=NOW_NS + 3 * 10**9), begins_ns=NOW_NS) == steps  # or its draft there
+
+
+def test_what_moving_clips_takes_is_not_there_for_steps() -> None:
+    far = CHOICE.model_copy(update={"moves_s": 1.5})
+    left_s = 4.0 * ROOM + HANDING_S + 0.01
+    assert settled(due(left_s).model_copy(update={"steps": far}), begins_ns=NOW_NS) == 6
+    assert settled(due(left_s + 1.5).model_copy(update={"steps": far}), begins_ns=NOW_NS) == 12
 
 
 def test_a_final_without_a_choice_is_as_decided() -> None:
@@ -74,6 +85,65 @@ def test_steps_may_be_settled_where_the_request_has_a_deadline_and_allows_fewer(
     job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
     assert job is not None
     assert (job.steps is not None) is chosen
+
+
+@pytest.mark.parametrize("why", ["quota", "line"])
+def test_steps_that_were_taken_for_another_reason_than_the_deadline_are_not_given_back(why: str) -> None:
+    seen = limited(gpu_seconds_per_hour=5.0) if why == "quota" else busy(view(), 408.0)
+    asked = query(deadline_s=3000.0, allow_reduced=True)
+    made = place(seen, asked)
+    job = record(seen, asked, made, now_ns=NOW_NS)
+    assert (made.plan, made.settles) == ("reduced", False)
+    assert job is not None and job.steps is None
+
+
+def dated(job_id: str, in_s: float) -> OpenJob:
+    at_ns = NOW_NS + round(in_s * 1e9)
+    return open_job(job_id, work_s=4.0, gpu_s=3.5, deadline_at_ns=at_ns, steps=CHOICE)
+
+
+def asks_for(job_id: str) -> Ticket:
+    return ticket().model_copy(update={"job_id": job_id})
+
+
+def test_a_job_that_only_fewer_steps_would_save_still_goes_before_those_without_a_deadline() -> None:
+    for in_s, due_id in ((3.0, "dated"), (1.5, "older")):  # at 1.5 s nothing saves it
+        jobs = OpenJobs(Quotas())
+        jobs.place(open_job("older", placed_at_ns=NOW_NS - 10**9))
+        jobs.place(dated("dated", in_s))
+        told = jobs.next(asks_for("older"), now_ns=NOW_NS)
+        assert told is not None
+        assert (told.job_id, told.settled_steps) == (due_id, 6 if due_id == "dated" else 0)
+
+
+@pytest.mark.parametrize(("in_s", "steps", "gpu_s"), [(60.0, 12, 3.5), (3.0, 6, 1.75)])
+def test_what_a_job_will_take_with_its_steps_is_reserved_and_charged_from_its_turn_on(
+    in_s: float, steps: int, gpu_s: float
+) -> None:
+    jobs = OpenJobs(Quotas())
+    jobs.place(dated("a", in_s))
+    jobs.place(dated("b", 600.0))
+    told = jobs.next(asks_for("a"), now_ns=NOW_NS)
+    assert told is not None
+    assert (told.job_id, told.settled_steps, told.gpu_s) == ("a", steps, gpu_s)
+    assert jobs.reserved_s("local") == pytest.approx(gpu_s + 3.5)
+    jobs.settle("a", gpu_s=gpu_s, now_ns=NOW_NS + 10**10)
+    jobs.settle("b", gpu_s=0.0, now_ns=NOW_NS + 10**10)
+    assert jobs.reserved_s("local") == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("made", ["refine", "reduced", "cloud"])
+def test_a_final_that_lost_steps_because_it_came_late_is_learned_from_too(made: str) -> None:
+    """Else only those would be that came as expected."""
+    seen, asked = view(), query(deadline_s=60.0, allow_reduced=True)
+    decision = place(seen, asked)
+    job, chosen = record(seen, asked, decision, now_ns=NOW_NS), decision.chosen()
+    assert decision.plan == "refine" and job is not None and job.steps is not None
+    assert chosen is not None and chosen.final_s is not None
+    less_s = job.steps.whole_s - job.steps.fewer_s if made == "reduced" else 0.0
+    told = outcome(decision, plan=made, final_s=2 * chosen.final_s - less_s)
+    offs = seen.learned.outcome(told, decider=seen.decider)
+    assert offs.get("final refine by a deadline") == (None if made == "cloud" else pytest.approx(math.log(2.0)))
 
 
 async def test_a_reduced_final_gets_all_its_steps_where_its_turn_comes_soon_enough() -> None:
