@@ -11,7 +11,6 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from adaptivegen.drafting import Wait, goes_next
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
@@ -21,7 +20,7 @@ from benchmarks.live.links import Link
 from benchmarks.live.load import EDGES, WORKERS, Request, Run
 from benchmarks.live.sleeper import FAILS_AFTER_S, SIGMA
 from benchmarks.live.system import LINKS, SCHEDULER, TENANT
-from benchmarks.live.twin_parts import Job, Node
+from benchmarks.live.twin_parts import Job, Node, patient
 from benchmarks.live.watch import PATIENCE_S, Seen
 from edge_node.draft.budget import hedge_budget, retry_budget
 from edge_node.draft.models import usual_s
@@ -82,17 +81,7 @@ class Twin:
         while self._events and self._events[0][0] <= last_s:
             self._now_s, _, act = heapq.heappop(self._events)
             act()
-        return [self._patient(job.seen) for job in self._jobs if job.seen.request.part >= 0]
-
-    @staticmethod
-    def _patient(seen: Seen) -> Seen:
-        """Without what came too late."""
-
-        def seen_by(seconds: float | None) -> float | None:
-            return seconds if seconds is not None and seconds <= PATIENCE_S else None
-
-        first_s, draft_s, final_s = map(seen_by, (seen.first_s, seen.draft_s, seen.final_s))
-        return replace(seen, first_s=first_s, draft_s=draft_s, final_s=final_s)
+        return [patient(job.seen) for job in self._jobs if job.seen.request.part >= 0]
 
     # ---- time -------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from adaptivegen.nodes import FINISHED_TOLD, FinishedWork
 from adaptivegen.placement import Decision
 from benchmarks.live.cards import FRAMES
 from benchmarks.live.conduct import Spell
-from benchmarks.live.watch import Seen
+from benchmarks.live.watch import PATIENCE_S, Seen
 
 
 @dataclass(slots=True)
@@ -83,3 +83,13 @@ class Node:
         self.made, self.failed_in_row = self.made + 1, 0
         work = {"number": self.made, "model": model, "width": side, "height": side, "frames": FRAMES}
         self.finished.append(FinishedWork(**work, steps=steps, guidance=1.0, seconds=seconds))
+
+
+def patient(seen: Seen) -> Seen:
+    """Without what came too late."""
+
+    def seen_by(seconds: float | None) -> float | None:
+        return seconds if seconds is not None and seconds <= PATIENCE_S else None
+
+    first_s, draft_s, final_s = map(seen_by, (seen.first_s, seen.draft_s, seen.final_s))
+    return replace(seen, first_s=first_s, draft_s=draft_s, final_s=final_s)

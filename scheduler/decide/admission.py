@@ -137,8 +137,8 @@ def _without_workers_s(view: View, query: PlacementQuery, pool: str, *, now_ns: 
 
 
 def bar_of_deadline(query: PlacementQuery, made: Candidate, wait_s: float | None) -> Bar | None:
-    """Why a final will be too late; None where it will not, or where fewer steps can still save it from being so.
-    wait_s: as predicted, None without workers."""
+    """Why a final will be too late; None where it will not, or where it is expected in time with some room and its
+    steps are settled later. wait_s: as predicted, None without workers."""
     deadline_s = query.deadline_s
     if deadline_s is None or (made.final_upper_s is not None and made.final_upper_s <= deadline_s):
         return None
