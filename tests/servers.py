@@ -1,6 +1,7 @@
 """Real servers for tests: a nats-server of our own on a free port."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -42,6 +43,7 @@ class NatsServer:
         """It hangs, with its connections open."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)  # until then it still answers
 
     def resume(self) -> None:
         if self._process is not None:
