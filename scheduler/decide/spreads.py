@@ -76,9 +76,9 @@ class Spread:
 
     @property
     def upper(self) -> float:
-        """See above."""
+        """What is added to the logarithm of a prediction for its upper end."""
         if self._upper is None:
-            self._upper = clamped(_quantile(self._values(GUESSES), 1.0 - self._missed))
+            self._upper = clamped(_quantile(self._values(), 1.0 - self._missed))
         return self._upper
 
     @property
@@ -91,9 +91,9 @@ class Spread:
         """Mean absolute share by which the remembered outcomes were off; 0 before the first."""
         return statistics.fmean(abs(math.exp(off) - 1.0) for off in self._offs) if self._offs else 0.0
 
-    def _values(self, count: int) -> list[float]:
-        """The outcomes, filled up to so many with what stands in for others, by size."""
-        missing = count - len(self._offs)
+    def _values(self) -> list[float]:
+        """The outcomes, filled up with what stands in for others, by size."""
+        missing = GUESSES - len(self._offs)
         return sorted([*self._offs, *(self._stand_ins(missing) if missing > 0 else [])])
 
     def _stand_ins(self, count: int) -> list[float]:
@@ -101,7 +101,7 @@ class Spread:
         if self._family is None:
             guess = statistics.NormalDist(0.0, GUESS)
             return [guess.inv_cdf(share) for share in shares]
-        theirs = self._family._values(GUESSES)
+        theirs = self._family._values()
         return [theirs[int(share * len(theirs))] for share in shares]
 
 
