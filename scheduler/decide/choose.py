@@ -130,9 +130,13 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
 
 def _likely(late: Sequence[Candidate], deadline_s: float | None) -> Sequence[Candidate]:
     """Of those that may be late the ones that more likely than not are not, else those of all steps."""
-    whole = [made for made in late if made.plan != "reduced"]
-    in_time = [made for made in late if made.final_s is not None and made.final_s <= (deadline_s or 0.0)]
+    whole = [made for made in late if _is_whole(made)]
+    in_time = [made for made in late if _expected_by(deadline_s, made)]
     return [made for made in whole if made in in_time] or in_time or whole or late
+
+
+def _expected_by(deadline_s: float | None, made: Candidate) -> bool:
+    return made.final_s is not None and deadline_s is not None and made.final_s <= deadline_s
 
 
 def _only_late(admitted: Admitted, plan: Plan) -> bool:
@@ -147,8 +151,8 @@ def _any_final(candidates: Sequence[Candidate]) -> bool:
 def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str]) -> Choice:
     """The best of those that are only late, which is said."""
     best = max(late, key=lambda candidate: candidate.score)
-    likely = best.final_s is not None and best.final_s <= (situation.query.deadline_s or 0.0)
-    said = f"Plan {best.plan} is taken although it {'may' if likely else 'will'} be late: {best.reason}."
+    may = "may" if _expected_by(situation.query.deadline_s, best) else "will"
+    said = f"Plan {best.plan} is taken although it {may} be late: {best.reason}."
     return Choice(best.plan, (*reasons, said, *_details(situation, best)))
 
 
