@@ -75,10 +75,11 @@ class Decision(BaseModel):
     it is about, retry_after_s when it may ask again, None where waiting does not help.
 
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
-    no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`; draft_gain: QoE by
-    which the best place would have been better; draft_yields_s: see `drafting`; settles: its final has as many steps as
-    there is time for when its turn comes. propensity: given the plan, the chance with which its very places were drawn
-    from those that were looked at; 1 where nothing was left to chance.
+    no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`, and where one that has
+    begun nowhere after `tied_after_s` (0: never) waits, too; draft_gain: QoE by which the best place would have been
+    better; draft_yields_s: see `drafting`; settles: its final has as many steps as there is time for when its turn
+    comes. propensity: given the plan, the chance with which its very places were drawn from those that were looked at;
+    1 where nothing was left to chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -98,6 +99,7 @@ class Decision(BaseModel):
     draft_edge_id: str = ""
     backup_edge_id: str = ""
     backup_after_s: float = 0.0
+    tied_after_s: float = 0.0
     draft_gain: float = 0.0
     draft_yields_s: float = 0.0
     settles: bool = False

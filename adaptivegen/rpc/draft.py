@@ -156,9 +156,16 @@ class DraftClient:
         self._open: Counter[str] = Counter()  # calls under way
 
     async def borrow(
-        self, address: str, order: DraftOrder, on_step: Callable[[Step], None], *, deadline_s: float
+        self,
+        address: str,
+        order: DraftOrder,
+        on_step: Callable[[Step], None],
+        *,
+        on_taken: Callable[[], None] = lambda: None,
+        deadline_s: float,
     ) -> Lent:
-        """The draft; looks are told as they come. If the calling task is cancelled, the other edge stops.
+        """The draft; that it was taken and looks are told as they come. If the calling task is cancelled, the other
+        edge stops.
 
         Raises what that edge raised, NodeUnavailable also where it has not taken the job in time, DeadlineExceeded,
         InternalError for an answer that is no draft.
@@ -166,7 +173,7 @@ class DraftClient:
         channel = self._take(address)
         try:
             await self._close_idle()
-            return await self._borrowed(channel, address, order, on_step, deadline_s=deadline_s)
+            return await self._borrowed(channel, address, order, on_step, on_taken, deadline_s=deadline_s)
         finally:
             self._open[address] -= 1
 
@@ -176,6 +183,7 @@ class DraftClient:
         address: str,
         order: DraftOrder,
         on_step: Callable[[Step], None],
+        on_taken: Callable[[], None],
         *,
         deadline_s: float,
     ) -> Lent:
@@ -189,6 +197,7 @@ class DraftClient:
             try:
                 async with asyncio.timeout(TAKEN_WITHIN_S):
                     await anext(updates)  # that it was taken
+                on_taken()
             except TimeoutError as exc:
                 raise NodeUnavailable(f"{peer} did not take a draft within {TAKEN_WITHIN_S:g} s") from exc
             except StopAsyncIteration as exc:

@@ -69,6 +69,7 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
         draft_edge_id=decision.draft_edge_id,
         backup_edge_id=decision.backup_edge_id,
         backup_after_s=decision.backup_after_s,
+        tied_after_s=decision.tied_after_s,
         draft_gain=decision.draft_gain,
         draft_yields_s=decision.draft_yields_s,
         settles=decision.settles,
@@ -136,12 +137,14 @@ def _with_callable_places(decision: Decision) -> Decision:
     ids = {place.edge_id for place in places}
     after_s = decision.backup_after_s
     backup = decision.backup_edge_id if math.isfinite(after_s) and after_s > 0 else ""
+    tied_s = decision.tied_after_s if math.isfinite(decision.tied_after_s) and backup in ids else 0.0
     return decision.model_copy(
         update={
             "draft_places": places,
             "draft_edge_id": decision.draft_edge_id if decision.draft_edge_id in ids else "",
             "backup_edge_id": backup if backup in ids else "",
             "backup_after_s": after_s if backup in ids else 0.0,
+            "tied_after_s": max(0.0, tied_s),
             "draft_gain": decision.draft_gain if math.isfinite(decision.draft_gain) else 0.0,
             "draft_yields_s": decision.draft_yields_s if math.isfinite(decision.draft_yields_s) else 0.0,
         }
@@ -173,6 +176,7 @@ def _decision(message: pb.Decision) -> Decision:
         draft_edge_id=message.draft_edge_id,
         backup_edge_id=message.backup_edge_id,
         backup_after_s=message.backup_after_s,
+        tied_after_s=message.tied_after_s,
         draft_gain=message.draft_gain,
         draft_yields_s=message.draft_yields_s,
         settles=message.settles,

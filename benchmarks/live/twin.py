@@ -22,7 +22,7 @@ from benchmarks.live.sleeper import FAILS_AFTER_S, SIGMA
 from benchmarks.live.system import LINKS, SCHEDULER, TENANT
 from benchmarks.live.twin_parts import Job, Node, patient
 from benchmarks.live.watch import PATIENCE_S, Seen
-from edge_node.draft.budget import hedge_budget, retry_budget
+from edge_node.draft.budget import Budgets
 from edge_node.draft.models import usual_s
 from scheduler.decide.balanced import placing_of
 from scheduler.decide.placing import PlacingName
@@ -62,8 +62,7 @@ class Twin:
         self._edges = {name: Node(name, behaviour[name]) for name in EDGES}
         self._workers = {name: Node(name, behaviour[name]) for name in WORKERS}
         self._messages: deque[Job] = deque()
-        self._hedges = {name: hedge_budget() for name in EDGES}
-        self._retries = {name: retry_budget() for name in EDGES}
+        self._budgets = {name: Budgets() for name in EDGES}
         warm = [
             Request(f"warm {n} {name}", 1.0 + 3 * n, name, "render", None, part=-1) for n in (0, 1) for name in EDGES
         ]
@@ -138,11 +137,12 @@ class Twin:
             self._after(STORE_S, self._pull)
         if not decision.makes_draft:
             return
-        self._hedges[decision.edge_id].deposit()
-        self._retries[decision.edge_id].deposit()
+        self._budgets[decision.edge_id].deposit()
         self._copy(job, decision.drafter)
         if decision.backup_edge_id:
-            self._after(decision.backup_after_s, self._call(self._hedge, job))
+            if decision.tied_after_s:
+                self._after(decision.tied_after_s, self._call(self._tie, job))
+            self._after(decision.backup_after_s + decision.draft_yields_s, self._call(self._hedge, job))
 
     # ---- drafts -----------------------------------------------------------------------------------------------
 
@@ -160,12 +160,19 @@ class Twin:
         edge.queue.append(job)
         self._draft_next(edge)
 
+    def _tie(self, job: Job) -> None:
+        decision = job.decided
+        states = job.copies.values()
+        waits = job.draft_s is None and "waiting" in states and "running" not in states
+        if waits and decision.backup_edge_id not in job.copies and self._budgets[decision.edge_id].ties.withdraw():
+            self._copy(job, decision.backup_edge_id)
+
     def _hedge(self, job: Job) -> None:
         decision = job.decided
         backup = decision.backup_edge_id
         running = any(state in ("waiting", "running") for state in job.copies.values())
         late = job.draft_s is None and running and backup not in job.copies
-        if late and self._hedges[decision.edge_id].withdraw():
+        if late and self._budgets[decision.edge_id].hedges.withdraw():
             job.late = True
             self._copy(job, backup)
 
@@ -212,7 +219,7 @@ class Twin:
             return
         if home not in job.copies:
             self._copy(job, home)
-        elif backup and backup not in job.copies and self._retries[home].withdraw():
+        elif backup and backup not in job.copies and self._budgets[home].retries.withdraw():
             self._copy(job, backup)
         else:
             job.no_draft = True

@@ -26,8 +26,25 @@ class Budget:
         return True
 
 
+class Budgets:
+    """Of one edge's drafts: for second tries, for waiting at two edges, for being made twice."""
+
+    def __init__(self) -> None:
+        self.retries, self.ties, self.hedges = retry_budget(), tie_budget(), hedge_budget()
+
+    def deposit(self) -> None:
+        """A draft is to be made."""
+        for budget in (self.retries, self.ties, self.hedges):
+            budget.deposit()
+
+
 def retry_budget() -> Budget:
     """A fifth of all drafts may be tried again elsewhere."""
+    return Budget(share=0.2, most=10.0, left=3.0)
+
+
+def tie_budget() -> Budget:
+    """A fifth of all drafts may wait at two edges: all but those that both begin at the same moment are made once."""
     return Budget(share=0.2, most=10.0, left=3.0)
 
 

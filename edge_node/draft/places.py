@@ -1,19 +1,20 @@
 """Where a draft is really made: here, at the edge that was decided on, or at both when the first is late.
 
-A second copy is begun when the first has outlasted what almost all such drafts take (hedging), and of two copies that
-wait the one that starts first ends the other (tied requests; Dean and Barroso 2013). A place that fails is followed by
-the next. Both within budgets. A version of the model that is tried must cost nobody a draft: where it has failed, or
+A draft that has begun nowhere by when it should have waits at a second edge, too, and of two copies that wait the one
+that starts first ends the other (tied requests; Dean and Barroso 2013). A second copy is begun beside the first when
+that has outlasted what almost all such drafts take (hedging). A place that fails is followed by the next. All within
+budgets. A version of the model that is tried must cost nobody a draft: where it has failed, or
 takes far too long, the one that serves drafts here. Owns the budgets, and what handing drafts over takes by peer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from adaptivegen.clock import Clock
-from adaptivegen.drafting import MOST_YIELDS_S
 from adaptivegen.errors import (
     AdaptiveGenError,
     Cancelled,
@@ -33,10 +34,11 @@ from adaptivegen.placement import Attempt
 from adaptivegen.process import guarded
 from adaptivegen.rpc.draft import DraftClient, DraftOrder, Lent
 from adaptivegen.telemetry import get_logger
-from edge_node.draft.budget import hedge_budget, retry_budget
+from edge_node.draft.budget import Budgets
 from edge_node.draft.command import draft_command
 from edge_node.draft.links import Links
 from edge_node.draft.models import DraftModels, usual_s
+from edge_node.draft.race import Copy, Race
 
 LEAST_S, MOST_S = 10.0, 120.0  # that a draft is waited for at another edge, or of a version that is tried
 PATIENCE = 5.0  # times what was predicted, between these
@@ -57,79 +59,6 @@ class Made:
     late: bool = False
 
 
-@dataclass(slots=True)
-class _Copy:
-    """One attempt at one edge with one version. dropped: another was faster, so it was stopped."""
-
-    edge_id: str
-    version: str
-    started: bool = False
-    dropped: bool = False
-    generated: Generated | None = None
-    error: AdaptiveGenError | None = None
-    task: asyncio.Task[None] | None = None
-
-    def stop(self) -> None:
-        """End it, if it has not ended; its model stops within a step."""
-        if self.task is not None and not self.task.cancelling():  # once: a model that is stopping is let finish that
-            self.task.cancel()
-
-    @property
-    def running(self) -> bool:
-        return self.generated is None and self.error is None and not self.dropped
-
-
-@dataclass(slots=True)
-class _Race:
-    """The copies of one draft. Only the looks of the first that started are shown."""
-
-    spec: JobSpec
-    start_mp4: bytes | None
-    show: Callable[[Step], None]
-    failed: Callable[[str], None]
-    hedged: bool = False
-    blamed: bool = False  # the job's version has failed, wherever
-    silent: bool = False  # another edge has said nothing for too long: whatever the reason, home tries another version
-    late: _Copy | None = None  # because of which a second copy was begun
-    copies: list[_Copy] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def step(self, copy: _Copy, step: Step) -> None:
-        """A copy goes on."""
-        if not copy.started:
-            copy.started = True
-            self.changed.set()
-        leader = next((one for one in self.copies if one.started and one.running), None)
-        if leader is copy:
-            self.show(step)
-
-    def not_tried(self, places: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-        """The first of these edges and versions that has had no copy but such as were dropped; None when all have."""
-        tried = {(copy.edge_id, copy.version) for copy in self.copies if not copy.dropped}
-        return next((place for place in places if place[0] and place not in tried), None)
-
-    def last_error(self, home: str) -> AdaptiveGenError:
-        """Of the copies, where all but dropped ones have failed: home's own, for it says why, else the last."""
-        errors = {copy.edge_id: copy.error for copy in self.copies if copy.error is not None}
-        return errors.get(home) or list(errors.values())[-1]
-
-    def failed_at(self, edge_id: str) -> AdaptiveGenError | None:
-        """How the last copy at this edge failed, if it did."""
-        errors = [copy.error for copy in self.copies if copy.edge_id == edge_id and copy.error]
-        return errors[-1] if errors else None
-
-    def blame(self, version: str) -> None:
-        """A version has failed at the job."""
-        self.blamed = self.blamed or version == self.spec.draft_model
-        self.failed(version)
-
-    def superfluous(self) -> list[_Copy]:
-        """Copies that wait while another has started."""
-        if not any(copy.started and copy.running for copy in self.copies):
-            return []
-        return [copy for copy in self.copies if copy.running and not copy.started]
-
-
 class DraftPlaces:
     """Makes drafts for one edge. attempted: is told how it went at another edge."""
 
@@ -147,7 +76,7 @@ class DraftPlaces:
         self._peers = peers
         self._clock = clock
         self._attempted = attempted
-        self._retries, self._hedges = retry_budget(), hedge_budget()
+        self._budgets = Budgets()
         self._links = Links()
 
     @property
@@ -169,14 +98,12 @@ class DraftPlaces:
         group: owns the copies, which may outlive the call by the time a model takes to stop; failed: is told each
         version that has failed at it. Raises what the last place raised.
         """
-        self._retries.deposit()
-        self._hedges.deposit()
-        race = _Race(spec, start_mp4, show, failed)
-        yields_s = min(spec.decision.draft_yields_s, MOST_YIELDS_S)  # for which it waits of its own accord
-        until_s = self._clock.monotonic_s() + spec.decision.backup_after_s + yields_s
+        self._budgets.deposit()
+        race = Race(spec, start_mp4, show, failed)
+        came_s = self._clock.monotonic_s()
         try:
             self._enter(race, spec.decision.draft_edge_id or self._node_id, spec.draft_model, group)
-            while (won := await self._step(race, group, until_s)) is None:
+            while (won := await self._step(race, group, came_s)) is None:
                 pass
         finally:
             for copy in race.copies:
@@ -186,32 +113,31 @@ class DraftPlaces:
             get_logger().info("draft_made_at", job_id=spec.id, edge=won.edge_id, copies=len(race.copies))
         return won
 
-    def _was_late(self, race: _Race, won: Made) -> bool:
-        """Whether the copy because of which a second one was begun was still at it; one elsewhere that had not even
-        started is told of."""
-        late = race.late
+    def _was_late(self, race: Race, won: Made) -> bool:
+        """Whether the copy because of which a second one was begun beside it was still at it. Of one that only had to
+        wait longer than the other that is not known. One elsewhere that had not even started, or said nothing at all,
+        is told of."""
+        late = race.late or race.slow
         if late is None or late.edge_id == won.edge_id or late.error is not None:
             return False
-        if not late.started and late.edge_id != self._node_id and not self._is_tried(late.version):
+        silent = not (late.started or (late is race.slow and late.taken))
+        if silent and late.edge_id != self._node_id and not self._is_tried(late.version):
             code = DeadlineExceeded.code
             self._attempted(Attempt(node_id=late.edge_id, reporter=self._node_id, ok=False, code=code))
-        return True
+        return late is race.late
 
-    async def _step(self, race: _Race, group: asyncio.TaskGroup, until_s: float) -> Made | None:
+    async def _step(self, race: Race, group: asyncio.TaskGroup, came_s: float) -> Made | None:
         """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
         version = self._models.serving.name if race.blamed else race.spec.draft_model
         backup = race.not_tried([(race.spec.decision.backup_edge_id, version)])
-        left_s = until_s - self._clock.monotonic_s() if backup and not race.hedged else None
+        after_s = race.second_after_s() if backup else None
+        left_s = max(0.0, came_s + after_s - self._clock.monotonic_s()) if after_s is not None else None
         try:
-            async with asyncio.timeout(None if left_s is None else max(0.0, left_s)):
+            async with asyncio.timeout(left_s):
                 await race.changed.wait()
         except TimeoutError:
-            race.hedged = True
-            if self._hedges.withdraw():
-                race.late = next((copy for copy in race.copies if copy.running), None)
-                get_logger().info("draft_hedged", job_id=race.spec.id, edge=backup[0] if backup else "")
-                if backup:
-                    self._enter(race, *backup, group)
+            if backup:
+                self._second(race, backup, group)
             return None
         race.changed.clear()
         for copy in race.copies:
@@ -224,7 +150,19 @@ class DraftPlaces:
             self._try_next(race, group)
         return None
 
-    def _try_next(self, race: _Race, group: asyncio.TaskGroup) -> None:
+    def _second(self, race: Race, backup: tuple[str, str], group: asyncio.TaskGroup) -> None:
+        """Begin a second copy, as far as the budgets go: one to wait like the first, or one that may run beside it."""
+        why, slow = race.second_is_due(), race.running
+        if not (self._budgets.ties if why == "tied" else self._budgets.hedges).withdraw():
+            return
+        if why == "tied":
+            race.slow = slow
+        else:
+            race.late = slow
+        get_logger().info(f"draft_{why}", job_id=race.spec.id, edge=backup[0])
+        self._enter(race, *backup, group)
+
+    def _try_next(self, race: Race, group: asyncio.TaskGroup) -> None:
         """All copies have failed: begin at home, or at the backup while the budget lasts; else raise.
 
         Home needs no budget: its own queue bounds it, and it is what the client asked in the first place.
@@ -236,13 +174,13 @@ class DraftPlaces:
             raise error
         edge_id, version = place
         refused = isinstance(own, InvalidRequest)  # here; of a peer's refusal that says nothing
-        if edge_id != self._node_id and (refused or not self._retries.withdraw()):
+        if edge_id != self._node_id and (refused or not self._budgets.retries.withdraw()):
             raise error
         again = {"edge": edge_id, "model": version, "code": error.code, "error": error.message}
         get_logger().warning("draft_tried_again", job_id=race.spec.id, **again)
         self._enter(race, edge_id, version, group)
 
-    def _places(self, race: _Race) -> list[tuple[str, str]]:
+    def _places(self, race: Race) -> list[tuple[str, str]]:
         """Where it may be tried, and with which version: of one that is tried once is enough, if it was its fault."""
         home, backup, serving = self._node_id, race.spec.decision.backup_edge_id, self._models.serving.name
         asked = self._models.held(race.spec.draft_model).card.name
@@ -253,15 +191,15 @@ class DraftPlaces:
         """Whether it is another than the one that serves."""
         return version != self._models.serving.name
 
-    def _enter(self, race: _Race, edge_id: str, version: str, group: asyncio.TaskGroup) -> None:
+    def _enter(self, race: Race, edge_id: str, version: str, group: asyncio.TaskGroup) -> None:
         """Begin a copy."""
         if edge_id == self._node_id:
             version = self._models.held(version).card.name  # it may not be loaded here any more
-        copy = _Copy(edge_id, version)
+        copy = Copy(edge_id, version)
         race.copies.append(copy)
         copy.task = group.create_task(guarded("draft copy", self._run(race, copy)))
 
-    async def _run(self, race: _Race, copy: _Copy) -> None:
+    async def _run(self, race: Race, copy: Copy) -> None:
         try:
             at_home = copy.edge_id == self._node_id
             copy.generated = await (self._here(race, copy) if at_home else self._borrow(race, copy))
@@ -278,7 +216,7 @@ class DraftPlaces:
         finally:
             race.changed.set()
 
-    async def _here(self, race: _Race, copy: _Copy) -> Generated:
+    async def _here(self, race: Race, copy: Copy) -> Generated:
         """The draft by a model of this edge; one that is tried is not waited for for ever."""
         held = self._models.held(copy.version)
         copy.version = held.card.name  # it may have gone since this was begun
@@ -296,6 +234,7 @@ class DraftPlaces:
                     nonlocal began
                     began = True
                     at_it()
+                    race.begin(copy)
 
                 def on_step(step: Step) -> None:
                     at_it()
@@ -308,13 +247,13 @@ class DraftPlaces:
                 raise ResourceExhausted(f"{copy.version} did not begin within {within_s:g} s") from exc
             raise GenerationFailed(f"{copy.version} did not draft within {within_s:g} s") from exc
 
-    def _patience_s(self, race: _Race, copy: _Copy) -> float:
+    def _patience_s(self, race: Race, copy: Copy) -> float:
         """How long a copy is waited for, by what was predicted; here by what is ahead of it, where nothing was."""
         place, held = race.spec.decision.place(copy.edge_id), self._models.held(copy.version)
         expected_s = place.draft_s if place is not None else (1 + held.runner.queued) * usual_s(held.card)
         return min(MOST_S, max(LEAST_S, PATIENCE * expected_s))
 
-    def _won(self, race: _Race, copy: _Copy, generated: Generated) -> Made:
+    def _won(self, race: Race, copy: Copy, generated: Generated) -> Made:
         spec, version = race.spec, copy.version
         steps = draft_command(spec, self._models.card(version), has_start=False).request.steps
         note = ""
@@ -323,7 +262,7 @@ class DraftPlaces:
             note = f"{spec.draft_model} {why}, so {version} made the draft"
         return Made(generated, copy.edge_id, version, steps, note)
 
-    async def _borrow(self, race: _Race, copy: _Copy) -> Generated:
+    async def _borrow(self, race: Race, copy: Copy) -> Generated:
         """The draft from another edge, which is told on."""
         spec = race.spec
         place = spec.decision.place(copy.edge_id)
@@ -333,9 +272,8 @@ class DraftPlaces:
         try:
             if place is None:
                 raise NodeUnavailable(f"the address of edge {copy.edge_id} is not known")
-            lent = await self._peers.borrow(
-                place.address, order, lambda step: race.step(copy, step), deadline_s=self._patience_s(race, copy)
-            )
+            patience_s, at_it = self._patience_s(race, copy), partial(race.step, copy)
+            lent = await self._peers.borrow(place.address, order, at_it, on_taken=copy.take, deadline_s=patience_s)
             self._check(lent, draft_command(spec, card, has_start=False).request)
         except (Unavailable, DeadlineExceeded, GenerationFailed, InternalError) as exc:  # that edge's fault, or its way
             if not (self._is_tried(copy.version) and _blames_model(exc, at_home=False)):

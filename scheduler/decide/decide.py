@@ -194,6 +194,7 @@ def _drafter(situation: Situation, plan: Plan) -> dict[str, Any]:
         "draft_edge_id": made.edge_id if made.edge_id != query.edge_id else "",
         "backup_edge_id": made.backup,
         "backup_after_s": made.backup_after_s if made.backup else 0.0,
+        "tied_after_s": made.tied_after_s if made.backup else 0.0,
         "draft_gain": made.gain,
         "draft_places": made.places,
     }

@@ -26,6 +26,7 @@ UNTRIED_S = 60.0  # an edge to which the asking one has sent nothing for so long
 DEAREST_TRIAL = 0.1  # QoE that a trial may cost
 BACKUP_WITHIN = 2.0  # times what the first should take at most: a second copy that takes longer is not begun
 NEVER_S = 86400.0  # after which a second copy is begun where none is to be, unless the first fails
+TIED_S = 0.5  # after it should have begun, a draft that has not waits at a second edge, too; docs/adr/0041
 MAX_TOLD = 9  # places in a decision
 WORTH_SAYING_S = 0.05  # of what keeps the asking edge from drafting soon
 WORTH_SAYING = 1.05  # times as long as the other
@@ -46,8 +47,9 @@ class Drafting(NamedTuple):
 
     places: the edges that were looked at; gain: QoE by which the best of them is better than the chosen one; late_s:
     what such a draft should not exceed; load_s: of wait_s, until the edge has loaded its model again; backup: the next
-    best, empty where there is none; backup_after_s: when it is begun though nothing has failed; trial: another place to
-    be tried instead, if the decision drafts; trials: of which it was drawn, as propensity and chances count them.
+    best, where there is none one that is out of rotation, or empty; backup_after_s: when it is begun though nothing has
+    failed; tied_after_s: when the draft waits there, too, if it has begun nowhere; trial: another place to be tried
+    instead, if the decision drafts; trials: of which it was drawn, as propensity and chances count them.
     """
 
     obstacle: str
@@ -63,6 +65,7 @@ class Drafting(NamedTuple):
     load_s: float = 0.0
     backup: str = ""
     backup_after_s: float = 0.0
+    tied_after_s: float = 0.0
     trial: Drafting | None = None
     trials: Trials = NO_TRIALS
 
@@ -200,8 +203,10 @@ class _Choice(NamedTuple):
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
         part = DRAFT if name == self.query.edge_id else DRAFT_AT_PEER
         late_s = (self._upper_s(part, chosen) or 0.0) + chosen.left_s
+        in_time = bool(others) and others[0].done_s <= BACKUP_WITHIN * late_s
+        if not others and self.offers.resting is not None:
+            others.append(self.offers.resting)
         backup = others[0] if others else None
-        in_time = backup is not None and backup.done_s <= BACKUP_WITHIN * late_s
         told = [chosen, *others[: MAX_TOLD - 1]]
         return Drafting(
             obstacle="",
@@ -217,6 +222,7 @@ class _Choice(NamedTuple):
             load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",
             backup_after_s=late_s if in_time else NEVER_S,
+            tied_after_s=chosen.wait_s + TIED_S,
         )
 
     def _why(self, name: str) -> str:

@@ -57,10 +57,12 @@ class Offer(NamedTuple):
 
 
 class Offers(NamedTuple):
-    """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does."""
+    """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does; resting:
+    where there is only one, another that has the model and is out of rotation for the moment."""
 
     by_edge: Mapping[str, Offer]
     obstacle: str = ""
+    resting: Offer | None = None
 
 
 def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
@@ -73,7 +75,21 @@ def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, r
     home = _at_home(view, query, fit, work, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
     found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
-    return Offers(_doubted(view, query, found, now_ns=now_ns), home if isinstance(home, str) else "")
+    obstacle = home if isinstance(home, str) else ""
+    resting = _resting(view, query, found, work, now_ns=now_ns) if len(found) == 1 else None
+    return Offers(_doubted(view, query, found, now_ns=now_ns), obstacle, resting)
+
+
+def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work: Work, *, now_ns: int) -> Offer | None:
+    """The soonest edge that is ejected: nothing is begun there, but by the time that a draft is late it may be back."""
+    places = []
+    links = _links(view, query)
+    for node in view.nodes.serving("edge", query.draft_model, now_ns=now_ns):
+        name = node.report.node_id
+        if name not in found and (name == query.edge_id or _lends(node, query)):
+            handover_s = 0.0 if name == query.edge_id else links.get(name, UNKNOWN_HANDOVER_S)
+            places.append(_offer(view, query, node, work, handover_s=handover_s, now_ns=now_ns))
+    return min(places, key=lambda offer: (offer.done_s, offer.edge_id), default=None)
 
 
 def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, now_ns: int) -> Mapping[str, Offer]:
@@ -119,19 +135,26 @@ def _elsewhere(
     none."""
     if not query.draft_digest:
         return []
-    lending = [
-        name
-        for name, node in fit.items()
-        if name != query.edge_id and node.report.lends_by(query.draft_digest) and node.report.grpc_address
-    ]
+    lending = [name for name, node in fit.items() if name != query.edge_id and _lends(node, query)]
     session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
-    asking = view.nodes.get(query.edge_id)
-    links = asking.report.links if asking is not None else {}
+    links = _links(view, query)
     found = []
     for name in sampled(lending, rng, keep=[session.edge_id] if session else []):
         handover_s = links.get(name, UNKNOWN_HANDOVER_S)
         found.append(_offer(view, query, fit[name], work, handover_s=handover_s, now_ns=now_ns))
     return found
+
+
+def _lends(node: Node, query: PlacementQuery) -> bool:
+    """Whether an edge drafts for others, by the very version that is asked for; an older edge asks for none."""
+    report = node.report
+    return bool(query.draft_digest and report.lends_by(query.draft_digest) and report.grpc_address)
+
+
+def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:
+    """Seconds that handing a draft over takes, by the edge that makes it, as the asking one has measured."""
+    asking = view.nodes.get(query.edge_id)
+    return asking.report.links if asking is not None else {}
 
 
 def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:

@@ -97,7 +97,9 @@ class Pair:
             attempted=self.attempts.append,
         )
 
-    async def spec(self, *, at: str = "edge-2", backup: str = "", after_s: float = NEVER_S, **changes: Any) -> JobSpec:
+    async def spec(
+        self, *, at: str = "edge-2", backup: str = "", after_s: float = NEVER_S, tied_s: float = 0.0, **changes: Any
+    ) -> JobSpec:
         """A stored job that is to be drafted there."""
         spec = make_spec()
         place = DraftPlace(edge_id="edge-2", address=changes.pop("address", self.address), draft_s=0.5, load_s=0.0)
@@ -106,6 +108,7 @@ class Pair:
                 "draft_edge_id": "" if at == "edge-1" else at,
                 "backup_edge_id": backup,
                 "backup_after_s": after_s,
+                "tied_after_s": tied_s,
                 "draft_places": (place,),
             }
         )
@@ -120,6 +123,21 @@ class Pair:
         values = {"tenant": spec.tenant, "job_id": spec.id, "token": spec.draft_token, "model_digest": CARD.digest}
         order = DraftOrder(**{**values, **changes})
         return await self.client.borrow(self.address, order, lambda step: None, deadline_s=20.0)
+
+
+@asynccontextmanager
+async def silent_edge() -> AsyncIterator[str]:
+    """The address of one that takes every connection and says nothing."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from adaptivegen.errors import (
     ResourceExhausted,
 )
 from adaptivegen.placement import Attempt
-from tests.integration.lending import BIG, pair
+from tests.integration.lending import BIG, pair, silent_edge
 
 
 async def test_a_peer_makes_the_draft_and_shows_its_looks() -> None:
@@ -189,13 +189,6 @@ async def test_a_cancelled_draft_stops_the_peers_model() -> None:
 
 
 async def test_a_peer_that_says_nothing_is_not_waited_for() -> None:
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    silent = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    async with pair() as two:
-        assert await two.make(await two.spec(address=f"127.0.0.1:{port}")) == (b"home's draft", "edge-1")
+    async with pair() as two, silent_edge() as address:
+        assert await two.make(await two.spec(address=address)) == (b"home's draft", "edge-1")
         assert [attempt.ok for attempt in two.attempts] == [False]
-    silent.close()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound
-from tests.integration.lending import BIG, pair
+from tests.integration.lending import BIG, pair, silent_edge
 
 
 async def test_a_backup_that_loses_is_not_blamed() -> None:
@@ -87,7 +87,7 @@ async def test_of_two_copies_that_run_the_first_to_end_is_taken() -> None:
 async def test_a_copy_that_waits_is_stopped_when_the_other_starts() -> None:
     async with pair() as two:
         two.peer.may_begin.clear()
-        two.home.may_begin.clear()
+        two.home.has_turn.clear()
         making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.05)))
         await two.home.asked.wait()
         two.peer.may_begin.set()
@@ -113,11 +113,75 @@ async def test_second_copies_end_with_their_budget() -> None:
 async def test_a_copy_that_was_stopped_may_be_begun_again_when_the_other_fails() -> None:
     async with pair() as two:
         two.peer.may_begin.clear()
-        two.home.may_begin.clear()
+        two.home.has_turn.clear()
         two.peer.error = GenerationFailed("after it began")
         making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", after_s=0.05)))
         await two.home.asked.wait()
         two.peer.may_begin.set()
         await two.home.stopped.wait()
+        two.home.has_turn.set()
+        assert await making == (b"home's draft", "edge-1")
+
+
+async def test_a_draft_that_waits_for_its_turn_waits_at_a_second_edge_too() -> None:
+    async with pair() as two:
+        two.home.has_turn.clear()
+        made = await two.places.make(
+            await two.spec(at="edge-1", backup="edge-2", tied_s=0.05), None, two.looks.append, group=two.group
+        )
+        assert (made.generated.mp4, made.edge_id, made.late) == (BIG, "edge-2", False)  # how late home was is not known
+        await two.home.stopped.wait()
+        assert [(attempt.node_id, attempt.ok) for attempt in two.attempts] == [("edge-2", True)]
+
+
+async def test_an_edge_that_has_taken_a_draft_is_not_blamed_when_another_is_free_sooner() -> None:
+    async with pair() as two:
+        two.peer.may_begin.clear()
+        assert await two.make(await two.spec(backup="edge-1", tied_s=0.3)) == (b"home's draft", "edge-1")
+        assert two.attempts == []
+        await two.peer.stopped.wait()
+
+
+async def test_an_edge_that_has_said_nothing_when_another_is_free_is_blamed() -> None:
+    async with pair() as two, silent_edge() as address:
+        spec = await two.spec(backup="edge-1", tied_s=0.05, address=address)
+        assert await two.make(spec) == (b"home's draft", "edge-1")
+        assert [(attempt.ok, attempt.code) for attempt in two.attempts] == [(False, "deadline_exceeded")]
+
+
+async def test_a_draft_that_has_begun_is_not_put_in_line_elsewhere() -> None:
+    async with pair() as two:
+        two.home.may_begin.clear()
+        making = asyncio.ensure_future(two.make(await two.spec(at="edge-1", backup="edge-2", tied_s=0.05)))
+        await two.home.asked.wait()
+        await asyncio.sleep(0.2)
         two.home.may_begin.set()
         assert await making == (b"home's draft", "edge-1")
+        assert two.peer.commands == []
+
+
+async def test_a_draft_that_began_first_where_it_waited_second_is_late_as_any_other() -> None:
+    async with pair() as two:
+        two.home.has_turn.clear()
+        two.peer.may_end.clear()
+        spec = await two.spec(at="edge-1", backup="edge-2", tied_s=0.05, after_s=0.4)
+        making = asyncio.ensure_future(two.make(spec))
+        await two.home.stopped.wait()  # the other has begun, and takes too long
+        two.home.has_turn.set()
+        assert await making == (b"home's draft", "edge-1")
+        assert len(two.home.commands) == 2
+
+
+async def test_drafts_wait_at_two_edges_within_a_budget() -> None:
+    async with pair() as two:
+        tied = 0
+        for _ in range(10):
+            two.home.has_turn.clear()
+            spec = await two.spec(at="edge-1", backup="edge-2", tied_s=0.01)
+            making = asyncio.ensure_future(two.make(spec))
+            await two.home.asked.wait()
+            await asyncio.sleep(0.05)
+            two.home.has_turn.set()
+            tied += (await making)[1] == "edge-2"
+            two.home.asked.clear()
+        assert 3 <= tied <= 5  # three at the start, then a fifth

@@ -267,6 +267,7 @@ class Decision(_message.Message):
     RETRY_AFTER_S_FIELD_NUMBER: _builtins.int
     DRAFT_YIELDS_S_FIELD_NUMBER: _builtins.int
     SETTLES_FIELD_NUMBER: _builtins.int
+    TIED_AFTER_S_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     plan: _builtins.str
     edge_id: _builtins.str
@@ -299,6 +300,8 @@ class Decision(_message.Message):
     """while its draft has waited no longer, it lets those go first that yield to nobody"""
     settles: _builtins.bool
     """its final has as many steps as there is time for when its turn comes"""
+    tied_after_s: _builtins.float
+    """a draft that nobody has begun by then waits at backup_edge_id, too; 0: never"""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -330,10 +333,11 @@ class Decision(_message.Message):
         retry_after_s: _builtins.float | None = ...,
         draft_yields_s: _builtins.float = ...,
         settles: _builtins.bool = ...,
+        tied_after_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "retry_after_s", b"retry_after_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "draft_yields_s", b"draft_yields_s", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "settles", b"settles", "view_digest", b"view_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s", "backup_after_s", b"backup_after_s", "backup_edge_id", b"backup_edge_id", "candidates", b"candidates", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_edge_id", b"draft_edge_id", "draft_gain", b"draft_gain", "draft_places", b"draft_places", "draft_yields_s", b"draft_yields_s", "edge_id", b"edge_id", "final_steps", b"final_steps", "job_id", b"job_id", "plan", b"plan", "pool", b"pool", "propensity", b"propensity", "reasons", b"reasons", "refine_t0", b"refine_t0", "refused", b"refused", "refused_param", b"refused_param", "retry_after_s", b"retry_after_s", "settles", b"settles", "tied_after_s", b"tied_after_s", "view_digest", b"view_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_after_s: _TypeAlias = _typing.Literal["retry_after_s"]  # noqa: Y015
     _WhichOneofArgType__retry_after_s: _TypeAlias = _typing.Literal["_retry_after_s", b"_retry_after_s"]  # noqa: Y015
