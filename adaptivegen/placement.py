@@ -5,7 +5,7 @@ Pure data: plans, candidates with their predicted times and scores, and the deci
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -291,16 +291,25 @@ class Ticket(BaseModel):
     free_in_s: float = 0.0
 
 
+class ToldSteps(NamedTuple):
+    """Steps that a final is to have, told with its turn, 0: as decided; others_wait: fewer for the sake of others."""
+
+    steps: int = 0
+    others_wait: bool = False
+
+
+AS_DECIDED = ToldSteps()
+
+
 class Turn(BaseModel):
-    """The job that the worker is to begin instead; or, with `rest_s`, none for so long. final_steps: that its final is
-    to have, 0: as decided."""
+    """The job that the worker is to begin instead; or, with `rest_s`, none for so long."""
 
     model_config = ConfigDict(frozen=True)
 
     tenant: str
     job_id: str
     rest_s: float = 0.0
-    final_steps: int = 0
+    told: ToldSteps = AS_DECIDED
 
 
 class Placer(Protocol):

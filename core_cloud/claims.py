@@ -14,7 +14,7 @@ from adaptivegen.errors import Conflict, NotFound
 from adaptivegen.jobs.record import ClaimVerdict, JobRecord, claim, forgiven, judge_claim
 from adaptivegen.jobs.spec import Deleted, JobSpec
 from adaptivegen.jobs.store import JobMessage, JobStore
-from adaptivegen.placement import MAX_FREE_IN_S, Ticket
+from adaptivegen.placement import AS_DECIDED, MAX_FREE_IN_S, Ticket, ToldSteps
 from adaptivegen.telemetry import get_logger
 from core_cloud.outcome import RETRY_DELAY_S, Outcomes, Uncounted
 from core_cloud.turns import Claimed, OutOfOrder, Rest, Turns
@@ -118,16 +118,16 @@ class Claims:
             if found is not None:
                 # Before the claim: after it nothing may fail or be cancelled until the job is worked on.
                 await delivery.nak(0.0)
-                return await self._claim_out_of_order(message, *found, final_steps=turn.final_steps)
+                return await self._claim_out_of_order(message, *found, told=turn.told)
         claimed = await self._claim(spec, record)
         if claimed is None:
             await delivery.nak(RETRY_DELAY_S)  # another worker was faster
             return None
         own = turn is not None and (turn.tenant, turn.job_id) == (spec.tenant, spec.id)
-        return Claimed(delivery, *claimed, final_steps=turn.final_steps if turn is not None and own else 0)
+        return Claimed(delivery, *claimed, told=turn.told if turn is not None and own else AS_DECIDED)
 
     async def _claim_out_of_order(
-        self, message: JobMessage, spec: JobSpec, record: JobRecord, *, final_steps: int
+        self, message: JobMessage, spec: JobSpec, record: JobRecord, *, told: ToldSteps
     ) -> Claimed | None:
         """Claim a job whose message has not come; None where that was not possible. Whatever happens, the message that
         did come is another's by now."""
@@ -138,7 +138,7 @@ class Claims:
             return None
         if claimed is None:
             return None
-        return Claimed(OutOfOrder(message, spec.trace), *claimed, final_steps=final_steps)
+        return Claimed(OutOfOrder(message, spec.trace), *claimed, told=told)
 
     async def _claimable(self, message: JobMessage, *, pool: str) -> tuple[JobSpec, JobRecord] | None:
         """The job of a message that has not come yet; None where it is not this worker's to do now."""

@@ -28,7 +28,7 @@ from adaptivegen.models.base import GenerationInput, Task
 from adaptivegen.models.card import ModelCard
 from adaptivegen.models.familiarity import doubt
 from adaptivegen.nodes import STORE_PUT
-from adaptivegen.placement import plan_of
+from adaptivegen.placement import AS_DECIDED, ToldSteps, plan_of
 from adaptivegen.request import GenerationRequest
 from adaptivegen.telemetry import get_logger
 from adaptivegen.ways import Transfers
@@ -82,15 +82,14 @@ class Finals:
         self._clock = clock
 
     async def make(
-        self, job: AtHand, lease: Lease, spec: JobSpec, record: JobRecord, *, final_steps: int = 0
+        self, job: AtHand, lease: Lease, spec: JobSpec, record: JobRecord, *, told: ToldSteps = AS_DECIDED
     ) -> Manifest:
-        """The uploaded final, and the manifest that would make it the outcome. final_steps: as told with the job's
-        turn, 0: as decided."""
+        """The uploaded final, and the manifest that would make it the outcome. told: with the job's turn."""
         version = choose(spec, self._line, self._models.loaded, attempts=record.attempts)
         job.version = version.name
         kept = self._loaded(version.name)
         async with self._models.using(kept):
-            plan = await self._plan(spec, record, version, kept.card, final_steps=final_steps)
+            plan = await self._plan(spec, record, version, kept.card, told=told)
             generated, gpu_s = await self._generate(job, lease, plan, kept)
         return await self._upload(spec, record, plan, generated, gpu_s=gpu_s)
 
@@ -125,7 +124,7 @@ class Finals:
             return generated, gpu_s
 
     async def _plan(
-        self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard, *, final_steps: int
+        self, spec: JobSpec, record: JobRecord, version: Version, card: ModelCard, *, told: ToldSteps
     ) -> Plan:
         """Fetch what the plan starts from and choose the steps; without its draft a final starts from noise."""
         request = spec.request
@@ -139,9 +138,8 @@ class Finals:
         elif request.reference is not None:
             start = await self._drafts.reference(spec)
             strength = request.strength
-        told = settled(spec, card, version, told=final_steps, plan=record.plan, drafted=drafted)
-        if told:
-            name, steps, changed = plan_of(spec.decision, told), told, note_of(spec, told)
+        if settled(spec, card, version, told=told.steps, plan=record.plan, drafted=drafted):
+            name, steps, changed = plan_of(spec.decision, told.steps), told.steps, note_of(spec, told)
         else:
             name = "reduced" if record.plan == "reduced" else "refine" if drafted else "cloud"
             steps, changed = steps_of(spec, card, version, plan=name, drafted=drafted), ""

@@ -16,20 +16,19 @@ from adaptivegen.errors import AdaptiveGenError
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobMessage
-from adaptivegen.placement import Ticket, Turn
+from adaptivegen.placement import AS_DECIDED, Ticket, ToldSteps, Turn
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.telemetry import get_logger
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A job that this worker now holds, and the message that is settled with it. final_steps: as told with its turn, 0:
-    as decided."""
+    """A job that this worker now holds, and the message that is settled with it. told: with its turn."""
 
     delivery: Delivery
     spec: JobSpec
     record: JobRecord
-    final_steps: int = 0
+    told: ToldSteps = AS_DECIDED
 
 
 @dataclass(frozen=True, slots=True)

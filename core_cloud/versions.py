@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import ToldSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,21 @@ def steps_of(spec: JobSpec, card: ModelCard, version: Version, *, plan: str, dra
     return max(limits.steps_min, min(limits.steps_max, math.ceil(steps / 2) if plan == "reduced" else steps))
 
 
-def settled(spec: JobSpec, card: ModelCard, version: Version, *, told: int, plan: str, drafted: bool) -> int:
-    """The steps that were told with the job's turn, 0 where they do not hold: what is done must be what was decided on,
-    but for them."""
+def settled(spec: JobSpec, card: ModelCard, version: Version, *, told: int, plan: str, drafted: bool) -> bool:
+    """Whether the steps that were told with the job's turn hold: what is done must be what was decided on, but for
+    them."""
     decision, limits = spec.decision, card.limits
     as_decided = version.name == spec.cloud_model and plan == decision.plan
     if not as_decided or drafted != (decision.refine_t0 is not None):
-        return 0
-    return told if limits.steps_min <= told <= limits.steps_max else 0
+        return False
+    return limits.steps_min <= told <= limits.steps_max
 
 
-def note_of(spec: JobSpec, steps: int) -> str:
+def note_of(spec: JobSpec, told: ToldSteps) -> str:
     """Why a final has other steps than were decided; empty where it has these."""
-    decided = spec.decision.final_steps
+    decided, steps = spec.decision.final_steps, told.steps
     if steps > decided:
         return f"there was time for {steps} steps in place of {decided} when its turn came"
+    if steps < decided and told.others_wait:
+        return f"others waited for long when its turn came, so it has {steps} steps in place of {decided}"
     return f"{decided} steps would have been too late when its turn came, so it has {steps}" if steps < decided else ""

@@ -247,6 +247,6 @@ class Worker:
         lease = Lease(self._jobs, delivery, record, clock=self._clock, lease_s=self._lease_s)
         await self._outcomes.announce("started", record)
         async with lease.kept() as kept:
-            making = self._finals.make(job, kept, spec, record, final_steps=taken.final_steps)
+            making = self._finals.make(job, kept, spec, record, told=taken.told)
             manifest = await kept.run(making)
             await self._outcomes.commit(delivery, spec, manifest)

@@ -128,12 +128,12 @@ class Placement:
         others = self._view.workers(ticket.model, now_ns=now_ns, line=report.line).get(ticket.pool, [])
         if self._view.state(node, now_ns) == "ejected" and any(other is not node for other in others):
             return same.model_copy(update={"rest_s": EJECTED_REST_S})
-        job = self._view.jobs.next(ticket, now_ns=now_ns)
+        job = self._view.jobs.next(ticket, now_ns=now_ns, slots=sum(other.slots for other in others))
         if job is None:
             return same
         if job.job_id != ticket.job_id:
             get_logger().info("turn", job_id=job.job_id, before=ticket.job_id, worker=ticket.worker_id)
-        return Turn(tenant=job.tenant, job_id=job.job_id, final_steps=job.settled_steps)
+        return Turn(tenant=job.tenant, job_id=job.job_id, told=job.told_steps)
 
     async def observe(self, outcome: Outcome) -> None:
         """A job is over: its work no longer waits, and predictions learn from it. Raises InvalidRequest."""

@@ -20,7 +20,8 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.telemetry import get_logger
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob, StepChoice, is_awaited
-from scheduler.decide.steps import step_choice
+from scheduler.decide.qoe import QoeSettings
+from scheduler.decide.steps import Worth, step_choice
 from scheduler.decide.view import View
 from scheduler.decide.work import work_of
 from scheduler.steady import SteadyTime
@@ -50,8 +51,7 @@ class OpenJobSurvey:
     def found(self, spec: JobSpec, record: JobRecord) -> None:
         """A job that is open, as store and index have it."""
         now_ns = self._time.now_ns()
-        good_s = self._view.policy.qoe.final_best_s
-        job = open_job(spec, record, self._view.cards, now_ns=now_ns, good_s=good_s)
+        job = open_job(spec, record, self._view.cards, now_ns=now_ns, qoe=self._view.policy.qoe)
         self._view.jobs.recover(job, queued=record.status == "queued", now_ns=now_ns, since_ns=self._began_ns)
 
     def end(self) -> None:
@@ -63,9 +63,9 @@ class OpenJobSurvey:
 
 
 def open_job(
-    spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *, now_ns: int, good_s: float = 0.0
+    spec: JobSpec, record: JobRecord, cards: Mapping[str, ModelCard], *, now_ns: int, qoe: QoeSettings
 ) -> OpenJob:
-    """A job as placement sees it, from what is stored of it. good_s: within which its final counts in full.
+    """A job as placement sees it, from what is stored of it.
 
     Whoever decided may be of another version or mistaken, so what it says is taken within bounds; where it does not say
     how much work there is, the card does.
@@ -80,8 +80,8 @@ def open_job(
         gpu_s = (_bounded(chosen.gpu_s) if chosen is not None else 0.0) or work_s
         wanted = {"pool": decision.pool, "model": spec.cloud_model, "work_s": max(work_s, gpu_s), "gpu_s": gpu_s}
         wanted |= {"awaited": is_awaited(request.intent, asked_for=spec.upgrade)}
-        wanted |= {"good_until_ns": placed_at_ns + round(good_s * 1e9)}
-        wanted |= {"steps": _steps(spec, cards)}
+        wanted |= {"good_until_ns": placed_at_ns + round(qoe.final_best_s * 1e9)}
+        wanted |= {"steps": _steps(spec, cards, qoe)}
         if decision.makes_draft and record.draft is None and not spec.upgrade:
             draft_s = min(_bounded(chosen.draft_s) if chosen is not None else 0.0, LATEST_DRAFT_S)
             wanted |= {"ready_at_ns": placed_at_ns + round(draft_s * 1e9)}
@@ -100,14 +100,17 @@ def open_job(
     )
 
 
-def _steps(spec: JobSpec, cards: Mapping[str, ModelCard]) -> StepChoice | None:
+def _steps(spec: JobSpec, cards: Mapping[str, ModelCard], qoe: QoeSettings) -> StepChoice | None:
     """Between which numbers of steps its final is settled, with the card's seconds; None where there is no choice."""
     request, card = spec.request, cards.get(spec.cloud_model)
     if card is None:
         return None
     shape = {"width": request.width, "height": request.height, "frames": request.frames}
     return step_choice(
-        spec.decision, card, asked=request.steps or 0, work=lambda steps: work_of(card, **shape, steps=steps)
+        spec.decision,
+        asked=request.steps or 0,
+        work=lambda steps: work_of(card, **shape, steps=steps),
+        worth=Worth(qoe, card, request.intent, request.width, request.height),
     )
 
 

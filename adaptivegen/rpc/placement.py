@@ -363,4 +363,11 @@ class PlacementServicer(stubs.PlacementServiceServicer):
             models=tuple(request.models),
             free_in_s=request.free_in_s,
         )
-        return pb.NextJobResponse(**(await self._next_job(ticket)).model_dump())
+        turn = await self._next_job(ticket)
+        return pb.NextJobResponse(
+            tenant=turn.tenant,
+            job_id=turn.job_id,
+            rest_s=turn.rest_s,
+            final_steps=turn.told.steps,
+            others_wait=turn.told.others_wait,
+        )

@@ -13,7 +13,7 @@ from adaptivegen.discovery.base import Discovery
 from adaptivegen.discovery.follow import follow
 from adaptivegen.errors import AdaptiveGenError, InternalError, InvalidRequest, ModelNotFound, NodeUnavailable
 from adaptivegen.ids import check_name, check_video_id
-from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, Turn, on_query
+from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery, Ticket, ToldSteps, Turn, on_query
 from adaptivegen.rpc.channel import ClientTls, call, open_channel
 from adaptivegen.rpc.pb import placement_pb2 as pb
 from adaptivegen.rpc.pb import placement_pb2_grpc as stubs
@@ -122,7 +122,8 @@ def _turn(message: pb.NextJobResponse) -> Turn:
         raise InternalError(f"not a turn: {exc.message}") from exc
     if not 0.0 <= message.rest_s <= LONGEST_REST_S:  # nor if it is no number
         raise InternalError(f"not a turn: rest_s is {message.rest_s}; allowed: 0 to {LONGEST_REST_S:g}")
-    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s, final_steps=message.final_steps)
+    told = ToldSteps(message.final_steps, message.others_wait)
+    return Turn(tenant=message.tenant, job_id=message.job_id, rest_s=message.rest_s, told=told)
 
 
 async def find_schedulers(client: PlacementClient, discovery: Discovery, *, fixed: bool) -> None:

@@ -283,6 +283,7 @@ class Twin:
                     free_in_s=free_in_s,
                 ),
                 now_ns=self._now_ns,
+                slots=len(self._workers),
             )
             if told is not None:
                 job = self._jobs[int(told.job_id.removeprefix("vid_"))]

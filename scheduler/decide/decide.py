@@ -20,7 +20,7 @@ from scheduler.decide.moves import draft_card
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.split import split_work
-from scheduler.decide.steps import may_be_settled, step_choice
+from scheduler.decide.steps import Worth, may_be_settled, step_choice
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -135,9 +135,9 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
             known |= {"work_s": work.total_s, "gpu_s": work.generate_s}
             known["steps"] = step_choice(
                 decision,
-                view.cards[query.cloud_model],
                 asked=query.final_steps,
                 work=lambda steps: final_work(view, query, steps=steps, factor=factor),
+                worth=Worth(view.policy.qoe, view.cards[query.cloud_model], query.intent, query.width, query.height),
             )
         known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)

@@ -7,7 +7,8 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.nodes import Seconds
-from adaptivegen.placement import Tier
+from adaptivegen.placement import Tier, ToldSteps
+from scheduler.decide.qoe import NEVER_S
 
 
 def is_awaited(intent: str, *, asked_for: bool) -> bool:
@@ -33,8 +34,9 @@ class Newcomer(NamedTuple):
 
 
 class StepChoice(BaseModel):
-    """A final that may have fewer steps so that it is in time: these, and a worker's seconds for each number. moves_s:
-    beside them, for moving clips."""
+    """A final that may have fewer steps: these, and a worker's seconds for each number. moves_s: beside them, for
+    moving clips; dear_from_s: where the jobs that wait need a worker for so long, they lose more by all of its steps
+    than it gains."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,6 +45,7 @@ class StepChoice(BaseModel):
     fewer: Annotated[int, Field(ge=1, le=1000)]
     fewer_s: Seconds
     moves_s: Seconds = 0.0
+    dear_from_s: Seconds = NEVER_S
 
     def seconds(self, steps: int) -> float:
         """Of a worker, for one of the two numbers."""
@@ -57,7 +60,8 @@ class OpenJob(BaseModel):
     there, 0 where it needs none or has it; deadline_at_ns: when it is needed, 0 for none; awaited: see `is_awaited`;
     good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
     of its decision, as that says itself; steps: which of them it has is settled when its turn comes, None where that is
-    decided; settled_steps: as it was settled last, 0: not yet; guessed: nothing is known but that it waits.
+    decided; settled_steps: as it was settled last, 0: not yet, others_wait: fewer for the sake of others; guessed:
+    nothing is known but that it waits.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,6 +82,7 @@ class OpenJob(BaseModel):
     decided_at_ns: Nanoseconds = 0
     steps: StepChoice | None = None
     settled_steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    others_wait: bool = False
     guessed: bool = False
 
     @property
@@ -85,13 +90,18 @@ class OpenJob(BaseModel):
         """Seconds that a worker needs for it at least."""
         return self.work_s if self.steps is None else min(self.work_s, self.steps.fewer_s)
 
-    def with_steps(self, steps: int) -> OpenJob:
+    def with_steps(self, told: ToldSteps) -> OpenJob:
         """The same with one of the two numbers of steps."""
         if self.steps is None or not self.work_s:
             return self
-        work_s = self.steps.seconds(steps)
-        gpu_s = self.gpu_s * work_s / self.work_s
-        return self.model_copy(update={"work_s": work_s, "gpu_s": gpu_s, "settled_steps": steps})
+        work_s = self.steps.seconds(told.steps)
+        times = {"work_s": work_s, "gpu_s": self.gpu_s * work_s / self.work_s}
+        return self.model_copy(update={**times, "settled_steps": told.steps, "others_wait": told.others_wait})
+
+    @property
+    def told_steps(self) -> ToldSteps:
+        """As it was settled last."""
+        return ToldSteps(self.settled_steps, self.others_wait)
 
     @property
     def wants_final(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from adaptivegen.placement import Ticket
+from adaptivegen.placement import Ticket, ToldSteps
 from scheduler.decide.flow import LATEST_DRAFT_S
 from scheduler.decide.jobs import OpenJob
 from scheduler.decide.line import Line
@@ -130,8 +130,9 @@ class OpenJobs:
 
     # ---- work -------------------------------------------------------------------------------------------------
 
-    def next(self, ticket: Ticket, *, now_ns: int) -> OpenJob | None:
-        """Whose turn it is, now or soon, when a worker can begin the ticket's job; the job counts as handed out.
+    def next(self, ticket: Ticket, *, now_ns: int, slots: int = 1) -> OpenJob | None:
+        """Whose turn it is, now or soon, when a worker can begin the ticket's job; the job counts as handed out. slots:
+        of the workers of this pool, between which what waits is shared.
 
         A ticket is proof that its job waits, unless it was handed out a moment ago. None: begin that job.
         """
@@ -146,14 +147,14 @@ class OpenJobs:
         job = line.next((ticket.model, *ticket.models), now_ns=begins_ns) if line is not None else None
         if job is not None:
             self._start(job.job_id, now_ns=now_ns, at_work=False)
-            steps = settled(job, begins_ns=begins_ns)
-            job = self._settled(job, steps) if steps else job
+            told = settled(job, begins_ns=begins_ns, wait_s=line.work_s / max(1, slots) if line is not None else 0.0)
+            job = self._settled(job, told) if told.steps else job
             self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns
         return job
 
-    def _settled(self, job: OpenJob, steps: int) -> OpenJob:
+    def _settled(self, job: OpenJob, told: ToldSteps) -> OpenJob:
         """A job that was just started, with so many steps."""
-        known = self._jobs[job.job_id] = self._of_tenant[job.tenant][job.job_id] = job.with_steps(steps)
+        known = self._jobs[job.job_id] = self._of_tenant[job.tenant][job.job_id] = job.with_steps(told)
         self._lines[job.pool].resized(known, before_s=job.work_s)
         self._reserved_s[job.tenant] += known.gpu_s - job.gpu_s
         return known

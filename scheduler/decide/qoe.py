@@ -19,6 +19,7 @@ WORST, BEST = 1.0, 5.0
 LEAST_S, LONGEST_S = 1e-3, 7 * 86400.0  # of an anchor
 NEAREST = 0.99  # that the best may come to the worst: their logarithms are divided by
 DEAREST = 1e6  # QoE points of a cloud second
+NEVER_S = 1e9  # no wait is as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,21 @@ def scarcity(settings: QoeSettings, *, final_quality: float, wait_s: float, work
     it could do. Below the wait that still pleases fully nobody is late yet, but may become so by what else arrives: it
     grows with the wait.
     """
+    most = _scarcest(settings, final_quality=final_quality, work_s=work_s)
+    return most * min(1.0, max(0.0, wait_s) / settings.final_best_s)
+
+
+def scarce_from(settings: QoeSettings, price: float, *, final_quality: float, work_s: float) -> float:
+    """The wait from which on a cloud second costs those who wait more than `price`, in QoE points; NEVER_S for none."""
+    most = _scarcest(settings, final_quality=final_quality, work_s=work_s)
+    return settings.final_best_s * max(0.0, price) / most if price < most else NEVER_S
+
+
+def _scarcest(settings: QoeSettings, *, final_quality: float, work_s: float) -> float:
+    """In the longest line."""
     weight = (settings.draft_weight_iterate + settings.draft_weight_render) / 2
     worth = (1.0 - weight) * (final_quality - WORST)
-    lost = worth / (max(work_s, LEAST_S) * math.log(settings.final_worst_s / settings.final_best_s))
-    return lost * min(1.0, max(0.0, wait_s) / settings.final_best_s)
+    return worth / (max(work_s, LEAST_S) * math.log(settings.final_worst_s / settings.final_best_s))
 
 
 def patience(wait_s: float, *, best_s: float, worst_s: float) -> float:

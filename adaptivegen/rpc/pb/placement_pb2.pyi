@@ -79,7 +79,7 @@ class PlaceRequest(_message.Message):
     deadline_s: _builtins.float
     """within which the final is needed; absent: no deadline"""
     allow_reduced: _builtins.bool
-    """fewer steps are better than late or never"""
+    """fewer steps are better than late or never, or than others waiting for long"""
     keeps_id: _builtins.bool
     """asked again, the request has the same job_id"""
     line: _builtins.str
@@ -299,7 +299,7 @@ class Decision(_message.Message):
     draft_yields_s: _builtins.float
     """while its draft has waited no longer, it lets those go first that yield to nobody"""
     settles: _builtins.bool
-    """its final has as many steps as there is time for when its turn comes"""
+    """how many steps its final has is settled when its turn comes"""
     tied_after_s: _builtins.float
     """a draft that nobody has begun by then waits at backup_edge_id, too; 0: never"""
     @_builtins.property
@@ -579,6 +579,7 @@ class NextJobResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     REST_S_FIELD_NUMBER: _builtins.int
     FINAL_STEPS_FIELD_NUMBER: _builtins.int
+    OTHERS_WAIT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """of the job to begin; the same as asked: that one"""
     job_id: _builtins.str
@@ -586,6 +587,8 @@ class NextJobResponse(_message.Message):
     """above 0: begin none for so long"""
     final_steps: _builtins.int
     """that its final is to have; 0: as decided"""
+    others_wait: _builtins.bool
+    """these are fewer for the sake of those who wait"""
     def __init__(
         self,
         *,
@@ -593,10 +596,11 @@ class NextJobResponse(_message.Message):
         job_id: _builtins.str = ...,
         rest_s: _builtins.float = ...,
         final_steps: _builtins.int = ...,
+        others_wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_steps", b"final_steps", "job_id", b"job_id", "rest_s", b"rest_s", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_steps", b"final_steps", "job_id", b"job_id", "others_wait", b"others_wait", "rest_s", b"rest_s", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,15 +8,31 @@ import random
 import pytest
 
 from adaptivegen.clock import ManualClock
-from adaptivegen.placement import Decision, Ticket, Turn, plan_of
+from adaptivegen.models.card import ModelCard
+from adaptivegen.placement import Decision, Ticket, ToldSteps, Turn, plan_of
 from scheduler.decide.decide import record
 from scheduler.decide.jobs import OpenJob, StepChoice
 from scheduler.decide.ledger import OpenJobs
+from scheduler.decide.qoe import NEVER_S, QoeSettings, scarce_from, scarcity
 from scheduler.decide.quota import Quotas
 from scheduler.decide.steps import HANDING_S, ROOM, settled
 from scheduler.placement import Placement
 from scheduler.steady import SteadyTime
-from tests.unit.scheduler.builders import NOW_NS, of_plan, open_job, outcome, place, query, report, view
+from tests.unit.scheduler.builders import (
+    NOW_NS,
+    cards,
+    cloud_card,
+    draft_card,
+    of_plan,
+    open_job,
+    outcome,
+    place,
+    query,
+    report,
+    scored,
+    view,
+    with_scores,
+)
 from tests.unit.scheduler.test_admission import busy, limited
 from tests.unit.scheduler.test_herald import ticket
 
@@ -25,6 +41,13 @@ CHOICE = StepChoice(whole=12, whole_s=4.0, fewer=6, fewer_s=2.0)
 
 def due(in_s: float, **changes: object) -> OpenJob:
     return open_job(deadline_at_ns=NOW_NS + round(in_s * 1e9), steps=CHOICE, **changes)
+
+
+def steps_of(job: OpenJob, begins_ns: int = NOW_NS) -> int:
+    """With nobody else in line."""
+    told = settled(job, begins_ns=begins_ns, wait_s=0.0)
+    assert not told.others_wait
+    return told.steps
 
 
 @pytest.mark.parametrize(
@@ -38,21 +61,76 @@ def due(in_s: float, **changes: object) -> OpenJob:
     ],
 )
 def test_all_steps_are_taken_where_there_is_room_and_where_fewer_would_not_help(left_s: float, steps: int) -> None:
-    assert settled(due(left_s), begins_ns=NOW_NS) == steps
-    assert settled(due(left_s + 3.0), begins_ns=NOW_NS + 3 * 10**9) == steps  # its model is free only then
-    assert settled(due(left_s + 3.0, ready_at_ns=NOW_NS + 3 * 10**9), begins_ns=NOW_NS) == steps  # or its draft there
+    assert steps_of(due(left_s)) == steps
+    assert steps_of(due(left_s + 3.0), begins_ns=NOW_NS + 3 * 10**9) == steps  # its model is free only then
+    assert steps_of(due(left_s + 3.0, ready_at_ns=NOW_NS + 3 * 10**9)) == steps  # or its draft there
 
 
 def test_what_moving_clips_takes_is_not_there_for_steps() -> None:
     far = CHOICE.model_copy(update={"moves_s": 1.5})
     left_s = 4.0 * ROOM + HANDING_S + 0.01
-    assert settled(due(left_s).model_copy(update={"steps": far}), begins_ns=NOW_NS) == 6
-    assert settled(due(left_s + 1.5).model_copy(update={"steps": far}), begins_ns=NOW_NS) == 12
+    assert steps_of(due(left_s).model_copy(update={"steps": far})) == 6
+    assert steps_of(due(left_s + 1.5).model_copy(update={"steps": far})) == 12
 
 
 def test_a_final_without_a_choice_is_as_decided() -> None:
-    assert settled(open_job(steps=CHOICE), begins_ns=NOW_NS) == 0  # it has no deadline
-    assert settled(open_job(deadline_at_ns=NOW_NS), begins_ns=NOW_NS) == 0
+    assert steps_of(open_job(deadline_at_ns=NOW_NS)) == 0
+
+
+@pytest.mark.parametrize("deadline_s", [None, 3600.0, 3.0, 1.0])
+def test_where_others_lose_more_than_a_final_gains_it_has_fewer_steps_and_says_so(deadline_s: float | None) -> None:
+    dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
+    deadline_at_ns = NOW_NS + round(deadline_s * 1e9) if deadline_s else 0
+    job = open_job(deadline_at_ns=deadline_at_ns, steps=dear)
+    assert settled(job, begins_ns=NOW_NS, wait_s=7.0) == (6, True)
+    steps, others_wait = settled(job, begins_ns=NOW_NS, wait_s=6.9)
+    assert (steps, others_wait) == (6 if deadline_s == 3.0 else 12, False)
+
+
+def test_whose_turn_it_is_has_fewer_steps_by_what_waits_behind_it_for_each_slot() -> None:
+    dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
+    for slots, steps in ((1, 6), (2, 12)):
+        jobs = OpenJobs(Quotas())
+        jobs.place(open_job("due", work_s=4.0, gpu_s=4.0, placed_at_ns=NOW_NS - 10**9, steps=dear))
+        for number in range(3):
+            jobs.place(open_job(f"behind-{number}", work_s=4.0))
+        told = jobs.next(asks_for("due"), now_ns=NOW_NS, slots=slots)
+        assert told is not None
+        assert (told.job_id, told.told_steps) == ("due", (steps, steps == 6))
+        assert told.gpu_s == steps / 3
+
+
+SCORED = with_scores(cloud_card(), scored("refine", 6, 256, 4.3), scored("refine", 12, 256, 4.5))
+
+
+def choice_of(model: ModelCard = SCORED, intent: str = "render", **changes: object) -> StepChoice:
+    seen = view()
+    seen.cards = cards(draft_card(), model)
+    asked = query(**{"intent": intent, "requested_plan": "refine", "allow_reduced": True, **changes})
+    job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
+    assert job is not None and job.steps is not None
+    return job.steps
+
+
+def test_steps_are_dear_from_when_a_cloud_second_costs_others_what_they_are_worth() -> None:
+    choice, settings = choice_of(), QoeSettings()
+    price = scarcity(settings, final_quality=4.5, wait_s=choice.dear_from_s, work_s=choice.whole_s)
+    assert (choice.whole, choice.fewer) == (12, 6)
+    assert 0.0 < choice.dear_from_s < settings.final_best_s
+    assert price * (choice.whole_s - choice.fewer_s) == pytest.approx(
+        (1.0 - settings.draft_weight_render) * (4.5 - 4.3)
+    )
+    assert choice_of(intent="iterate").dear_from_s < choice.dear_from_s  # to whom the final is worth less
+
+
+def test_steps_are_never_dear_where_nobody_has_measured_their_worth() -> None:
+    assert choice_of(cloud_card()).dear_from_s == NEVER_S
+
+
+def test_steps_that_are_worth_more_than_any_wait_are_never_dear() -> None:
+    assert scarce_from(QoeSettings(), 1e3, final_quality=4.5, work_s=1.0) == NEVER_S
+    assert scarce_from(QoeSettings(), -1.0, final_quality=4.5, work_s=1.0) == 0.0
+    assert StepChoice.model_validate_json('{"whole": 4, "whole_s": 2, "fewer": 2, "fewer_s": 1}').dear_from_s == NEVER_S
 
 
 def decision(plan: str, steps: int, t0: float | None = 0.6) -> Decision:
@@ -72,14 +150,12 @@ def test_a_plan_is_called_by_the_steps_that_are_made() -> None:
     [
         ({"deadline_s": 60.0, "allow_reduced": True}, True),
         ({"deadline_s": 60.0}, False),
-        ({"allow_reduced": True}, False),
+        ({"allow_reduced": True}, True),
         ({"deadline_s": 60.0, "allow_reduced": True, "requested_plan": "draft"}, False),
         ({"deadline_s": 60.0, "allow_reduced": True, "final_steps": 1}, False),  # the fewest there are
     ],
 )
-def test_steps_may_be_settled_where_the_request_has_a_deadline_and_allows_fewer(
-    changes: dict[str, object], chosen: bool
-) -> None:
+def test_steps_may_be_settled_where_the_request_allows_fewer(changes: dict[str, object], chosen: bool) -> None:
     seen = view()
     asked = query(**{"intent": "iterate", "requested_plan": "refine", **changes})
     job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
@@ -160,4 +236,4 @@ async def test_a_reduced_final_gets_all_its_steps_where_its_turn_comes_soon_enou
         await clock.advance(waits_s)
         seen.hear(report("worker-1", seq=2), now_ns=clock.now_ns())
         turn = await placement.next_job(ticket())
-        assert turn == Turn(tenant="local", job_id=made.job_id, final_steps=steps)
+        assert turn == Turn(tenant="local", job_id=made.job_id, told=ToldSteps(steps))

@@ -9,7 +9,7 @@ import pytest
 
 from adaptivegen.errors import BrokerUnavailable, GenerationFailed
 from adaptivegen.jobs.record import JobRecord
-from adaptivegen.placement import Ticket, Turn
+from adaptivegen.placement import AS_DECIDED, Ticket, ToldSteps, Turn
 from tests.jobs import JOB_ID, make_spec
 from tests.unit.worker.bench import Cloud, ScriptedRunner, cloud, done, make_worker
 
@@ -19,10 +19,10 @@ FIRST, SECOND, THIRD, FOURTH = (JOB_ID[:-1] + letter for letter in "1234")
 class Scheduler:
     """Names whose turn it is by a list; beyond it the job whose message came."""
 
-    def __init__(self, *job_ids: str, rest_s: float = 0.0, final_steps: int = 0) -> None:
+    def __init__(self, *job_ids: str, rest_s: float = 0.0, told: ToldSteps = AS_DECIDED) -> None:
         self.due = list(job_ids)
         self.rest_s = rest_s
-        self.final_steps = final_steps
+        self.told = told
         self.asked: list[str] = []
         self.free_in_s: list[float] = []
 
@@ -31,7 +31,7 @@ class Scheduler:
         self.free_in_s.append(ticket.free_in_s)
         rest_s, self.rest_s = self.rest_s, 0.0
         job_id = self.due.pop(0) if self.due else ticket.job_id
-        return Turn(tenant="t", job_id=job_id, rest_s=rest_s, final_steps=self.final_steps)
+        return Turn(tenant="t", job_id=job_id, rest_s=rest_s, told=self.told)
 
 
 class NoNaks:
@@ -237,17 +237,24 @@ async def test_a_drain_gives_a_job_back_that_was_begun_out_of_turn() -> None:
 
 
 @pytest.mark.parametrize("due", [(), (SECOND,)], ids=["in order", "out of order"])
-@pytest.mark.parametrize(("decided", "told", "made"), [("reduced", 8, "cloud"), ("cloud", 2, "reduced")])
+@pytest.mark.parametrize(
+    ("decided", "told", "made", "why"),
+    [
+        ("reduced", ToldSteps(8), "cloud", "there was time for 8 steps"),
+        ("cloud", ToldSteps(2), "reduced", "would have been too late when its turn came"),
+        ("cloud", ToldSteps(2, others_wait=True), "reduced", "others waited for long when its turn came"),
+    ],
+)
 async def test_a_job_has_the_steps_that_are_told_with_its_turn(
-    decided: str, told: int, made: str, due: tuple[str, ...]
+    decided: str, told: ToldSteps, made: str, why: str, due: tuple[str, ...]
 ) -> None:
-    async with cloud(turns=Scheduler(*due, final_steps=told)) as parts:
+    async with cloud(turns=Scheduler(*due, told=told)) as parts:
         for job_id in (FIRST, SECOND):
             spec = make_spec(job_id=job_id, plan=decided)
             changes = {"decision": spec.decision.model_copy(update={"refine_t0": None})}
             await parts.jobs.submit(spec.model_copy(update={**changes, "content_key": job_id[-1] * 64}))
         records = await until_all_ended(parts, FIRST, SECOND)
-        assert [(record.plan, record.final_steps) for record in records] == [(made, told)] * 2
-        assert all("its turn came" in record.notes[-1] for record in records)
+        assert [(record.plan, record.final_steps) for record in records] == [(made, told.steps)] * 2
+        assert all(why in record.notes[-1] for record in records)
         whole = [await parts.jobs.content("t", key * 64) is not None for key in "12"]
         assert whole == [made != "reduced"] * 2  # repeats do not find what has fewer steps

@@ -6,6 +6,7 @@ from adaptivegen.errors import GenerationFailed, InvalidRequest
 from adaptivegen.jobs.record import JobRecord
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import Refine
+from adaptivegen.placement import ToldSteps
 from core_cloud.versions import Version, choose, note_of, refine_t0, settled, steps_of, takes
 from core_cloud.worker import UNWELL_FROM
 from tests.cards import cloud_card
@@ -63,31 +64,34 @@ def test_what_was_decided_for_one_version_does_not_hold_for_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "plan", "drafted", "version", "steps"),
+    ("told", "plan", "drafted", "version", "hold"),
     [
-        (8, "refine", True, "new", 8),
-        (8, "refine", False, "new", 0),  # without its draft it is another final
-        (8, "refine", True, LINE, 0),
-        (8, "cloud", True, "new", 0),  # decided since, by another request
-        (0, "refine", True, "new", 0),
-        (1, "refine", True, "new", 0),  # fewer than the model can do with
-        (1000, "refine", True, "new", 0),
+        (8, "refine", True, "new", True),
+        (8, "refine", False, "new", False),  # without its draft it is another final
+        (8, "refine", True, LINE, False),
+        (8, "cloud", True, "new", False),  # decided since, by another request
+        (0, "refine", True, "new", False),
+        (1, "refine", True, "new", False),  # fewer than the model can do with
+        (1000, "refine", True, "new", False),
     ],
 )
 def test_steps_told_with_a_turn_hold_for_what_was_decided_alone(
-    told: int, plan: str, drafted: bool, version: str, steps: int
+    told: int, plan: str, drafted: bool, version: str, hold: bool
 ) -> None:
     few = cloud_card().limits.model_copy(update={"steps_min": 2, "steps_max": 20})
     spec = make_spec(plan="refine").model_copy(update={"cloud_model": "new"})
     card = cloud_card(limits=few, refine=Refine(sources=("test-draft",), t0=0.7, steps=7))
-    assert settled(spec, card, Version(version), told=told, plan=plan, drafted=drafted) == steps
+    assert settled(spec, card, Version(version), told=told, plan=plan, drafted=drafted) is hold
 
 
 def test_a_final_with_other_steps_than_decided_says_why() -> None:
     spec = make_spec(plan="refine")
-    assert note_of(spec, 4) == ""
-    assert note_of(spec, 2) == "4 steps would have been too late when its turn came, so it has 2"
-    assert note_of(spec, 8) == "there was time for 8 steps in place of 4 when its turn came"
+    assert note_of(spec, ToldSteps(4)) == ""
+    assert note_of(spec, ToldSteps(2, others_wait=True)) == (
+        "others waited for long when its turn came, so it has 2 steps in place of 4"
+    )
+    assert note_of(spec, ToldSteps(2)) == "4 steps would have been too late when its turn came, so it has 2"
+    assert note_of(spec, ToldSteps(8)) == "there was time for 8 steps in place of 4 when its turn came"
 
 
 async def until_ended(parts: Cloud, job_id: str) -> JobRecord:
