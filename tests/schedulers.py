@@ -8,7 +8,9 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
+
+from prometheus_client import CollectorRegistry
 
 from adaptivegen.blob.store import open_store
 from adaptivegen.bus.nats import NatsBus
@@ -18,14 +20,22 @@ from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.ids import new_video_id
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
+from adaptivegen.local_only import NAMES
 from adaptivegen.nodes import NodeReport
 from adaptivegen.placement import Decision, PlacementQuery
 from adaptivegen.request import GenerationRequest
+from adaptivegen.roles import everybody_admin
+from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.placement_client import PlacementClient
+from adaptivegen.serving import HttpServer, ServingLimits, bind
+from scheduler.api.http import AdminHttp
+from scheduler.api.stream import Streams
+from scheduler.http import HttpApi
 from scheduler.service import serve
 from scheduler.settings import SchedulerSettings
+from scheduler.snapshot import Snapshot
 from tests.unit.scheduler.builders import cards, place, query, view
 
 PATIENCE_S = 20.0
@@ -109,6 +119,25 @@ async def scheduler(
         finally:
             await running.close()
             stop.set()
+
+
+@asynccontextmanager
+async def pushing(take: Callable[[], Awaitable[Snapshot]]) -> AsyncIterator[tuple[Streams, int]]:
+    """The dashboard and its stream over HTTP, of such snapshots in place of a scheduler's; the streams, and the port.
+
+    The first snapshot of each stream comes by itself, the others by `Streams.push`.
+    """
+    streams = Streams(take, clock=CLOCK)
+    routes = AdminHttp(cast(AdminBackend, None), everybody_admin(), streams).routes()
+    api = HttpApi(registry=CollectorRegistry(), ready=lambda: True, local_names=NAMES, beside=routes)
+    listener = bind("127.0.0.1", 0)
+    web = HttpServer(api.application(), listener, cert=None, key=None, limits=ServingLimits(max_connections=10))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(web.run())
+        try:
+            yield streams, listener.getsockname()[1]
+        finally:
+            web.stop(within_s=1.0)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 PAGE = "/admin"
-CONTENT_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+CONTENT_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",

@@ -273,7 +273,7 @@ function drawCompared(parts) {
       return bar(`${at_share} ${what}`, value / most, show(value), what);
     };
     return [
-      make("span", `${title} (${whole(part.outcomes)} jobs)`, "part"),
+      make("span", `${title} (${whole(part.outcomes)} ${part.outcomes === 1 ? "job" : "jobs"})`, "part"),
       ...of("predicted", "p50"), ...of("observed", "p50"), ...of("predicted", "p95"), ...of("observed", "p95"),
     ];
   });
@@ -306,6 +306,7 @@ function show(snapshot) {
 let source = null;
 let heard_ms = null; // when the last snapshot came, by this page's clock
 let opened_ms = 0;
+let refused = ""; // what the scheduler said where it does not let us follow
 
 function open() {
   if (source) source.close();
@@ -315,23 +316,46 @@ function open() {
   own.addEventListener("snapshot", (event) => {
     show(JSON.parse(event.data));
     heard_ms = performance.now();
+    refused = "";
     judge();
   });
   own.addEventListener("error", () => {
+    const lost = own.readyState !== EventSource.CLOSED; // then a browser comes back by itself; not where it was refused
+    if (lost) refused = "";
     judge();
-    // A browser comes back by itself where the connection was lost, not where it was refused.
-    if (own.readyState === EventSource.CLOSED) setTimeout(() => own === source && open(), RETRY_MS);
+    if (lost) return;
+    setTimeout(() => own === source && open(), RETRY_MS);
+    why().then((said) => {
+      if (own === source) refused = said;
+      judge();
+    });
   });
+}
+
+// Why a stream was refused, which an EventSource does not tell; empty where it no longer is, or nobody answers.
+async function why() {
+  const asking = new AbortController();
+  const late = setTimeout(() => asking.abort(), RETRY_MS);
+  try {
+    const answer = await fetch(STREAM, { signal: asking.signal });
+    return answer.ok ? "" : (await answer.json()).error.message;
+  } catch {
+    return "";
+  } finally {
+    clearTimeout(late);
+    asking.abort(); // also of a stream, which would not end
+  }
 }
 
 function judge() {
   const now_ms = performance.now(), link = at("link");
   const silent_ms = heard_ms === null ? null : now_ms - heard_ms;
-  const state = silent_ms === null ? "waiting" : silent_ms > STALE_MS ? "stale" : "live";
+  const known_state = silent_ms === null ? "waiting" : silent_ms > STALE_MS ? "stale" : "live";
+  const state = refused ? "refused" : known_state;
   link.className = state;
   document.body.className = state;
   const old = `nothing new for ${Math.round((silent_ms || 0) / 1000)} s; trying to reach the scheduler`;
-  write(link, { waiting: "connecting", stale: old, live: "live" }[state]);
+  write(link, { waiting: "connecting", stale: old, live: "live", refused: `refused: ${refused}; asking again` }[state]);
 }
 
 setInterval(() => {

@@ -5,34 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 import trustme
-from prometheus_client import CollectorRegistry
 
 from adaptivegen.errors import PermissionDenied
 from adaptivegen.jobs.spec import JobSpec
-from adaptivegen.local_only import NAMES
 from adaptivegen.placement import Decision
-from adaptivegen.roles import everybody_admin
-from adaptivegen.rpc.admin import AdminBackend
 from adaptivegen.rpc.admin_client import AdminClient
 from adaptivegen.rpc.admin_rows import DecisionInfo, PurgeOrder
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.sdk.sse import SseDecoder
-from adaptivegen.serving import HttpServer, ServingLimits, bind
-from scheduler.api.http import AdminHttp
-from scheduler.api.stream import MAX_STREAMS, Streams
-from scheduler.http import HttpApi
+from scheduler.api.stream import MAX_STREAMS
 from scheduler.snapshot import InAll, Snapshot
-from tests.schedulers import CLOCK, fleet, free_port, job_store, new_spec, scheduler, until
+from tests.people import People, secured
+from tests.schedulers import fleet, free_port, job_store, new_spec, pushing, scheduler, until
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import outcome, report
 
@@ -200,15 +191,12 @@ async def test_a_reader_that_stops_reading_loses_its_connection_and_others_go_on
     async def take() -> Snapshot:
         return Snapshot("s", 1, 0, (), (), (), (), (), (), (), (), decisions, InAll(0, 0, 0, 0, 0))
 
-    streams = Streams(take, clock=CLOCK)
-    routes = AdminHttp(cast(AdminBackend, None), everybody_admin(), streams).routes()
-    api = HttpApi(registry=CollectorRegistry(), ready=lambda: True, local_names=NAMES, beside=routes)
-    listener = bind("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    web = HttpServer(api.application(), listener, cert=None, key=None, limits=ServingLimits(max_connections=10))
-    address = f"http://127.0.0.1:{port}{ROOT}/stream"
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group, httpx.AsyncClient(timeout=10.0) as http:
-        serving = group.create_task(web.run())
+    async with (
+        asyncio.timeout(60),
+        pushing(take) as (streams, port),
+        httpx.AsyncClient(timeout=10.0) as http,
+    ):
+        address = f"http://127.0.0.1:{port}{ROOT}/stream"
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(f"GET {ROOT}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert b"200" in await reader.readline()  # and nothing more is read
@@ -225,8 +213,6 @@ async def test_a_reader_that_stops_reading_loses_its_connection_and_others_go_on
             while await reader.read(1 << 20):
                 pass  # what was on its way comes, and then the end
         writer.close()
-        web.stop(within_s=1.0)
-        await serving
 
 
 async def test_streams_end_when_the_scheduler_drains(own_nats: NatsServer, tmp_path: Path) -> None:
@@ -249,52 +235,6 @@ async def _count(pushed: AsyncIterator[dict[str, Any]]) -> int:
 
 
 # ---- mutual TLS
-
-
-@dataclass
-class People:
-    """Certificates of one authority, as files, by the name that was given."""
-
-    ca: trustme.CA
-    folder: Path
-
-    def issue(self, who: str, *names: str, common_name: str | None = None) -> ClientTls:
-        issued = self.ca.issue_cert(*names, common_name=common_name)
-        cert, key = self.folder / f"{who}.pem", self.folder / f"{who}-key.pem"
-        issued.private_key_pem.write_to_path(key)
-        issued.cert_chain_pems[0].write_to_path(cert)
-        return ClientTls(ca=self.folder / "ca.pem", cert=cert, key=key)
-
-    def http(self, port: int, shown: ClientTls | None) -> httpx.AsyncClient:
-        context = ssl.create_default_context()
-        self.ca.configure_trust(context)
-        if shown is not None and shown.cert is not None:
-            context.load_cert_chain(shown.cert, shown.key)
-        return httpx.AsyncClient(base_url=f"https://127.0.0.1:{port}", verify=context, timeout=10.0)
-
-
-@asynccontextmanager
-async def secured(nats_url: str, folder: Path) -> AsyncIterator[tuple[People, str, int]]:
-    """A scheduler that knows people by their certificates; its gRPC address and HTTP port."""
-    ca, port = trustme.CA(), free_port()
-    ca.cert_pem.write_to_path(folder / "ca.pem")
-    people = People(ca, folder)
-    node = people.issue("node", "localhost", "127.0.0.1")
-    roles = {"otto.example": "operator", "Ada": "admin", "mallory.example": "none"}
-    (folder / "roles.json").write_text(json.dumps({"roles": roles}))
-    async with scheduler(
-        nats_url,
-        folder,
-        tls=node,
-        http_port=port,
-        auth="required",
-        tls_cert=node.cert,
-        tls_key=node.key,
-        tls_client_ca=folder / "ca.pem",
-        roles_file=folder / "roles.json",
-    ) as running:
-        await running.states()
-        yield people, running.address, port
 
 
 async def test_roles_go_by_the_names_in_certificates(own_nats: NatsServer, tmp_path: Path) -> None:

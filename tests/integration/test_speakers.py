@@ -13,7 +13,7 @@ from adaptivegen.ids import new_video_id
 from adaptivegen.placement import Attempt, Outcome, Ticket
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.placement_client import PlacementClient
-from tests.integration.test_admin_http import People
+from tests.people import People
 from tests.schedulers import CLOCK, RNG, Running, scheduler
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import query
