@@ -15,12 +15,13 @@ from adaptivegen.jobs.spec import JobSpec
 
 @dataclass(slots=True)
 class Copy:
-    """One attempt at one edge with one version. taken: another edge has said that it waits there, or is made; dropped:
-    another was faster, so it was stopped."""
+    """One attempt at one edge with one version. taken: another edge has said that it waits there, or is made; begun: its
+    turn has come; started: its first step is done; dropped: another was faster, so it was stopped."""
 
     edge_id: str
     version: str
     taken: bool = False
+    begun: bool = False
     started: bool = False
     dropped: bool = False
     generated: Generated | None = None
@@ -60,13 +61,14 @@ class Race:
 
     def begin(self, copy: Copy) -> None:
         """A copy's turn has come."""
-        if not copy.started:
-            copy.started = True
+        if not copy.begun:
+            copy.begun = True
             self.changed.set()
 
     def step(self, copy: Copy, step: Step) -> None:
         """A copy goes on."""
         self.begin(copy)
+        copy.started = True
         leader = next((one for one in self.copies if one.started and one.running), None)
         if leader is copy:
             self.show(step)
@@ -79,7 +81,7 @@ class Race:
     @property
     def begun(self) -> bool:
         """Whether one of these has begun to generate."""
-        return any(copy.started and copy.running for copy in self.copies)
+        return any(copy.begun and copy.running for copy in self.copies)
 
     def second_after_s(self) -> float | None:
         """After how long a second copy is due, to wait like the first or to run beside it; None where none is."""
@@ -123,5 +125,5 @@ class Race:
         self.failed(version)
 
     def superfluous(self) -> list[Copy]:
-        """Copies that wait while another has started."""
-        return [] if not self.begun else [copy for copy in self.copies if copy.running and not copy.started]
+        """Copies that wait while another has begun."""
+        return [copy for copy in self.copies if copy.running and not copy.begun] if self.begun else []

@@ -84,6 +84,13 @@ async def test_of_two_copies_that_run_the_first_to_end_is_taken() -> None:
         assert [look.look_jpeg for look in two.looks] == [b"look of " + BIG[:4]]  # never those of two copies
 
 
+async def test_a_copy_that_begins_and_shows_nothing_hides_no_other() -> None:
+    async with pair() as two:
+        two.home.may_begin.clear()  # its turn has come, and its model does nothing
+        assert await two.make(await two.spec(at="edge-1", backup="edge-2", after_s=0.05)) == (BIG, "edge-2")
+        assert [look.look_jpeg for look in two.looks] == [b"look of " + BIG[:4]]
+
+
 async def test_a_copy_that_waits_is_stopped_when_the_other_starts() -> None:
     async with pair() as two:
         two.peer.may_begin.clear()
