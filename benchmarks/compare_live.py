@@ -16,6 +16,9 @@ ours_lavish  with none: for comparing at equal GPU-seconds
 the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; their finals are begun as they came, but
              those of peak_ewma_turns in our order
 
+With `--join` nothing is run: what earlier runs have written (`--json`) is told as one, such as of two systems that ran
+side by side on one machine.
+
 Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
 parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
 WARM_S seconds.
@@ -141,6 +144,25 @@ def report(found: Found) -> dict[str, object]:
     }
 
 
+def joined(paths: Sequence[Path]) -> tuple[Found, list[str]]:
+    """What earlier runs found, as one, and their commands. Raises OSError, and ValueError, KeyError or TypeError for
+    what is no such file, or the same run again."""
+    wholes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    if len({whole["command"] for whole in wholes}) != len(wholes):
+        raise ValueError("two of them are of the same arrivals, which would count twice")
+    found = Found()
+    for whole in wholes:
+        for name, runs in whole["runs"].items():
+            found.runs.setdefault(name, []).extend(Figures(**one) for one in runs)
+        found.pairs += [tuple(pair) for pair in whole["pairs"]]
+        found.loads += whole["load_average"]
+        found.seen += whole["seen"]
+        found.cores += whole["cores_used"]
+    if len({len(runs) for runs in found.runs.values()}) != 1:
+        raise ValueError("not all of these policies were run as often as the others")
+    return found, [f"{whole['command']} ({whole['hardware']})" for whole in wholes]
+
+
 def show(found: Found, told: dict[str, object]) -> None:
     """The tables for a person."""
     print("\n".join(table(found.runs)))
@@ -166,7 +188,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calm", action="store_true", help="no node misbehaves")
     parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--join", type=Path, nargs="+", help="such files of earlier runs, to be told as one")
     options = parser.parse_args()
+    if options.join:
+        try:
+            found, commands = joined(options.join)
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            parser.error(f"--join: {exc!r}")
+        print("\n".join(f"command:  {command}" for command in commands) + "\n")
+        show(found, report(found))
+        return 0
     policies = [name for name in options.policies.split(",") if name]
     if unknown := set(policies) - set(POLICIES):
         parser.error(f"no such policies: {', '.join(sorted(unknown))}; known: {', '.join(POLICIES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from adaptivegen.clock import ManualClock
 from adaptivegen.errors import InternalError
 from adaptivegen.models.base import GenerationCancelled, GenerationInput, StepReport
 from adaptivegen.models.registry import load_card
+from benchmarks.compare_live import joined, report
 from benchmarks.live.cards import CLOUD, DRAFT, cloud_card, draft_card, write_cards
 from benchmarks.live.conduct import Spell, conduct_at, write_conduct
 from benchmarks.live.figures import FRUGAL, OURS, Figures, at_equal_gpu, figures, predicted, qoe_of, verdicts
@@ -157,3 +159,31 @@ def test_predictions_are_summed_up() -> None:
     assert told["mape"] == pytest.approx(0.2) and told["bias"] == pytest.approx(-0.2)
     assert told["coverage"] == 0.5
     assert predicted([]) == {"finals": 0}
+
+
+def written(path: Path, command: str, **runs: int) -> Path:
+    """What a run would have written: so many parts of each policy, all alike."""
+    part = {"qoe": 4.0, "first_p95_s": 1.0, "draft_mean_s": 0.5, "final_p95_s": 3.0, "deadlines": 1.0, "gpu_s": 0.8}
+    part |= {"requests": 20, "unplaced": 0}
+    whole = {"command": command, "hardware": "two cores", "runs": {name: [part] * many for name, many in runs.items()}}
+    whole |= {"pairs": [[3.0, 4.0, 3.5]], "load_average": [0.5], "seen": [], "cores_used": 0.4}
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    return path
+
+
+def test_runs_that_were_written_are_told_as_one(tmp_path: Path) -> None:
+    first = written(tmp_path / "1.json", "--seed 1", ours=4, peak_ewma=4)
+    second = written(tmp_path / "2.json", "--seed 5", ours=2, peak_ewma=2)
+    found, commands = joined([first, second])
+    assert {name: len(runs) for name, runs in found.runs.items()} == {"ours": 6, "peak_ewma": 6}
+    assert found.pairs == [(3.0, 4.0, 3.5)] * 2
+    assert commands == ["--seed 1 (two cores)", "--seed 5 (two cores)"]
+    assert report(found)["cores_used"] == 0.8
+
+
+def test_runs_of_the_same_arrivals_or_of_other_policies_are_not_told_as_one(tmp_path: Path) -> None:
+    first, again = (written(tmp_path / f"{name}.json", "--seed 1", ours=4, peak_ewma=4) for name in "12")
+    with pytest.raises(ValueError, match="same arrivals"):
+        joined([first, again])
+    with pytest.raises(ValueError, match="as often"):
+        joined([first, written(tmp_path / "3.json", "--seed 5", ours=2)])
