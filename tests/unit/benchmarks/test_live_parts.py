@@ -163,9 +163,20 @@ def test_predictions_are_summed_up() -> None:
 
 def written(path: Path, command: str, **runs: int) -> Path:
     """What a run would have written: so many parts of each policy, all alike."""
-    part = {"qoe": 4.0, "first_p95_s": 1.0, "draft_mean_s": 0.5, "final_p95_s": 3.0, "deadlines": 1.0, "gpu_s": 0.8}
+    part: dict[str, float] = {
+        "qoe": 4.0,
+        "first_p95_s": 1.0,
+        "draft_mean_s": 0.5,
+        "final_p95_s": 3.0,
+        "deadlines": 1.0,
+        "gpu_s": 0.8,
+    }
     part |= {"requests": 20, "unplaced": 0}
-    whole = {"command": command, "hardware": "two cores", "runs": {name: [part] * many for name, many in runs.items()}}
+    whole: dict[str, object] = {
+        "command": command,
+        "hardware": "two cores",
+        "runs": {name: [part] * many for name, many in runs.items()},
+    }
     whole |= {"pairs": [[3.0, 4.0, 3.5]], "load_average": [0.5], "seen": [], "cores_used": 0.4}
     path.write_text(json.dumps(whole), encoding="utf-8")
     return path
