@@ -15,8 +15,8 @@ from adaptivegen.jobs.spec import JobSpec
 
 @dataclass(slots=True)
 class Copy:
-    """One attempt at one edge with one version. taken: another edge has said that it waits there, or is made; begun: its
-    turn has come; started: its first step is done; dropped: another was faster, so it was stopped."""
+    """One attempt at one edge with one version. taken: another edge has said that it waits there, or is made; begun:
+    its turn has come; started: its first step is done; dropped: another was faster, so it was stopped."""
 
     edge_id: str
     version: str
