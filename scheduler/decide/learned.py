@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from adaptivegen.models.card import ModelCard
@@ -23,6 +24,7 @@ from scheduler.decide.work import work_of
 Standing = Literal["dated", "awaited", "unawaited"]  # of a final in a line: with a deadline, or somebody waits for it
 _AS_IT_STANDS: Mapping[Standing, str] = {"dated": " by a deadline", "awaited": "", "unawaited": " when iterating"}
 MAX_EXPECTED = 8192  # placed jobs whose outcome is waited for
+MAX_READ_PARTS = 1024  # whose names are kept
 MAX_HEARD = 8192  # nodes of which it is known how much of their work was heard of
 
 
@@ -52,6 +54,7 @@ DRAFT, DRAFT_AT_PEER = _DRAFTS = Part("draft", "draft"), Part("draft at a peer",
 USUAL_POOL = "default"  # whose parts need not be told apart by its name
 
 
+@lru_cache(maxsize=MAX_READ_PARTS)
 def final_part(plan: Plan, standing: Standing, pool: str) -> Part:
     """What predictions of such finals are kept under: those that go before others wait less, and less uncertainly, and
     each pool has machines of its own kind. While little is known of one, it is taken to be like those that stand as it
@@ -126,7 +129,7 @@ class Learned:
 
     def pool_factor(self, worker_ids: Iterable[str], model: str) -> float:
         """The same of a pool whose workers take jobs as they are free: a fast one takes more of them."""
-        factors = [self.speeds.factor(worker_id, "worker", model) for worker_id in worker_ids]
+        factors = self.speeds.factors(worker_ids, "worker", model)
         if not factors:
             return self.speeds.factor("", "worker", model)
         return len(factors) / sum(1.0 / factor for factor in factors)

@@ -254,7 +254,11 @@ class Line:
         share puts before it, and of what arrives until then as much as would go before it, if it goes on arriving so.
         """
         slots, found = list(free_at_s), self._found(new, models, now_ns=now_ns)
-        wait_s = begin_s(slots, list(itertools.chain.from_iterable(part.works_s for part in found)))
+        if len(found) == 1:  # as nearly always: everything is of one tier
+            works_s = found[0].works_s
+        else:
+            works_s = list(itertools.chain.from_iterable(part.works_s for part in found))
+        wait_s = begin_s(slots, works_s)
         arriving = [one for part in found for one in part.arriving if one[0] > 0]
         return wait_s if wait_s is None or not arriving else _with_arrivals(wait_s, arriving, len(slots))
 

@@ -85,6 +85,8 @@ class Node:
     def slots_free_at_s(self, now_ns: int) -> list[float]:
         """When each of the node's places for work becomes free, in seconds from now."""
         at_hand_s, slots = self._at_hand_s(now_ns), self.slots
+        if slots == 1:  # as nearly all have
+            return [at_hand_s]
         busy = self._busy(at_hand_s)
         if not busy:
             return [0.0] * slots
@@ -94,7 +96,8 @@ class Node:
         return min(self.slots, max(self.report.in_flight, 1 if at_hand_s > 0 else 0))
 
     def _at_hand_s(self, now_ns: int) -> float:
-        return max(0.0, self.report.remaining_s - self.age_s(now_ns))
+        remaining_s = self.report.remaining_s
+        return max(0.0, remaining_s - self.age_s(now_ns)) if remaining_s else 0.0
 
 
 def _slots(report: NodeReport) -> int:

@@ -201,14 +201,15 @@ def charged(candidates: Sequence[Candidate], scarcity: float) -> tuple[Candidate
     finals_s = [made.gpu_s for made in candidates if made.feasible and made.makes_final]
     if not scarcity or not finals_s:
         return tuple(candidates)
+    cheapest_s = min(finals_s)
 
     def charge(made: Candidate) -> Candidate:
-        beyond_s = made.gpu_s - min(finals_s)
+        beyond_s = made.gpu_s - cheapest_s
         if not made.feasible or beyond_s <= 0.0:
             return made
         return made.model_copy(update={"score": made.score - scarcity * beyond_s})
 
-    return tuple(charge(made) for made in candidates)
+    return tuple([charge(made) for made in candidates])
 
 
 def final_steps(situation: Situation, plan: Plan) -> int:

@@ -160,4 +160,4 @@ def newcomer(view: View, query: PlacementQuery, *, now_ns: int, work_s: float = 
 
 
 def _factor(view: View, workers: list[Node], model: str) -> float:
-    return view.learned.pool_factor((node.report.node_id for node in workers), model)
+    return view.learned.pool_factor([node.report.node_id for node in workers], model)

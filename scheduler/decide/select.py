@@ -71,14 +71,14 @@ def chances(places: Sequence[Place], settings: SelectSettings, *, home: str = ""
     home: taken for sure where it is among the near-ties, since work that stays costs others nothing. stay: taken
     whatever the others offer (a session's place).
     """
-    if any(place.name == stay for place in places):
+    if stay in [place.name for place in places]:
         return {stay: 1.0}
     limit_s = hot_above([place.load_s for place in places], settings.hot_quantile)
     cold = [place for place in places if place.load_s <= limit_s]
     soonest_s = min([place.done_s for place in cold])
     near_s = soonest_s + max(settings.near_s, settings.near_share * soonest_s)
     near = [place for place in cold if place.done_s <= near_s]
-    if any(place.name == home for place in near):
+    if home in [place.name for place in near]:
         return {home: 1.0}
     if len(near) == 1:
         return {near[0].name: 1.0}

@@ -178,6 +178,7 @@ class View:
     readings: Readings = field(default_factory=Readings)
     stored_bytes: dict[str, int] = field(default_factory=dict)
     stored_revision: int = 0
+    _hashed: tuple[Policy, str] | None = field(default=None, init=False, repr=False, compare=False)  # for the digest
     jobs: OpenJobs = field(init=False)
     _sent: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
 
@@ -334,4 +335,6 @@ class View:
         of them as heard here, learning, ejections, policy."""
         used = f"{self.jobs.revision:x}.{self.jobs.usage.revision:x}.{self.quotas.revision:x}.{self.stored_revision:x}"
         learned = f"{self.learned.revision:x}.{self.hits.revision:x}.{self.healths.revision:x}.{used}"
-        return f"{self.nodes.digest()}-{learned}-{hash(self.policy) & 0xFFFF_FFFF:x}"
+        if self._hashed is None or self._hashed[0] is not self.policy:
+            self._hashed = self.policy, f"{hash(self.policy) & 0xFFFF_FFFF:x}"
+        return f"{self.nodes.digest()}-{learned}-{self._hashed[1]}"
