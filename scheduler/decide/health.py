@@ -102,7 +102,8 @@ class Healths:
     def hear(self, node_id: str, failed_in_row: int, *, now_s: float) -> None:
         """Its own word on how many generations have failed here since the last that did not.
 
-        An ejected node is sent nothing, so the number stands; it counts again when it has grown.
+        An ejected node is sent next to nothing, so the number stands; it counts again when it has grown. When it is 0,
+        something was made there since: what it had, its own or what waited there, too (docs/adr/0041).
         """
         health = self._nodes.get(node_id)
         if health is None:
@@ -113,6 +114,8 @@ class Healths:
         if grown and failed_in_row >= FAILURES_IN_A_ROW and not health.own.ejected(now_s):
             health.own.eject(now_s)
             self._ejected(health.own)
+        elif not failed_in_row:
+            self._succeeded(health.own, now_s)
 
     def attempted(self, node_id: str, reporter: str, ok: bool, *, now_s: float) -> None:
         """The word of one who asked it; of nodes that were never heard of, and by a node of itself, nothing is kept."""
@@ -122,6 +125,7 @@ class Healths:
         if ok:
             if reporter in health.witnesses:
                 health.witnesses[reporter].failures = 0
+                self._succeeded(health.witnesses[reporter], now_s)
             return
         record = health.witnesses.setdefault(reporter, Record(since_s=health.own.since_s))
         health.witnesses.move_to_end(reporter)
@@ -131,6 +135,12 @@ class Healths:
         record.failed(now_s)
         if record.ejected_until_s != before:
             self._ejected(record)
+
+    def _succeeded(self, record: Record, now_s: float) -> None:
+        """Something was made there although it is out: then it need not be out any longer."""
+        if record.ejected(now_s):
+            record.ejected_until_s = record.since_s = now_s
+            self.revision += 1
 
     def _ejected(self, record: Record) -> None:
         self._out_until_s = max(self._out_until_s, record.ejected_until_s)

@@ -58,6 +58,31 @@ def test_an_ejection_long_after_the_last_is_as_good_as_a_first() -> None:
     assert found.revision > before
 
 
+@pytest.mark.parametrize("by", ["its own word", "another's"])
+def test_a_node_that_makes_something_while_it_is_out_comes_back_slowly(by: str) -> None:
+    found = healths()
+    if by == "another's":
+        fail(found, "a", now_s=100.0)
+    else:
+        found.hear("a", FAILURES_IN_A_ROW, now_s=100.0)
+    before = found.revision
+    assert out(found, "a", 100.5)
+    found.hear("a", 0, now_s=100.5) if by == "its own word" else found.attempted("a", "peer", True, now_s=100.5)
+    assert not out(found, "a", 100.5)
+    assert found.revision > before
+    assert found.weight("a", now_s=100.6, asker="peer") < 0.2
+    found.hear("a", 0, now_s=101.0)
+    assert found.weight("a", now_s=100.5 + SLOW_START_S, asker="peer") == 1.0  # it is not put back again and again
+
+
+def test_the_next_failure_after_such_a_return_is_enough_and_keeps_it_out_for_longer() -> None:
+    found = healths()
+    fail(found, "a", now_s=10.0)
+    found.attempted("a", "peer", True, now_s=10.2)
+    fail(found, "a", now_s=11.0)
+    assert out(found, "a", 11.0 + 2 * EJECTED_S - 0.1)
+
+
 def test_each_ejection_is_longer_than_the_last_up_to_a_bound() -> None:
     found, now_s, lengths = healths(), 0.0, []
     for _ in range(15):
