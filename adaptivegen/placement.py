@@ -77,9 +77,9 @@ class Decision(BaseModel):
     edge_id: the edge that accepted the job; draft_edge_id: the one that drafts, empty where it is the same or there is
     no draft; backup_edge_id: one that drafts too where there is no draft after `backup_after_s`, and where one that has
     begun nowhere after `tied_after_s` (0: never) waits, too; draft_gain: QoE by which the best place would have been
-    better; draft_yields_s: see `drafting`; settles: its final has as many steps as there is time for when its turn
-    comes. propensity: given the plan, the chance with which its very places were drawn from those that were looked at;
-    1 where nothing was left to chance.
+    better; draft_yields_s: see `drafting`; settles: how many steps its final has is settled when its turn comes.
+    propensity: given the plan, the chance with which its very places were drawn from those that were looked at; 1 where
+    nothing was left to chance.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -150,9 +150,9 @@ class PlacementQuery(BaseModel):
     draft_known: its draft is made already, and only the final is asked for; session: requests of one name are drafted
     at one edge as far as that is good, empty: this one belongs to none; draft_digest: of the asking edge's draft model,
     empty: no other edge is to draft for it; deadline_s: within which the final is needed, None: no deadline;
-    allow_reduced: a final of fewer steps is better than a late one, one without a draft or none; keeps_id: asked again,
-    the request has the same job_id, so that a place can be kept for it; line: the model that was asked for, of which
-    cloud_model is a version; draft_line: the same of draft_model.
+    allow_reduced: a final of fewer steps is better than a late one, one without a draft or none, and with a deadline
+    than others waiting for long; keeps_id: asked again, the request has the same job_id, so that a place can be kept
+    for it; line: the model that was asked for, of which cloud_model is a version; draft_line: the same of draft_model.
 
     Of the stored video whose prompt is nearest, where the edge looks for such: near_similarity: of the prompts, up to
     1, 0 where there is none; near_model: that made it; near_bytes: of its file that have to be moved to the edge.

@@ -16,8 +16,8 @@ ours_lavish  with none: for comparing at equal GPU-seconds
 the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; their finals are begun as they came, but
              those of peak_ewma_turns in our order
 
-With `--join` nothing is run: what earlier runs have written (`--json`) is told as one, such as of two systems that ran
-side by side on one machine.
+With `--join` nothing is run: what earlier runs of the same load have written (`--json`) is told as one, such as of two
+systems that ran side by side on one machine; `cores used` is then the most of one of them.
 
 Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
 parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
@@ -146,10 +146,13 @@ def report(found: Found) -> dict[str, object]:
 
 def joined(paths: Sequence[Path]) -> tuple[Found, list[str]]:
     """What earlier runs found, as one, and their commands. Raises OSError, and ValueError, KeyError or TypeError for
-    what is no such file, or the same run again."""
+    what is no such file, of another load, or of arrivals that would count twice."""
     wholes = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    if len({whole["command"] for whole in wholes}) != len(wholes):
-        raise ValueError("two of them are of the same arrivals, which would count twice")
+    seeds = [seed for whole in wholes for seed in whole["arrivals"]["seeds"]]
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("some are of the same arrivals, which would count twice")
+    if len({json.dumps({**whole["arrivals"], "seeds": []}, sort_keys=True) for whole in wholes}) != 1:
+        raise ValueError("not all are of the same load")
     found = Found()
     for whole in wholes:
         for name, runs in whole["runs"].items():
@@ -157,7 +160,7 @@ def joined(paths: Sequence[Path]) -> tuple[Found, list[str]]:
         found.pairs += [tuple(pair) for pair in whole["pairs"]]
         found.loads += whole["load_average"]
         found.seen += whole["seen"]
-        found.cores += whole["cores_used"]
+        found.cores = max(found.cores, whole["cores_used"])
     if len({len(runs) for runs in found.runs.values()}) != 1:
         raise ValueError("not all of these policies were run as often as the others")
     return found, [f"{whole['command']} ({whole['hardware']})" for whole in wholes]
@@ -195,6 +198,8 @@ def main() -> int:
             found, commands = joined(options.join)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             parser.error(f"--join: {exc!r}")
+        if options.json is not None:
+            parser.error("--json: what is joined is not written again")
         print("\n".join(f"command:  {command}" for command in commands) + "\n")
         show(found, report(found))
         return 0
@@ -210,7 +215,10 @@ def main() -> int:
     print(f"hardware: {machine}\ncommand:  {command}\n")
     show(found, told)
     if options.json is not None:
-        whole = {"benchmark": "live", "hardware": machine, "command": command, **told}
+        arrivals = {"load": options.load, "seconds": options.seconds, "calm": options.calm}
+        seeds = list(range(options.seed, options.seed + options.runs * options.parts))
+        asked = {"command": command, "arrivals": {**arrivals, "seeds": seeds}}
+        whole = {"benchmark": "live", "hardware": machine, **asked, **told}
         options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return 0
 

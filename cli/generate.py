@@ -65,7 +65,7 @@ def generate(
     session: Annotated[str | None, typer.Option(help="Drafts of one session come from one edge, where it can.")] = None,
     service_tier: Annotated[str | None, typer.Option(help="priority, default or flex.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds within which the final is needed.")] = None,
-    allow_reduced: Annotated[bool, typer.Option(help="Rather fewer steps than a late final or none.")] = False,
+    allow_reduced: Annotated[bool, typer.Option(help="Rather fewer steps than late, none, or others waiting.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output at the end.")] = False,
     edge: Annotated[list[str] | None, typer.Option(help="Address of an edge; several: the nearest is used.")] = None,
     data: Annotated[Path, typer.Option(help="Find the edges of `adaptivegen up --data DIR`.")] = DEFAULT_DATA,

@@ -103,9 +103,9 @@ class Client:
         """Ask for a video; returns once an edge has stored the job. `image` or `video` (path or bytes) is what it
         starts from; `task` says whether a video is redrawn, gone on with, or filled in between its ends. Drafts of one
         `session` are made at one edge as far as that is good. `deadline_s`: within which the final is needed;
-        `allow_reduced`: rather of fewer steps than late; the video's plan says `reduced` then. Repeating a call with
-        the same `idempotency_key` gives the same video; without one, one is made, so that a retry inside never makes
-        two."""
+        `allow_reduced`: rather of fewer steps than late, or with a deadline than others waiting for long; the video's
+        plan says `reduced` then. Repeating a call with the same `idempotency_key` gives the same video; without one,
+        one is made, so that a retry inside never makes two."""
         fields: dict[str, object] = {"prompt": prompt, "model": model, "size": size, "seconds": seconds, "seed": seed}
         fields |= {"intent": intent, "plan": plan, "steps": steps, "guidance": guidance, "strength": strength}
         fields |= {"task": task, "session": session, "service_tier": service_tier, "deadline_s": deadline_s}

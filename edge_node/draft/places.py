@@ -32,7 +32,7 @@ from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.base import GenerationInput
 from adaptivegen.placement import Attempt
 from adaptivegen.process import guarded
-from adaptivegen.rpc.draft import DraftClient, DraftOrder, Lent
+from adaptivegen.rpc.draft import TAKEN_WITHIN_S, DraftClient, DraftOrder, Lent
 from adaptivegen.telemetry import get_logger
 from edge_node.draft.budget import Budgets
 from edge_node.draft.command import draft_command
@@ -120,24 +120,28 @@ class DraftPlaces:
         late = race.late or race.slow
         if late is None or late.edge_id == won.edge_id or late.error is not None:
             return False
-        silent = not (late.started or (late is race.slow and late.taken))
+        asked_for_s = self._clock.monotonic_s() - late.asked_s
+        reads = asked_for_s < min(TAKEN_WITHIN_S, race.spec.decision.backup_after_s)
+        waits = late is race.slow and (late.taken or reads)
+        silent = not (late.started or waits)
         if silent and late.edge_id != self._node_id and not self._is_tried(late.version):
             code = DeadlineExceeded.code
             self._attempted(Attempt(node_id=late.edge_id, reporter=self._node_id, ok=False, code=code))
-        return late is race.late
+        return late is race.late and late.edge_id == (race.spec.decision.draft_edge_id or self._node_id)
 
     async def _step(self, race: Race, group: asyncio.TaskGroup, came_s: float) -> Made | None:
         """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
         version = self._models.serving.name if race.blamed else race.spec.draft_model
-        backup = race.not_tried([(race.spec.decision.backup_edge_id, version)])
+        first = race.spec.decision.draft_edge_id or self._node_id  # that may have been dropped for the backup since
+        backup = race.not_tried([(race.spec.decision.backup_edge_id, version), (first, version)])
         after_s = race.second_after_s() if backup else None
         left_s = max(0.0, came_s + after_s - self._clock.monotonic_s()) if after_s is not None else None
         try:
             async with asyncio.timeout(left_s):
                 await race.changed.wait()
         except TimeoutError:
-            if backup:
-                self._second(race, backup, group)
+            if backup and not race.changed.is_set():
+                self._second(race, backup, group, elapsed_s=self._clock.monotonic_s() - came_s)
             return None
         race.changed.clear()
         for copy in race.copies:
@@ -150,10 +154,10 @@ class DraftPlaces:
             self._try_next(race, group)
         return None
 
-    def _second(self, race: Race, backup: tuple[str, str], group: asyncio.TaskGroup) -> None:
+    def _second(self, race: Race, backup: tuple[str, str], group: asyncio.TaskGroup, *, elapsed_s: float) -> None:
         """Begin a second copy, as far as the budgets go: one to wait like the first, or one that may run beside it."""
-        why, slow = race.second_is_due(), race.running
-        if not (self._budgets.ties if why == "tied" else self._budgets.hedges).withdraw():
+        why, slow = race.second_is_due(elapsed_s), race.running
+        if not why or not (self._budgets.ties if why == "tied" else self._budgets.hedges).withdraw():
             return
         if why == "tied":
             race.slow = slow
@@ -182,10 +186,11 @@ class DraftPlaces:
 
     def _places(self, race: Race) -> list[tuple[str, str]]:
         """Where it may be tried, and with which version: of one that is tried once is enough, if it was its fault."""
-        home, backup, serving = self._node_id, race.spec.decision.backup_edge_id, self._models.serving.name
+        decision, home, serving = race.spec.decision, self._node_id, self._models.serving.name
         asked = self._models.held(race.spec.draft_model).card.name
         first = [(home, asked)] if not (race.blamed or race.silent) else []
-        return [*first, (home, serving), (backup, serving)]
+        dropped = [(decision.draft_edge_id, serving if race.blamed else asked)]  # for one that has failed since
+        return [*first, *dropped, (home, serving), (decision.backup_edge_id, serving)]
 
     def _is_tried(self, version: str) -> bool:
         """Whether it is another than the one that serves."""
@@ -195,7 +200,7 @@ class DraftPlaces:
         """Begin a copy."""
         if edge_id == self._node_id:
             version = self._models.held(version).card.name  # it may not be loaded here any more
-        copy = Copy(edge_id, version)
+        copy = Copy(edge_id, version, self._clock.monotonic_s())
         race.copies.append(copy)
         copy.task = group.create_task(guarded("draft copy", self._run(race, copy)))
 

@@ -15,11 +15,13 @@ from adaptivegen.jobs.spec import JobSpec
 
 @dataclass(slots=True)
 class Copy:
-    """One attempt at one edge with one version. taken: another edge has said that it waits there, or is made; begun:
-    its turn has come; started: its first step is done; dropped: another was faster, so it was stopped."""
+    """One attempt at one edge with one version, made at asked_s. taken: another edge has said that it waits there, or
+    is made; begun: its turn has come, which another edge does not tell before its first step; started: that is done;
+    dropped: another was faster, so it was stopped."""
 
     edge_id: str
     version: str
+    asked_s: float
     taken: bool = False
     begun: bool = False
     started: bool = False
@@ -95,10 +97,12 @@ class Race:
     def _may_be_tied(self) -> bool:
         return self.spec.decision.tied_after_s > 0 and not self.tied and not self.begun
 
-    def second_is_due(self) -> Literal["tied", "hedged"]:
-        """That time has come: for which of the two."""
-        decision = self.spec.decision
-        if self._may_be_tied and decision.tied_after_s == self.second_after_s():
+    def second_is_due(self, elapsed_s: float) -> Literal["tied", "hedged", ""]:
+        """For which of the two it is time after so long, each once; empty for neither, as when it has begun since."""
+        after_s = self.second_after_s()
+        if after_s is None or elapsed_s < after_s or not any(copy.running for copy in self.copies):
+            return ""
+        if self._may_be_tied and self.spec.decision.tied_after_s == after_s:
             self.tied = True
             return "tied"
         self.hedged = True
@@ -125,5 +129,6 @@ class Race:
         self.failed(version)
 
     def superfluous(self) -> list[Copy]:
-        """Copies that wait while another has begun."""
-        return [copy for copy in self.copies if copy.running and not copy.begun] if self.begun else []
+        """Copies that have no step done while another has: one that has only begun may fail at once."""
+        ahead = any(copy.started and copy.running for copy in self.copies)
+        return [copy for copy in self.copies if copy.running and not copy.started] if ahead else []

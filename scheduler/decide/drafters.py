@@ -222,7 +222,7 @@ class _Choice(NamedTuple):
             load_s=chosen.left_s,
             backup=backup.edge_id if backup is not None else "",
             backup_after_s=late_s if in_time else NEVER_S,
-            tied_after_s=chosen.wait_s + TIED_S,
+            tied_after_s=chosen.wait_s + TIED_S if backup is not None and _soon_there(backup, late_s) else 0.0,
         )
 
     def _why(self, name: str) -> str:
@@ -233,6 +233,12 @@ class _Choice(NamedTuple):
         if self.offers.obstacle:
             return f"edge {name} drafts, since {self.offers.obstacle}"
         return f"edge {name} drafts, since {_behind(self.offers.by_edge[home], self.offers.by_edge[name])}"
+
+
+def _soon_there(backup: Offer, late_s: float) -> bool:
+    """Whether the backup, once it has begun, would have the draft within what the first should not exceed: of two that
+    wait the first to begin ends the other, which must not be by far the quicker."""
+    return backup.work.total_s <= late_s
 
 
 def _behind(home: Offer, chosen: Offer) -> str:

@@ -81,6 +81,10 @@ class Flow:
         """How many wait."""
         return len(self._order)
 
+    def serves(self, models: frozenset[str]) -> bool:
+        """Whether all that wait are of these models."""
+        return self._models.keys() <= models
+
     @property
     def oldest(self) -> int:
         """The number of the job that came first."""
@@ -187,7 +191,7 @@ class Flow:
 
     def _served_s(self, first: int, models: frozenset[str]) -> list[float]:
         """Seconds of those of these models among the first so many as they go; nearly always all are of them."""
-        if self._models.keys() <= models:
+        if self.serves(models):
             return self._works_s[:first]
         return [job.work_s for _, _, job in self._order[:first] if job.model in models]
 

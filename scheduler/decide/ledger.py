@@ -145,9 +145,10 @@ class OpenJobs:
         line = self._lines.get(ticket.pool)
         begins_ns = now_ns + round(ticket.free_in_s * 1e9)
         job = line.next((ticket.model, *ticket.models), now_ns=begins_ns) if line is not None else None
-        if job is not None:
+        if line is not None and job is not None:
             self._start(job.job_id, now_ns=now_ns, at_work=False)
-            told = settled(job, begins_ns=begins_ns, wait_s=line.work_s / max(1, slots) if line is not None else 0.0)
+            sharing_s = line.sharing_s(job.tier, frozenset((ticket.model, *ticket.models)))
+            told = settled(job, begins_ns=begins_ns, wait_s=sharing_s / max(1, slots))
             job = self._settled(job, told) if told.steps else job
             self._handed.setdefault(ticket.worker_id, {})[job.job_id] = now_ns
         return job

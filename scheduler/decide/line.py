@@ -100,6 +100,12 @@ class _Lane:
         self._flows[job.tenant].leave(job)
         self._parted(job)
 
+    def work_of_s(self, models: frozenset[str]) -> float:
+        """Predicted seconds of those of these models; nearly always that is all of them."""
+        if all(flow.serves(models) for flow in self._backlogged()):
+            return self.work_s
+        return sum(job.work_s for job in self.jobs.values() if job.model in models)
+
     def end(self, job: OpenJob, took_s: float) -> None:
         """One that was started has ended after so long, not as predicted."""
         begun, flow = self._begun.pop(job.job_id, None), self._flows.get(job.tenant)
@@ -194,6 +200,12 @@ class Line:
     def waiting(self) -> int:
         """How many wait."""
         return sum(len(lane.jobs) for lane in self._lanes.values())
+
+    def sharing_s(self, tier: Tier, models: frozenset[str]) -> float:
+        """Predicted seconds of those that share workers of these models with a job of this tier: of its tier, and of
+        those that go before it."""
+        lanes = [self._lanes[other] for other in TIERS if HEAD_START_S[other] >= HEAD_START_S[tier]]
+        return sum(lane.work_of_s(models) for lane in lanes)
 
     @property
     def work_s(self) -> float:

@@ -58,7 +58,7 @@ class Offer(NamedTuple):
 
 class Offers(NamedTuple):
     """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does; resting:
-    where there is only one, another that has the model and is out of rotation for the moment."""
+    where only one edge offers anything, another that has the model and is out of rotation for the moment."""
 
     by_edge: Mapping[str, Offer]
     obstacle: str = ""

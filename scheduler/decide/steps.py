@@ -1,4 +1,4 @@
-"""How many steps a final has of which it may have fewer: settled when its turn has come. Pure.
+"""How many steps a final has that must be in time and may have fewer: settled when its turn has come. Pure.
 
 When a job is placed, nobody knows whether its final will be in time: what 95 % of such do not exceed is far above what
 most of them take. When a worker asks for it, all that is unknown is how long the generation itself takes. So a reduced
@@ -40,7 +40,7 @@ class Worth(NamedTuple):
 
 def may_be_settled(query: PlacementQuery, plan: Plan) -> bool:
     """Whether the steps of a final may be, so that fewer of them can save it when its turn comes late, or others."""
-    return query.allow_reduced and plan in SETTLED
+    return query.deadline_s is not None and query.allow_reduced and plan in SETTLED
 
 
 def step_choice(
@@ -81,15 +81,13 @@ def half_of(steps: int, least: int) -> int:
 
 
 def settled(job: OpenJob, *, begins_ns: int, wait_s: float) -> ToldSteps:
-    """The steps of a job whose model is free then, and which may still wait for its draft, while those behind it wait
-    for so long."""
+    """The steps of a job whose model is free then, and which may still wait for its draft. wait_s: what waits for the
+    same workers, and is not behind it by its tier, in seconds of all of these."""
     choice = job.steps
-    if choice is None:
+    if choice is None or not job.deadline_at_ns:
         return AS_DECIDED
     if wait_s >= choice.dear_from_s:
         return ToldSteps(choice.fewer, others_wait=True)
-    if not job.deadline_at_ns:
-        return ToldSteps(choice.whole)
     left_s = (job.deadline_at_ns - max(begins_ns, job.ready_at_ns)) / 1e9 - HANDING_S - choice.moves_s
     if choice.whole_s * ROOM <= left_s or choice.fewer_s > left_s:  # late in any case, it may as well be good
         return ToldSteps(choice.whole)

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -21,8 +21,8 @@ from adaptivegen.errors import (
     NodeUnavailable,
     PermissionDenied,
 )
-from adaptivegen.placement import Candidate, Decision, PlacementQuery
-from adaptivegen.rpc.placement import SERVICE, decision_to_pb
+from adaptivegen.placement import Candidate, Decision, DraftPlace, PlacementQuery, Ticket, ToldSteps, Turn
+from adaptivegen.rpc.placement import SERVICE, PlacementServicer, decision_to_pb
 from adaptivegen.rpc.placement_client import PlacementClient
 from adaptivegen.rpc.server import RpcServer
 from tests.integration.wire import DEADLINE_S, DECISION, QUERY, serving
@@ -209,3 +209,36 @@ async def test_a_peer_that_implements_no_placement_is_no_end_of_asking() -> None
         await client.place(QUERY)
     await client.close()
     await server.drain(grace_s=0)
+
+
+@pytest.mark.parametrize(("after_s", "taken_s"), [(math.nan, 0.0), (math.inf, 0.0), (-1.0, 0.0), (0.5, 0.5)])
+async def test_a_draft_is_never_tied_at_a_time_that_is_none(after_s: float, taken_s: float) -> None:
+    places = (DraftPlace(edge_id="edge-2", address="127.0.0.1:2", draft_s=0.5, load_s=0.0),)
+    tied = but(backup_edge_id="edge-2", backup_after_s=9.0, tied_after_s=after_s, draft_places=places)
+    async with stranger(saying(tied)) as address:
+        client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
+        taken = await client.place(QUERY)
+        assert (taken.backup_edge_id, taken.tied_after_s) == ("edge-2", taken_s)
+        await client.close()
+
+
+@pytest.mark.parametrize("told", [ToldSteps(), ToldSteps(8), ToldSteps(4, others_wait=True)])
+async def test_steps_that_are_told_with_a_turn_arrive_with_their_reason(told: ToldSteps) -> None:
+    async def next_job(ticket: Ticket) -> Turn:
+        return Turn(tenant=ticket.tenant, job_id=ticket.job_id, told=told)
+
+    async def never(asked: object) -> Decision:
+        raise NodeUnavailable("not asked for here")
+
+    server = RpcServer(rng=random.Random(1))
+    PlacementServicer(never, cast(Any, never), cast(Any, never), next_job).add_to(server)
+    port = server.reserve(host="127.0.0.1", port=0, tls=None)
+    await server.start()
+    client = PlacementClient([f"127.0.0.1:{port}"], clock=SystemClock(), budget_s=DEADLINE_S)
+    job_id = "vid_" + "0" * 26
+    asked = Ticket(worker_id="worker-1", pool="default", model="m", tenant="local", job_id=job_id)
+    try:
+        assert await client.next_job(asked) == Turn(tenant="local", job_id=job_id, told=told)
+    finally:
+        await client.close()
+        await server.drain(grace_s=0.0)

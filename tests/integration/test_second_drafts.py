@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound
+from edge_node.draft.race import Copy, Race
 from tests.integration.lending import BIG, pair, silent_edge
+from tests.jobs import make_spec
 
 
 async def test_a_backup_that_loses_is_not_blamed() -> None:
@@ -141,7 +143,7 @@ async def test_a_draft_that_waits_for_its_turn_waits_at_a_second_edge_too() -> N
         assert [(attempt.node_id, attempt.ok) for attempt in two.attempts] == [("edge-2", True)]
 
 
-async def test_an_edge_that_has_taken_a_draft_is_not_blamed_when_another_is_free_sooner() -> None:
+async def test_an_edge_that_has_taken_a_draft_is_not_blamed_when_another_shows_its_first_look_sooner() -> None:
     async with pair() as two:
         two.peer.may_begin.clear()
         assert await two.make(await two.spec(backup="edge-1", tied_s=0.3)) == (b"home's draft", "edge-1")
@@ -149,10 +151,14 @@ async def test_an_edge_that_has_taken_a_draft_is_not_blamed_when_another_is_free
         await two.peer.stopped.wait()
 
 
-async def test_an_edge_that_has_said_nothing_when_another_is_free_is_blamed() -> None:
+async def test_an_edge_that_says_nothing_for_long_is_blamed_though_another_was_free() -> None:
     async with pair() as two, silent_edge() as address:
-        spec = await two.spec(backup="edge-1", tied_s=0.05, address=address)
-        assert await two.make(spec) == (b"home's draft", "edge-1")
+        two.home.has_turn.clear()
+        spec = await two.spec(backup="edge-1", tied_s=0.05, after_s=0.3, address=address)
+        making = asyncio.ensure_future(two.make(spec))
+        await asyncio.sleep(0.5)
+        two.home.has_turn.set()
+        assert await making == (b"home's draft", "edge-1")
         assert [(attempt.ok, attempt.code) for attempt in two.attempts] == [(False, "deadline_exceeded")]
 
 
@@ -175,8 +181,46 @@ async def test_a_draft_that_began_first_where_it_waited_second_is_late_as_any_ot
         making = asyncio.ensure_future(two.make(spec))
         await two.home.stopped.wait()  # the other has begun, and takes too long
         two.home.has_turn.set()
-        assert await making == (b"home's draft", "edge-1")
+        async with asyncio.timeout(5.0):
+            assert await making == (b"home's draft", "edge-1")
         assert len(two.home.commands) == 2
+
+
+async def test_a_draft_that_waits_elsewhere_is_not_lost_when_the_second_edge_fails_at_it() -> None:
+    for after_step in (False, True):  # it fails at once, or when the other was stopped for it
+        async with pair() as two:
+            two.peer.may_begin.clear()
+            two.home.error = GenerationFailed("it always does")
+            two.home.may_end.clear()
+            if not after_step:
+                two.home.may_begin.clear()
+            making = asyncio.ensure_future(two.make(await two.spec(backup="edge-1", tied_s=0.1)))
+            await two.home.asked.wait()
+            if after_step:
+                await two.peer.stopped.wait()
+            two.home.may_begin.set()
+            two.home.may_end.set()
+            two.peer.may_begin.set()
+            assert await making == (BIG, "edge-2")
+
+
+async def test_an_edge_that_is_still_reading_the_job_is_not_blamed_when_another_is_free_sooner() -> None:
+    async with pair() as two, silent_edge() as address:
+        spec = await two.spec(backup="edge-1", tied_s=0.05, address=address)
+        assert await two.make(spec) == (b"home's draft", "edge-1")
+        assert two.attempts == []
+
+
+def test_what_is_due_is_looked_at_again_when_its_time_has_come() -> None:
+    decision = make_spec().decision.model_copy(update={"tied_after_s": 1.0, "backup_after_s": 20.0})
+    spec = make_spec().model_copy(update={"decision": decision})
+    race = Race(spec, None, lambda step: None, lambda version: None)
+    assert race.second_is_due(30.0) == ""  # nothing is under way
+    race.copies.append(Copy("edge-1", "v", 0.0))
+    assert (race.second_after_s(), race.second_is_due(0.9)) == (1.0, "")
+    race.begin(race.copies[0])
+    assert (race.second_after_s(), race.second_is_due(1.1)) == (20.0, "")  # it has begun by now
+    assert (race.second_is_due(20.1), race.second_after_s()) == ("hedged", None)
 
 
 async def test_drafts_wait_at_two_edges_within_a_budget() -> None:

@@ -79,7 +79,7 @@ class PlaceRequest(_message.Message):
     deadline_s: _builtins.float
     """within which the final is needed; absent: no deadline"""
     allow_reduced: _builtins.bool
-    """fewer steps are better than late or never, or than others waiting for long"""
+    """fewer steps are better than late or never, and with a deadline than others waiting for long"""
     keeps_id: _builtins.bool
     """asked again, the request has the same job_id"""
     line: _builtins.str

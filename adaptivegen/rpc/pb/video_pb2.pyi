@@ -140,7 +140,7 @@ class CreateVideoRequest(_message.Message):
     deadline_s: _builtins.float
     """seconds within which the final is needed, 0.1 to 86400; absent: no deadline"""
     allow_reduced: _builtins.bool
-    """a final of fewer steps is better than a late one, one without a draft or none; the video says so"""
+    """a final of fewer steps is better than a late one, one without a draft or none, and with a deadline than others waiting for long; the video says so"""
     def __init__(
         self,
         *,

@@ -161,7 +161,7 @@ def test_predictions_are_summed_up() -> None:
     assert predicted([]) == {"finals": 0}
 
 
-def written(path: Path, command: str, **runs: int) -> Path:
+def written(path: Path, first: int, *, load: float = 1.3, **runs: int) -> Path:
     """What a run would have written: so many parts of each policy, all alike."""
     part: dict[str, float] = {
         "qoe": 4.0,
@@ -172,29 +172,30 @@ def written(path: Path, command: str, **runs: int) -> Path:
         "gpu_s": 0.8,
     }
     part |= {"requests": 20, "unplaced": 0}
-    whole: dict[str, object] = {
-        "command": command,
-        "hardware": "two cores",
-        "runs": {name: [part] * many for name, many in runs.items()},
-    }
+    arrivals = {"load": load, "seconds": 20.0, "calm": False, "seeds": [first, first + 1]}
+    whole: dict[str, object] = {"command": f"--seed {first}", "hardware": "two cores", "arrivals": arrivals}
+    whole |= {"runs": {name: [part] * many for name, many in runs.items()}}
     whole |= {"pairs": [[3.0, 4.0, 3.5]], "load_average": [0.5], "seen": [], "cores_used": 0.4}
     path.write_text(json.dumps(whole), encoding="utf-8")
     return path
 
 
 def test_runs_that_were_written_are_told_as_one(tmp_path: Path) -> None:
-    first = written(tmp_path / "1.json", "--seed 1", ours=4, peak_ewma=4)
-    second = written(tmp_path / "2.json", "--seed 5", ours=2, peak_ewma=2)
+    first = written(tmp_path / "1.json", 1, ours=4, peak_ewma=4)
+    second = written(tmp_path / "2.json", 5, ours=2, peak_ewma=2)
     found, commands = joined([first, second])
     assert {name: len(runs) for name, runs in found.runs.items()} == {"ours": 6, "peak_ewma": 6}
     assert found.pairs == [(3.0, 4.0, 3.5)] * 2
     assert commands == ["--seed 1 (two cores)", "--seed 5 (two cores)"]
-    assert report(found)["cores_used"] == 0.8
+    assert report(found)["cores_used"] == 0.4
 
 
-def test_runs_of_the_same_arrivals_or_of_other_policies_are_not_told_as_one(tmp_path: Path) -> None:
-    first, again = (written(tmp_path / f"{name}.json", "--seed 1", ours=4, peak_ewma=4) for name in "12")
-    with pytest.raises(ValueError, match="same arrivals"):
-        joined([first, again])
-    with pytest.raises(ValueError, match="as often"):
-        joined([first, written(tmp_path / "3.json", "--seed 5", ours=2)])
+def test_runs_of_arrivals_loads_or_policies_that_do_not_go_together_are_not_told_as_one(tmp_path: Path) -> None:
+    first = written(tmp_path / "1.json", 1, ours=4, peak_ewma=4)
+    for other, why in (
+        (written(tmp_path / "2.json", 2, ours=4, peak_ewma=4), "same arrivals"),  # seed 2 is in both
+        (written(tmp_path / "3.json", 9, load=0.6, ours=4, peak_ewma=4), "same load"),
+        (written(tmp_path / "4.json", 9, ours=2), "as often"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            joined([first, other])

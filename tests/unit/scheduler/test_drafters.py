@@ -344,6 +344,12 @@ def test_a_draft_that_has_not_begun_when_it_should_have_waits_at_the_backup_too(
     assert asked(seen(edge(1))).tied_after_s == 0.0  # where there is no backup, never
 
 
+def test_a_draft_does_not_wait_at_an_edge_that_would_take_far_longer_for_it() -> None:
+    slow = edge(2, remaining_s=DRAFT_S, in_flight=1, elapsed_s=20 * DRAFT_S)
+    decision = asked(seen(edge(1, remaining_s=1.0, in_flight=1), slow), requested_plan="refine")
+    assert (decision.backup_edge_id, decision.tied_after_s) == ("edge-2", 0.0)
+
+
 @pytest.mark.parametrize("drafter", ["edge-1", "edge-2"])
 def test_where_all_others_are_out_of_rotation_one_of_these_is_the_second_try(drafter: str) -> None:
     out = {"failed_in_row": FAILURES_IN_A_ROW}

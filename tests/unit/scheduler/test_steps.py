@@ -9,7 +9,7 @@ import pytest
 
 from adaptivegen.clock import ManualClock
 from adaptivegen.models.card import ModelCard
-from adaptivegen.placement import Decision, Ticket, ToldSteps, Turn, plan_of
+from adaptivegen.placement import AS_DECIDED, Decision, Ticket, ToldSteps, Turn, plan_of
 from scheduler.decide.decide import record
 from scheduler.decide.jobs import OpenJob, StepChoice
 from scheduler.decide.ledger import OpenJobs
@@ -77,11 +77,15 @@ def test_a_final_without_a_choice_is_as_decided() -> None:
     assert steps_of(open_job(deadline_at_ns=NOW_NS)) == 0
 
 
-@pytest.mark.parametrize("deadline_s", [None, 3600.0, 3.0, 1.0])
-def test_where_others_lose_more_than_a_final_gains_it_has_fewer_steps_and_says_so(deadline_s: float | None) -> None:
+def test_a_final_without_a_deadline_is_as_decided_whoever_waits() -> None:
     dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
-    deadline_at_ns = NOW_NS + round(deadline_s * 1e9) if deadline_s else 0
-    job = open_job(deadline_at_ns=deadline_at_ns, steps=dear)
+    assert settled(open_job(steps=dear), begins_ns=NOW_NS, wait_s=99.0) == AS_DECIDED
+
+
+@pytest.mark.parametrize("deadline_s", [3600.0, 3.0, 1.0])
+def test_where_others_lose_more_than_a_final_gains_it_has_fewer_steps_and_says_so(deadline_s: float) -> None:
+    dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
+    job = due(deadline_s).model_copy(update={"steps": dear})
     assert settled(job, begins_ns=NOW_NS, wait_s=7.0) == (6, True)
     steps, others_wait = settled(job, begins_ns=NOW_NS, wait_s=6.9)
     assert (steps, others_wait) == (6 if deadline_s == 3.0 else 12, False)
@@ -89,24 +93,43 @@ def test_where_others_lose_more_than_a_final_gains_it_has_fewer_steps_and_says_s
 
 def test_whose_turn_it_is_has_fewer_steps_by_what_waits_behind_it_for_each_slot() -> None:
     dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
-    for slots, steps in ((1, 6), (2, 12)):
+    shared = [({}, 1, 6), ({}, 2, 12), ({"tier": "priority"}, 1, 6)]
+    apart = [({"model": "another"}, 1, 12), ({"tier": "flex"}, 1, 12)]  # or of a tier that waits for it anyway
+    for behind, slots, steps in (*shared, *apart):
         jobs = OpenJobs(Quotas())
-        jobs.place(open_job("due", work_s=4.0, gpu_s=4.0, placed_at_ns=NOW_NS - 10**9, steps=dear))
+        known = {"deadline_at_ns": NOW_NS + 3600 * 10**9, "placed_at_ns": NOW_NS - 3600 * 10**9}
+        jobs.place(open_job("due", work_s=4.0, gpu_s=4.0, steps=dear, **known))
         for number in range(3):
-            jobs.place(open_job(f"behind-{number}", work_s=4.0))
+            jobs.place(open_job(f"behind-{number}", work_s=4.0, **behind))
         told = jobs.next(asks_for("due"), now_ns=NOW_NS, slots=slots)
         assert told is not None
         assert (told.job_id, told.told_steps) == ("due", (steps, steps == 6))
-        assert told.gpu_s == steps / 3
+        assert told.gpu_s == (2.0 if steps == 6 else 4.0)
 
 
 SCORED = with_scores(cloud_card(), scored("refine", 6, 256, 4.3), scored("refine", 12, 256, 4.5))
 
 
+def test_a_job_that_was_given_back_has_its_steps_again_when_nobody_waits_any_more() -> None:
+    dear = CHOICE.model_copy(update={"dear_from_s": 7.0})
+    jobs = OpenJobs(Quotas())
+    known = {"deadline_at_ns": NOW_NS + 3600 * 10**9, "placed_at_ns": NOW_NS - 10**9}
+    jobs.place(open_job("due", work_s=4.0, gpu_s=4.0, steps=dear, **known))
+    jobs.place(open_job("behind", work_s=8.0))
+    told = jobs.next(asks_for("due"), now_ns=NOW_NS)
+    assert told is not None and told.told_steps == (6, True)
+    jobs.settle("behind", gpu_s=0.0, now_ns=NOW_NS + 10**9)
+    later_ns = NOW_NS + 60 * 10**9  # the worker never showed it, and asks again
+    again = jobs.next(asks_for("due"), now_ns=later_ns)
+    assert again is not None and (again.told_steps, again.gpu_s) == ((12, False), 4.0)
+
+
 def choice_of(model: ModelCard = SCORED, intent: str = "render", **changes: object) -> StepChoice:
     seen = view()
     seen.cards = cards(draft_card(), model)
-    asked = query(**{"intent": intent, "requested_plan": "refine", "allow_reduced": True, **changes})
+    asked = query(
+        **{"intent": intent, "requested_plan": "refine", "allow_reduced": True, "deadline_s": 60.0, **changes}
+    )
     job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
     assert job is not None and job.steps is not None
     return job.steps
@@ -150,12 +173,14 @@ def test_a_plan_is_called_by_the_steps_that_are_made() -> None:
     [
         ({"deadline_s": 60.0, "allow_reduced": True}, True),
         ({"deadline_s": 60.0}, False),
-        ({"allow_reduced": True}, True),
+        ({"allow_reduced": True}, False),
         ({"deadline_s": 60.0, "allow_reduced": True, "requested_plan": "draft"}, False),
         ({"deadline_s": 60.0, "allow_reduced": True, "final_steps": 1}, False),  # the fewest there are
     ],
 )
-def test_steps_may_be_settled_where_the_request_allows_fewer(changes: dict[str, object], chosen: bool) -> None:
+def test_steps_may_be_settled_where_the_request_has_a_deadline_and_allows_fewer(
+    changes: dict[str, object], chosen: bool
+) -> None:
     seen = view()
     asked = query(**{"intent": "iterate", "requested_plan": "refine", **changes})
     job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
