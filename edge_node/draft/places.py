@@ -189,8 +189,8 @@ class DraftPlaces:
         decision, home, serving = race.spec.decision, self._node_id, self._models.serving.name
         asked = self._models.held(race.spec.draft_model).card.name
         first = [(home, asked)] if not (race.blamed or race.silent) else []
-        dropped = [(decision.draft_edge_id, serving if race.blamed else asked)]  # for one that has failed since
-        return [*first, *dropped, (home, serving), (decision.backup_edge_id, serving)]
+        dropped = [(copy.edge_id, serving if race.blamed else asked) for copy in race.copies if copy.dropped]
+        return [*first, (home, serving), *dropped, (decision.backup_edge_id, serving)]
 
     def _is_tried(self, version: str) -> bool:
         """Whether it is another than the one that serves."""
