@@ -161,17 +161,14 @@ class Twin:
         self._draft_next(edge)
 
     def _tie(self, job: Job) -> None:
-        decision = job.decided
-        states = job.copies.values()
-        waits = job.draft_s is None and "waiting" in states and "running" not in states
-        if waits and decision.backup_edge_id not in job.copies and self._budgets[decision.edge_id].ties.withdraw():
-            self._copy(job, decision.backup_edge_id)
+        backup = job.decided.backup_edge_id
+        if job.waits and backup not in job.copies and self._budgets[job.decided.edge_id].ties.withdraw():
+            self._copy(job, backup)
 
     def _hedge(self, job: Job) -> None:
         decision = job.decided
         backup = decision.backup_edge_id
-        running = any(state in ("waiting", "running") for state in job.copies.values())
-        late = job.draft_s is None and running and backup not in job.copies
+        late = job.draft_s is None and job.under_way and backup not in job.copies
         if late and self._budgets[decision.edge_id].hedges.withdraw():
             job.late = True
             self._copy(job, backup)
@@ -215,7 +212,7 @@ class Twin:
         home, backup = job.decided.edge_id, job.decided.backup_edge_id
         if failed != home:
             self._placing.attempted(Attempt(node_id=failed, reporter=home, ok=False), now_ns=self._now_ns)
-        if any(state in ("waiting", "running") for state in job.copies.values()):
+        if job.under_way:
             return
         if home not in job.copies:
             self._copy(job, home)

@@ -43,6 +43,17 @@ class Job:
         return self.decided.draft_yields_s
 
     @property
+    def under_way(self) -> bool:
+        """Whether a copy of its draft waits or runs."""
+        return any(state in ("waiting", "running") for state in self.copies.values())
+
+    @property
+    def waits(self) -> bool:
+        """Whether its draft has begun nowhere, and waits somewhere."""
+        states = self.copies.values()
+        return self.draft_s is None and "waiting" in states and "running" not in states
+
+    @property
     def decided(self) -> Decision:
         """The decision; there must be one."""
         if self.decision is None:

@@ -127,13 +127,13 @@ class DraftPlaces:
         if silent and late.edge_id != self._node_id and not self._is_tried(late.version):
             code = DeadlineExceeded.code
             self._attempted(Attempt(node_id=late.edge_id, reporter=self._node_id, ok=False, code=code))
-        return late is race.late and late.edge_id == (race.spec.decision.draft_edge_id or self._node_id)
+        return late is race.late and late.edge_id == race.first_edge_id
 
     async def _step(self, race: Race, group: asyncio.TaskGroup, came_s: float) -> Made | None:
         """Wait until something has changed or a second copy is due, and act on it; the draft once there is one."""
         version = self._models.serving.name if race.blamed else race.spec.draft_model
-        first = race.spec.decision.draft_edge_id or self._node_id  # that may have been dropped for the backup since
-        backup = race.not_tried([(race.spec.decision.backup_edge_id, version), (first, version)])
+        places = [(race.spec.decision.backup_edge_id, version), (race.first_edge_id, version)]
+        backup = race.not_tried(places)  # the first may have been dropped for the backup since
         after_s = race.second_after_s() if backup else None
         left_s = max(0.0, came_s + after_s - self._clock.monotonic_s()) if after_s is not None else None
         try:
@@ -150,7 +150,7 @@ class DraftPlaces:
         for copy in race.superfluous():
             copy.dropped = True
             copy.stop()
-        if not any(copy.running for copy in race.copies):
+        if race.running is None:
             self._try_next(race, group)
         return None
 

@@ -71,9 +71,18 @@ class Race:
         """A copy goes on."""
         self.begin(copy)
         copy.started = True
-        leader = next((one for one in self.copies if one.started and one.running), None)
-        if leader is copy:
+        if self.leader is copy:
             self.show(step)
+
+    @property
+    def first_edge_id(self) -> str:
+        """Where it was to be made; there must be a copy."""
+        return self.copies[0].edge_id
+
+    @property
+    def leader(self) -> Copy | None:
+        """The first of those under way that has a step done."""
+        return next((copy for copy in self.copies if copy.started and copy.running), None)
 
     @property
     def running(self) -> Copy | None:
@@ -100,7 +109,7 @@ class Race:
     def second_is_due(self, elapsed_s: float) -> Literal["tied", "hedged", ""]:
         """For which of the two it is time after so long, each once; empty for neither, as when it has begun since."""
         after_s = self.second_after_s()
-        if after_s is None or elapsed_s < after_s or not any(copy.running for copy in self.copies):
+        if after_s is None or elapsed_s < after_s or self.running is None:
             return ""
         if self._may_be_tied and self.spec.decision.tied_after_s == after_s:
             self.tied = True
@@ -130,5 +139,4 @@ class Race:
 
     def superfluous(self) -> list[Copy]:
         """Copies that have no step done while another has: one that has only begun may fail at once."""
-        ahead = any(copy.started and copy.running for copy in self.copies)
-        return [copy for copy in self.copies if copy.running and not copy.started] if ahead else []
+        return [copy for copy in self.copies if copy.running and not copy.started] if self.leader else []
