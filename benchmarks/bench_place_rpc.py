@@ -5,7 +5,9 @@ that send heartbeats, on uvloop and with a log line for each decision as in a sc
 decisions and TLS; of the jobs that it places the last 64 stay open. Clients keep a number of calls in flight and send
 requests that were encoded before, so that they are never what is slowest. Prints the hardware, the command, calls per
 second and the server's CPU time for a call, of each run and their medians, and one line of JSON. The aim is 1,000 calls
-per second; while the machine does other work, too, the CPU time tells more.
+per second; while the machine does other work, too, the CPU time tells more. With `--batch` the server's threads do not
+interrupt one another when they wake (Linux's SCHED_BATCH, as by `chrt --batch 0`), which is for schedulers that have a
+core of their own (docs/adr/0043).
 """
 
 from __future__ import annotations
@@ -102,12 +104,15 @@ async def ask(port: int, first: int, calls: int) -> None:
 
 
 @contextmanager
-def _process(*arguments: str, cores: Sequence[int]) -> Iterator[subprocess.Popen[str]]:
-    """This module in another process, on these cores where that can be said; killed at the end."""
+def _process(*arguments: str, cores: Sequence[int], batch: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """This module in another process, on these cores where that can be said; killed at the end. Set before it has begun
+    threads, so that they have it, too."""
     command = [sys.executable, "-m", "benchmarks.bench_place_rpc", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, cores)
+        if batch:
+            os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
         try:
             yield process
         finally:
@@ -151,26 +156,26 @@ def measure(
     return CLIENTS * each / took_s, used_s / (CLIENTS * each) * 1e3
 
 
-def compare(runs: int, calls: int) -> None:
+def compare(runs: int, calls: int, *, batch: bool) -> None:
     """Measure and print."""
     machine = hardware()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    with _process("--serve", cores=cores[:1]) as server:
+    with _process("--serve", cores=cores[:1], batch=batch) as server:
         port = int(_line(server))
         measure(server, port, run=0, calls=calls // 4, cores=cores[1:] or cores)  # warm up
         measured = [measure(server, port, run=1 + n, calls=calls, cores=cores[1:] or cores) for n in range(runs)]
     per_s, cpu_ms = [one[0] for one in measured], [one[1] for one in measured]
     print(f"hardware: {machine}")
     print(
-        f"command:  python -m benchmarks.bench_place_rpc --runs {runs} --calls {calls} ({CLIENTS} clients with"
-        f" {IN_FLIGHT} calls in flight each, {NODES} nodes, {OPEN_JOBS} open jobs)"
+        f"command:  python -m benchmarks.bench_place_rpc --runs {runs} --calls {calls}{' --batch' if batch else ''}"
+        f" ({CLIENTS} clients with {IN_FLIGHT} calls in flight each, {NODES} nodes, {OPEN_JOBS} open jobs)"
     )
     for name, values, digits in (("calls per second", per_s, 0), ("server's CPU, ms a call", cpu_ms, 3)):
         told = "  ".join(f"{value:.{digits}f}" for value in values)
         middle = statistics.median(values)
         print(f"{name:24s} median {middle:.{digits}f}  {min(values):.{digits}f} - {max(values):.{digits}f}  ({told})")
     result = {"calls_per_s": [round(v, 1) for v in per_s], "server_cpu_ms": [round(v, 4) for v in cpu_ms]}
-    print(json.dumps({"benchmark": "place_rpc", "calls": calls, "hardware": machine, **result}))
+    print(json.dumps({"benchmark": "place_rpc", "calls": calls, "batch": batch, "hardware": machine, **result}))
 
 
 def main() -> None:
@@ -178,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--calls", type=int, default=3000, help="of each run, all clients together")
+    parser.add_argument("--batch", action="store_true", help="the server's threads do not interrupt one another; Linux")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--ask", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
@@ -188,7 +194,7 @@ def main() -> None:
     elif given.ask:
         uvloop.run(ask(given.ask, given.first, given.calls))
     else:
-        compare(given.runs, given.calls)
+        compare(given.runs, given.calls, batch=given.batch)
 
 
 if __name__ == "__main__":

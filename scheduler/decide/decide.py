@@ -20,7 +20,7 @@ from scheduler.decide.moves import draft_card
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
 from scheduler.decide.split import split_work
-from scheduler.decide.steps import Worth, may_be_settled, step_choice
+from scheduler.decide.steps import Worth, may_be_settled, settled, step_choice
 from scheduler.decide.view import View
 
 LONGEST_S = 7 * 86400.0  # of a deadline
@@ -142,7 +142,19 @@ def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: 
         known["ready_at_ns"] = _ready_at_ns(view, query, decision, chosen, now_ns=now_ns)
     ends_s = chosen and (chosen.final_s if decision.makes_final else chosen.draft_s)
     ends_at_ns = now_ns + round(ends_s * 1e9) if ends_s else 0
-    return OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
+    job = OpenJob(**known, placed_at_ns=now_ns, decided_at_ns=now_ns, ends_at_ns=ends_at_ns)
+    return _foreseen(view, query, job, now_ns=now_ns) if job.steps is not None else job
+
+
+def _foreseen(view: View, query: PlacementQuery, job: OpenJob, *, now_ns: int) -> OpenJob:
+    """A job whose steps are settled when its turn comes, with the time that it will need of a worker if as much waits
+    then as now, so that the line is not told longer than it will be."""
+    workers = view.workers(query.cloud_model, now_ns=now_ns, line=query.line).get(job.pool, [])
+    sharing_s = view.jobs.line(job.pool).sharing_s(job.tier, frozenset((job.model,)))
+    slots = sum(node.slots for node in workers)
+    begins_ns = max(now_ns, job.ends_at_ns - round(job.work_s * 1e9))
+    told = settled(job, begins_ns=begins_ns, wait_s=sharing_s / max(1, slots))
+    return job.expecting(told.steps) if told.steps else job
 
 
 def _ready_at_ns(

@@ -94,9 +94,15 @@ class OpenJob(BaseModel):
         """The same with one of the two numbers of steps."""
         if self.steps is None or not self.work_s:
             return self
-        work_s = self.steps.seconds(told.steps)
-        times = {"work_s": work_s, "gpu_s": self.gpu_s * work_s / self.work_s}
-        return self.model_copy(update={**times, "settled_steps": told.steps, "others_wait": told.others_wait})
+        settled = {"settled_steps": told.steps, "others_wait": told.others_wait}
+        return self.expecting(told.steps).model_copy(update=settled)
+
+    def expecting(self, steps: int) -> OpenJob:
+        """The same with a worker's seconds for one of the two numbers of steps, which is not settled yet."""
+        if self.steps is None or not self.work_s:
+            return self
+        work_s = self.steps.seconds(steps)
+        return self.model_copy(update={"work_s": work_s, "gpu_s": self.gpu_s * work_s / self.work_s})
 
     @property
     def told_steps(self) -> ToldSteps:

@@ -247,6 +247,27 @@ def test_a_final_that_lost_steps_because_it_came_late_is_learned_from_too(made: 
     assert offs.get("final refine by a deadline") == (None if made == "cloud" else pytest.approx(math.log(2.0)))
 
 
+@pytest.mark.parametrize(("waiting_s", "deadline_s", "steps"), [(0.0, 600.0, 12), (60.0, 600.0, 6), (24.0, 30.0, 6)])
+def test_a_line_is_told_of_the_steps_that_a_final_will_have_if_as_much_waits_when_its_turn_comes(
+    waiting_s: float, deadline_s: float, steps: int
+) -> None:
+    """Which are settled only then: at the end, with nobody else in line, it has all of them."""
+    seen, asked = view(), query(requested_plan="refine", allow_reduced=True, deadline_s=deadline_s)
+    scores = () if deadline_s == 30.0 else (scored("refine", 6, 256, 4.3), scored("refine", 12, 256, 4.5))
+    seen.cards = cards(draft_card(), with_scores(cloud_card(), *scores))  # without: others never count for more
+    if waiting_s:
+        due_ns = NOW_NS + round((waiting_s + 1.0) * 1e9)
+        seen.jobs.place(open_job("before", work_s=waiting_s, deadline_at_ns=due_ns))
+    job = record(seen, asked, place(seen, asked), now_ns=NOW_NS)
+    assert job is not None and job.steps is not None
+    assert (job.work_s, job.settled_steps) == (pytest.approx(job.steps.seconds(steps)), 0)
+    assert seen.jobs.line("default").work_s == pytest.approx(waiting_s + job.work_s)
+    seen.jobs.settle("before", gpu_s=0.0, now_ns=NOW_NS)
+    told = seen.jobs.next(asks_for(job.job_id), now_ns=NOW_NS)
+    assert told is not None
+    assert (told.told_steps, told.work_s) == ((12, False), pytest.approx(job.steps.whole_s))
+
+
 async def test_a_reduced_final_gets_all_its_steps_where_its_turn_comes_soon_enough() -> None:
     """Told to the worker that asks: with the deadline of the placing, by the scheduler's clock alone."""
     whole = of_plan(place(view(), query(allow_reduced=True)), "refine")
