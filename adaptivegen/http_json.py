@@ -106,7 +106,7 @@ def refuse_encoding(request: Request) -> None:
 
 def error_answer(raised: AdaptiveGenError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body and headers of an error."""
-    headers = {"retry-after": f"{max(1, round(raised.retry_after_s))}"} if raised.retry_after_s is not None else {}
+    headers = {"retry-after": f"{max(1, math.ceil(raised.retry_after_s))}"} if raised.retry_after_s is not None else {}
     return STATUS[type(raised)].http, {"error": raised.body()}, headers
 
 

@@ -80,11 +80,13 @@ class NodeReport(BaseModel):
     that drafted for this one, the seconds that handing a draft over takes beside the draft itself; ways: how long bytes
     took lately, by the edge whose drafts it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into
     its media cache); at_hand: ids of the jobs for which it needs its model, first those at which that is; storing: of
-    those whose finals are made and not committed yet; line: the model that it was started with, of which `models` are
-    the versions it has loaded, `loading` those that it is about to have, and `refused` those that it could not load,
-    with why; repeats_cached, repeats_fetched: finals of earlier videos that it answered with in its life, by whether
-    their bytes were in its cache; parts: what it can do that not every node of its kind can, by which plans are offered
-    (`scheduler.decide.offered`); those a scheduler does not know are nothing to it.
+    those whose finals are made and not committed yet; drafts_at_most: how many drafts may wait at an edge, and
+    lent_at_most: how many may, so that it still takes one of another edge, 0: not told; line: the model that it was
+    started with, of which `models` are the versions it has loaded, `loading` those that it is about to have, and
+    `refused` those that it could not load, with why; repeats_cached, repeats_fetched: finals of earlier videos that it
+    answered with in its life, by whether their bytes were in its cache; parts: what it can do that not every node of
+    its kind can, by which plans are offered (`scheduler.decide.offered`); those a scheduler does not know are nothing
+    to it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,6 +116,8 @@ class NodeReport(BaseModel):
     ways: Annotated[dict[WayName, Way], Field(max_length=WAYS_TOLD)] = {}
     at_hand: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
     storing: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
+    drafts_at_most: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    lent_at_most: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     line: Annotated[str, Field(max_length=63)] = ""
     refused: Annotated[dict[NodeId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=8)] = {}
     loading: Annotated[tuple[Loading, ...], Field(max_length=LOADING_TOLD)] = ()

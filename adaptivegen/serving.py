@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -182,7 +183,7 @@ def _rendered(error: AdaptiveGenError) -> tuple[list[tuple[bytes, bytes]], bytes
         (b"connection", b"close"),
     ]
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", f"{error.retry_after_s:.0f}".encode()))
+        headers.append((b"retry-after", f"{max(1, math.ceil(error.retry_after_s))}".encode()))
     return headers, body
 
 

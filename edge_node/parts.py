@@ -254,7 +254,7 @@ def _lending(
         jobs=jobs,
         models=drafts,
         clock=clock,
-        max_waiting=max(1, settings.max_waiting_drafts // 2),  # the other half is for this edge's own
+        max_waiting=settings.most_lent,
         accepting=lambda: not stop.is_set(),
     )
 

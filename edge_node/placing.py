@@ -9,7 +9,14 @@ import random
 from dataclasses import dataclass
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import AdaptiveGenError, InvalidRequest, ModelNotFound, QuotaExceeded, ResourceExhausted
+from adaptivegen.errors import (
+    AdaptiveGenError,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    QuotaExceeded,
+    ResourceExhausted,
+)
 from adaptivegen.ids import new_token
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.models.card import ModelCard
@@ -138,7 +145,11 @@ class Placing:
         return decision
 
     def alone_within_quota(self, query: PlacementQuery, *, why: str) -> Decision:
-        """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows."""
+        """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows, and Overloaded
+        where a draft alone is asked for and no more may wait here."""
+        if query.requested_plan == "draft" and self._is_full:
+            said = f"{self.drafts.queued} drafts wait here, and {why}; no more may wait"
+            raise Overloaded(said, param="drafts", retry_after_s=max(1.0, self.drafts.remaining_s / 2))
         decision = self.alone(query, why=why)
         chosen = decision.chosen()
         gpu_s = chosen.gpu_s if chosen is not None else 0.0
@@ -149,13 +160,18 @@ class Placing:
             raise
         return decision
 
+    @property
+    def _is_full(self) -> bool:
+        """Whether no more drafts may wait here."""
+        return self.drafts.queued >= self._max_waiting_drafts
+
     def alone(self, query: PlacementQuery, *, why: str) -> Decision:
         """Decide without a scheduler, on what was accepted before."""
         decision = decide_alone(
             query,
             draft_card=self.drafts.card(query.draft_model),
             cloud_card=self.versions.card(query.cloud_model),
-            can_draft=self.drafts.can(query.draft_model) and self.drafts.queued < self._max_waiting_drafts,
+            can_draft=self.drafts.can(query.draft_model) and not self._is_full,
             pool=self._identity.pool,
             why=why,
             now_ns=self._clock.now_ns(),

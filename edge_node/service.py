@@ -236,6 +236,8 @@ def _reporter(
             capacity=1,
             in_flight=drafts.busy,
             queued=drafts.queued,
+            drafts_at_most=settings.max_waiting_drafts,
+            lent_at_most=settings.most_lent,
             remaining_s=drafts.remaining_s,
             elapsed_s=drafts.elapsed_s,
             finished=drafts.finished,

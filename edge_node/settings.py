@@ -39,7 +39,9 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     cloud_model: str = Field("pocket-cloud", description="Model card of finals when a request names none.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
-    max_waiting_drafts: int = Field(16, ge=1, le=10_000, description="Drafts that may wait for the model.")
+    max_waiting_drafts: int = Field(
+        16, ge=1, le=10_000, description="Drafts that may wait for the model; those of other edges up to half as many."
+    )
     max_upload_bytes: int = Field(32 * 1024 * 1024, gt=0, le=1024**3, description="Largest request body.")
     max_connections: int = Field(
         512, ge=1, le=100_000, description="HTTP connections; requests on further ones are answered 503."
@@ -122,6 +124,11 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
         """Whether schedulers on other machines would be called without TLS."""
         hosts = [address.rpartition(":")[0] for address in self.schedulers()]
         return self.tls_client_ca is None and not (hosts and all(is_loopback(host) for host in hosts))
+
+    @property
+    def most_lent(self) -> int:
+        """How many drafts may wait here so that one of another edge is still taken."""
+        return max(1, self.max_waiting_drafts // 2)
 
     @property
     def borrows(self) -> bool:

@@ -23,6 +23,7 @@ from adaptivegen.jobs.spec import DraftManifest, Failure, JobSpec, Manifest, Med
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+NO_DRAFT_NOTE = "no draft was stored in time, so the cloud made a final instead"
 MAX_CLAIMS = 3  # a job claimed this often without an outcome is poison
 ClaimVerdict = Literal["claim", "held", "ended", "poison"]
 
@@ -277,10 +278,12 @@ def forgiven(record: JobRecord, *, worker_id: str, epochs: frozenset[int], incar
 
 
 def hand_to_cloud(record: JobRecord, *, now_ns: int) -> JobRecord:
-    """A draft-only job whose edge died before its draft was stored gets a final instead. Any other stays as it is."""
+    """A draft-only job whose draft was not stored in time, since its edge died or for what else, gets a final instead,
+    and says so. Any other stays as it is."""
     if record.status != "queued" or record.want_final or record.draft is not None:
         return record
-    return upgrade(record, plan="cloud", eta_s=0.0, now_ns=now_ns)
+    handed = upgrade(record, plan="cloud", eta_s=0.0, now_ns=now_ns)
+    return handed.model_copy(update={"notes": tuple(dict.fromkeys((*handed.notes, NO_DRAFT_NOTE)))})
 
 
 def touched(record: JobRecord, *, now_ns: int) -> JobRecord:

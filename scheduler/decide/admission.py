@@ -9,6 +9,9 @@ said in the decision's reasons:
     2. the draft now and the final late, with the time at which it is expected: where only its deadline is in the way
     3. a refusal, with the time after which to ask again
 
+Where no edge has room for a further draft, a final is made without one if that is worth what it takes; who asked for a
+draft alone, or iterates and would not have the worth of it, is refused (`bar_of_drafts`).
+
 Quotas and a full line bar a plan for good; a deadline does not (step 2). The longer a line, the fewer tiers may join
 it: `flex` up to half of the longest wait, `default` up to four fifths, `priority` up to all of it.
 """
@@ -22,6 +25,7 @@ from dataclasses import dataclass
 from adaptivegen.errors import Overloaded, PermissionDenied, QuotaExceeded
 from adaptivegen.placement import Candidate, PlacementQuery, Tier
 from adaptivegen.standing import too_many_open
+from scheduler.decide.drafters import Drafting
 from scheduler.decide.ledger import MAX_OPEN
 from scheduler.decide.predict import newcomer
 from scheduler.decide.steps import ROOM, may_be_settled
@@ -148,6 +152,14 @@ def bar_of_deadline(query: PlacementQuery, made: Candidate, wait_s: float | None
     reason = f"its deadline is {deadline_s:g} s, and the time of the final {expected}"
     again_s = UNSERVED_RETRY_S if wait_s is None else max(LEAST_RETRY_S, wait_s)
     return Bar(Overloaded.code, reason, "deadline_s", again_s, soft=True)
+
+
+def bar_of_drafts(made: Drafting) -> Bar | None:
+    """Why there is no draft though edges could make it: too many wait; None where that is not why."""
+    if made.room_s is None:
+        return None
+    again_s = min(LONGEST_RETRY_S, max(LEAST_RETRY_S, made.room_s))
+    return Bar(Overloaded.code, made.obstacle, "drafts", again_s)
 
 
 def worst(bars: Iterable[Bar]) -> Bar:

@@ -13,12 +13,14 @@ from scheduler.decide.admission import (
     LONG_LINE,
     Bar,
     bar_of_deadline,
+    bar_of_drafts,
     bar_of_hour,
     bar_of_line,
     bar_of_tenant,
     worst,
 )
 from scheduler.decide.plans import Situation, charged
+from scheduler.decide.qoe import WORST
 
 WORTH_SAYING_S = 0.01
 UNOFFERED: tuple[Plan, ...] = ("near-hit", "split")
@@ -27,12 +29,14 @@ TOLD_SCARCITY = 0.01  # QoE points of a cloud second, below which it is not wort
 
 class Admitted(NamedTuple):
     """Candidates as far as they may be taken. bars: why others may not; tenant: why its tenant may have no job;
-    unmeasured: why it may have no final of which nothing can be predicted, taken to need what others do on average."""
+    unmeasured: why it may have no final of which nothing can be predicted, taken to need what others do on average;
+    drafts: why no edge takes a draft."""
 
     candidates: tuple[Candidate, ...]
     bars: Mapping[Plan, Bar]
     tenant: Bar | None
     unmeasured: Bar | None
+    drafts: Bar | None = None
 
 
 class Choice(NamedTuple):
@@ -66,7 +70,13 @@ def admit(situation: Situation, candidates: Sequence[Candidate], *, now_ns: int)
     whole = whole and not (situation.refines and "refine" in bars and bars["refine"].soft)
     admitted = [_barred(made, bars.get(made.plan), whole=whole) for made in candidates]
     unmeasured = bar_of_hour(view, query, view.jobs.mean_s, now_ns=now_ns) or full
-    return Admitted(charged(admitted, situation.scarcity), bars, bar_of_tenant(view, query, now_ns=now_ns), unmeasured)
+    return Admitted(
+        charged(admitted, situation.scarcity),
+        bars,
+        bar_of_tenant(view, query, now_ns=now_ns),
+        unmeasured,
+        bar_of_drafts(situation.drafting),
+    )
 
 
 def _is_whole(made: Candidate) -> bool:
@@ -101,10 +111,14 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
         )
         why = asked.reason if asked is not None else unknown
         reasons.append(f"Plan {query.requested_plan[:40]} was asked for and is not possible: {why}.")
+        if query.requested_plan == "draft" and admitted.drafts is not None:
+            return _refused(admitted.drafts, [])
     feasible = [candidate for candidate in candidates if candidate.feasible]
     if not feasible:
         return _without_feasible(situation, admitted, reasons)
     best = max(feasible, key=lambda candidate: candidate.score)  # the first listed wins a tie
+    if admitted.drafts is not None and best.score < WORST:  # than which nobody is worse off who has nothing
+        return _refused(admitted.drafts, [f"{_comparison(best, feasible)} Having nothing is worth {WORST:g}."])
     reasons.append(_comparison(best, feasible))
     if situation.scarcity >= TOLD_SCARCITY and len({made.gpu_s for made in feasible if made.gpu_s}) > 1:
         reasons.append(f"A cloud second more than needed costs those who wait {situation.scarcity:.2f} QoE.")
@@ -117,6 +131,8 @@ def _without_feasible(situation: Situation, admitted: Admitted, reasons: list[st
     """Late where only the deadline is in the way, else refused; where nothing is barred, nothing can be predicted."""
     by_plan = {candidate.plan: candidate for candidate in admitted.candidates}
     late = [made for made in admitted.candidates if _only_late(admitted, made.plan)]
+    if admitted.drafts is not None and situation.query.intent == "iterate":
+        return _refused(worst([admitted.drafts, *admitted.bars.values()]), [])
     if late:
         return _late(situation, _likely(late, situation.query.deadline_s), reasons)
     if admitted.bars:

@@ -27,7 +27,7 @@ DEAREST_TRIAL = 0.1  # QoE that a trial may cost
 BACKUP_WITHIN = 2.0  # times what the first should take at most: a second copy that takes longer is not begun
 NEVER_S = 86400.0  # after which a second copy is begun where none is to be, unless the first fails
 TIED_S = 0.5  # after it should have begun, a draft that has not waits at a second edge, too; docs/adr/0041
-MAX_TOLD = 9  # places in a decision
+MAX_TOLD = 10  # places in a decision: home, the session's and a sample of the others
 WORTH_SAYING_S = 0.05  # of what keeps the asking edge from drafting soon
 WORTH_SAYING = 1.05  # times as long as the other
 
@@ -49,7 +49,8 @@ class Drafting(NamedTuple):
     what such a draft should not exceed; load_s: of wait_s, until the edge has loaded its model again; backup: the next
     best, where there is none one that is out of rotation, or empty; backup_after_s: when it is begun though nothing has
     failed; tied_after_s: when the draft waits there, too, if it has begun nowhere; trial: another place to be tried
-    instead, if the decision drafts; trials: of which it was drawn, as propensity and chances count them.
+    instead, if the decision drafts; trials: of which it was drawn, as propensity and chances count them; room_s: see
+    `Offers`.
     """
 
     obstacle: str
@@ -68,6 +69,7 @@ class Drafting(NamedTuple):
     tied_after_s: float = 0.0
     trial: Drafting | None = None
     trials: Trials = NO_TRIALS
+    room_s: float | None = None
 
     def at(self, offer: Offer) -> Drafting:
         """The same, made by another edge than the asking one: as far as times go."""
@@ -115,7 +117,7 @@ def drafting(view: View, query: PlacementQuery, card: ModelCard | None, *, now_n
         return Drafting(f"no model card {query.draft_model} is known here")
     found = offers(view, query, card, now_ns=now_ns, rng=rng)
     if not found.by_edge:
-        return Drafting(found.obstacle)
+        return Drafting(found.obstacle, room_s=found.room_s)
     worth = _worth(view, query, card, found.by_edge)
     return _Choice(view, query, found, worth, best=max(worth.values()), now_s=now_ns / 1e9).made(rng)
 

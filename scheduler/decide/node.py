@@ -78,6 +78,11 @@ class Node:
         at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
         return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
+    def is_full(self, at_most: int) -> bool:
+        """Whether no draft may wait here any more; at_most: of those reported and those sent since, 0: as many as
+        come."""
+        return 0 < at_most <= self.report.queued + len(self.dispatched)
+
     def busy_slots(self, now_ns: int) -> int:
         """How many it has, also such as have outlasted what was predicted of them."""
         return self._busy(self._at_hand_s(now_ns))

@@ -58,11 +58,13 @@ class Offer(NamedTuple):
 
 class Offers(NamedTuple):
     """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does; resting:
-    where only one edge offers anything, another that has the model and is out of rotation for the moment."""
+    where only one edge offers anything, another that has the model and is out of rotation for the moment; room_s:
+    where none does since too many drafts wait, seconds until one should have room for a further one."""
 
     by_edge: Mapping[str, Offer]
     obstacle: str = ""
     resting: Offer | None = None
+    room_s: float | None = None
 
 
 def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, rng: random.Random) -> Offers:
@@ -76,8 +78,25 @@ def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, r
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
     found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
     obstacle = home if isinstance(home, str) else ""
+    if not found:
+        return _nowhere(view, query, fit, obstacle, now_ns=now_ns)
     resting = _resting(view, query, found, work, now_ns=now_ns) if len(found) == 1 else None
     return Offers(_doubted(view, query, found, now_ns=now_ns), obstacle, resting)
+
+
+def _nowhere(view: View, query: PlacementQuery, fit: Mapping[str, Node], obstacle: str, *, now_ns: int) -> Offers:
+    """No edge drafts; where that is since too many drafts wait, until half of those are done that wait at the edge
+    where that is soonest: who comes then finds room, and so do others."""
+    left_s: dict[str, float] = {}
+    for name, node in fit.items():
+        if _may_draft(node, query) and _is_full(node, query):
+            factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
+            left_s[name] = node.remaining_s(now_ns, factor=factor) / 2
+    if not left_s:
+        return Offers({}, obstacle)
+    if query.edge_id not in left_s:
+        obstacle += ", and elsewhere too many drafts wait"
+    return Offers({}, obstacle, room_s=min(left_s.values()))
 
 
 def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work: Work, *, now_ns: int) -> Offer | None:
@@ -86,7 +105,7 @@ def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work
     links = _links(view, query)
     for node in view.nodes.serving("edge", query.draft_model, now_ns=now_ns):
         name = node.report.node_id
-        if name not in found and (name == query.edge_id or _lends(node, query)):
+        if name not in found and _may_draft(node, query) and not _is_full(node, query):
             handover_s = 0.0 if name == query.edge_id else links.get(name, UNKNOWN_HANDOVER_S)
             places.append(_offer(view, query, node, work, handover_s=handover_s, now_ns=now_ns))
     return min(places, key=lambda offer: (offer.done_s, offer.edge_id), default=None)
@@ -115,6 +134,8 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
         return Offer(edge, "", 0.0 + here.total_s, 0.0, 0.0, here, note=note)
     if condition == "draining":
         return f"edge {edge} is being drained"
+    if _is_full(node, query):
+        return f"edge {edge} has {node.report.drafts_at_most} drafts that wait, and takes no more"
     if condition == "loading":
         left_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns)
         if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
@@ -135,7 +156,8 @@ def _elsewhere(
     none."""
     if not query.draft_digest:
         return []
-    lending = [name for name, node in fit.items() if name != query.edge_id and _lends(node, query)]
+    others = [(name, node) for name, node in fit.items() if name != query.edge_id]
+    lending = [name for name, node in others if _lends(node, query) and not _is_full(node, query)]
     session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
     links = _links(view, query)
     found = []
@@ -149,6 +171,17 @@ def _lends(node: Node, query: PlacementQuery) -> bool:
     """Whether an edge drafts for others, by the very version that is asked for; an older edge asks for none."""
     report = node.report
     return bool(query.draft_digest and report.lends_by(query.draft_digest) and report.grpc_address)
+
+
+def _may_draft(node: Node, query: PlacementQuery) -> bool:
+    """Whether it is the asking edge or drafts for it."""
+    return node.report.node_id == query.edge_id or _lends(node, query)
+
+
+def _is_full(node: Node, query: PlacementQuery) -> bool:
+    """Whether an edge takes no further draft of the asking one, itself or another."""
+    report = node.report
+    return node.is_full(report.drafts_at_most if report.node_id == query.edge_id else report.lent_at_most)
 
 
 def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:

@@ -6,6 +6,7 @@ import pytest
 
 from adaptivegen.errors import (
     AdaptiveGenError,
+    NodeUnavailable,
     Overloaded,
     PermissionDenied,
     QuotaExceeded,
@@ -44,6 +45,18 @@ async def test_a_refusal_for_no_known_reason_is_no_decision() -> None:
         made.placer.changes = {"plan": "refuse", "refused": "mood"}
         record = await made.create()
         assert await made.decided_by(record) == "edge-1"
+
+
+async def test_an_edge_alone_with_as_many_drafts_as_may_wait_refuses_who_wants_nothing_else() -> None:
+    async with edge() as made:
+        made.placer.error = NodeUnavailable("away")
+        made.model.queued = 7
+        assert (await made.create(key="a", plan="draft")).plan == "draft"
+        made.model.queued = 8
+        with pytest.raises(Overloaded, match="8 drafts wait here, and no scheduler answered") as refused:
+            await made.create(key="b", plan="draft")
+        assert (refused.value.param, refused.value.retry_after_s) == ("drafts", pytest.approx(1.9, abs=1.0))
+        assert (await made.create(key="c")).plan == "cloud"  # a final can be made without one
 
 
 async def test_what_a_request_may_wait_for_reaches_the_scheduler() -> None:

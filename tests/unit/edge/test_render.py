@@ -59,7 +59,7 @@ def test_every_error_has_its_status_and_the_shape_clients_expect(cls: type[Adapt
     assert headers == {}
 
 
-@pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (7.6, "8")])
+@pytest.mark.parametrize(("after_s", "header"), [(0.0, "1"), (0.2, "1"), (7.6, "8"), (7.2, "8")])
 def test_a_refusal_for_now_says_in_whole_seconds_when_to_come_again(after_s: float, header: str) -> None:
     assert error_answer(ResourceExhausted("full", retry_after_s=after_s))[2] == {"retry-after": header}
 

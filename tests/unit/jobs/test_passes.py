@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.errors import BrokerUnavailable, StorageFailure
 from adaptivegen.jobs.reconcile import OVERDUE, UNREADABLE_AFTER, keep_reconciling, reindex
-from adaptivegen.jobs.record import JobRecord, claim
+from adaptivegen.jobs.record import NO_DRAFT_NOTE, JobRecord, claim
 from adaptivegen.jobs.spec import job_key
 from adaptivegen.jobs.store import JobMessage, JobStore
 from adaptivegen.jobs.troubles import Troubles
@@ -218,6 +218,7 @@ async def test_a_draft_only_job_without_its_draft_goes_to_the_cloud_and_with_it_
     assert (await Reconciler(sound).patient(clock)).requeued == 1
     record = await sound.find("t", JOB_ID)
     assert (record.status, record.plan, record.want_final) == ("queued", "cloud", True)
+    assert record.notes == (NO_DRAFT_NOTE,)
 
     other = make_spec(job_id="vid_01hzzzzzzzzzzzzzzzzzzzzzz1", plan="draft", want_final=False)
     await sound.submit(other)

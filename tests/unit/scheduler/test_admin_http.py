@@ -278,7 +278,7 @@ async def test_pages_of_other_sites_are_refused_and_our_own_is_not() -> None:
 async def test_errors_are_said_as_everywhere() -> None:
     async with client(Backend(), "ada") as http:
         away = await http.get("/v1/admin/dead-letters")
-        assert (away.status_code, away.headers["retry-after"]) == (503, "3")
+        assert (away.status_code, away.headers["retry-after"]) == (503, "4")
         expected = {"code": "node_unavailable", "message": "away", "param": None, "retryable": True}
         assert away.json() == {"error": expected}
         assert (await http.post("/v1/admin/tenants/*/quota", json={})).status_code == 409
