@@ -33,10 +33,9 @@ async def scheduled(http: httpx.AsyncClient) -> None:
 async def test_who_comes_when_no_more_drafts_may_wait_is_told_when_to_come_again_and_then_has_one(
     own_nats: NatsServer, tmp_path: Path
 ) -> None:
-    settings = {"threads": 1, "place_budget_s": 5.0, "max_waiting_drafts": WAITING}
     async with (
         real_nodes.scheduler(own_nats.url, tmp_path),
-        real_nodes.edge(own_nats.url, tmp_path, **settings) as edge,
+        real_nodes.edge(own_nats.url, tmp_path, threads=1, place_budget_s=5.0, max_waiting_drafts=WAITING) as edge,
         httpx.AsyncClient(base_url=edge.http, timeout=30) as http,
     ):
         await scheduled(http)
