@@ -1,8 +1,11 @@
-"""In which order an edge makes drafts: those that somebody looks at go first. Pure.
+"""In which order an edge makes drafts: those that somebody looks at go first, and tenants share. Pure.
 
 Who iterates looks at every draft; who renders waits for the final and has other things to do meanwhile. So a draft for
 a render lets the others go first, for so long that its final is hardly later for it: less where that has a deadline.
 While more waits than that, all go as they came.
+
+Of those who could go, the tenant goes first that has had least of the model since somebody began to wait (virtual token
+counters, as in the cloud's lines: Sheng et al. 2024), so that nobody waits for all drafts of another.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ MOST_YIELDS_S = 10.0  # whatever is asked for: nobody is kept waiting for ever
 
 
 class Wait(NamedTuple):
-    """One that waits: for how long already, and for how long it lets others go first, in seconds."""
+    """One that waits: for how long already, and for how long it lets others go first, in seconds; served_s: what its
+    tenant has had."""
 
     waited_s: float
     yields_s: float
+    served_s: float = 0.0
 
     @property
     def yields(self) -> bool:
@@ -37,4 +42,5 @@ def yields_s(intent: Intent, *, deadline_s: float | None) -> float:
 
 def goes_next(waits: Sequence[Wait]) -> int:
     """Which of those that wait, in the order in which they came, goes next; there must be one."""
-    return next((number for number, wait in enumerate(waits) if not wait.yields), 0)
+    eager = [number for number, wait in enumerate(waits) if not wait.yields] or range(len(waits))
+    return min(eager, key=lambda number: waits[number].served_s)  # of equals the first

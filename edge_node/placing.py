@@ -145,8 +145,8 @@ class Placing:
         return decision
 
     def alone_within_quota(self, query: PlacementQuery, *, why: str) -> Decision:
-        """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows, Overloaded where
-        a draft alone is asked for and no more may wait here."""
+        """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows, and
+        Overloaded for a draft alone while no more may wait."""
         if query.requested_plan == "draft" and self._is_full:
             said = f"{self.drafts.queued} drafts wait here, and {why}; no more may wait"
             raise Overloaded(said, param="drafts", retry_after_s=max(1.0, self.drafts.remaining_s / 2))

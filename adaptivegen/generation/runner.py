@@ -216,13 +216,14 @@ class ModelRunner:
         on_step: Callable[[Step], None],
         *,
         noted: bool = True,
+        tenant: str = "",
         yields_s: float = 0.0,
         on_begin: Callable[[], None] | None = None,
     ) -> Generated:
         """Wait for a turn, generate, return the clip. If the calling task is cancelled, the model stops too.
 
-        noted: among what the node has finished, from which others learn how fast it is; yields_s: see `drafting`;
-        on_begin: called when its turn has come and the model is loaded.
+        noted: among what the node has finished, from which others learn how fast it is; tenant: whose it is, since
+        tenants take turns; yields_s: see `drafting`; on_begin: called when its turn has come and the model is loaded.
 
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
@@ -231,7 +232,7 @@ class ModelRunner:
             raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
         self._queued += 1
         try:
-            await self._turns.acquire(yields_s=yields_s)
+            await self._turns.acquire(tenant=tenant, yields_s=yields_s)
         finally:
             self._queued -= 1
         try:

@@ -1,4 +1,5 @@
-"""Whose turn it is at a model: one at a time, as they come, but who yields lets others go first for a while."""
+"""Whose turn it is at a model: one at a time, tenants in turns and each one's as they come, but who yields lets others
+go first for a while."""
 
 from __future__ import annotations
 
@@ -10,22 +11,28 @@ from dataclasses import dataclass
 from adaptivegen.clock import Clock
 from adaptivegen.drafting import Wait, goes_next
 
+MAX_TENANTS = 256  # of which it is known what they have had, beside those that wait
+
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """One that waits for its turn; yields_s: see `drafting`."""
 
+    tenant: str
     came_s: float
     yields_s: float
     turn: asyncio.Future[None]
 
 
 class Turns:
-    """A lock whose next holder is chosen when it is given back (`drafting.goes_next`)."""
+    """A lock whose next holder is chosen when it is given back (`drafting.goes_next`). While anybody waits it keeps for
+    how long tenants had it; who begins to wait has had as much as the least of those that wait already."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._held = False
+        self._holder, self._since_s = "", 0.0
+        self._served_s: dict[str, float] = {}  # by tenant
         self._waiting: list[_Waiting] = []  # as they came
 
     @property
@@ -38,12 +45,16 @@ class Turns:
         """How many wait."""
         return len(self._waiting)
 
-    async def acquire(self, *, yields_s: float = 0.0) -> None:
+    async def acquire(self, *, tenant: str = "", yields_s: float = 0.0) -> None:
         """Wait for a turn, which `release` ends."""
         if not self._held:  # then nobody waits: a turn is handed on as it ends
-            self._held = True
+            self._begin(tenant)
             return
-        one = _Waiting(self._clock.monotonic_s(), yields_s, asyncio.get_running_loop().create_future())
+        one = _Waiting(tenant, self._clock.monotonic_s(), yields_s, asyncio.get_running_loop().create_future())
+        waiting = {other.tenant for other in self._waiting}
+        if tenant not in waiting:
+            least_s = min((self._served_s.get(other, 0.0) for other in waiting), default=0.0)
+            self._served_s[tenant] = max(self._served_s.get(tenant, 0.0), least_s)
         self._waiting.append(one)
         try:
             await one.turn
@@ -58,12 +69,21 @@ class Turns:
         """End a turn; whoever goes next has it at once."""
         waiting = [one for one in self._waiting if not one.turn.done()]  # the others were cancelled a moment ago
         if not waiting:
-            self._held = False
+            self._held, self._holder = False, ""
+            self._served_s.clear()
             return
-        now_s = self._clock.monotonic_s()
-        chosen = waiting[goes_next([Wait(now_s - one.came_s, one.yields_s) for one in waiting])]
+        now_s, served_s = self._clock.monotonic_s(), self._served_s
+        served_s[self._holder] = served_s.get(self._holder, 0.0) + now_s - self._since_s
+        if len(served_s) > MAX_TENANTS:
+            self._served_s = served_s = {one.tenant: served_s.get(one.tenant, 0.0) for one in waiting}
+        waits = [Wait(now_s - one.came_s, one.yields_s, served_s.get(one.tenant, 0.0)) for one in waiting]
+        chosen = waiting[goes_next(waits)]
         self._waiting.remove(chosen)
+        self._begin(chosen.tenant)
         chosen.turn.set_result(None)
+
+    def _begin(self, tenant: str) -> None:
+        self._held, self._holder, self._since_s = True, tenant, self._clock.monotonic_s()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 from adaptivegen.clock import Clock
 from adaptivegen.errors import (
@@ -154,8 +155,8 @@ class Lending:
                 held = self._held(order)
                 command = draft_command(spec, held.card, has_start=start_mp4 is not None)
                 async with self._models.using(held) as runner:
-                    yields_s = spec.decision.draft_yields_s
-                    told.put_nowait(await runner.generate(command, start_mp4, on_step, yields_s=yields_s))
+                    standing: dict[str, Any] = {"tenant": spec.tenant, "yields_s": spec.decision.draft_yields_s}
+                    told.put_nowait(await runner.generate(command, start_mp4, on_step, **standing))
         except AdaptiveGenError as exc:
             told.put_nowait(exc)
         except Exception as exc:  # a bug met by one draft must not leave its caller waiting

@@ -245,8 +245,14 @@ class DraftPlaces:
                     at_it()
                     race.step(copy, step)
 
-                yields_s = race.spec.decision.draft_yields_s
-                return await runner.generate(command, race.start_mp4, on_step, yields_s=yields_s, on_begin=on_begin)
+                return await runner.generate(
+                    command,
+                    race.start_mp4,
+                    on_step,
+                    tenant=race.spec.tenant,
+                    yields_s=race.spec.decision.draft_yields_s,
+                    on_begin=on_begin,
+                )
         except TimeoutError as exc:
             if not began:  # what was ahead of it took so long; whose fault that is those drafts tell
                 raise ResourceExhausted(f"{copy.version} did not begin within {within_s:g} s") from exc

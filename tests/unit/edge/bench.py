@@ -56,6 +56,7 @@ class HeldModel:
         start_mp4: bytes | None,
         on_step: Callable[[Step], None],
         *,
+        tenant: str = "",
         yields_s: float = 0.0,
         on_begin: Callable[[], None] | None = None,
     ) -> Generated:

@@ -55,7 +55,8 @@ async def test_an_edge_alone_with_as_many_drafts_as_may_wait_refuses_who_wants_n
         made.model.queued = 8
         with pytest.raises(Overloaded, match="8 drafts wait here, and no scheduler answered") as refused:
             await made.create(key="b", plan="draft")
-        assert (refused.value.param, refused.value.retry_after_s) == ("drafts", pytest.approx(1.9, abs=1.0))
+        assert refused.value.param == "drafts"
+        assert refused.value.retry_after_s == pytest.approx(max(1.0, made.drafts.remaining_s / 2))
         assert (await made.create(key="c")).plan == "cloud"  # a final can be made without one
 
 

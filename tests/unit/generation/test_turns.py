@@ -27,15 +27,16 @@ class Model:
         self.order: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, name: str, *, yields_s: float = 0.0) -> None:
-        self.tasks[name] = asyncio.get_running_loop().create_task(self._turn(name, yields_s))
+    async def come(self, name: str, *, tenant: str = "", yields_s: float = 0.0) -> None:
+        self.tasks[name] = asyncio.get_running_loop().create_task(self._turn(name, tenant, yields_s))
         await asyncio.sleep(0)
 
-    async def _turn(self, name: str, yields_s: float) -> None:
-        await self.turns.acquire(yields_s=yields_s)
+    async def _turn(self, name: str, tenant: str, yields_s: float) -> None:
+        await self.turns.acquire(tenant=tenant, yields_s=yields_s)
         self.order.append(name)
 
-    async def next(self) -> None:
+    async def next(self, after_s: float = 0.0) -> None:
+        await self.clock.advance(after_s)
         self.turns.release()
         for _ in range(3):
             await asyncio.sleep(0)
@@ -56,6 +57,9 @@ def test_a_draft_that_is_looked_at_yields_to_nobody_and_a_deadline_leaves_less_t
         ([Wait(0.4, 1.5), Wait(0.3, 0.0), Wait(0.2, 0.0)], 1),
         ([Wait(MOST_YIELDS_S, 1e9), Wait(0.2, 0.0)], 0),
         ([Wait(0.0, float("nan")), Wait(0.2, 0.0)], 0),
+        ([Wait(0.4, 0.0, 2.0), Wait(0.3, 0.0, 1.0), Wait(0.2, 0.0, 1.0)], 1),
+        ([Wait(0.4, 0.0, 2.0), Wait(0.3, 1.5, 1.0)], 0),
+        ([Wait(0.4, 1.5, 2.0), Wait(0.3, 1.5, 1.0)], 1),
     ],
 )
 def test_who_yields_lets_others_go_first_until_it_has_waited_so_long(waits: list[Wait], number: int) -> None:
@@ -87,6 +91,58 @@ async def test_a_render_lets_an_iteration_go_first_but_not_for_ever() -> None:
     assert model.order[-1] == "render"
     await model.next()
     assert model.order[-1] == "later look"
+
+
+async def test_a_tenant_does_not_wait_for_all_drafts_of_another() -> None:
+    model = Model()
+    for number in range(4):
+        await model.come(f"many {number}", tenant="many")
+    await model.come("one", tenant="one")
+    await model.next(after_s=0.5)
+    assert model.order == ["many 0", "one"]
+    await model.next(after_s=0.5)
+    assert model.order[-1] == "many 1"
+
+
+async def test_tenants_share_by_how_long_they_had_the_model() -> None:
+    model, long_s, short_s = Model(), 1.0, 0.25
+    for number in range(6):
+        await model.come(f"long {number}", tenant="long")
+        await model.come(f"short {number}", tenant="short")
+    for _ in range(9):
+        await model.next(after_s=long_s if model.order[-1].startswith("long") else short_s)
+    had = [name.split()[0] for name in model.order]
+    assert had[:6] == ["long", "short", "short", "short", "short", "long"]
+    assert had.count("short") == 6  # those of the other that are left go on by themselves
+
+
+async def test_who_comes_back_has_saved_nothing_up() -> None:
+    model = Model()
+    await model.come("early", tenant="early")
+    for number in range(4):
+        await model.come(f"busy {number}", tenant="busy")
+    await model.next(after_s=0.5)
+    for _ in range(2):
+        await model.next(after_s=0.5)
+    for number in range(3):
+        await model.come(f"back {number}", tenant="early")
+    for _ in range(4):
+        await model.next(after_s=0.5)
+    assert model.order == ["early", "busy 0", "busy 1", "busy 2", "back 0", "busy 3", "back 1", "back 2"]
+
+
+async def test_what_tenants_had_is_forgotten_when_nobody_waits() -> None:
+    model = Model()
+    await model.come("a 0", tenant="a")
+    await model.come("a 1", tenant="a")
+    await model.next(after_s=9.0)
+    await model.next(after_s=9.0)
+    assert not model.turns.held
+    await model.come("b 0", tenant="b")
+    await model.come("a 2", tenant="a")
+    await model.come("b 1", tenant="b")
+    await model.next(after_s=0.5)
+    assert model.order[-1] == "a 2"
 
 
 async def test_one_that_is_cancelled_while_it_waits_is_passed_over() -> None:
