@@ -1,4 +1,5 @@
-"""In which order an edge makes drafts: those that somebody looks at go first, and tenants share. Pure.
+"""In which order an edge makes drafts, and how many may wait: those that somebody looks at go first, and tenants share.
+Pure.
 
 Who iterates looks at every draft; who renders waits for the final and has other things to do meanwhile. So a draft for
 a render lets the others go first, for so long that its final is hardly later for it: less where that has a deadline.
@@ -17,6 +18,15 @@ from adaptivegen.request import Intent
 
 RENDER_YIELDS_S, DATED_YIELDS_S = 1.5, 0.5  # chosen in virtual time, docs/adr/0038
 MOST_YIELDS_S = 10.0  # whatever is asked for: nobody is kept waiting for ever
+
+
+def has_room(*, queued: int, own: int, tenants: int, at_most: int) -> bool:
+    """Whether a further draft may wait where `queued` do, of which `own` are its tenant's.
+
+    Where `at_most` wait, or more, so may those of tenants that have less than an equal share of so many places, but no
+    more than twice as many in all: nobody finds all places taken by another. tenants: of which any wait, and its own.
+    """
+    return queued < at_most or (queued < 2 * at_most and own < max(1, at_most // max(1, tenants)))
 
 
 class Wait(NamedTuple):

@@ -19,6 +19,7 @@ STORE_PUT, STORE_GET = "store.put", "store.get"  # the ways to and from the obje
 FASTEST_BYTES_PER_S = 1e12
 LOADING_TOLD = 4  # versions of models
 AT_HAND_TOLD = 64  # jobs
+TENANTS_TOLD = 32  # whose drafts wait
 DRAFTS_TOLD = 64  # at once, that are over
 MAX_REASON = 300  # characters, of why a model was not loaded
 NodeKind = Literal["edge", "worker"]
@@ -81,7 +82,8 @@ class NodeReport(BaseModel):
     took lately, by the edge whose drafts it fetched or STORE_PUT and STORE_GET for the object store (of an edge: into
     its media cache); at_hand: ids of the jobs for which it needs its model, first those at which that is; storing: of
     those whose finals are made and not committed yet; drafts_at_most: how many drafts may wait at an edge, and
-    lent_at_most: how many may, so that it still takes one of another edge, 0: not told; line: the model that it was
+    lent_at_most: how many may, so that it still takes one of another edge, 0: not told; waiting: those that wait, by
+    tenant, the most first; line: the model that it was
     started with, of which `models` are the versions it has loaded, `loading` those that it is about to have, and
     `refused` those that it could not load, with why; repeats_cached, repeats_fetched: finals of earlier videos that it
     answered with in its life, by whether their bytes were in its cache; parts: what it can do that not every node of
@@ -118,6 +120,7 @@ class NodeReport(BaseModel):
     storing: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=AT_HAND_TOLD)] = ()
     drafts_at_most: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     lent_at_most: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    waiting: Annotated[dict[NodeId, Annotated[int, Field(ge=0, le=1_000_000)]], Field(max_length=TENANTS_TOLD)] = {}
     line: Annotated[str, Field(max_length=63)] = ""
     refused: Annotated[dict[NodeId, Annotated[str, Field(max_length=MAX_REASON)]], Field(max_length=8)] = {}
     loading: Annotated[tuple[Loading, ...], Field(max_length=LOADING_TOLD)] = ()

@@ -147,7 +147,7 @@ class Placing:
     def alone_within_quota(self, query: PlacementQuery, *, why: str) -> Decision:
         """Decide without a scheduler; raises QuotaExceeded and PermissionDenied as far as this edge knows, and
         Overloaded for a draft alone while no more may wait."""
-        if query.requested_plan == "draft" and self._is_full:
+        if query.requested_plan == "draft" and not self._has_room(query):
             said = f"{self.drafts.queued} drafts wait here, and {why}; no more may wait"
             raise Overloaded(said, param="drafts", retry_after_s=max(1.0, self.drafts.remaining_s / 2))
         decision = self.alone(query, why=why)
@@ -160,10 +160,9 @@ class Placing:
             raise
         return decision
 
-    @property
-    def _is_full(self) -> bool:
-        """Whether no more drafts may wait here."""
-        return self.drafts.queued >= self._max_waiting_drafts
+    def _has_room(self, query: PlacementQuery) -> bool:
+        """Whether a further draft of its tenant may wait here."""
+        return self.drafts.has_room(query.tenant, self._max_waiting_drafts)
 
     def alone(self, query: PlacementQuery, *, why: str) -> Decision:
         """Decide without a scheduler, on what was accepted before."""
@@ -171,7 +170,7 @@ class Placing:
             query,
             draft_card=self.drafts.card(query.draft_model),
             cloud_card=self.versions.card(query.cloud_model),
-            can_draft=self.drafts.can(query.draft_model) and not self._is_full,
+            can_draft=self.drafts.can(query.draft_model) and self._has_room(query),
             pool=self._identity.pool,
             why=why,
             now_ns=self._clock.now_ns(),

@@ -18,7 +18,7 @@ from adaptivegen.drain import Grace
 from adaptivegen.heartbeat import Heartbeat
 from adaptivegen.local_only import own_names
 from adaptivegen.models.pushed import PushedModels
-from adaptivegen.nodes import NodeReport
+from adaptivegen.nodes import TENANTS_TOLD, NodeReport
 from adaptivegen.process import end
 from adaptivegen.rpc.draft import DraftServicer
 from adaptivegen.rpc.placement_client import find_schedulers
@@ -236,6 +236,7 @@ def _reporter(
             capacity=1,
             in_flight=drafts.busy,
             queued=drafts.queued,
+            waiting=dict(drafts.waiting.most_common(TENANTS_TOLD)),
             drafts_at_most=settings.max_waiting_drafts,
             lent_at_most=settings.most_lent,
             remaining_s=drafts.remaining_s,

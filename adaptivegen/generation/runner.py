@@ -7,7 +7,7 @@ generation does not stop within `cancel_grace_s`. It must not know jobs, brokers
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from adaptivegen.child.framing import Message
 from adaptivegen.child.parent import ChildProcess
 from adaptivegen.clock import Clock
+from adaptivegen.drafting import has_room
 from adaptivegen.errors import (
     AdaptiveGenError,
     Cancelled,
@@ -95,7 +96,7 @@ class ModelRunner:
         self._cancel_grace_s = cancel_grace_s
         self._child: ChildProcess | None = None
         self._turns = Turns(clock)
-        self._queued = 0
+        self.waiting: Counter[str] = Counter()  # generations that wait for their turn, by tenant
         self._current = ""
         self._begun, self._begun_s = 0, 0.0
         self._stopping = ""  # a cancelled generation of which the child has not said yet that it stopped
@@ -120,7 +121,7 @@ class ModelRunner:
     @property
     def queued(self) -> int:
         """Generations that wait for their turn."""
-        return self._queued
+        return self.waiting.total()
 
     @property
     def elapsed_s(self) -> float:
@@ -228,13 +229,16 @@ class ModelRunner:
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
         """
-        if self.queued >= self._max_waiting:
+        waiting, most = self.waiting, self._max_waiting
+        if not has_room(queued=self.queued, own=waiting[tenant], tenants=len({tenant, *waiting}), at_most=most):
             raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
-        self._queued += 1
+        waiting[tenant] += 1
         try:
             await self._turns.acquire(tenant=tenant, yields_s=yields_s)
         finally:
-            self._queued -= 1
+            waiting[tenant] -= 1
+            if not waiting[tenant]:
+                del waiting[tenant]
         try:
             await self._stop_model()
             if not self.ready:

@@ -111,9 +111,8 @@ class Lending:
         if not self._accepting() or self._group is None:
             raise NodeUnavailable("this edge takes no more drafts")
         self._held(order)
-        queued = self._models.queued
-        if queued >= self._max_waiting or self._reading >= MAX_READING:
-            raise ResourceExhausted(f"{queued} drafts wait here", retry_after_s=1.0)
+        if not self._models.has_room(order.tenant, self._max_waiting) or self._reading >= MAX_READING:
+            raise ResourceExhausted(f"{self._models.queued} drafts wait here", retry_after_s=1.0)
 
     def _held(self, order: DraftOrder) -> Kept:
         """The version that is asked for; raises ModelDigestMismatch where it is not loaded, or not any more."""

@@ -6,11 +6,13 @@ of the sessions where it is loaded; an edge that has not loaded it drafts with t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from adaptivegen.desired import DesiredModels
+from adaptivegen.drafting import has_room
 from adaptivegen.generation.kept import Kept, ModelSet
 from adaptivegen.generation.runner import ModelRunner
 from adaptivegen.models.card import ModelCard
@@ -95,6 +97,20 @@ class DraftModels:
     def queued(self) -> int:
         """Drafts that wait for a model."""
         return sum(held.runner.queued for held in self.kept.held)
+
+    @property
+    def waiting(self) -> Counter[str]:
+        """These by tenant."""
+        found: Counter[str] = Counter()
+        for held in self.kept.held:
+            found.update(held.runner.waiting)
+        return found
+
+    def has_room(self, tenant: str, at_most: int) -> bool:
+        """Whether a further draft of a tenant may wait where `at_most` do (`drafting.has_room`)."""
+        waiting = self.waiting
+        tenants = len({tenant, *waiting})
+        return has_room(queued=self.queued, own=waiting[tenant], tenants=tenants, at_most=at_most)
 
     @property
     def busy(self) -> int:

@@ -90,7 +90,8 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
         view.hits.asked(query.edge_id, query.tenant, query.content_known)
     if decision.makes_draft and not query.draft_known:
         work = draft_at(view, query, decision.drafter, now_ns=now_ns)
-        view.nodes.dispatch_draft(decision.drafter, work.total_s if work else 0.0, now_ns=now_ns)
+        work_s = work.total_s if work else 0.0
+        view.nodes.dispatch_draft(decision.drafter, work_s, now_ns=now_ns, tenant=query.tenant)
         view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
         view.sessions.note(
             query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
@@ -118,7 +119,8 @@ def _finishing(view: View, query: PlacementQuery, decision: Decision, *, now_ns:
     shape = {"width": query.width, "height": query.height, "frames": query.frames}
     work = split_work(cloud, draft, **shape, steps=decision.final_steps) if draft is not None else None
     factor = view.draft_factor(query.edge_id, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-    view.nodes.dispatch_draft(query.edge_id, work.finish.times(factor).total_s if work else 0.0, now_ns=now_ns)
+    work_s = work.finish.times(factor).total_s if work else 0.0
+    view.nodes.dispatch_draft(query.edge_id, work_s, now_ns=now_ns, tenant=query.tenant)
 
 
 def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob:

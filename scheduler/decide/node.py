@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from adaptivegen.drafting import has_room
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
@@ -18,13 +19,13 @@ _FRESH_FOR_NS, _ON_ITS_WAY_NS = round(FRESH_FOR_S * 1e9), round(ON_ITS_WAY_S * 1
 class Node:
     """One node: its latest report, when that arrived, and the draft work sent to it since.
 
-    dispatched: when, and the seconds of its work; dispatched_s: their sum, of what no report can have included; slots:
-    how many jobs it can have at hand.
+    dispatched: when, the seconds of its work, and whose; dispatched_s: their sum, of what no report can have included;
+    slots: how many jobs it can have at hand.
     """
 
     report: NodeReport
     received_at_ns: int
-    dispatched: list[tuple[int, float]] = field(default_factory=list)
+    dispatched: list[tuple[int, float, str]] = field(default_factory=list)
     dispatched_s: float = 0.0
     drained: bool = False
     fingerprint: int = 0
@@ -38,15 +39,15 @@ class Node:
         self.report, self.received_at_ns, self.slots = report, now_ns, _slots(report)
         self._keep([sent for sent in self.dispatched if now_ns - sent[0] < _ON_ITS_WAY_NS])
 
-    def send(self, work_s: float, *, now_ns: int) -> None:
+    def send(self, work_s: float, *, now_ns: int, tenant: str = "") -> None:
         """A draft was placed here; a report will include it soon."""
         if self.dispatched and now_ns - self.dispatched[0][0] >= _FRESH_FOR_NS:  # else none of them is that old
             self._keep([sent for sent in self.dispatched if now_ns - sent[0] < _FRESH_FOR_NS])
-        self.dispatched.append((now_ns, work_s))
+        self.dispatched.append((now_ns, work_s, tenant))
         self.dispatched_s += work_s
 
-    def _keep(self, dispatched: list[tuple[int, float]]) -> None:
-        self.dispatched, self.dispatched_s = dispatched, sum(work_s for _, work_s in dispatched)
+    def _keep(self, dispatched: list[tuple[int, float, str]]) -> None:
+        self.dispatched, self.dispatched_s = dispatched, sum(work_s for _, work_s, _ in dispatched)
 
     def age_s(self, now_ns: int) -> float:
         """Seconds since the report arrived; 0 when this machine's clock was set back."""
@@ -78,10 +79,21 @@ class Node:
         at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
         return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
-    def is_full(self, at_most: int) -> bool:
-        """Whether no draft may wait here any more; at_most: of those reported and those sent since, 0: as many as
-        come."""
-        return 0 < at_most <= self.report.queued + len(self.dispatched)
+    @property
+    def waiting(self) -> int:
+        """Drafts that wait here, with those that were sent since the report."""
+        return self.report.queued + len(self.dispatched)
+
+    def is_full(self, at_most: int, *, tenant: str) -> bool:
+        """Whether no draft of a tenant may wait here any more (`drafting.has_room`): by those reported and those sent
+        since; at_most: 0 for as many as come."""
+        queued = self.waiting
+        if queued < at_most or not at_most:  # as nearly always
+            return False
+        waiting = self.report.waiting
+        sent = [whose for _, _, whose in self.dispatched]
+        own, tenants = waiting.get(tenant, 0) + sent.count(tenant), len({tenant, *waiting, *sent})
+        return not has_room(queued=queued, own=own, tenants=tenants, at_most=at_most)
 
     def busy_slots(self, now_ns: int) -> int:
         """How many it has, also such as have outlasted what was predicted of them."""

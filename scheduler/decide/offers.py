@@ -135,7 +135,7 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
     if condition == "draining":
         return f"edge {edge} is being drained"
     if _is_full(node, query):
-        return f"edge {edge} has {node.report.drafts_at_most} drafts that wait, and takes no more"
+        return f"edge {edge} takes no more drafts of tenant {query.tenant}, since {node.waiting} wait there"
     if condition == "loading":
         left_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns)
         if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
@@ -181,7 +181,8 @@ def _may_draft(node: Node, query: PlacementQuery) -> bool:
 def _is_full(node: Node, query: PlacementQuery) -> bool:
     """Whether an edge takes no further draft of the asking one, itself or another."""
     report = node.report
-    return node.is_full(report.drafts_at_most if report.node_id == query.edge_id else report.lent_at_most)
+    at_most = report.drafts_at_most if report.node_id == query.edge_id else report.lent_at_most
+    return node.is_full(at_most, tenant=query.tenant)
 
 
 def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:

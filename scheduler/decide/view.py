@@ -128,11 +128,11 @@ class NodeTable:
 
     # ---- work under way ---------------------------------------------------------------------------------------
 
-    def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int) -> None:
-        """A draft was placed on this edge; a report will include it soon."""
+    def dispatch_draft(self, edge_id: str, work_s: float, *, now_ns: int, tenant: str = "") -> None:
+        """A tenant's draft was placed on this edge; a report will include it soon."""
         node = self._nodes.get(edge_id)
         if node is not None:
-            node.send(work_s, now_ns=now_ns)
+            node.send(work_s, now_ns=now_ns, tenant=tenant)
             self._mark(node)
 
     # ---- identity ---------------------------------------------------------------------------------------------

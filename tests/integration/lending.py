@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,9 +47,13 @@ class Model:
         self.commands: list[GenerateCommand] = []
         self.error: Exception | None = None
         self.stubborn = False
-        self.queued = 0
+        self.waiting: Counter[str] = Counter()
         self.shape = {"width": 128, "height": 128, "frames": 24}
         self.generate_ms = 5.0
+
+    @property
+    def queued(self) -> int:
+        return self.waiting.total()
 
     async def generate(
         self,

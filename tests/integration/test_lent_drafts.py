@@ -150,7 +150,7 @@ async def test_a_job_is_lent_to_one_caller_at_a_time() -> None:
 
 async def test_nothing_is_lent_while_too_much_waits() -> None:
     async with pair() as two:
-        two.peer.queued = 8
+        two.peer.waiting["t"] = 8
         assert await two.make(await two.spec()) == (b"home's draft", "edge-1")
         assert two.peer.commands == [] and two.attempts == []
 

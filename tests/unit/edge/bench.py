@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -44,11 +45,15 @@ class HeldModel:
 
     ready = True
     busy = False
-    queued = 0
 
     def __init__(self) -> None:
+        self.waiting: Counter[str] = Counter()
         self.started: list[str] = []
         self.go = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        return self.waiting.total()
 
     async def generate(
         self,

@@ -50,9 +50,9 @@ async def test_a_refusal_for_no_known_reason_is_no_decision() -> None:
 async def test_an_edge_alone_with_as_many_drafts_as_may_wait_refuses_who_wants_nothing_else() -> None:
     async with edge() as made:
         made.placer.error = NodeUnavailable("away")
-        made.model.queued = 7
+        made.model.waiting["t"] = 7
         assert (await made.create(key="a", plan="draft")).plan == "draft"
-        made.model.queued = 8
+        made.model.waiting["t"] = 8
         with pytest.raises(Overloaded, match="8 drafts wait here, and no scheduler answered") as refused:
             await made.create(key="b", plan="draft")
         assert refused.value.param == "drafts"

@@ -13,6 +13,7 @@ from adaptivegen.drafting import (
     RENDER_YIELDS_S,
     Wait,
     goes_next,
+    has_room,
     yields_s,
 )
 from adaptivegen.generation.turns import Turns
@@ -64,6 +65,26 @@ def test_a_draft_that_is_looked_at_yields_to_nobody_and_a_deadline_leaves_less_t
 )
 def test_who_yields_lets_others_go_first_until_it_has_waited_so_long(waits: list[Wait], number: int) -> None:
     assert goes_next(waits) == number
+
+
+@pytest.mark.parametrize(
+    ("queued", "own", "tenants", "room"),
+    [
+        (15, 15, 1, True),
+        (16, 16, 1, False),
+        (16, 0, 2, True),
+        (23, 7, 2, True),
+        (24, 8, 2, False),
+        (31, 0, 9, True),
+        (32, 0, 9, False),
+        (20, 0, 50, True),
+        (20, 1, 50, False),
+    ],
+)
+def test_a_further_draft_may_wait_while_there_is_room_or_its_tenant_has_less_than_its_share(
+    queued: int, own: int, tenants: int, room: bool
+) -> None:
+    assert has_room(queued=queued, own=own, tenants=tenants, at_most=16) is room
 
 
 async def test_those_that_yield_to_nobody_have_their_turns_as_they_came() -> None:

@@ -9,12 +9,21 @@ from scheduler.decide.view import View
 from tests.unit.scheduler.test_admission import limited
 from tests.unit.scheduler.test_drafters import WARM_NS, ask, asked, edge, seen
 
-FULL = {"in_flight": 1, "queued": 16, "remaining_s": 6.0, "drafts_at_most": 16, "lent_at_most": 8}
+BOUNDS = {"drafts_at_most": 16, "lent_at_most": 8}
+NO_DRAFT = "There is no draft: edge edge-1 takes no more drafts of tenant local, since 16 wait there."
 
 
-def crowded(**changes: object) -> View:
+def waiting(queued: int, /, **changes: object) -> dict[str, object]:
+    """So many drafts wait, all of the tenant that asks."""
+    return {"in_flight": 1, "queued": queued, "waiting": {"local": queued}, "remaining_s": 6.0, **BOUNDS, **changes}
+
+
+FULL = waiting(16)
+
+
+def crowded() -> View:
     """All edges have as many drafts as may wait there."""
-    return seen(edge(1, **FULL), edge(2, **{**FULL, "queued": 9, "remaining_s": 4.0, **changes}))
+    return seen(edge(1, **FULL), edge(2, **waiting(9, remaining_s=4.0)))
 
 
 def barred(decision: Decision) -> tuple[str, str, str]:
@@ -22,16 +31,18 @@ def barred(decision: Decision) -> tuple[str, str, str]:
 
 
 def test_a_home_where_no_more_drafts_may_wait_has_them_made_by_another() -> None:
-    decision = asked(seen(edge(1, **FULL), edge(2, remaining_s=3.0, in_flight=1, queued=7, lent_at_most=8)))
+    decision = asked(seen(edge(1, **FULL), edge(2, **waiting(7, remaining_s=3.0))))
     assert decision.draft_edge_id == "edge-2"
     assert [place.edge_id for place in decision.draft_places] == ["edge-2"]
-    assert "Edge edge-2 drafts, since edge edge-1 has 16 drafts that wait, and takes no more." in decision.reasons
+    assert (
+        "Edge edge-2 drafts, since edge edge-1 takes no more drafts of tenant local, since 16 wait there."
+        in decision.reasons
+    )
 
 
 def test_an_edge_is_sent_no_draft_of_another_beyond_what_it_lends() -> None:
-    busy = {"in_flight": 1, "drafts_at_most": 16, "lent_at_most": 8}
     for queued, edges in ((7, ["edge-1", "edge-2"]), (8, ["edge-1"])):
-        found = seen(edge(1, remaining_s=5.0, queued=12, **busy), edge(2, remaining_s=3.0, queued=queued, **busy))
+        found = seen(edge(1, **waiting(12, remaining_s=5.0)), edge(2, **waiting(queued, remaining_s=3.0)))
         decision = asked(found)
         assert sorted(place.edge_id for place in decision.draft_places) == edges
         assert decision.drafted_elsewhere == ("edge-2" in edges)
@@ -45,7 +56,10 @@ def test_who_iterates_is_refused_until_half_of_those_are_done_that_wait_where_th
     decision = asked(crowded(), intent="iterate")
     assert barred(decision) == ("refuse", "overloaded", "drafts")
     assert decision.retry_after_s == pytest.approx(2.0, abs=0.01)
-    assert decision.reasons[0] == "Edge edge-1 has 16 drafts that wait, and takes no more. Ask again in 2 s."
+    assert (
+        decision.reasons[0]
+        == "Edge edge-1 takes no more drafts of tenant local, since 16 wait there. Ask again in 2 s."
+    )
     assert "Having nothing is worth 1." in decision.reasons[1]
 
 
@@ -63,7 +77,9 @@ def test_who_iterates_has_a_final_without_a_draft_where_it_is_worth_what_it_take
     found.policy = Policy().but({"cost_iterate": 0.0})
     decision = asked(found, intent="iterate")
     assert decision.plan == "cloud"
-    assert "There is no draft: edge edge-1 has 16 drafts that wait, and takes no more." in decision.reasons
+    assert (
+        "There is no draft: edge edge-1 takes no more drafts of tenant local, since 16 wait there." in decision.reasons
+    )
 
 
 def test_who_asked_for_a_draft_alone_never_gets_a_final_in_its_place() -> None:
@@ -76,12 +92,28 @@ def test_who_asked_for_a_draft_alone_never_gets_a_final_in_its_place() -> None:
 def test_a_render_has_its_final_made_without_a_draft() -> None:
     decision = asked(crowded())
     assert decision.plan == "cloud"
-    assert "There is no draft: edge edge-1 has 16 drafts that wait, and takes no more." in decision.reasons
+    assert (
+        "There is no draft: edge edge-1 takes no more drafts of tenant local, since 16 wait there." in decision.reasons
+    )
 
 
 def test_a_render_that_may_not_have_a_final_is_told_that_and_not_of_drafts() -> None:
     found = limited(crowded(), gpu_seconds_per_hour=0.0)
     assert asked(found).refused_param == "gpu_seconds_per_hour"
+
+
+def test_a_tenant_finds_room_where_another_has_taken_more_than_its_share() -> None:
+    greedy = {**FULL, "waiting": {"greedy": 16}}
+    found = seen(edge(1, **greedy), edge(2, **{**greedy, "queued": 9, "waiting": {"greedy": 9}}))
+    placed = []
+    for number in range(12):
+        query = ask(job_id=f"job-{number}", intent="iterate", tenant="modest")
+        decision = asked(found, intent="iterate", job_id=query.job_id, tenant="modest")
+        record(found, query, decision, now_ns=WARM_NS)
+        placed.append(decision.drafter if decision.makes_draft else decision.refused_param)
+    assert placed.count("edge-1") == 8  # half of the sixteen that may wait there
+    assert placed.count("edge-2") == 4
+    assert asked(found, intent="iterate", tenant="greedy").refused_param == "drafts"
 
 
 def test_of_those_who_come_at_once_no_more_are_sent_to_an_edge_than_may_wait_there() -> None:
