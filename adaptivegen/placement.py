@@ -217,8 +217,8 @@ class Outcome(BaseModel):
     took.
 
     line: the model that was asked for; cloud_model: its version that was to make the final; made_with: the one that
-    did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final, and
-    final_bytes: of its file; session: the request's.
+    did; failed_with: the one with which the first attempt that failed was made; pixels: of all frames of the final,
+    final_bytes: of its file, and final_steps: that it has, 0 where there is none; session: the request's.
 
     Of the draft: draft_line and draft_model as these; drafted_with: the version that made it, empty where there is none
     or it was there before; draft_failed_with: the one with which the first attempt that failed was made; draft_node_s:
@@ -255,6 +255,7 @@ class Outcome(BaseModel):
     draft_node_s: float = 0.0
     draft_pixels: float = 0.0
     draft_bytes: float = 0.0
+    final_steps: int = 0
 
     def is_of(self, decided_by: str, decided_at_ns: int, edge_id: str) -> bool:
         """Whether it is the outcome of the decision that was made so, carried out by the edge it was made for."""

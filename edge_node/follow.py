@@ -122,6 +122,7 @@ class Follower:
             pixels=_pixels(record.final),
             session=record.session,
             final_bytes=float(final.size_bytes) if final is not None else 0.0,
+            final_steps=record.final_steps if final is not None else 0,
         )
         try:
             if (

@@ -21,6 +21,7 @@ from scheduler.steady import SteadyTime
 MAX_JOB_ID_CHARACTERS = 64
 MAX_NAME_CHARACTERS = 64
 MOST_PIXELS = 1e15  # of all frames, and bytes of their file
+MOST_STEPS = 1000
 _OUTCOME_NAMES = (
     "edge_id",
     "worker_id",
@@ -149,6 +150,8 @@ class Placement:
         for name in ("pixels", "draft_pixels"):
             if not (getattr(outcome, name) == 0.0 or 1.0 <= getattr(outcome, name) <= MOST_PIXELS):
                 raise InvalidRequest.field(name, getattr(outcome, name), f"0, or 1 to {MOST_PIXELS:g}")
+        if not 0 <= outcome.final_steps <= MOST_STEPS:
+            raise InvalidRequest.field("final_steps", outcome.final_steps, f"0 to {MOST_STEPS}")
         for name in ("final_bytes", "draft_bytes"):
             if not 0.0 <= getattr(outcome, name) <= MOST_PIXELS:
                 raise InvalidRequest.field(name, getattr(outcome, name), f"0 to {MOST_PIXELS:g}")

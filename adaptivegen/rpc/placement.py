@@ -337,6 +337,7 @@ class PlacementServicer(stubs.PlacementServiceServicer):
                 draft_node_s=request.draft_node_s,
                 draft_pixels=request.draft_pixels,
                 draft_bytes=request.draft_bytes,
+                final_steps=request.final_steps,
             )
         )
         return pb.ReportOutcomeResponse()

@@ -120,10 +120,9 @@ class Recent:
         if outcome.status not in ("completed", "failed"):
             return
         draft_s, final_s = _seconds(outcome.draft_s), _seconds(outcome.final_s)
-        same = outcome.plan == told.plan
         seen = _Seen(
             draft_s=_pair(told.draft_s, draft_s),
-            final_s=_pair(told.final_s, final_s) if same else None,
+            final_s=_pair(told.final_s, final_s) if _as_decided(told, outcome.plan) else None,
             qoe=_pair(told.qoe, _observed_qoe(told, outcome, cards, draft_s=draft_s, final_s=final_s)),
         )
         if seen != _Seen(None, None, None):
@@ -173,21 +172,26 @@ def _observed_qoe(
             assumed=told.settings.unmeasured_draft,
         ),
         draft_s=draft_s,
-        final_quality=_final_quality(told, outcome.plan, cards),
+        final_quality=_final_quality(told, outcome, cards),
         final_s=final_s,
     )
 
 
-def _final_quality(told: _Expected, plan: str, cards: Mapping[str, ModelCard]) -> float:
-    """Of the final as it was made: as decided, else as its plan is by default."""
-    card, assumed = cards.get(told.cloud_model), told.settings.unmeasured_final
+def _as_decided(told: _Expected, plan: str) -> bool:
+    """Whether a final was made as decided, perhaps with other steps: these are settled when its turn comes."""
+    return plan == told.plan or {plan, told.plan} == {"reduced", "refine" if told.refined else "cloud"}
+
+
+def _final_quality(told: _Expected, outcome: Outcome, cards: Mapping[str, ModelCard]) -> float:
+    """Of the final as it was made: with its steps where they are told, else as decided or as its plan is by default."""
+    card, assumed, plan = cards.get(told.cloud_model), told.settings.unmeasured_final, outcome.plan
     if card is None or plan not in FINAL_PLANS:
         return assumed
-    same = plan == told.plan
+    decided = told.steps if plan == told.plan else 0
     return quality_of(
         card,
-        _way(plan, refined=told.refined if same else plan == "refine"),
-        steps=told.steps if same and told.steps else card.limits.steps_default,
+        _way(plan, refined=told.refined if _as_decided(told, plan) else plan == "refine"),
+        steps=outcome.final_steps or decided or card.limits.steps_default,
         width=told.width,
         height=told.height,
         assumed=assumed,

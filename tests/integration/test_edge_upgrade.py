@@ -37,7 +37,13 @@ async def finish(jobs: JobStore, video_id: str) -> None:
     assert draft is not None
     final = Media(**{**draft.model_dump(), "key": f"out/local/{video_id}/1/{draft.sha256}.mp4"})
     manifest = Manifest(
-        id=video_id, tenant="local", outcome="completed", epoch=1, finished_at_ns=CLOCK.now_ns(), final=final
+        id=video_id,
+        tenant="local",
+        outcome="completed",
+        epoch=1,
+        finished_at_ns=CLOCK.now_ns(),
+        final=final,
+        final_steps=7,
     )
     record, _ = await jobs.finish(manifest)
     await jobs.announce(terminal_event(record, producer="worker-1", now_ns=CLOCK.now_ns()))
@@ -140,7 +146,7 @@ async def test_the_outcome_of_an_upgrade_is_told_by_the_edge_that_was_asked_for_
             return len(told) >= 2 or None
 
         await until("both outcomes", both)
-        assert [(one.edge_id, one.plan, one.final_s is not None) for one in told] == [
-            ("edge-1", "draft", False),
-            ("edge-2", "refine", True),
+        assert [(one.edge_id, one.plan, one.final_s is not None, one.final_steps) for one in told] == [
+            ("edge-1", "draft", False, 0),
+            ("edge-2", "refine", True, 7),
         ]

@@ -377,6 +377,7 @@ class ReportOutcomeRequest(_message.Message):
     DRAFT_NODE_S_FIELD_NUMBER: _builtins.int
     DRAFT_PIXELS_FIELD_NUMBER: _builtins.int
     DRAFT_BYTES_FIELD_NUMBER: _builtins.int
+    FINAL_STEPS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     edge_id: _builtins.str
     worker_id: _builtins.str
@@ -427,6 +428,8 @@ class ReportOutcomeRequest(_message.Message):
     """of all frames of the draft"""
     draft_bytes: _builtins.float
     """of its file"""
+    final_steps: _builtins.int
+    """of the final; 0: there is none"""
     def __init__(
         self,
         *,
@@ -458,10 +461,11 @@ class ReportOutcomeRequest(_message.Message):
         draft_node_s: _builtins.float = ...,
         draft_pixels: _builtins.float = ...,
         draft_bytes: _builtins.float = ...,
+        final_steps: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_bytes", b"draft_bytes", "draft_failed_with", b"draft_failed_with", "draft_late", b"draft_late", "draft_line", b"draft_line", "draft_model", b"draft_model", "draft_node_s", b"draft_node_s", "draft_pixels", b"draft_pixels", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "drafted_with", b"drafted_with", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_bytes", b"final_bytes", "final_s", b"final_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloud_model", b"cloud_model", "decided_at_ns", b"decided_at_ns", "decided_by", b"decided_by", "draft_bytes", b"draft_bytes", "draft_failed_with", b"draft_failed_with", "draft_late", b"draft_late", "draft_line", b"draft_line", "draft_model", b"draft_model", "draft_node_s", b"draft_node_s", "draft_pixels", b"draft_pixels", "draft_s", b"draft_s", "drafted_by", b"drafted_by", "drafted_with", b"drafted_with", "edge_id", b"edge_id", "failed_with", b"failed_with", "final_bytes", b"final_bytes", "final_s", b"final_s", "final_steps", b"final_steps", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "job_id", b"job_id", "line", b"line", "made_with", b"made_with", "pixels", b"pixels", "plan", b"plan", "session", b"session", "status", b"status", "tenant", b"tenant", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

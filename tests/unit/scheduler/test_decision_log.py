@@ -132,7 +132,7 @@ def _as_before(path: Path) -> None:
         for candidate in row.get("decision", {}).get("candidates", ()):
             for name in ("moved_bytes", "transfer_s", "load_s"):
                 del candidate[name]
-        for name in ("final_bytes", "draft_model", "draft_pixels", "draft_bytes"):
+        for name in ("final_bytes", "draft_model", "draft_pixels", "draft_bytes", "final_steps"):
             row.get("outcome", {name: None}).pop(name)
     parquet.write_table(pa.Table.from_pylist(rows), path)
 

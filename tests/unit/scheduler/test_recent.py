@@ -9,7 +9,18 @@ import pytest
 from adaptivegen.placement import Decision, PlacementQuery
 from scheduler.decide.qoe import QoeSettings, qoe
 from scheduler.decide.recent import MAX_DECISIONS, MAX_EXPECTED, MAX_OUTCOMES, Compared, Recent
-from tests.unit.scheduler.builders import cards, cloud_card, draft_card, of_plan, outcome, place, query, view
+from tests.unit.scheduler.builders import (
+    cards,
+    cloud_card,
+    draft_card,
+    of_plan,
+    outcome,
+    place,
+    query,
+    scored,
+    view,
+    with_scores,
+)
 
 SETTINGS = QoeSettings()
 
@@ -107,6 +118,17 @@ def test_a_final_that_was_made_by_another_plan_is_compared_in_qoe_alone() -> Non
     recent = Recent()
     ended(recent, placed(recent), plan="cloud", draft_s=0.4, final_s=13.0)
     assert set(parts(recent)) == {"draft", "qoe"}
+
+
+def test_a_final_whose_steps_were_settled_otherwise_counts_with_those_that_it_has() -> None:
+    recent = Recent()
+    model = with_scores(cloud_card(), scored("refine", 6, 256, 4.1), scored("refine", 12, 256, 4.5))
+    told = outcome(placed(recent), plan="reduced", final_steps=6, draft_s=4.0, final_s=60.0)
+    recent.ended(told, cards(draft_card(), model), decider="scheduler-1")
+    found = parts(recent)
+    assert found["final"].observed_p50 == 60.0
+    expected = qoe(SETTINGS, intent="render", draft_quality=3.0, draft_s=4.0, final_quality=4.1, final_s=60.0)
+    assert found["qoe"].observed_p50 == pytest.approx(expected)
 
 
 def test_a_draft_that_was_there_before_is_not_predicted() -> None:

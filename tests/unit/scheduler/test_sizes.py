@@ -77,3 +77,11 @@ async def test_impossible_sizes_of_files_are_refused_by_field(name: str, value: 
     with pytest.raises(InvalidRequest) as refused:
         await placement.observe(outcome(place(view(), query()), **{name: value}))
     assert refused.value.param == name
+
+
+@pytest.mark.parametrize("steps", [-1, 1001])
+async def test_impossible_steps_of_a_final_are_refused_by_field(steps: int) -> None:
+    placement = Placement(view(models=cards()), time=SteadyTime(ManualClock()), rng=random.Random(1))
+    with pytest.raises(InvalidRequest) as refused:
+        await placement.observe(outcome(place(view(), query()), final_steps=steps))
+    assert refused.value.param == "final_steps"
