@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from adaptivegen.blob.base import BlobStore
+from adaptivegen.blob.moment import store_now_ns
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
 from adaptivegen.models.card import ModelCard
@@ -51,6 +52,7 @@ class _Watched:
     phase_s: float
     node_seen_s: float
     paused_s: float | None = None
+    canary_s: float = 0.0  # when people began to see it
     ratings: RatingsSince | None = None
 
     def follow(self, line: Line, *, now_s: float) -> None:
@@ -63,6 +65,7 @@ class _Watched:
         if (self.line.phase, self.line.percent) != (line.phase, line.percent):
             self.phase_s = now_s
             if self.line.phase != "canary":  # from now on both versions serve at the same time
+                self.canary_s = now_s
                 self.evidence = Evidence(self.evidence.line, line.stable, line.candidate or "")
             self.evidence.begin_stage()
         self.line = line
@@ -139,7 +142,10 @@ class Rollouts:
     async def read_ratings(self, watched: _Watched) -> None:
         """Of a rollout that people see; raises a storage error."""
         if watched.line.phase == "canary":
-            watched.ratings = watched.ratings or RatingsSince(self._blob, self._time.now_ns())
+            if watched.ratings is None:
+                now_ns = await store_now_ns(self._blob)  # which stamped the ratings, by a clock of its own
+                lasted_s = self._clock.monotonic_s() - watched.canary_s
+                watched.ratings = RatingsSince(self._blob, now_ns - round(lasted_s * 1e9))
             watched.evidence.rated(await watched.ratings.read())
 
     async def look(self) -> None:
@@ -168,7 +174,8 @@ class Rollouts:
                 self._watched.pop(name, None)
             elif watched is None or watched.line.rollout != line.rollout:
                 evidence = Evidence(name, line.stable, line.candidate)
-                self._watched[name] = _Watched(line, evidence, now_s, now_s, now_s, now_s if line.paused else None)
+                paused_s = now_s if line.paused else None
+                self._watched[name] = _Watched(line, evidence, now_s, now_s, now_s, paused_s, canary_s=now_s)
             else:
                 watched.follow(line, now_s=now_s)
 
