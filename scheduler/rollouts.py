@@ -28,7 +28,18 @@ from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import first_fault
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
-from scheduler.decide.rollout import ALLOWED, Gate, Member, RolloutPlan, Step, card_gate, gates, next_step, told
+from scheduler.decide.rollout import (
+    ALLOWED,
+    Gate,
+    Member,
+    RolloutPlan,
+    Step,
+    card_gate,
+    gates,
+    next_step,
+    told,
+    waits_for,
+)
 from scheduler.decide.rollout import Clock as Lasted
 from scheduler.decide.view import View
 from scheduler.lines import LineChange, ServedLines
@@ -69,6 +80,11 @@ class _Watched:
                 self.evidence = Evidence(self.evidence.line, line.stable, line.candidate or "")
             self.evidence.begin_stage()
         self.line = line
+
+    def lasted(self, *, now_s: float) -> Lasted:
+        """How long what goes on has lasted."""
+        until_s = self.paused_s if self.paused_s is not None else now_s
+        return Lasted(until_s - self.phase_s, until_s - self.began_s, now_s - self.node_seen_s)
 
 
 class Rollouts:
@@ -184,11 +200,16 @@ class Rollouts:
         members = self.members(name)
         if line.trial_node in members:
             watched.node_seen_s = now_s
-        until_s = watched.paused_s if watched.paused_s is not None else now_s
-        lasted = Lasted(until_s - watched.phase_s, until_s - watched.began_s, now_s - watched.node_seen_s)
-        step = next_step(line, self._lines.plan(name), watched.evidence, members, lasted)
+        if not set(line.versions) <= self._view.cards.keys():
+            self.look_for(line.stable)  # a card may have come since
+        plan = self._lines.plan(name)
+        step = next_step(line, plan, watched.evidence, members, watched.lasted(now_s=now_s), self._measured(line, plan))
         if step is not None:
             await self._take(name, line, step)
+
+    def _measured(self, line: Line, plan: RolloutPlan) -> Gate:
+        cards = self._view.cards
+        return card_gate(cards.get(line.stable), cards.get(line.candidate or ""), plan)
 
     async def _take(self, name: str, seen: Line, step: Step) -> None:
         def make(line: Line, number: int) -> Line:
@@ -224,7 +245,7 @@ class Rollouts:
         if (obstacle := why_no_successor(stable, candidate, self._in_service(cards))) is not None:
             raise InvalidRequest(f"{version} cannot take the place of {stable.name}: {obstacle}", param="version")
         gate = card_gate(stable, candidate, plan)
-        if gate is not None and gate.verdict == "harm":
+        if gate.verdict == "harm":
             raise InvalidRequest(f"{version} was measured to be too much worse: {told(gate)}", param="version")
         members = self.members(name)
         if not members:
@@ -271,12 +292,13 @@ class Rollouts:
     def _info(self, name: str) -> LineInfo:
         line, plan, watched = self._lines.in_force.lines.get(name), self._lines.plan(name), self._watched.get(name)
         line = line or Line.model_construct(stable=name)
-        found: list[Gate] = []
+        members, now_s = self.members(name), self._clock.monotonic_s()
+        found: tuple[Gate, ...] = ()
+        waits: tuple[str, ...] = ()
         if watched is not None and line.candidate is not None:
-            cards = self._view.cards
-            if line.stable in cards and line.candidate in cards:
-                found += filter(None, [card_gate(cards[line.stable], cards[line.candidate], plan)])
-            found += gates(plan, watched.evidence)
+            measured = self._measured(line, plan)
+            found = gates(plan, watched.evidence, measured)
+            waits = waits_for(line, plan, watched.evidence, members, watched.lasted(now_s=now_s), measured)
         return LineInfo(
             line=name,
             stable=line.stable,
@@ -287,12 +309,13 @@ class Rollouts:
             percent=line.percent,
             stages=plan.stages if line.candidate is not None else (),
             sessions=watched.evidence.candidate.failures.count if watched is not None else 0,
-            phase_s=self._clock.monotonic_s() - watched.phase_s if watched is not None else 0.0,
+            phase_s=now_s - watched.phase_s if watched is not None else 0.0,
             gates=tuple(_gate_info(gate) for gate in found),
             nodes=tuple(
                 LineNodeInfo(node_id, member.loaded, dict(member.refused))
-                for node_id, member in sorted(self.members(name).items())
+                for node_id, member in sorted(members.items())
             ),
+            waits_for=waits,
         )
 
 

@@ -104,9 +104,9 @@ class One:
         self.hears(LINE)
         await self.rollouts.start(LINE, version, {**EAGER, **values}, by="ada", reason="")
 
-    async def until_canary(self) -> None:
-        await self.begin()
-        self.hears(LINE, GOOD)
+    async def until_canary(self, version: str = GOOD) -> None:
+        await self.begin(version)
+        self.hears(LINE, version)
         assert await self.look() == "loading"
         assert await self.look() == "canary"
 
