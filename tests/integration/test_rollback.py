@@ -9,7 +9,7 @@ from tests.integration.real_nodes import until
 from tests.integration.test_rollout import GOOD, LINE, System, edges_have_read, system
 from tests.servers import NatsServer
 
-LONG = {"steps": 12, "size": "256x256"}  # so long that some still wait when the order is given
+LONG: dict[str, Any] = {"steps": 12, "size": "256x256"}  # so long that some still wait when the order is given
 QUEUED = 3
 
 
