@@ -30,6 +30,8 @@ def show_lines(scheduler: SchedulerOption = "", data: DataOption = None, as_json
     for line in found:
         if line.gates:
             console.print(gates_table(line))
+        if line.waits_for:
+            console.print(f"{line.candidate} waits for: {'; '.join(line.waits_for)}", markup=False, highlight=False)
 
 
 @app.command("start")
@@ -50,7 +52,7 @@ def start_rollout(
     as_json: JsonOption = False,
 ) -> None:
     """Begin to try a version: at one node, loaded at all, then on growing shares; in the end it is promoted or rolled
-    back by itself."""
+    back by itself. Where neither cards nor stars show its quality to be good enough, it waits for `promote`."""
     from adaptivegen.rpc.admin_rows import RolloutOrder
 
     order = RolloutOrder(

@@ -93,8 +93,9 @@ class SchedulerMetrics(Collector):
             if line.candidate:
                 share.add_metric((line.line, line.candidate), line.percent)
                 for gate in line.gates:
-                    verdict = {"passed": 1, "open": 0, "harm": -1}[gate.verdict]
-                    harm.add_metric((line.line, line.candidate, gate.name), verdict)
+                    verdict = {"passed": 1, "open": 0, "harm": -1}.get(gate.verdict)
+                    if verdict is not None:  # there is something to compare with
+                        harm.add_metric((line.line, line.candidate, gate.name), verdict)
         yield from (share, harm)
 
     def _chances(self) -> Iterator[Metric]:

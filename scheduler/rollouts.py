@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from adaptivegen.blob.base import BlobStore
+from adaptivegen.blob.moment import store_now_ns
 from adaptivegen.clock import Clock
 from adaptivegen.errors import AdaptiveGenError, Conflict, InvalidRequest
 from adaptivegen.models.card import ModelCard
@@ -27,7 +28,18 @@ from adaptivegen.telemetry import get_logger
 from adaptivegen.untrusted import first_fault
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
-from scheduler.decide.rollout import ALLOWED, Gate, Member, RolloutPlan, Step, card_gate, gates, next_step, told
+from scheduler.decide.rollout import (
+    ALLOWED,
+    Gate,
+    Member,
+    RolloutPlan,
+    Step,
+    card_gate,
+    gates,
+    next_step,
+    told,
+    waits_for,
+)
 from scheduler.decide.rollout import Clock as Lasted
 from scheduler.decide.view import View
 from scheduler.lines import LineChange, ServedLines
@@ -51,6 +63,7 @@ class _Watched:
     phase_s: float
     node_seen_s: float
     paused_s: float | None = None
+    canary_s: float = 0.0  # when people began to see it
     ratings: RatingsSince | None = None
 
     def follow(self, line: Line, *, now_s: float) -> None:
@@ -63,9 +76,15 @@ class _Watched:
         if (self.line.phase, self.line.percent) != (line.phase, line.percent):
             self.phase_s = now_s
             if self.line.phase != "canary":  # from now on both versions serve at the same time
+                self.canary_s = now_s
                 self.evidence = Evidence(self.evidence.line, line.stable, line.candidate or "")
             self.evidence.begin_stage()
         self.line = line
+
+    def lasted(self, *, now_s: float) -> Lasted:
+        """How long what goes on has lasted."""
+        until_s = self.paused_s if self.paused_s is not None else now_s
+        return Lasted(until_s - self.phase_s, until_s - self.began_s, now_s - self.node_seen_s)
 
 
 class Rollouts:
@@ -139,7 +158,10 @@ class Rollouts:
     async def read_ratings(self, watched: _Watched) -> None:
         """Of a rollout that people see; raises a storage error."""
         if watched.line.phase == "canary":
-            watched.ratings = watched.ratings or RatingsSince(self._blob, self._time.now_ns())
+            if watched.ratings is None:
+                now_ns = await store_now_ns(self._blob)  # which stamped the ratings, by a clock of its own
+                lasted_s = self._clock.monotonic_s() - watched.canary_s
+                watched.ratings = RatingsSince(self._blob, now_ns - round(lasted_s * 1e9))
             watched.evidence.rated(await watched.ratings.read())
 
     async def look(self) -> None:
@@ -168,7 +190,8 @@ class Rollouts:
                 self._watched.pop(name, None)
             elif watched is None or watched.line.rollout != line.rollout:
                 evidence = Evidence(name, line.stable, line.candidate)
-                self._watched[name] = _Watched(line, evidence, now_s, now_s, now_s, now_s if line.paused else None)
+                paused_s = now_s if line.paused else None
+                self._watched[name] = _Watched(line, evidence, now_s, now_s, now_s, paused_s, canary_s=now_s)
             else:
                 watched.follow(line, now_s=now_s)
 
@@ -177,11 +200,16 @@ class Rollouts:
         members = self.members(name)
         if line.trial_node in members:
             watched.node_seen_s = now_s
-        until_s = watched.paused_s if watched.paused_s is not None else now_s
-        lasted = Lasted(until_s - watched.phase_s, until_s - watched.began_s, now_s - watched.node_seen_s)
-        step = next_step(line, self._lines.plan(name), watched.evidence, members, lasted)
+        if not set(line.versions) <= self._view.cards.keys():
+            self.look_for(line.stable)  # a card may have come since
+        plan = self._lines.plan(name)
+        step = next_step(line, plan, watched.evidence, members, watched.lasted(now_s=now_s), self._measured(line, plan))
         if step is not None:
             await self._take(name, line, step)
+
+    def _measured(self, line: Line, plan: RolloutPlan) -> Gate:
+        cards = self._view.cards
+        return card_gate(cards.get(line.stable), cards.get(line.candidate or ""), plan)
 
     async def _take(self, name: str, seen: Line, step: Step) -> None:
         def make(line: Line, number: int) -> Line:
@@ -217,7 +245,7 @@ class Rollouts:
         if (obstacle := why_no_successor(stable, candidate, self._in_service(cards))) is not None:
             raise InvalidRequest(f"{version} cannot take the place of {stable.name}: {obstacle}", param="version")
         gate = card_gate(stable, candidate, plan)
-        if gate is not None and gate.verdict == "harm":
+        if gate.verdict == "harm":
             raise InvalidRequest(f"{version} was measured to be too much worse: {told(gate)}", param="version")
         members = self.members(name)
         if not members:
@@ -264,12 +292,13 @@ class Rollouts:
     def _info(self, name: str) -> LineInfo:
         line, plan, watched = self._lines.in_force.lines.get(name), self._lines.plan(name), self._watched.get(name)
         line = line or Line.model_construct(stable=name)
-        found: list[Gate] = []
+        members, now_s = self.members(name), self._clock.monotonic_s()
+        found: tuple[Gate, ...] = ()
+        waits: tuple[str, ...] = ()
         if watched is not None and line.candidate is not None:
-            cards = self._view.cards
-            if line.stable in cards and line.candidate in cards:
-                found += filter(None, [card_gate(cards[line.stable], cards[line.candidate], plan)])
-            found += gates(plan, watched.evidence)
+            measured = self._measured(line, plan)
+            found = gates(plan, watched.evidence, measured)
+            waits = waits_for(line, plan, watched.evidence, members, watched.lasted(now_s=now_s), measured)
         return LineInfo(
             line=name,
             stable=line.stable,
@@ -280,12 +309,13 @@ class Rollouts:
             percent=line.percent,
             stages=plan.stages if line.candidate is not None else (),
             sessions=watched.evidence.candidate.failures.count if watched is not None else 0,
-            phase_s=self._clock.monotonic_s() - watched.phase_s if watched is not None else 0.0,
+            phase_s=now_s - watched.phase_s if watched is not None else 0.0,
             gates=tuple(_gate_info(gate) for gate in found),
             nodes=tuple(
                 LineNodeInfo(node_id, member.loaded, dict(member.refused))
-                for node_id, member in sorted(self.members(name).items())
+                for node_id, member in sorted(members.items())
             ),
+            waits_for=waits,
         )
 
 

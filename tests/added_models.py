@@ -41,6 +41,13 @@ def add_draft(folder: Path, name: str) -> ModelCard:
     return add_model(folder, name, like="pocket-draft")
 
 
+def add_unmeasured(folder: Path, name: str, *, like: str = "pocket-cloud") -> ModelCard:
+    """A version of which nobody has measured how good its clips are."""
+    made = add_model(folder, name, like=like).model_copy(update={"quality": {}, "scores": ()})
+    (folder / name / "card.json").write_text(dump_card(made))
+    return made
+
+
 def add_broken(folder: Path, name: str, *, like: str = "pocket-cloud") -> ModelCard:
     """A version whose weights are not what its card says: it loads nowhere."""
     made = add_model(folder, name, like=like)

@@ -24,7 +24,8 @@ class Rating(BaseModel):
     """One stored rating. Sizes are WxH and steps counts of what the person saw; empty and 0 where there was none.
 
     upgraded: the final was asked for later, so that its wait holds the time in which the person looked at the draft;
-    made_with, drafted_with: the versions of the models that made final and draft, where that was noted.
+    made_with, drafted_with: the versions of the models that made final and draft, where that was noted; session: the
+    request's, empty where it named none, and in ratings of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +34,7 @@ class Rating(BaseModel):
     tenant: str
     at_ns: Annotated[int, Field(ge=0)]
     intent: Literal["iterate", "render"]
+    session: str = ""
     plan: str
     upgraded: bool = False
     stars: Annotated[int, Field(ge=1, le=5)]
@@ -75,6 +77,7 @@ def rating_of(said: Experience, record: JobRecord, spec: JobSpec, *, at_ns: int)
         tenant=record.tenant,
         at_ns=at_ns,
         intent=spec.request.intent,
+        session=spec.request.session,
         plan=record.plan,
         upgraded=spec.upgrade,
         stars=said.stars,

@@ -262,7 +262,8 @@ class QuotaChangeInfo:
 
 @dataclass(frozen=True, slots=True)
 class GateInfo:
-    """One comparison of a rollout: by how much the candidate is worse (None: by anything), and what it may be."""
+    """One comparison of a rollout: by how much the candidate is worse (None: by anything), and what it may be; verdict:
+    harm, passed, open, or unmeasured where there is nothing to compare with."""
 
     name: str
     stable: float | None
@@ -288,7 +289,8 @@ class LineInfo:
     """A name that clients ask for and the version that serves it; while another is tried, how that goes.
 
     phase: steady, trial, loading or canary; percent: of the sessions, to the candidate; sessions: that it has served,
-    as far as they count; phase_s: since this phase or stage began.
+    as far as they count; phase_s: since this phase or stage began; waits_for: what must come before its next step, in
+    words.
     """
 
     line: str
@@ -303,6 +305,7 @@ class LineInfo:
     phase_s: float
     gates: tuple[GateInfo, ...]
     nodes: tuple[LineNodeInfo, ...]
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ const TABLES = {
       number("share", (line) => (line.candidate ? `${fixed(line.percent, 0)} %` : "-")),
       number("sessions", (line) => (line.candidate ? whole(line.sessions) : "-")),
       number("for", (line) => (line.candidate ? seconds(line.phase_s) : "-")),
+      text("waits for", (line) => line.waits_for.join("; ")),
       text("nodes", (line) => line.nodes.map(loaded).join("; "), (line) => (line.nodes.some(refuses) ? BAD : "")),
     ],
   },

@@ -128,11 +128,15 @@ class Evidence:
 
     def rated(self, ratings: Iterable[Rating]) -> None:
         """All ratings since it began: what was said of a clip by who made it. Where there is a final, it is that which
-        was rated, else the draft."""
+        was rated, else the draft. Of a session the first counts, as of its clips."""
         stars = {version: Mean() for version in self.versions}
+        counted: set[tuple[str, str]] = set()
         for rating in ratings:
             made_with = rating.made_with if rating.final_size else rating.drafted_with
-            if made_with in stars and rating.plan != "hit":
-                stars[made_with].add(float(rating.stars))
+            session = (rating.tenant, rating.session)
+            if made_with not in stars or rating.plan == "hit" or (rating.session and session in counted):
+                continue
+            counted.add(session)
+            stars[made_with].add(float(rating.stars))
         for version, mean in stars.items():
             self.versions[version].stars = mean

@@ -2,14 +2,15 @@
 
 A version is tried in steps: at one node, loaded at all, then for a share of the sessions that grows by stages. What
 both versions did since is compared by intervals that may be looked at all the time (`sequential`). Harm ends a rollout
-at any moment; to be promoted, the new version must be shown not to be worse by more than the plan allows.
+at any moment; to be promoted, the new version must be shown not to be worse by more than the plan allows: its quality
+by the models' cards, or where these leave it open by the stars of those who saw it; else it waits for an operator.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,12 +20,14 @@ from adaptivegen.models.lines import Line
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.sequential import Interval
 
+QUALITY = "measured quality"
 LOAD_WITHIN_S = 300.0  # a candidate, at the node that tries it or at all
 NODE_BACK_WITHIN_S = 30.0  # the node that tries it; then another does
 LEAST_SPREAD = 0.02  # of the logarithm of times
 LEAST_STARS = 0.5  # spread of stars
+ANYTHING = Interval(-math.inf, math.inf)
 INTOLERABLE = 0.5  # share of failures of all clips, also of one session, at which nothing need be compared
-Verdict = Literal["harm", "passed", "open"]
+Verdict = Literal["harm", "passed", "open", "unmeasured"]
 Action = Literal["retry", "load", "widen", "promote", "rollback"]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]
@@ -78,7 +81,7 @@ class Gate:
     """One comparison. worse: by how much the candidate is worse, at all moments at once; limit: that it may be.
 
     stable, candidate: what was seen of each; None before anything was. needed: whether it must be passed for a
-    promotion, else only harm counts.
+    promotion, else only harm counts; comparable: whether there is something to compare with at all.
     """
 
     name: str
@@ -88,10 +91,13 @@ class Gate:
     limit: float
     needed: bool = True
     intolerable: bool = False
+    comparable: bool = True
 
     @property
     def verdict(self) -> Verdict:
         """What it says by now."""
+        if not self.comparable:
+            return "unmeasured"
         if self.worse.low > self.limit or self.intolerable:
             return "harm"
         return "passed" if self.worse.high <= self.limit else "open"
@@ -125,20 +131,41 @@ class Step:
     node: str = ""
 
 
-def card_gate(stable: ModelCard, candidate: ModelCard, plan: RolloutPlan) -> Gate | None:
-    """Quality as it was measured of the two models; None where it was not."""
-    old, new = stable.quality.get("mos"), candidate.quality.get("mos")
-    if old is None or new is None:
-        return None
-    worse = Interval(old.low - new.high, old.high - new.low)
-    return Gate("measured quality", old.value, new.value, worse, plan.max_fewer_stars, needed=False)
+def card_gate(stable: ModelCard | None, candidate: ModelCard | None, plan: RolloutPlan) -> Gate:
+    """Quality as it was measured of the two models. Where the stable one was not measured, nothing can ever be compared
+    and nothing is asked for; a card that is not known here may say anything."""
+    known = stable is not None and candidate is not None
+    old = stable.quality.get("mos") if stable is not None else None
+    new = candidate.quality.get("mos") if candidate is not None else None
+    comparable = old is not None or not known
+    return Gate(
+        QUALITY,
+        old.value if old is not None else None,
+        new.value if new is not None else None,
+        Interval(old.low - new.high, old.high - new.low) if old is not None and new is not None else ANYTHING,
+        plan.max_fewer_stars,
+        needed=comparable,
+        comparable=comparable,
+    )
 
 
-def gates(plan: RolloutPlan, evidence: Evidence) -> tuple[Gate, ...]:
-    """What was seen of both versions, compared. Each interval has half of the plan's risk."""
+def gates(plan: RolloutPlan, evidence: Evidence, measured: Gate) -> tuple[Gate, ...]:
+    """What was seen of both versions, compared, each interval with half of the plan's risk; and what was measured of
+    them (`card_gate`), which need not show what stars have shown."""
     stable, candidate, risk = evidence.stable, evidence.candidate, plan.risk / 2
     failures = candidate.failures.interval(risk)
+    stars = Gate(
+        "stars",
+        stable.stars.value if stable.stars.count else None,
+        candidate.stars.value if candidate.stars.count else None,
+        stable.stars.interval(risk, least_spread=LEAST_STARS).minus(
+            candidate.stars.interval(risk, least_spread=LEAST_STARS)
+        ),
+        plan.max_fewer_stars,
+        needed=False,
+    )
     return (
+        replace(measured, needed=measured.needed and stars.verdict != "passed"),
         Gate(
             "failures",
             stable.failures.value,
@@ -156,23 +183,15 @@ def gates(plan: RolloutPlan, evidence: Evidence) -> tuple[Gate, ...]:
             ),
             math.log1p(plan.max_slower),
         ),
-        Gate(
-            "stars",
-            stable.stars.value if stable.stars.count else None,
-            candidate.stars.value if candidate.stars.count else None,
-            stable.stars.interval(risk, least_spread=LEAST_STARS).minus(
-                candidate.stars.interval(risk, least_spread=LEAST_STARS)
-            ),
-            plan.max_fewer_stars,
-            needed=False,
-        ),
+        stars,
     )
 
 
 def next_step(
-    line: Line, plan: RolloutPlan, evidence: Evidence, members: Mapping[str, Member], clock: Clock
+    line: Line, plan: RolloutPlan, evidence: Evidence, members: Mapping[str, Member], clock: Clock, measured: Gate
 ) -> Step | None:
-    """What is due now; None while there is nothing but to wait. A paused rollout still ends at harm."""
+    """What is due now; None while there is nothing but to wait (`waits_for`). A paused rollout still ends at harm.
+    measured: by the two models' cards."""
     candidate = line.candidate
     if candidate is None:
         return None
@@ -181,7 +200,21 @@ def next_step(
         return _trial(line, candidate, members, refused, clock)
     if line.phase == "loading":
         return _loading(line, candidate, members, refused, clock)
-    return _canary(line, plan, evidence, members, clock)
+    return _canary(line, plan, evidence, members, clock, measured)
+
+
+def waits_for(
+    line: Line, plan: RolloutPlan, evidence: Evidence, members: Mapping[str, Member], clock: Clock, measured: Gate
+) -> tuple[str, ...]:
+    """What must come before the next step of a rollout, in words; nothing where it is due or none is under way."""
+    if line.candidate is None:
+        return ()
+    paused = ("being resumed",) if line.paused else ()
+    if line.phase == "trial":
+        return (*paused, f"{line.trial_node or 'a node'} to load {line.candidate}")
+    if line.phase == "loading":
+        return (*paused, *_to_load(line.candidate, members))
+    return (*paused, *_lacking(line, plan, evidence, members, clock, gates(plan, evidence, measured)))
 
 
 def _trial(
@@ -217,31 +250,68 @@ def _loading(
 
 
 def _canary(
-    line: Line, plan: RolloutPlan, evidence: Evidence, members: Mapping[str, Member], clock: Clock
+    line: Line, plan: RolloutPlan, evidence: Evidence, members: Mapping[str, Member], clock: Clock, measured: Gate
 ) -> Step | None:
-    found = gates(plan, evidence)
+    found = gates(plan, evidence, measured)
     harm = [gate for gate in found if gate.verdict == "harm"]
     if harm:
         return Step("rollback", "; ".join(told(gate) for gate in harm))
     if line.paused:
         return None
+    lacking = _lacking(line, plan, evidence, members, clock, found)
+    if lacking and clock.rollout_s < plan.max_s:
+        return None
+    if lacking:
+        return Step("rollback", f"not proven within {plan.max_s:g} s, for want of: {'; '.join(lacking)}")
+    wider = _wider(line, plan)
+    if wider is None:
+        return Step("promote", "; ".join(told(gate) for gate in found if gate.verdict != "open"))
     count = evidence.candidate.failures.count
-    unproven = [told(gate) for gate in found if gate.needed and gate.verdict == "open"]
-    lacking = sorted(node for node, member in members.items() if line.candidate not in member.loaded)
-    wider = next((stage for stage in plan.stages if stage > line.percent), None)
-    if wider is not None:
-        if clock.phase_s >= plan.stage_s and count - evidence.at_stage >= plan.min_outcomes:
-            return Step("widen", f"{count} sessions at up to {line.percent:g} % and no harm seen", percent=wider)
-    elif clock.phase_s >= plan.stage_s and count >= plan.min_outcomes and not lacking and not unproven:
-        return Step("promote", "; ".join(told(gate) for gate in found if gate.needed))
-    if clock.rollout_s >= plan.max_s:
-        unproven += [f"it is not loaded at {', '.join(lacking)}"] if lacking else []
-        return Step("rollback", f"not proven within {plan.max_s:g} s: {'; '.join(unproven) or 'too few sessions'}")
-    return None
+    return Step("widen", f"{count} sessions at up to {line.percent:g} % and no harm seen", percent=wider)
+
+
+def _wider(line: Line, plan: RolloutPlan) -> float | None:
+    """The next stage; None at the last."""
+    return next((stage for stage in plan.stages if stage > line.percent), None)
+
+
+def _lacking(
+    line: Line,
+    plan: RolloutPlan,
+    evidence: Evidence,
+    members: Mapping[str, Member],
+    clock: Clock,
+    found: tuple[Gate, ...],
+) -> tuple[str, ...]:
+    """What a canary has not yet of what its next stage needs, or at its last a promotion."""
+    last = _wider(line, plan) is None
+    sessions = evidence.candidate.failures.count - (0 if last else evidence.at_stage)
+    lacking = []
+    if clock.phase_s < plan.stage_s:
+        lacking.append(f"this stage to last {plan.stage_s:g} s")
+    if sessions < plan.min_outcomes:
+        lacking.append(f"{plan.min_outcomes - sessions} more sessions of {line.candidate}")
+    if last:
+        lacking += _to_load(line.candidate or "", members)
+        lacking += [_to_show(gate) for gate in found if gate.needed and gate.verdict == "open"]
+    return tuple(lacking)
+
+
+def _to_load(candidate: str, members: Mapping[str, Member]) -> tuple[str, ...]:
+    missing = sorted(node_id for node_id, member in members.items() if candidate not in member.loaded)
+    return (f"{', '.join(missing)} to load {candidate}",) if missing else ()
+
+
+def _to_show(gate: Gate) -> str:
+    if gate.name != QUALITY:
+        return told(gate)
+    return f"stars that show it to be good enough, or an operator to promote it ({told(gate)})"
 
 
 def told(gate: Gate) -> str:
     """A gate in words."""
-    words = {"harm": "is worse by more than", "passed": "is not worse by more than", "open": "is not yet known by"}
     seen = [f"{value:.4g}" if value is not None else "nothing" for value in (gate.candidate, gate.stable)]
-    return f"{gate.name}: {seen[0]} against {seen[1]}, {words[gate.verdict]} {gate.limit:.3g}"
+    if gate.verdict == "unmeasured":
+        return f"{gate.name}: {seen[0]} against {seen[1]}, cannot be compared"
+    words = {"harm": "is worse", "passed": "is not worse", "open": "may be worse"}
+    return f"{gate.name}: {seen[0]} against {seen[1]}, {words[gate.verdict]} by more than {gate.limit:.3g}"

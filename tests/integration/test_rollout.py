@@ -49,19 +49,39 @@ class System:
     async def last(self) -> LineChangeInfo:
         return (await self.admin.line_changes(1))[0]
 
-    async def video(self, session: str = "", size: str = SMALL) -> dict[str, Any]:
-        """A finished video."""
+    async def submit(self, session: str = "", **changes: Any) -> dict[str, Any]:
+        """A video as it was accepted: it tells the version that is to make it."""
         self.made += 1
-        body = {**BODY, "size": size, "seed": self.made, **({"session": session} if session else {})}
+        body = {**BODY, "size": SMALL, "seed": self.made, **({"session": session} if session else {}), **changes}
         accepted = await self.http.post("/v1/videos", json=body)
         assert accepted.status_code in (200, 201, 202), accepted.text
-        address = f"/v1/videos/{accepted.json()['id']}"
+        return dict(accepted.json())
+
+    async def status(self, video_id: str) -> dict[str, Any]:
+        return dict((await self.http.get(f"/v1/videos/{video_id}")).json())
+
+    async def finished(self, video_id: str) -> dict[str, Any]:
+        """A video once it has ended."""
 
         async def ended() -> dict[str, Any] | None:
-            found = (await self.http.get(address)).json()
-            return dict(found) if found["status"] in ("completed", "failed", "cancelled") else None
+            found = await self.status(video_id)
+            return found if found["status"] in ("completed", "failed", "cancelled") else None
 
         return await until("the video being there", ended)
+
+    async def video(self, session: str = "", size: str = SMALL) -> dict[str, Any]:
+        """A finished video."""
+        return await self.finished((await self.submit(session, size=size))["id"])
+
+    async def canary(self, version: str) -> None:
+        """Wait until it is tried on sessions."""
+
+        async def reached() -> bool | None:
+            line = await self.line()
+            assert line.candidate == version, await self.last()
+            return True if line.phase == "canary" else None
+
+        await until("all workers having it", reached)
 
 
 @asynccontextmanager
@@ -108,13 +128,7 @@ async def test_a_version_is_tried_promoted_by_itself_and_taken_back_by_hand(
             with pytest.raises(kind):
                 await one.start(bad)
         await one.start(GOOD, stages=(50.0,), reason="smaller", **EAGER)
-
-        async def canary() -> bool | None:
-            line = await one.line()
-            assert line.candidate == GOOD, await one.last()
-            return True if line.phase == "canary" else None
-
-        await until("both workers having it", canary)
+        await one.canary(GOOD)
         nodes = (await one.line()).nodes
         assert {node.node_id: node.loaded for node in nodes} == dict.fromkeys(("worker-1", "worker-2"), (LINE, GOOD))
         with pytest.raises(Conflict):
@@ -182,11 +196,7 @@ async def test_a_version_that_fails_at_work_costs_nobody_a_video_and_is_rolled_b
     add_failing(models, "pocket-failing")
     async with system(own_nats.url, tmp_path, "worker-1", models_dir=models) as one:
         await one.start("pocket-failing", stages=(50.0,), stage_s=600.0)
-
-        async def canary() -> bool | None:
-            return True if (await one.line()).phase == "canary" else None
-
-        await until("the worker having it", canary)
+        await one.canary("pocket-failing")
         videos: list[dict[str, Any]] = []
 
         async def rolled_back() -> bool | None:

@@ -50,6 +50,7 @@ async def test_the_rollout_command(own_nats: NatsServer, tmp_path: Path) -> None
         assert (line["line"], line["stages"], line["nodes"][0]["loaded"]) == (LINE, [10.0, 50.0], [LINE])
         shown = (await run("show")).stdout
         assert "measured quality" in shown and "failures" in shown and "worker-1" in shown
+        assert f"{GOOD} waits for: worker-1 to load {GOOD}" in shown
         assert (await told("pause", LINE))["action"] == "pause"
         assert (await told("show"))["lines"][0]["paused"] is True
         assert (await told("resume", LINE))["action"] == "resume"

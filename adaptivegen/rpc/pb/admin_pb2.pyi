@@ -1660,7 +1660,7 @@ class Gate(_message.Message):
     limit: _builtins.float
     """that it may be worse"""
     verdict: _builtins.str
-    """harm, passed, open"""
+    """harm, passed, open; unmeasured: there is nothing to compare with"""
     needed: _builtins.bool
     """must be passed for a promotion"""
     def __init__(
@@ -1767,6 +1767,7 @@ class Line(_message.Message):
     PHASE_S_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
     line: _builtins.str
     stable: _builtins.str
     previous: _builtins.str
@@ -1788,6 +1789,10 @@ class Line(_message.Message):
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineNode]: ...
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what must come before the next step of its rollout, in words"""
+
     def __init__(
         self,
         *,
@@ -1803,10 +1808,11 @@ class Line(_message.Message):
         phase_s: _builtins.float = ...,
         gates: _abc.Iterable[Global___Gate] | None = ...,
         nodes: _abc.Iterable[Global___LineNode] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "gates", b"gates", "line", b"line", "nodes", b"nodes", "paused", b"paused", "percent", b"percent", "phase", b"phase", "phase_s", b"phase_s", "previous", b"previous", "sessions", b"sessions", "stable", b"stable", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "gates", b"gates", "line", b"line", "nodes", b"nodes", "paused", b"paused", "percent", b"percent", "phase", b"phase", "phase_s", b"phase_s", "previous", b"previous", "sessions", b"sessions", "stable", b"stable", "stages", b"stages", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

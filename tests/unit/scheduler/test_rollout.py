@@ -7,13 +7,21 @@ from collections.abc import Mapping
 import pytest
 
 from adaptivegen.errors import Conflict, InvalidRequest
-from adaptivegen.models.card import Quality
 from adaptivegen.models.lines import Line
 from adaptivegen.placement import Outcome
 from scheduler.decide.evidence import Evidence
 from scheduler.decide.lines import started, steered, stepped
-from scheduler.decide.rollout import LOAD_WITHIN_S, Clock, Member, RolloutPlan, Step, card_gate, gates, next_step
-from tests.cards import cloud_card
+from scheduler.decide.rollout import (
+    LOAD_WITHIN_S,
+    Clock,
+    Gate,
+    Member,
+    RolloutPlan,
+    Step,
+    gates,
+    next_step,
+)
+from scheduler.decide.sequential import Interval
 from tests.unit.scheduler.test_ratings import rating
 
 PLAN = RolloutPlan(stages=(10.0, 50.0), stage_s=60.0, min_outcomes=20)
@@ -64,8 +72,13 @@ def evidence(
     return found
 
 
-def due(line: Line, found: Evidence, members: Mapping[str, Member], clock: Clock = LATER) -> Step | None:
-    return next_step(line, PLAN, found, members, clock)
+ALIKE = Gate("measured quality", 4.5, 4.5, Interval(-0.2, 0.2), PLAN.max_fewer_stars)
+
+
+def due(
+    line: Line, found: Evidence, members: Mapping[str, Member], clock: Clock = LATER, measured: Gate = ALIKE
+) -> Step | None:
+    return next_step(line, PLAN, found, members, clock, measured)
 
 
 NOTHING = Evidence("m", "old", "new")
@@ -126,7 +139,7 @@ def test_a_stage_lasts_its_time_and_its_number_of_finals() -> None:
 
 def test_a_version_that_is_shown_to_be_as_good_is_promoted_at_the_last_stage() -> None:
     good = evidence({"old": 400, "new": 400})
-    assert all(gate.verdict == "passed" for gate in gates(PLAN, good) if gate.needed)
+    assert all(gate.verdict == "passed" for gate in gates(PLAN, good, ALIKE) if gate.needed)
     step = due(LAST, good, {"w1": BOTH})
     assert step is not None and step.action == "promote"
     promoted = stepped(LAST, step, PLAN)
@@ -137,7 +150,7 @@ def test_it_is_not_promoted_while_a_node_lacks_it_or_too_little_is_known() -> No
     good, few = evidence({"old": 400, "new": 400}), evidence({"old": 400, "new": 20})
     assert due(LAST, good, {"w1": BOTH, "w2": ONLY_OLD}) is None
     assert due(LAST, few, {"w1": BOTH}) is None
-    assert {gate.verdict for gate in gates(PLAN, few) if gate.needed} == {"open", "passed"}
+    assert {gate.verdict for gate in gates(PLAN, few, ALIKE) if gate.needed} == {"open", "passed"}
 
 
 def test_what_cannot_be_proven_in_time_is_rolled_back() -> None:
@@ -221,24 +234,13 @@ def test_versions_that_fail_alike_are_told_apart_neither_by_retries_nor_by_lost_
         known: dict[str, object] = {"failed_with": version} if failed else {}
         found.outcome(ended(number, version, made_with="old" if lost or failed else version, **known))
     assert due(LAST, found, {"w1": BOTH}, NOW) is None
-    assert {gate.verdict for gate in gates(PLAN, found)} <= {"open", "passed"}
+    assert {gate.verdict for gate in gates(PLAN, found, ALIKE)} <= {"open", "passed"}
 
 
 def test_seconds_are_of_a_whole_final_however_many_steps_a_version_takes_for_it() -> None:
     twice = evidence({"old": 200, "new": 100}, seconds={"new": 4.0})  # twice the steps, each as quick
     step = due(CANARY, twice, {"w1": BOTH}, NOW)
     assert step is not None and "seconds of a node" in step.reason
-
-
-def test_measured_quality_may_forbid_a_rollout() -> None:
-    def of(value: float) -> Quality:
-        return Quality(value=value, low=value - 0.1, high=value + 0.1, n=60)
-
-    old = cloud_card(name="old", quality={"mos": of(4.5)})
-    for value, verdict in ((4.6, "passed"), (4.2, "passed"), (3.9, "open"), (3.0, "harm")):
-        gate = card_gate(old, cloud_card(name="new", quality={"mos": of(value)}), PLAN)
-        assert gate is not None and gate.verdict == verdict
-    assert card_gate(old, cloud_card(name="new", quality={}), PLAN) is None
 
 
 def test_operators_steer_and_are_told_what_is_not_possible() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -31,10 +33,10 @@ EAGER = {"stages": (10.0, 50.0), "stage_s": 10.0, "min_outcomes": 3, "max_more_f
 class Broker:
     """What schedulers and nodes share."""
 
-    def __init__(self) -> None:
-        self.clock = ManualClock()
+    def __init__(self, clock: ManualClock | None = None, store: str = "memory://") -> None:
+        self.clock = clock or ManualClock()
         self.bus = MemoryBus(self.clock)
-        self.blob = open_store("memory://")
+        self.blob = open_store(store)
 
 
 class One:
@@ -102,9 +104,9 @@ class One:
         self.hears(LINE)
         await self.rollouts.start(LINE, version, {**EAGER, **values}, by="ada", reason="")
 
-    async def until_canary(self) -> None:
-        await self.begin()
-        self.hears(LINE, GOOD)
+    async def until_canary(self, version: str = GOOD) -> None:
+        await self.begin(version)
+        self.hears(LINE, version)
         assert await self.look() == "loading"
         assert await self.look() == "canary"
 
@@ -268,6 +270,29 @@ async def test_stars_count_for_the_version_that_made_the_final() -> None:
     one.hears(LINE, GOOD)
     assert await one.look() == "steady"
     assert "stars" in (await one.rollouts.history(1))[0].reason
+
+
+@pytest.mark.parametrize("behind_s", [300, -300])
+async def test_ratings_since_the_canary_began_are_read_however_wrong_the_schedulers_clock_is(
+    tmp_path: Path, behind_s: int
+) -> None:
+    """behind_s: by how much the store's clock is behind the scheduler's."""
+    shared = Broker(ManualClock(start_ns=time.time_ns() + behind_s * 10**9), f"file://{tmp_path}")
+    one = One(shared)
+    await one.until_canary()
+    await shared.clock.advance(20.0)  # the store is not asked at once
+    (watched,) = one.rollouts._watched.values()
+    for number, (age_s, version) in enumerate([(60, LINE), (10, GOOD), (0, LINE), (0, GOOD)]):
+        known = rating(1, id=f"vid_{number:026d}", made_with=version)
+        await shared.blob.put(known.key, known.encode())
+        stamp_s = time.time() - age_s
+        os.utime(tmp_path / known.key, (stamp_s, stamp_s))
+    await one.rollouts.read_ratings(watched)
+    assert (watched.evidence.candidate.stars.count, watched.evidence.stable.stars.count) == (2, 1)
+    known = rating(1, id="vid_later", made_with=GOOD)
+    await shared.blob.put(known.key, known.encode())
+    await one.rollouts.read_ratings(watched)
+    assert watched.evidence.candidate.stars.count == 3
 
 
 async def test_what_cannot_be_started_is_refused_by_the_field_that_is_wrong() -> None:
