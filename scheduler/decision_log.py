@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
 from adaptivegen.clock import Clock
-from adaptivegen.errors import InvalidRequest, SettingsInvalid
+from adaptivegen.errors import SettingsInvalid
 from adaptivegen.placement import Decision, Outcome, PlacementQuery
 from adaptivegen.telemetry import get_logger
 
@@ -32,6 +32,7 @@ MAX_WAITING = 16_384  # rows in memory, of a few KB each; the oldest give way
 ROWS_AT_ONCE = 256
 _OWN = re.compile(r"(decisions|outcomes)-[a-z0-9_-]+-[0-9]+\.parquet")
 Kind = Literal["decisions", "outcomes"]
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,26 +119,35 @@ class DecisionLog:
 
 
 def read_log(folder: Path) -> Iterator[Logged]:
-    """Everything in a folder's log, oldest first by file; raises InvalidRequest for a file that is none of it."""
+    """Everything that can be read in a folder's log, oldest first by file.
+
+    A file that cannot be read, as one that a disk has damaged, is left out whole and named in a warning of the log of
+    whoever reads; decisions whose outcomes were in it come without them.
+    """
     outcomes: dict[tuple[str, str, int], Outcome] = {}
-    for row in _rows(folder, "outcomes"):
-        outcome = Outcome.model_validate(row["outcome"])
+    for outcome in _read(folder, "outcomes", lambda row: Outcome.model_validate(row["outcome"])):
         outcomes[outcome.job_id, outcome.decided_by, outcome.decided_at_ns] = outcome
-    for row in _rows(folder, "decisions"):
-        query, decision = PlacementQuery.model_validate(row["query"]), Decision.model_validate(row["decision"])
+    for query, decision in _read(folder, "decisions", _decided):
         yield Logged(query, decision, outcomes.get((decision.job_id, decision.decided_by, decision.decided_at_ns)))
 
 
-def _rows(folder: Path, kind: Kind) -> Iterator[dict[str, Any]]:
+def _decided(row: dict[str, Any]) -> tuple[PlacementQuery, Decision]:
+    return PlacementQuery.model_validate(row["query"]), Decision.model_validate(row["decision"])
+
+
+def _read(folder: Path, kind: Kind, parse: Callable[[dict[str, Any]], Row]) -> Iterator[Row]:
+    """The rows of the files of one kind. Damage shows in the file's frame, in its pages, or in rows that are none of
+    this log's; a file may also be gone by now, since the oldest make room."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     for path in _files(folder, f"{kind}-*"):
         try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as exc:
-            raise InvalidRequest.field("decision_log", path.name, f"a Parquet file of this log ({exc})") from exc
-        yield from table.to_pylist()
+            rows = [parse(row) for row in pq.read_table(path).to_pylist()]
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
+            get_logger().warning("decision_log_file_left_out", file=path.name, error=str(exc))
+            continue
+        yield from rows
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

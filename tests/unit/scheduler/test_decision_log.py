@@ -1,6 +1,7 @@
 """The decision log: what is written is read back whole, in bounds, and never stands in a decision's way."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ pytest.importorskip("pyarrow", reason="the extra decisions (pyarrow) is not inst
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
+from structlog.testing import capture_logs
 
 from adaptivegen.clock import ManualClock
-from adaptivegen.errors import InvalidRequest, SettingsInvalid
+from adaptivegen.errors import SettingsInvalid
 from scheduler.decision_log import MAX_WAITING, DecisionLog, read_log
 from scheduler.placement import Placement
 from scheduler.steady import SteadyTime
@@ -102,14 +104,55 @@ def test_rows_in_memory_are_bounded(tmp_path: Path) -> None:
     assert log.lost == 3
 
 
-def test_a_folder_that_cannot_be_made_and_a_file_that_is_none_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(SettingsInvalid) as caught:
         make(tmp_path / "file" / "log")
     assert caught.value.param == "decision_log"
-    (tmp_path / "decisions-x-1.parquet").write_text("none")
-    with pytest.raises(InvalidRequest, match=r"decisions-x-1\.parquet"):
-        list(read_log(tmp_path))
+
+
+def _cut(path: Path) -> None:
+    """As a disk that ran full or was torn away leaves it."""
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _flip(path: Path) -> None:
+    """The footer is whole, what it points to is not."""
+    data = bytearray(path.read_bytes())
+    data[4 : len(data) // 2] = bytes(0xFF ^ byte for byte in data[4 : len(data) // 2])
+    path.write_bytes(data)
+
+
+def _other_rows(path: Path) -> None:
+    """A Parquet file, but not of decisions."""
+    parquet.write_table(pa.Table.from_pylist([{"query": None, "decision": {"plan": "none"}}]), path)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, _other_rows])
+@pytest.mark.parametrize("kind", ["decisions", "outcomes"])
+async def test_a_damaged_file_is_left_out_and_named_and_the_others_are_read(
+    tmp_path: Path, kind: str, damage: Callable[[Path], None]
+) -> None:
+    clock = ManualClock()
+    log, decided = make(tmp_path, clock), []
+    for number in range(3):
+        decided.append(place(view(), query(job_id=f"vid_{number}")).model_copy(update={"decided_at_ns": number + 1}))
+        log.decided(query(job_id=f"vid_{number}"), decided[-1])
+        log.ended(outcome(decided[-1], final_s=7.5))
+        await log.flush()
+        await clock.advance(1.0)
+    await log.close()
+    damaged = [name for name in names_in(tmp_path) if name.startswith(kind)][1]
+    damage(tmp_path / damaged)
+    with capture_logs() as lines:
+        read = list(read_log(tmp_path))
+    assert [line["file"] for line in lines if line["event"] == "decision_log_file_left_out"] == [damaged]
+    went = [outcome(one, final_s=7.5) for one in decided]
+    whole = [0, 2] if kind == "decisions" else [0, 1, 2]
+    assert [one.decision for one in read] == [decided[number] for number in whole]
+    assert [one.outcome for one in read] == [
+        None if (kind, number) == ("outcomes", 1) else went[number] for number in whole
+    ]
 
 
 async def test_a_log_of_before_bytes_and_transfers_were_predicted_is_still_read(tmp_path: Path) -> None:
