@@ -17,7 +17,7 @@ the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; 
              those of peak_ewma_turns in our order
 
 With `--join` nothing is run: what earlier runs of the same load have written (`--json`) is told as one, such as of two
-systems that ran side by side on one machine; `cores used` is then the most of one of them.
+systems that ran side by side on one machine, of the policies that all of them ran; `cores used` is then the most of one of them.
 
 Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
 parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
@@ -156,13 +156,14 @@ def joined(paths: Sequence[Path]) -> tuple[Found, list[str]]:
     found = Found()
     for whole in wholes:
         for name, runs in whole["runs"].items():
-            found.runs.setdefault(name, []).extend(Figures(**one) for one in runs)
+            if all(name in other["runs"] for other in wholes):
+                found.runs.setdefault(name, []).extend(Figures(**one) for one in runs)
         found.pairs += [tuple(pair) for pair in whole["pairs"]]
         found.loads += whole["load_average"]
         found.seen += whole["seen"]
         found.cores = max(found.cores, whole["cores_used"])
     if len({len(runs) for runs in found.runs.values()}) != 1:
-        raise ValueError("not all of these policies were run as often as the others")
+        raise ValueError("no policy is in all, or not all of these policies were run as often as the others")
     return found, [f"{whole['command']} ({whole['hardware']})" for whole in wholes]
 
 

@@ -182,7 +182,7 @@ def written(path: Path, first: int, *, load: float = 1.3, **runs: int) -> Path:
 
 def test_runs_that_were_written_are_told_as_one(tmp_path: Path) -> None:
     first = written(tmp_path / "1.json", 1, ours=4, peak_ewma=4)
-    second = written(tmp_path / "2.json", 5, ours=2, peak_ewma=2)
+    second = written(tmp_path / "2.json", 5, ours=2, prequal=2, peak_ewma=2)  # which not all ran
     found, commands = joined([first, second])
     assert {name: len(runs) for name, runs in found.runs.items()} == {"ours": 6, "peak_ewma": 6}
     assert found.pairs == [(3.0, 4.0, 3.5)] * 2
@@ -195,7 +195,8 @@ def test_runs_of_arrivals_loads_or_policies_that_do_not_go_together_are_not_told
     for other, why in (
         (written(tmp_path / "2.json", 2, ours=4, peak_ewma=4), "same arrivals"),  # seed 2 is in both
         (written(tmp_path / "3.json", 9, load=0.6, ours=4, peak_ewma=4), "same load"),
-        (written(tmp_path / "4.json", 9, ours=2), "as often"),
+        (written(tmp_path / "4.json", 9, ours=2, peak_ewma=1), "as often"),
+        (written(tmp_path / "5.json", 9, prequal=4), "no policy"),
     ):
         with pytest.raises(ValueError, match=why):
             joined([first, other])
