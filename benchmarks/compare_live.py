@@ -17,7 +17,8 @@ the others   `scheduler.decide.balanced`, by the scheduler's setting `placing`; 
              those of peak_ewma_turns in our order
 
 With `--join` nothing is run: what earlier runs of the same load have written (`--json`) is told as one, such as of two
-systems that ran side by side on one machine, of the policies that all of them ran; `cores used` is then the most of one of them.
+systems that ran side by side on one machine, of the policies that all of them ran; `cores used` is then the most of
+one of them.
 
 Prints, in Markdown: each measure by policy with its 95 % interval over the parts; ours less the others' by pairs of
 parts, after Holm; our QoE at equal GPU-seconds; how good our predictions of finals were, without a scheduler's first
