@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import cast
 
 import pytest
@@ -13,6 +15,7 @@ from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound, Unav
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.nodes import NodeReport, drain_key
 from scheduler.decide.elastic import ElasticSettings
+from scheduler.decide.learned import DRAFT
 from scheduler.decide.ledger import MAX_POOLS
 from scheduler.decide.view import FORGET_AFTER_S, NodeTable, View
 from scheduler.drains import BY_OPERATOR, Drains
@@ -216,13 +219,21 @@ async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
     parts.hear(report("edge-1", repeats_cached=3))
     for known in (True, False):
         parts.view.hits.asked("edge-1", "acme", known)
+    for off, upper in ((0.5, 1.0), (-0.5, 1.0), (2.0, 1.0)):  # two of three are within what was told
+        parts.view.learned.spreads.observe(DRAFT, off, upper=upper, centre=0.0)
     text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
+    off_by = (math.exp(0.5) - 1.0, 1.0 - math.exp(-0.5), math.exp(2.0) - 1.0)
+    error = re.search(r'adaptivegen_scheduler_prediction_error{part="draft"} (.*)', text)
+    assert error is not None
+    assert float(error.group(1)) == pytest.approx(sum(off_by) / 3)
     for line in (
         'adaptivegen_scheduler_nodes{kind="worker",state="healthy"} 3.0',
         'adaptivegen_scheduler_backlog_gpu_seconds{pool="default"} 600.0',
         'adaptivegen_scheduler_workers{pool="default"} 3.0',
         f'adaptivegen_scheduler_workers_desired{{pool="default"}} {parts.scaling.advice["default"].workers}.0',
         "# TYPE adaptivegen_scheduler_outcomes_covered_total counter",
+        'adaptivegen_scheduler_outcomes_total{part="draft"} 3.0',
+        'adaptivegen_scheduler_outcomes_covered_total{part="draft"} 2.0',
         'adaptivegen_scheduler_repeat_requests_total{edge="edge-1",what="known"} 2.0',
         'adaptivegen_scheduler_repeats_seen_total{edge="edge-1",what="known"} 1.0',
         'adaptivegen_scheduler_repeats_seen_total{edge="edge-1",what="cached"} 3.0',
