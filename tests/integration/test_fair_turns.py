@@ -125,12 +125,14 @@ async def test_two_schedulers_that_both_give_turns_begin_every_job_once_fairly_a
         placers = [PlacementClient([node.grpc], clock=CLOCK, budget_s=5.0) for node in nodes]
         edge = PlacementClient([node.grpc for node in nodes], clock=CLOCK, budget_s=5.0)
         admins = [AdminClient(node.grpc) for node in nodes]
-        for client in (*placers, edge, *admins):
-            stack.push_async_callback(client.close)
+        for close in (*(placer.close for placer in placers), edge.close, *(admin.close for admin in admins)):
+            stack.push_async_callback(close)
         told = await stack.enter_async_context(listening(bus))
         for number, node in enumerate(nodes, start=1):  # each asks one of them alone whose turn it is
-            own = {"node_id": f"worker-{number}", "scheduler_addresses": node.grpc, "threads": 1}
-            await stack.enter_async_context(real_nodes.worker(own_nats.url, tmp_path, **own))
+            worker = real_nodes.worker(
+                own_nats.url, tmp_path, node_id=f"worker-{number}", scheduler_addresses=node.grpc, threads=1
+            )
+            await stack.enter_async_context(worker)
 
         async def ready() -> bool | None:
             states = [[node.state for node in await admin.nodes()] for admin in admins]

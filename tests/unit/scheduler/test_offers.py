@@ -56,7 +56,8 @@ def test_an_edge_that_has_just_come_gets_a_smaller_chance_among_equals(after_s: 
     beat(seen, *known, newcomer, now_ns=now_ns)
     places = {one.edge_id: one for one in place(seen, ask(), now_ns=now_ns).draft_places}
     assert places["edge-3"].draft_s == places["edge-2"].draft_s
-    assert (places["edge-2"].weight, places["edge-3"].weight) == (1.0, pytest.approx(weight))
+    assert places["edge-2"].weight == 1.0
+    assert places["edge-3"].weight == pytest.approx(weight)
     assert places["edge-3"].chance == pytest.approx(weight / (1.0 + weight))
     drafters = Counter(place(seen, ask(), now_ns=now_ns, seed=seed).drafter for seed in range(400))
     assert drafters["edge-3"] / 400 == pytest.approx(weight / (1.0 + weight), abs=0.08)
