@@ -17,6 +17,7 @@ from typing import NamedTuple
 from adaptivegen.request import Intent
 
 RENDER_YIELDS_S, DATED_YIELDS_S = 1.5, 0.5  # chosen in virtual time, docs/adr/0038
+AGED_S = 10.0  # for so long nobody lets others go first without end: then in turns with them
 MOST_YIELDS_S = 10.0  # whatever is asked for: nobody is kept waiting for ever
 
 
@@ -50,7 +51,10 @@ def yields_s(intent: Intent, *, deadline_s: float | None) -> float:
     return RENDER_YIELDS_S if deadline_s is None else DATED_YIELDS_S
 
 
-def goes_next(waits: Sequence[Wait]) -> int:
-    """Which of those that wait, in the order in which they came, goes next; there must be one."""
+def goes_next(waits: Sequence[Wait], *, jumped: bool = False) -> int:
+    """Which of those that wait, in the order in which they came, goes next; there must be one. jumped: whether the last
+    to go was not the first that came: then one that has waited for AGED_S goes now, whoever has had less."""
+    if jumped and waits[0].waited_s >= AGED_S:
+        return 0
     eager = [number for number, wait in enumerate(waits) if not wait.yields] or range(len(waits))
     return min(eager, key=lambda number: waits[number].served_s)  # of equals the first

@@ -127,7 +127,7 @@ async def load(
             child[0],
             [*child[1:], card.name, str(settings.threads), str(library.folder(card.name))],
             clock=clock,
-            max_waiting=settings.max_waiting_drafts,
+            max_waiting=settings.most_queued,
             finished=finished,
         )
 

@@ -25,6 +25,9 @@ from adaptivegen.settings import (
 MIN_PEPPER_CHARS = 16
 
 
+ACCEPTED_BEYOND = 64  # drafts, beyond those that are to wait
+
+
 class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     """An edge drafts with one model and submits to one default cloud model."""
 
@@ -124,6 +127,12 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
         """Whether schedulers on other machines would be called without TLS."""
         hosts = [address.rpartition(":")[0] for address in self.schedulers()]
         return self.tls_client_ca is None and not (hosts and all(is_loopback(host) for host in hosts))
+
+    @property
+    def most_queued(self) -> int:
+        """How many drafts do wait here at most: a scheduler may not have known how many there are already when it sent
+        some, and what was accepted is made."""
+        return self.max_waiting_drafts + ACCEPTED_BEYOND
 
     @property
     def most_lent(self) -> int:

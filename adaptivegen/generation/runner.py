@@ -247,6 +247,7 @@ class ModelRunner:
             self._begun += 1
             own = replace(command, request_id=f"{command.request_id}.{self._begun}")
             self._current, self._begun_s = own.request_id, self._clock.monotonic_s()
+            self._turns.ready()
             if on_begin is not None:
                 on_begin()
             generated = await self._converse(own, start_mp4, on_step)

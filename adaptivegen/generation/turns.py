@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from adaptivegen.clock import Clock
 from adaptivegen.drafting import Wait, goes_next
 
-MAX_TENANTS = 256  # of which it is known what they have had, beside those that wait
+MAX_TENANTS = 256  # of which it is known what they have had; of more only those that wait
+MOST_CHARGED_S = 10.0  # of one turn: what took longer went wrong, which is not its tenant's fault
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +33,7 @@ class Turns:
         self._clock = clock
         self._held = False
         self._holder, self._since_s = "", 0.0
+        self._jumped = False  # whether who has the turn was not the first of those that waited
         self._served_s: dict[str, float] = {}  # by tenant
         self._waiting: list[_Waiting] = []  # as they came
 
@@ -69,18 +71,24 @@ class Turns:
         """End a turn; whoever goes next has it at once."""
         waiting = [one for one in self._waiting if not one.turn.done()]  # the others were cancelled a moment ago
         if not waiting:
-            self._held, self._holder = False, ""
+            self._held, self._holder, self._jumped = False, "", False
             self._served_s.clear()
             return
         now_s, served_s = self._clock.monotonic_s(), self._served_s
-        served_s[self._holder] = served_s.get(self._holder, 0.0) + now_s - self._since_s
+        took_s = min(MOST_CHARGED_S, now_s - self._since_s)
+        served_s[self._holder] = served_s.get(self._holder, 0.0) + took_s
         if len(served_s) > MAX_TENANTS:
             self._served_s = served_s = {one.tenant: served_s.get(one.tenant, 0.0) for one in waiting}
         waits = [Wait(now_s - one.came_s, one.yields_s, served_s.get(one.tenant, 0.0)) for one in waiting]
-        chosen = waiting[goes_next(waits)]
+        chosen = waiting[goes_next(waits, jumped=self._jumped)]
+        self._jumped = chosen is not waiting[0]
         self._waiting.remove(chosen)
         self._begin(chosen.tenant)
         chosen.turn.set_result(None)
+
+    def ready(self) -> None:
+        """What had to come before is done: from now on the turn counts for who has it."""
+        self._since_s = self._clock.monotonic_s()
 
     def _begin(self, tenant: str) -> None:
         self._held, self._holder, self._since_s = True, tenant, self._clock.monotonic_s()

@@ -19,7 +19,6 @@ from adaptivegen.errors import (
     NodeUnavailable,
     NotFound,
     PermissionDenied,
-    ResourceExhausted,
     platform_fault,
 )
 from adaptivegen.generation.messages import Step
@@ -36,7 +35,6 @@ from edge_node.hub import EventHub
 from edge_node.sides import Jobs
 
 MAX_TIMES = 1024
-ROOM_WITHIN_S, MOST_WITHOUT_ROOM = 30.0, 64  # accepted drafts that no place had room for are tried again so long
 KEPT_DRAFTS = 64  # finished drafts held in memory for workers; later ones come from the object store
 
 
@@ -107,7 +105,6 @@ class DraftDesk:
         self._shelter = shelter
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
-        self._without_room = 0
         self.times: OrderedDict[str, DraftTimes] = OrderedDict()
 
     async def run(self) -> None:
@@ -206,31 +203,13 @@ class DraftDesk:
 
         telling = self._open_group().create_task(guarded("looks", self._tell_looks(record, timing.looks)))
         try:
-            made = await self._with_room(
-                lambda: self._places.make(spec, start_mp4, on_step, group=self._open_group(), failed=timing.failed)
-            )
+            group = self._open_group()
+            made = await self._places.make(spec, start_mp4, on_step, group=group, failed=timing.failed)
         finally:
             await end(telling)
         while not timing.looks.empty():
             await self._tell(record, timing.looks.get_nowait())
         return made
-
-    async def _with_room(self, make: Callable[[], Awaitable[Made]]) -> Made:
-        """Try again while all places have too many drafts that wait, which the scheduler could not know when it sent
-        this one: it was accepted."""
-        until_s = self._clock.monotonic_s() + ROOM_WITHIN_S
-        while True:
-            try:
-                return await make()
-            except ResourceExhausted as exc:
-                pause_s = exc.retry_after_s or 1.0
-                if self._without_room >= MOST_WITHOUT_ROOM or self._clock.monotonic_s() + pause_s > until_s:
-                    raise
-            self._without_room += 1
-            try:
-                await self._clock.sleep(pause_s)
-            finally:
-                self._without_room -= 1
 
     def _open_group(self) -> asyncio.TaskGroup:
         if self._group is None:

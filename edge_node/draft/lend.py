@@ -81,7 +81,7 @@ class Lending:
         begun_s, key = self._clock.monotonic_s(), (order.tenant, order.job_id)
         if key in self._lent:
             raise ResourceExhausted(f"the draft of {order.job_id} is being made here for another call")
-        if len(self._lent) >= self._max_waiting:
+        if len(self._lent) > 2 * self._max_waiting:  # that wait, are made, or whose job is being read
             raise ResourceExhausted(f"{len(self._lent)} drafts are lent already", retry_after_s=1.0)
         if self._group is None:
             raise NodeUnavailable("this edge drafts no more")

@@ -5,6 +5,7 @@ What may not be taken (`admission`) is said of its candidate; the order in which
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -117,7 +118,7 @@ def choose(situation: Situation, admitted: Admitted) -> Choice:
     if not feasible:
         return _without_feasible(situation, admitted, reasons)
     best = max(feasible, key=lambda candidate: candidate.score)  # the first listed wins a tie
-    if admitted.drafts is not None and best.score < WORST:  # than which nobody is worse off who has nothing
+    if admitted.drafts is not None and query.intent == "iterate" and best.score < WORST:  # that of having nothing
         return _refused(admitted.drafts, [f"{_comparison(best, feasible)} Having nothing is worth {WORST:g}."])
     reasons.append(_comparison(best, feasible))
     if situation.scarcity >= TOLD_SCARCITY and len({made.gpu_s for made in feasible if made.gpu_s}) > 1:
@@ -173,7 +174,7 @@ def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str
 
 
 def _refused(bar: Bar, others: Sequence[str]) -> Choice:
-    when = f" Ask again in {bar.retry_after_s:.0f} s." if bar.retry_after_s is not None else ""
+    when = f" Ask again in {math.ceil(bar.retry_after_s)} s." if bar.retry_after_s is not None else ""
     return Choice("refuse", (f"{bar.reason[0].upper()}{bar.reason[1:]}.{when}", *others), bar)
 
 

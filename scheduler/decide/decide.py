@@ -120,7 +120,7 @@ def _finishing(view: View, query: PlacementQuery, decision: Decision, *, now_ns:
     work = split_work(cloud, draft, **shape, steps=decision.final_steps) if draft is not None else None
     factor = view.draft_factor(query.edge_id, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     work_s = work.finish.times(factor).total_s if work else 0.0
-    view.nodes.dispatch_draft(query.edge_id, work_s, now_ns=now_ns, tenant=query.tenant)
+    view.nodes.dispatch_draft(query.edge_id, work_s, now_ns=now_ns)
 
 
 def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob:
@@ -154,7 +154,8 @@ def _foreseen(view: View, query: PlacementQuery, job: OpenJob, *, now_ns: int) -
     workers = view.workers(query.cloud_model, now_ns=now_ns, line=query.line).get(job.pool, [])
     sharing_s = view.jobs.line(job.pool).sharing_s(job.tier, frozenset((job.model,)))
     slots = sum(node.slots for node in workers)
-    begins_ns = max(now_ns, job.ends_at_ns - round(job.work_s * 1e9))
+    after_s = job.work_s + (job.steps.moves_s if job.steps is not None else 0.0)
+    begins_ns = max(now_ns, job.ends_at_ns - round(after_s * 1e9))
     told = settled(job, begins_ns=begins_ns, wait_s=sharing_s / max(1, slots))
     return job.expecting(told.steps) if told.steps else job
 

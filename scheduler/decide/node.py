@@ -19,8 +19,8 @@ _FRESH_FOR_NS, _ON_ITS_WAY_NS = round(FRESH_FOR_S * 1e9), round(ON_ITS_WAY_S * 1
 class Node:
     """One node: its latest report, when that arrived, and the draft work sent to it since.
 
-    dispatched: when, the seconds of its work, and whose; dispatched_s: their sum, of what no report can have included;
-    slots: how many jobs it can have at hand.
+    dispatched: when, the seconds of its work, and whose draft, empty for other work; dispatched_s: their sum, of what no
+    report can have included; slots: how many jobs it can have at hand.
     """
 
     report: NodeReport
@@ -79,19 +79,24 @@ class Node:
         at_hand_s = whole_s / max(1, report.in_flight + report.queued)  # of which alone something is done
         return max(0.0, whole_s - min(report.elapsed_s, at_hand_s) - self.age_s(now_ns)) + self.dispatched_s
 
-    @property
-    def waiting(self) -> int:
-        """Drafts that wait here, with those that were sent since the report."""
-        return self.report.queued + len(self.dispatched)
+    def waiting(self, now_ns: int) -> int:
+        """Drafts that should wait here now: as reported, and sent since, but for those that will have been begun since
+        then, as far as that is known."""
+        works_s = [work_s for _, work_s, tenant in self.dispatched if tenant]
+        if not works_s:
+            return self.report.queued
+        idle = max(0, self.report.capacity - self.report.in_flight)
+        done = int(self.age_s(now_ns) * len(works_s) / max(1e-3, sum(works_s)))
+        return max(0, self.report.queued + len(works_s) - idle - done)
 
-    def is_full(self, at_most: int, *, tenant: str) -> bool:
+    def is_full(self, at_most: int, *, tenant: str, now_ns: int) -> bool:
         """Whether no draft of a tenant may wait here any more (`drafting.has_room`): by those reported and those sent
         since; at_most: 0 for as many as come."""
-        queued = self.waiting
-        if queued < at_most or not at_most:  # as nearly always
+        if not at_most or self.report.queued + len(self.dispatched) < at_most:  # as nearly always
             return False
+        queued = self.waiting(now_ns)
         waiting = self.report.waiting
-        sent = [whose for _, _, whose in self.dispatched]
+        sent = [whose for _, _, whose in self.dispatched if whose]
         own, tenants = waiting.get(tenant, 0) + sent.count(tenant), len({tenant, *waiting, *sent})
         return not has_room(queued=queued, own=own, tenants=tenants, at_most=at_most)
 

@@ -56,6 +56,13 @@ class Offer(NamedTuple):
         )
 
 
+class Away(NamedTuple):
+    """Why an edge makes no draft; left_s: of what waits there, where nothing but that is why."""
+
+    why: str
+    left_s: float | None = None
+
+
 class Offers(NamedTuple):
     """Of all edges that were looked at, by id; obstacle: why the asking edge makes none, empty where it does; resting:
     where only one edge offers anything, another that has the model and is out of rotation for the moment; room_s:
@@ -76,27 +83,36 @@ def offers(view: View, query: PlacementQuery, card: ModelCard, *, now_ns: int, r
     fit = {node.report.node_id: node for node in in_rotation}
     home = _at_home(view, query, fit, work, now_ns=now_ns)
     found = {home.edge_id: home} if isinstance(home, Offer) else {}
+    obstacle = home.why if isinstance(home, Away) else ""
     found |= {offer.edge_id: offer for offer in _elsewhere(view, query, fit, work, now_ns=now_ns, rng=rng)}
-    obstacle = home if isinstance(home, str) else ""
-    if not found:
-        return _nowhere(view, query, fit, obstacle, now_ns=now_ns)
+    if isinstance(home, Away) and not found:
+        return _nowhere(view, query, fit, home, now_ns=now_ns, rng=rng)
     resting = _resting(view, query, found, work, now_ns=now_ns) if len(found) == 1 else None
     return Offers(_doubted(view, query, found, now_ns=now_ns), obstacle, resting)
 
 
-def _nowhere(view: View, query: PlacementQuery, fit: Mapping[str, Node], obstacle: str, *, now_ns: int) -> Offers:
-    """No edge drafts; where that is since too many drafts wait, until half of those are done that wait at the edge
-    where that is soonest: who comes then finds room, and so do others."""
-    left_s: dict[str, float] = {}
-    for name, node in fit.items():
-        if _may_draft(node, query) and _is_full(node, query):
-            factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-            left_s[name] = node.remaining_s(now_ns, factor=factor) / 2
-    if not left_s:
-        return Offers({}, obstacle)
-    if query.edge_id not in left_s:
+def _nowhere(
+    view: View, query: PlacementQuery, fit: Mapping[str, Node], home: Away, *, now_ns: int, rng: random.Random
+) -> Offers:
+    """No edge drafts; where that is since too many drafts wait, until some of those are done that wait at the edge
+    where that is soonest: between half of them and all, by chance, so that not all who are told so come at once."""
+    full = [node for node in fit.values() if _lends(node, query) and _is_full(node, query, now_ns)]
+    left_s = [_left_s(view, query, node, now_ns=now_ns) for node in full if node.report.node_id != query.edge_id]
+    obstacle = home.why
+    if home.left_s is not None:
+        left_s.append(home.left_s)
+    elif left_s:
         obstacle += ", and elsewhere too many drafts wait"
-    return Offers({}, obstacle, room_s=min(left_s.values()))
+    room_s = min(left_s) * (0.5 + 0.5 * rng.random()) if left_s else None
+    return Offers({}, obstacle, room_s=room_s)
+
+
+def _left_s(view: View, query: PlacementQuery, node: Node, *, now_ns: int) -> float:
+    """Seconds of work ahead at an edge."""
+    name = node.report.node_id
+    return node.remaining_s(
+        now_ns, factor=view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
+    )
 
 
 def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work: Work, *, now_ns: int) -> Offer | None:
@@ -105,7 +121,7 @@ def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work
     links = _links(view, query)
     for node in view.nodes.serving("edge", query.draft_model, now_ns=now_ns):
         name = node.report.node_id
-        if name not in found and _may_draft(node, query) and not _is_full(node, query):
+        if name not in found and _may_draft(node, query) and not _is_full(node, query, now_ns):
             handover_s = 0.0 if name == query.edge_id else links.get(name, UNKNOWN_HANDOVER_S)
             places.append(_offer(view, query, node, work, handover_s=handover_s, now_ns=now_ns))
     return min(places, key=lambda offer: (offer.done_s, offer.edge_id), default=None)
@@ -123,7 +139,7 @@ def _doubted(view: View, query: PlacementQuery, found: Mapping[str, Offer], *, n
     return weighed
 
 
-def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int) -> Offer | str:
+def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: Work, *, now_ns: int) -> Offer | Away:
     """The asking edge, or why it cannot draft."""
     edge, node = query.edge_id, view.nodes.get(query.edge_id)
     condition = node.condition(now_ns, model=query.draft_model) if node is not None else "stale"
@@ -133,20 +149,22 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
         note = f"edge {edge} has sent no fresh report, so it is taken to be idle"
         return Offer(edge, "", 0.0 + here.total_s, 0.0, 0.0, here, note=note)
     if condition == "draining":
-        return f"edge {edge} is being drained"
-    if _is_full(node, query):
-        return f"edge {edge} takes no more drafts of tenant {query.tenant}, since {node.waiting} wait there"
+        return Away(f"edge {edge} is being drained")
+    load_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns) if condition == "loading" else None
     if condition == "loading":
-        left_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns)
-        if left_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
-            return f"edge {edge} is not ready to draft"
-        offer = _offer(view, query, node, work, handover_s=left_s, now_ns=now_ns)
-        return offer._replace(left_s=left_s, note=f"edge {edge} loads its draft model, for about {left_s:.1f} s more")
-    if query.draft_model not in node.report.models:
-        return f"edge {edge} does not serve {query.draft_model}"
-    if edge not in fit:
-        return f"drafts of edge {edge} have failed time and again"
-    return _offer(view, query, node, work, handover_s=0.0, now_ns=now_ns)
+        if load_s is None or view.healths.ejected(edge, now_s=now_ns / 1e9, asker=edge):
+            return Away(f"edge {edge} is not ready to draft")
+    elif query.draft_model not in node.report.models:
+        return Away(f"edge {edge} does not serve {query.draft_model}")
+    elif edge not in fit:
+        return Away(f"drafts of edge {edge} have failed time and again")
+    if _is_full(node, query, now_ns):
+        why = f"edge {edge} takes no more drafts of tenant {query.tenant}, since {node.waiting(now_ns)} wait there"
+        return Away(why, _left_s(view, query, node, now_ns=now_ns) + (load_s or 0.0))
+    offer = _offer(view, query, node, work, handover_s=load_s or 0.0, now_ns=now_ns)
+    if load_s is None:
+        return offer
+    return offer._replace(left_s=load_s, note=f"edge {edge} loads its draft model, for about {load_s:.1f} s more")
 
 
 def _elsewhere(
@@ -157,7 +175,7 @@ def _elsewhere(
     if not query.draft_digest:
         return []
     others = [(name, node) for name, node in fit.items() if name != query.edge_id]
-    lending = [name for name, node in others if _lends(node, query) and not _is_full(node, query)]
+    lending = [name for name, node in others if _lends(node, query) and not _is_full(node, query, now_ns)]
     session = view.sessions.get(query.tenant, query.session, now_s=now_ns / 1e9)
     links = _links(view, query)
     found = []
@@ -178,11 +196,11 @@ def _may_draft(node: Node, query: PlacementQuery) -> bool:
     return node.report.node_id == query.edge_id or _lends(node, query)
 
 
-def _is_full(node: Node, query: PlacementQuery) -> bool:
+def _is_full(node: Node, query: PlacementQuery, now_ns: int) -> bool:
     """Whether an edge takes no further draft of the asking one, itself or another."""
     report = node.report
     at_most = report.drafts_at_most if report.node_id == query.edge_id else report.lent_at_most
-    return node.is_full(at_most, tenant=query.tenant)
+    return node.is_full(at_most, tenant=query.tenant, now_ns=now_ns)
 
 
 def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:

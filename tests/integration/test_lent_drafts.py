@@ -126,13 +126,13 @@ async def test_a_cancel_blames_nobody() -> None:
 async def test_no_more_than_its_share_is_lent_at_once() -> None:
     async with pair() as two:
         two.peer.may_end.clear()
-        ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz0{letter}" for letter in "abcdefghj"]
+        ids = [f"vid_01hzzzzzzzzzzzzzzzzzzzzz0{letter}" for letter in "abcdefghjkmnpqrstv"]
         specs = [await two.spec(id=job_id) for job_id in ids]
         making = [asyncio.ensure_future(two.borrow(spec)) for spec in specs]
         done, _ = await asyncio.wait(making, return_when=asyncio.FIRST_COMPLETED)
         assert [type(task.exception()) for task in done] == [ResourceExhausted]
         two.peer.may_end.set()
-        assert len([task for task in making if task not in done and (await task).generated.mp4 == BIG]) == 8
+        assert len([task for task in making if task not in done and (await task).generated.mp4 == BIG]) == 17
 
 
 async def test_a_job_is_lent_to_one_caller_at_a_time() -> None:

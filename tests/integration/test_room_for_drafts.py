@@ -12,6 +12,7 @@ from tests.servers import NatsServer
 
 WAITING = 2  # drafts that may wait
 AT_ONCE = 12
+HEEDLESS = "round_robin"  # a policy that sends drafts wherever it may be
 
 
 async def ask(http: httpx.AsyncClient, seed: int) -> httpx.Response:
@@ -60,3 +61,20 @@ async def test_who_comes_when_no_more_drafts_may_wait_is_told_when_to_come_again
 
         later = await until("a place", again)
         assert (await when(http, later.json()["id"], status="completed"))["draft"]
+
+
+async def test_what_was_accepted_has_its_draft_though_more_wait_than_should(
+    own_nats: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        real_nodes.scheduler(own_nats.url, tmp_path, placing=HEEDLESS),
+        real_nodes.edge(own_nats.url, tmp_path, threads=1, place_budget_s=5.0, max_waiting_drafts=WAITING) as edge,
+        httpx.AsyncClient(base_url=edge.http, timeout=30) as http,
+    ):
+        answers = await asyncio.gather(*(ask(http, seed) for seed in range(AT_ONCE)))
+        for answer in answers:
+            assert answer.status_code == 202
+            video = answer.json()
+            if video["plan"] == "refine":  # else the edge decided alone, and knew that it was full
+                await when(http, video["id"], draft=True)
+        assert sum(answer.json()["plan"] == "refine" for answer in answers) > WAITING + 1

@@ -11,14 +11,14 @@ from adaptivegen.blob.store import open_store
 from adaptivegen.bus.base import Subscription
 from adaptivegen.bus.memory import MemoryBus
 from adaptivegen.clock import SystemClock
-from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound, PermissionDenied, ResourceExhausted
+from adaptivegen.errors import GenerationFailed, NodeUnavailable, NotFound, PermissionDenied
 from adaptivegen.generation.messages import GenerateCommand, Generated, Step
 from adaptivegen.jobs.events import decode_event, make_event
 from adaptivegen.jobs.record import JobRecord, claim
 from adaptivegen.jobs.spec import JobSpec
 from adaptivegen.jobs.store import JobStore
 from adaptivegen.rpc.draft import DraftClient
-from edge_node.draft.desk import KEPT_DRAFTS, MOST_WITHOUT_ROOM, ROOM_WITHIN_S, DraftDesk, DraftTimes
+from edge_node.draft.desk import KEPT_DRAFTS, DraftDesk, DraftTimes
 from edge_node.draft.places import DraftPlaces
 from edge_node.hub import EventHub
 from tests.cards import draft_card
@@ -238,34 +238,6 @@ async def test_a_job_that_is_only_a_draft_fails_with_it(error: Exception, code: 
         record = await made.record()
         assert record.status == "failed"
         assert record.error is not None and record.error.code == code
-
-
-async def test_an_accepted_draft_that_finds_no_room_is_made_as_soon_as_there_is_some() -> None:
-    async with edge() as made:
-        made.model.error = ResourceExhausted("16 generations wait", retry_after_s=0.01)
-        heard = await made.bus.subscribe(f"ag.events.t.{JOB_ID}")
-        await made.begin(make_spec(plan="draft", want_final=False))
-        while len(made.model.commands) < 3:
-            await asyncio.sleep(0.01)
-        made.model.error = None
-        assert (await events(heard, "completed"))[-1] == "completed"
-        assert (await made.record()).status == "completed"
-
-
-async def test_a_draft_that_finds_no_room_for_long_or_beside_too_many_like_it_is_left_to_the_cloud() -> None:
-    async with edge() as made:
-        made.model.error = ResourceExhausted("16 generations wait", retry_after_s=ROOM_WITHIN_S + 1.0)
-        await made.begin(make_spec(plan="draft", want_final=False))
-        with pytest.raises(NotFound, match="16 generations wait"):
-            await made.desk.wait_for("t", JOB_ID, "dt_x")
-        assert len(made.model.commands) == 1
-        made.model.error = ResourceExhausted("16 generations wait", retry_after_s=ROOM_WITHIN_S / 2)
-        specs = [make_spec(job_id=f"vid_01hzzzzzzzzzzzzzzzzzzzz{n:03d}") for n in range(MOST_WITHOUT_ROOM + 1)]
-        for spec in specs:
-            await made.begin(spec)
-        with pytest.raises(NotFound, match="16 generations wait"):
-            await made.desk.wait_for("t", specs[-1].id, "dt_x")
-        assert made.desk.active == MOST_WITHOUT_ROOM
 
 
 async def test_a_job_that_is_only_a_draft_ends_with_it() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from adaptivegen.clock import ManualClock
 from adaptivegen.drafting import (
+    AGED_S,
     DATED_YIELDS_S,
     MOST_YIELDS_S,
     RENDER_YIELDS_S,
@@ -16,7 +17,7 @@ from adaptivegen.drafting import (
     has_room,
     yields_s,
 )
-from adaptivegen.generation.turns import Turns
+from adaptivegen.generation.turns import MOST_CHARGED_S, Turns
 
 
 class Model:
@@ -150,6 +151,33 @@ async def test_who_comes_back_has_saved_nothing_up() -> None:
     for _ in range(4):
         await model.next(after_s=0.5)
     assert model.order == ["early", "busy 0", "busy 1", "busy 2", "back 0", "busy 3", "back 1", "back 2"]
+
+
+async def test_a_stream_of_tenants_that_have_had_nothing_keeps_nobody_waiting_for_ever() -> None:
+    model = Model()
+    await model.come("old 0", tenant="old")
+    await model.come("old 1", tenant="old")
+    for number in range(2):
+        await model.come(f"new {number}", tenant=f"new {number}")
+    for number in range(2, 40):
+        await model.next(after_s=1.0)
+        await model.come(f"new {number}", tenant=f"new {number}")
+    assert model.order.index("old 1") <= AGED_S + 2
+
+
+async def test_what_went_before_a_generation_or_went_wrong_is_not_its_tenants_to_pay_for() -> None:
+    for loads_s, takes_s in ((60.0, 0.5), (0.0, 120.0)):  # a model that is loaded again, and one that says nothing
+        model = Model()
+        await model.come("a 0", tenant="a")
+        await model.clock.advance(loads_s)
+        model.turns.ready()
+        await model.come("a 1", tenant="a")
+        for number in range(30):
+            await model.come(f"b {number}", tenant="b")
+        await model.next(after_s=takes_s)
+        while "a 1" not in model.order:
+            await model.next(after_s=0.5)
+        assert len(model.order) <= 2 + MOST_CHARGED_S / 0.5
 
 
 async def test_what_tenants_had_is_forgotten_when_nobody_waits() -> None:
