@@ -19,8 +19,8 @@ _FRESH_FOR_NS, _ON_ITS_WAY_NS = round(FRESH_FOR_S * 1e9), round(ON_ITS_WAY_S * 1
 class Node:
     """One node: its latest report, when that arrived, and the draft work sent to it since.
 
-    dispatched: when, the seconds of its work, and whose draft, empty for other work; dispatched_s: their sum, of what no
-    report can have included; slots: how many jobs it can have at hand.
+    dispatched: when, the seconds of its work, and whose draft, empty for other work; dispatched_s: their sum, of what
+    no report can have included; slots: how many jobs it can have at hand.
     """
 
     report: NodeReport
