@@ -11,7 +11,7 @@ counters, as in the cloud's lines: Sheng et al. 2024), so that nobody waits for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from adaptivegen.request import Intent
@@ -21,13 +21,14 @@ AGED_S = 10.0  # for so long nobody lets others go first without end: then in tu
 MOST_YIELDS_S = 10.0  # whatever is asked for: nobody is kept waiting for ever
 
 
-def has_room(*, queued: int, own: int, tenants: int, at_most: int) -> bool:
-    """Whether a further draft may wait where `queued` do, of which `own` are its tenant's.
+def has_room(tenant: str, waiting: Mapping[str, int], *, queued: int, at_most: int) -> bool:
+    """Whether a further draft of a tenant may wait where `queued` do; waiting: these by tenant, as far as is known.
 
     Where `at_most` wait, or more, so may those of tenants that have less than an equal share of so many places, but no
-    more than twice as many in all: nobody finds all places taken by another. tenants: of which any wait, and its own.
+    more than twice as many in all: nobody finds all places taken by another.
     """
-    return queued < at_most or (queued < 2 * at_most and own < max(1, at_most // max(1, tenants)))
+    share = max(1, at_most // len({tenant, *waiting}))
+    return queued < at_most or (queued < 2 * at_most and waiting.get(tenant, 0) < share)
 
 
 class Wait(NamedTuple):

@@ -35,6 +35,7 @@ Third-party exceptions are translated at their adapter (`raise ... from exc`) an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -231,6 +232,11 @@ class InternalError(AdaptiveGenError):
     """A bug on our side; the log has the traceback under the request id."""
 
     code = "internal"
+
+
+def whole_s(retry_after_s: float) -> int:
+    """For people and for HTTP's Retry-After, which knows whole seconds alone: never too early, and at least one."""
+    return max(1, math.ceil(retry_after_s))
 
 
 def platform_fault(error: AdaptiveGenError) -> bool:

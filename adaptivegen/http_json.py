@@ -19,7 +19,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Message, Receive
 
-from adaptivegen.errors import STATUS, AdaptiveGenError, InvalidRequest, NotFound, PayloadTooLarge, RequestTimeout
+from adaptivegen.errors import (
+    STATUS,
+    AdaptiveGenError,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+    whole_s,
+)
 
 BODY_DEADLINE_S = 30.0
 SMALL_BODY_BYTES = 64 * 1024
@@ -106,7 +114,7 @@ def refuse_encoding(request: Request) -> None:
 
 def error_answer(raised: AdaptiveGenError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body and headers of an error."""
-    headers = {"retry-after": f"{max(1, math.ceil(raised.retry_after_s))}"} if raised.retry_after_s is not None else {}
+    headers = {"retry-after": f"{whole_s(raised.retry_after_s)}"} if raised.retry_after_s is not None else {}
     return STATUS[type(raised)].http, {"error": raised.body()}, headers
 
 

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import ipaddress
 import json
-import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -26,7 +25,7 @@ import uvicorn
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from adaptivegen.errors import STATUS, AdaptiveGenError, RequestTimeout, ResourceExhausted, SettingsInvalid
+from adaptivegen.errors import STATUS, AdaptiveGenError, RequestTimeout, ResourceExhausted, SettingsInvalid, whole_s
 
 KEEP_ALIVE_S = 30
 BACKLOG = 1024
@@ -183,7 +182,7 @@ def _rendered(error: AdaptiveGenError) -> tuple[list[tuple[bytes, bytes]], bytes
         (b"connection", b"close"),
     ]
     if error.retry_after_s is not None:
-        headers.append((b"retry-after", f"{max(1, math.ceil(error.retry_after_s))}".encode()))
+        headers.append((b"retry-after", f"{whole_s(error.retry_after_s)}".encode()))
     return headers, body
 
 

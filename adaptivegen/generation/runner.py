@@ -229,16 +229,7 @@ class ModelRunner:
         Raises ResourceExhausted when too many wait, GenerationFailed when the child dies or falls silent (it is
         started again for the next), and whatever typed error the model raised.
         """
-        waiting, most = self.waiting, self._max_waiting
-        if not has_room(queued=self.queued, own=waiting[tenant], tenants=len({tenant, *waiting}), at_most=most):
-            raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
-        waiting[tenant] += 1
-        try:
-            await self._turns.acquire(tenant=tenant, yields_s=yields_s)
-        finally:
-            waiting[tenant] -= 1
-            if not waiting[tenant]:
-                del waiting[tenant]
+        await self._have_turn(tenant, yields_s=yields_s)
         try:
             await self._stop_model()
             if not self.ready:
@@ -273,6 +264,19 @@ class ModelRunner:
         finally:
             self._current = ""
             self._turns.release()
+
+    async def _have_turn(self, tenant: str, *, yields_s: float) -> None:
+        """Wait for a turn; raises ResourceExhausted when too many wait."""
+        waiting = self.waiting
+        if not has_room(tenant, waiting, queued=self.queued, at_most=self._max_waiting):
+            raise ResourceExhausted(f"{self.queued} generations wait; allowed: {self._max_waiting}", retry_after_s=1.0)
+        waiting[tenant] += 1
+        try:
+            await self._turns.acquire(tenant=tenant, yields_s=yields_s)
+        finally:
+            waiting[tenant] -= 1
+            if not waiting[tenant]:
+                del waiting[tenant]
 
     @property
     def finished(self) -> tuple[FinishedWork, ...]:

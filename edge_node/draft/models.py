@@ -108,9 +108,7 @@ class DraftModels:
 
     def has_room(self, tenant: str, at_most: int) -> bool:
         """Whether a further draft of a tenant may wait where `at_most` do (`drafting.has_room`)."""
-        waiting = self.waiting
-        tenants = len({tenant, *waiting})
-        return has_room(queued=self.queued, own=waiting[tenant], tenants=tenants, at_most=at_most)
+        return has_room(tenant, self.waiting, queued=self.queued, at_most=at_most)
 
     @property
     def busy(self) -> int:

@@ -5,10 +5,10 @@ What may not be taken (`admission`) is said of its candidate; the order in which
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from adaptivegen.errors import whole_s
 from adaptivegen.placement import Candidate, Plan
 from scheduler.decide.admission import (
     LONG_LINE,
@@ -174,7 +174,7 @@ def _late(situation: Situation, late: Sequence[Candidate], reasons: Sequence[str
 
 
 def _refused(bar: Bar, others: Sequence[str]) -> Choice:
-    when = f" Ask again in {math.ceil(bar.retry_after_s)} s." if bar.retry_after_s is not None else ""
+    when = f" Ask again in {whole_s(bar.retry_after_s)} s." if bar.retry_after_s is not None else ""
     return Choice("refuse", (f"{bar.reason[0].upper()}{bar.reason[1:]}.{when}", *others), bar)
 
 

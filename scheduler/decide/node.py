@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -94,11 +95,9 @@ class Node:
         since; at_most: 0 for as many as come."""
         if not at_most or self.report.queued + len(self.dispatched) < at_most:  # as nearly always
             return False
-        queued = self.waiting(now_ns)
-        waiting = self.report.waiting
-        sent = [whose for _, _, whose in self.dispatched if whose]
-        own, tenants = waiting.get(tenant, 0) + sent.count(tenant), len({tenant, *waiting, *sent})
-        return not has_room(queued=queued, own=own, tenants=tenants, at_most=at_most)
+        waiting = Counter(self.report.waiting)
+        waiting.update(whose for _, _, whose in self.dispatched if whose)
+        return not has_room(tenant, waiting, queued=self.waiting(now_ns), at_most=at_most)
 
     def busy_slots(self, now_ns: int) -> int:
         """How many it has, also such as have outlasted what was predicted of them."""

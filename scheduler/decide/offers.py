@@ -13,7 +13,7 @@ from typing import NamedTuple
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
 from scheduler.decide.node import Node
-from scheduler.decide.predict import asked_draft
+from scheduler.decide.predict import asked_draft, draft_wait_s
 from scheduler.decide.select import Place, sampled
 from scheduler.decide.view import View
 from scheduler.decide.work import Work
@@ -97,7 +97,8 @@ def _nowhere(
     """No edge drafts; where that is since too many drafts wait, until some of those are done that wait at the edge
     where that is soonest: between half of them and all, by chance, so that not all who are told so come at once."""
     full = [node for node in fit.values() if _lends(node, query) and _is_full(node, query, now_ns)]
-    left_s = [_left_s(view, query, node, now_ns=now_ns) for node in full if node.report.node_id != query.edge_id]
+    others = [node for node in full if node.report.node_id != query.edge_id]
+    left_s = [draft_wait_s(view, node, query.draft_model, now_ns=now_ns, asker=query.edge_id) for node in others]
     obstacle = home.why
     if home.left_s is not None:
         left_s.append(home.left_s)
@@ -105,14 +106,6 @@ def _nowhere(
         obstacle += ", and elsewhere too many drafts wait"
     room_s = min(left_s) * (0.5 + 0.5 * rng.random()) if left_s else None
     return Offers({}, obstacle, room_s=room_s)
-
-
-def _left_s(view: View, query: PlacementQuery, node: Node, *, now_ns: int) -> float:
-    """Seconds of work ahead at an edge."""
-    name = node.report.node_id
-    return node.remaining_s(
-        now_ns, factor=view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-    )
 
 
 def _resting(view: View, query: PlacementQuery, found: Mapping[str, Offer], work: Work, *, now_ns: int) -> Offer | None:
@@ -160,7 +153,8 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
         return Away(f"drafts of edge {edge} have failed time and again")
     if _is_full(node, query, now_ns):
         why = f"edge {edge} takes no more drafts of tenant {query.tenant}, since {node.waiting(now_ns)} wait there"
-        return Away(why, _left_s(view, query, node, now_ns=now_ns) + (load_s or 0.0))
+        left_s = draft_wait_s(view, node, query.draft_model, now_ns=now_ns, asker=edge)
+        return Away(why, left_s + (load_s or 0.0))
     offer = _offer(view, query, node, work, handover_s=load_s or 0.0, now_ns=now_ns)
     if load_s is None:
         return offer

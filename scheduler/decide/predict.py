@@ -74,11 +74,12 @@ def final_work(view: View, query: PlacementQuery, *, steps: int, factor: float) 
     return work.times(factor) if work is not None else None
 
 
-def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int) -> float:
-    """Seconds until the edge's draft model is free; an edge that has not reported yet is taken to be idle."""
+def draft_wait_s(view: View, node: Node | None, model: str, *, now_ns: int, asker: str = "") -> float:
+    """Seconds until the edge's draft model is free, as the asker has seen it; one that has not reported yet is taken to
+    be idle."""
     if node is None:
         return 0.0
-    return node.remaining_s(now_ns, factor=view.draft_factor(node.report.node_id, model, now_ns=now_ns))
+    return node.remaining_s(now_ns, factor=view.draft_factor(node.report.node_id, model, now_ns=now_ns, asker=asker))
 
 
 def pool_wait(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> PoolWait:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -14,6 +14,7 @@ from adaptivegen.bus.nats import NatsBus
 from adaptivegen.clock import SystemClock
 from adaptivegen.discovery.base import Endpoint
 from adaptivegen.discovery.nats_kv import NatsDiscovery
+from adaptivegen.rpc.admin_rows import LineChangeInfo, LineInfo
 from cdn_cache.service import serve as serve_cache
 from cdn_cache.settings import CacheSettings
 from cli.system.ports import free_ports
@@ -57,6 +58,25 @@ async def until(what: str, ask: Callable[[], Awaitable[Found | None]]) -> Found:
             return answer
     except TimeoutError:
         raise AssertionError(f"{what}: not within {PATIENCE_S:g} s") from None
+
+
+class Rolling(Protocol):
+    """A system in which a version is rolled out."""
+
+    async def line(self) -> LineInfo: ...
+
+    async def last(self) -> LineChangeInfo: ...
+
+
+async def in_canary(system: Rolling, version: str, *, who: str) -> None:
+    """Return once it is tried on sessions, before which who is named must have it."""
+
+    async def reached() -> bool | None:
+        line = await system.line()
+        assert line.candidate == version, await system.last()
+        return True if line.phase == "canary" else None
+
+    await until(f"{who} having it", reached)
 
 
 @asynccontextmanager

@@ -161,17 +161,18 @@ async def test_two_schedulers_that_both_give_turns_begin_every_job_once_fairly_a
 
         for spec, record in zip(specs, records, strict=True):
             await edge.report(outcome_of(spec, record))
+        await until("both having no open jobs, and the same use", lambda: agree(admins, {*lights, "heavy"}))
 
-        async def agree() -> bool | None:
-            seen = [{one.tenant: one for one in await admin.tenants()} for admin in admins]
-            views = [{name: (one.open_jobs, one.reserved_gpu_s) for name, one in view.items()} for view in seen]
-            used = [{name: round(one.used_gpu_s, 3) for name, one in view.items()} for view in seen]
-            nothing = all(left == (0, 0.0) for view in views for left in view.values())
-            pools = [(pool.waiting, pool.at_hand_s) for admin in admins for pool in await admin.pools()]
-            nothing = nothing and pools == [(0, 0.0)] * 2
-            return True if nothing and used[0] == used[1] and {*lights, "heavy"} <= set(used[0]) else None
 
-        await until("both having no open jobs, and the same use", agree)
+async def agree(admins: list[AdminClient], tenants: set[str]) -> bool | None:
+    """Whether all know of no open job, and of the same use of all these tenants."""
+    seen = [{one.tenant: one for one in await admin.tenants()} for admin in admins]
+    views = [{name: (one.open_jobs, one.reserved_gpu_s) for name, one in view.items()} for view in seen]
+    used = [{name: round(one.used_gpu_s, 3) for name, one in view.items()} for view in seen]
+    nothing = all(left == (0, 0.0) for view in views for left in view.values())
+    pools = [(pool.waiting, pool.at_hand_s) for admin in admins for pool in await admin.pools()]
+    nothing = nothing and pools == [(0, 0.0)] * len(admins)
+    return True if nothing and all(one == used[0] for one in used) and tenants <= set(used[0]) else None
 
 
 def outcome_of(spec: JobSpec, record: JobRecord) -> Outcome:

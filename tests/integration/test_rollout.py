@@ -75,13 +75,7 @@ class System:
 
     async def canary(self, version: str) -> None:
         """Wait until it is tried on sessions."""
-
-        async def reached() -> bool | None:
-            line = await self.line()
-            assert line.candidate == version, await self.last()
-            return True if line.phase == "canary" else None
-
-        await until("all workers having it", reached)
+        await real_nodes.in_canary(self, version, who="all workers")
 
 
 @asynccontextmanager

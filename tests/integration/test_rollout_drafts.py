@@ -78,13 +78,7 @@ class System:
 
     async def canary(self, version: str) -> None:
         """Wait until it is tried on sessions; edges read of that every second."""
-
-        async def reached() -> bool | None:
-            line = await self.line()
-            assert line.candidate == version, await self.last()
-            return True if line.phase == "canary" else None
-
-        await until("all edges having it", reached)
+        await real_nodes.in_canary(self, version, who="all edges")
         await asyncio.sleep(2 * READ_EVERY_S)
 
     async def loaded(self) -> dict[str, tuple[str, ...]]:

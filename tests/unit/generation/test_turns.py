@@ -85,7 +85,8 @@ def test_who_yields_lets_others_go_first_until_it_has_waited_so_long(waits: list
 def test_a_further_draft_may_wait_while_there_is_room_or_its_tenant_has_less_than_its_share(
     queued: int, own: int, tenants: int, room: bool
 ) -> None:
-    assert has_room(queued=queued, own=own, tenants=tenants, at_most=16) is room
+    waiting = {"own": own} | {f"other {number}": 1 for number in range(tenants - 1)}
+    assert has_room("own", waiting, queued=queued, at_most=16) is room
 
 
 async def test_those_that_yield_to_nobody_have_their_turns_as_they_came() -> None:
