@@ -88,7 +88,8 @@ class NodeReport(BaseModel):
     `refused` those that it could not load, with why; repeats_cached, repeats_fetched: finals of earlier videos that it
     answered with in its life, by whether their bytes were in its cache; parts: what it can do that not every node of
     its kind can, by which plans are offered (`scheduler.decide.offered`); those a scheduler does not know are nothing
-    to it.
+    to it; node_class: of an edge, which kind of machine it is, by whatever name operators give: how far predictions of
+    its drafts are off is learned from edges of its class (of workers the pool says it).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -101,6 +102,7 @@ class NodeReport(BaseModel):
     grpc_address: Annotated[str, Field(max_length=255)] = ""
     http_url: Annotated[str, Field(max_length=255)] = ""
     pool: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    node_class: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
     models: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
     ready: bool = True
     draining: bool = False

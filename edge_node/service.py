@@ -227,6 +227,7 @@ def _reporter(
             started_at_ns=started_at_ns,
             grpc_address=endpoint.grpc_address or "",
             http_url=endpoint.http_url or "",
+            node_class=settings.node_class,
             models=drafts.kept.loaded,
             line=drafts.line,
             refused=drafts.kept.refused,

@@ -41,6 +41,11 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     draft_model: str = Field("pocket-draft", description="Model card of drafts.")
     cloud_model: str = Field("pocket-cloud", description="Model card of finals when a request names none.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")
+    node_class: str = Field(
+        "",
+        pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$",
+        description="Kind of machine, where edges are of several; spreads of predictions are learned by it.",
+    )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
     max_waiting_drafts: int = Field(
         16, ge=1, le=10_000, description="Drafts that may wait for the model; those of other edges up to half as many."

@@ -109,7 +109,15 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     drafts = decision.makes_draft and not known
     if drafts and view.loads.left_s(decision.drafter, query.draft_model, now_ns=now_ns) is not None:
         return job  # its times would tell of a model that is loaded again, not of drafts and finals
-    view.learned.expect(decision, draft_known=known, draft_factor=factor, standing=standing, steps=job.steps)
+    drafter = view.nodes.get(decision.drafter)
+    view.learned.expect(
+        decision,
+        draft_known=known,
+        draft_class=drafter.report.node_class if drafter is not None else "",
+        draft_factor=factor,
+        standing=standing,
+        steps=job.steps,
+    )
     return job
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from adaptivegen.models.card import ModelCard
 from adaptivegen.placement import DraftPlace, PlacementQuery
-from scheduler.decide.learned import DRAFT, DRAFT_AT_PEER
+from scheduler.decide.learned import draft_part
 from scheduler.decide.offers import Offer, Offers, offers
 from scheduler.decide.qoe import patience, quality_of
 from scheduler.decide.select import chances, drawn
@@ -30,6 +30,7 @@ TIED_S = 0.5  # after it should have begun, a draft that has not waits at a seco
 MAX_TOLD = 10  # places in a decision: home, the session's and a sample of the others
 WORTH_SAYING_S = 0.05  # of what keeps the asking edge from drafting soon
 WORTH_SAYING = 1.05  # times as long as the other
+USUAL = draft_part()
 
 
 class Trials(NamedTuple):
@@ -58,7 +59,7 @@ class Drafting(NamedTuple):
     wait_s: float = 0.0
     work: Work | None = None
     note: str = ""
-    part: Part = DRAFT
+    part: Part = USUAL
     places: tuple[DraftPlace, ...] = ()
     propensity: float = 1.0
     gain: float = 0.0
@@ -77,7 +78,7 @@ class Drafting(NamedTuple):
             edge_id=offer.edge_id,
             wait_s=offer.wait_s,
             work=offer.work,
-            part=DRAFT_AT_PEER,
+            part=draft_part(offer.node_class, at_peer=True),
             load_s=offer.left_s,
         )
 
@@ -192,19 +193,21 @@ class _Choice(NamedTuple):
             return False
         if self.now_s - self.view.sent_s(self.query.edge_id, name) < UNTRIED_S:
             return False
-        upper_s = self._upper_s(DRAFT_AT_PEER, self.offers.by_edge[name])
+        upper_s = self._upper_s(self.offers.by_edge[name])
         return upper_s is not None and upper_s < self.view.policy.qoe.draft_worst_s
 
-    def _upper_s(self, part: Part, offer: Offer) -> float | None:
-        learned = self.view.learned
+    def _part(self, offer: Offer) -> Part:
+        return draft_part(offer.node_class, at_peer=offer.edge_id != self.query.edge_id)
+
+    def _upper_s(self, offer: Offer) -> float | None:
+        learned, part = self.view.learned, self._part(offer)
         return learned.upper_s(part, learned.centred_s(part, offer.done_s))
 
     def _at(self, name: str, by_name: Mapping[str, float], note: str) -> Drafting:
         """The draft made at this edge."""
         chosen = self.offers.by_edge[name]
         others = sorted((o for o in self.offers.by_edge.values() if o is not chosen), key=lambda offer: offer.done_s)
-        part = DRAFT if name == self.query.edge_id else DRAFT_AT_PEER
-        late_s = (self._upper_s(part, chosen) or 0.0) + chosen.left_s
+        late_s = (self._upper_s(chosen) or 0.0) + chosen.left_s
         in_time = bool(others) and others[0].done_s <= BACKUP_WITHIN * late_s
         if not others and self.offers.resting is not None:
             others.append(self.offers.resting)
@@ -216,7 +219,7 @@ class _Choice(NamedTuple):
             wait_s=chosen.wait_s,
             work=chosen.work,
             note=note,
-            part=part,
+            part=self._part(chosen),
             places=tuple(offer.told(by_name.get(offer.edge_id, 0.0)) for offer in told),
             propensity=by_name[name],
             gain=self.best - self.worth[name],

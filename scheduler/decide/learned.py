@@ -50,8 +50,15 @@ class Told(NamedTuple):
     settled: tuple[str, float] = ("", 0.0)
 
 
-DRAFT, DRAFT_AT_PEER = _DRAFTS = Part("draft", "draft"), Part("draft at a peer", "draft")
+DRAFTS = "draft"  # the family of their parts
 USUAL_POOL = "default"  # whose parts need not be told apart by its name
+
+
+@lru_cache(maxsize=MAX_READ_PARTS)
+def draft_part(node_class: str = "", *, at_peer: bool = False) -> Part:
+    """What predictions of drafts are kept under: of the edge that asks or of one that drafts for it, and by its class
+    of machines. While little is known of one, it is taken to be like all drafts."""
+    return Part(f"draft{' at a peer' if at_peer else ''}{f' in {node_class}' if node_class else ''}", DRAFTS)
 
 
 @lru_cache(maxsize=MAX_READ_PARTS)
@@ -153,14 +160,16 @@ class Learned:
         decision: Decision,
         *,
         draft_known: bool,
+        draft_class: str = "",
         draft_factor: float = 1.0,
         standing: Standing = "awaited",
         steps: StepChoice | None = None,
     ) -> None:
         """Remember what was predicted of a job that is placed now; a draft that was there before is not predicted, and
-        a final that waits for a model to be loaded would tell of that load, not of finals."""
+        a final that waits for a model to be loaded would tell of that load, not of finals. draft_class: of the edge
+        that drafts."""
         chosen = decision.chosen()
-        part = DRAFT_AT_PEER if decision.drafted_elsewhere else DRAFT
+        part = draft_part(draft_class, at_peer=decision.drafted_elsewhere)
         final = final_part(decision.plan, standing, decision.pool)
         times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
         if draft_known or not decision.makes_draft:
@@ -191,16 +200,16 @@ class Learned:
         if told is None or not outcome.is_of(decider, told.decided_at_ns, told.edge_id):
             return {}
         del self._told[outcome.job_id]
-        observed = dict.fromkeys(_DRAFTS, _draft_s(outcome, told))
+        observed = {part: _draft_s(outcome, told) for part in told.parts if part.family == DRAFTS}
         as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
         if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
-            observed |= {part: _final_s(outcome, told) for part in told.parts if part not in _DRAFTS}
+            observed |= {part: _final_s(outcome, told) for part in told.parts if part.family != DRAFTS}
         offs: dict[str, float] = {}
         for part, expected in told.parts.items():
             seconds = observed.get(part)
             if seconds is not None and math.isfinite(seconds) and seconds >= LEAST_S:
                 off = offs[part.name] = clamped(math.log(seconds / expected.seconds))
-                if part in _DRAFTS and outcome.draft_late:
+                if part.family == DRAFTS and outcome.draft_late:
                     ratio = told.draft_factor * seconds / expected.seconds
                     self.speeds.warn(told.edge_id, told.drafter, ratio, now_s=now_s)
                 self.spreads.observe(part, off, upper=expected.upper, centre=expected.centre)

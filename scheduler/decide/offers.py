@@ -23,7 +23,8 @@ UNKNOWN_HANDOVER_S = 0.05  # to an edge that has not drafted for the asking one 
 
 class Offer(NamedTuple):
     """One edge that can draft; done_s: when the draft would be at the asking edge, in seconds from now; wait_s: until
-    it would be begun, with the handing over; left_s: of that, until it has loaded its model again."""
+    it would be begun, with the handing over; left_s: of that, until it has loaded its model again; node_class: of its
+    machine."""
 
     edge_id: str
     address: str
@@ -34,6 +35,7 @@ class Offer(NamedTuple):
     weight: float = 1.0
     note: str = ""
     left_s: float = 0.0
+    node_class: str = ""
 
     def later(self, by_s: float) -> Offer:
         """The same, begun later."""
@@ -140,7 +142,8 @@ def _at_home(view: View, query: PlacementQuery, fit: Mapping[str, Node], work: W
         # The edge lives, since it asks; after a scheduler's restart its first report is half a second away.
         here = work.times(view.draft_factor(edge, query.draft_model, now_ns=now_ns, asker=edge))
         note = f"edge {edge} has sent no fresh report, so it is taken to be idle"
-        return Offer(edge, "", 0.0 + here.total_s, 0.0, 0.0, here, note=note)
+        node_class = node.report.node_class if node is not None else ""
+        return Offer(edge, "", 0.0 + here.total_s, 0.0, 0.0, here, note=note, node_class=node_class)
     if condition == "draining":
         return Away(f"edge {edge} is being drained")
     load_s = view.loads.left_s(edge, query.draft_model, now_ns=now_ns) if condition == "loading" else None
@@ -204,9 +207,12 @@ def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:
 
 
 def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
-    name = node.report.node_id
+    report, name = node.report, node.report.node_id
     factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     load_s = node.remaining_s(now_ns, factor=factor)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
     wait_s, here = load_s + handover_s, work.times(factor)
-    return Offer(name, node.report.grpc_address, wait_s + here.total_s, wait_s, load_s, here, weight, work.note)
+    done_s = wait_s + here.total_s
+    return Offer(
+        name, report.grpc_address, done_s, wait_s, load_s, here, weight, work.note, node_class=report.node_class
+    )

@@ -13,7 +13,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.pairs import latent_bytes
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.learned import DRAFT_AT_PEER, final_part
+from scheduler.decide.learned import final_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.offered import NOTHING, Offered, handing_latents, near_quality, offered
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
@@ -120,7 +120,7 @@ class Situation(NamedTuple):
             return latent_bytes(self.cloud) + clips.draft_bytes
         ways = 0
         if self.drafts(plan) and not query.draft_known:
-            ways += 2 if self.drafting.part == DRAFT_AT_PEER else 1  # to the store, and from the edge that lends it
+            ways += 2 if self.drafting.edge_id != query.edge_id else 1  # to the store, and from the edge that lends it
         moved = ways * clips.draft_bytes
         if self.starts_from_draft(plan):
             moved += clips.handed_bytes

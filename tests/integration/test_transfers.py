@@ -54,6 +54,7 @@ async def apart(nats_url: str, folder: Path) -> AsyncIterator[tuple[httpx.AsyncC
     rng = random.Random(4)
     own = {"cloud_model": CLOUD, "draft_model": DRAFT, "http_port": http_port, "grpc_port": grpc_port}
     own |= {"advertise_host": AWAY, "cache_url": f"http://{HERE}:{door}", "place_budget_s": 2.0, "threads": 1}
+    own |= {"node_class": "lab"}
     async with (
         shaped((AWAY, grpc_port), (HERE, grpc_port), WAY, clock=CLOCK, rng=rng),
         real_nodes.scheduler(nats_url, folder, decision_log=folder / "log", **common) as placing,
@@ -115,6 +116,7 @@ async def test_finals_over_slow_links_are_predicted_with_the_time_of_moving_them
         assert {("edge-1", "store.get"), ("worker-1", "edge-1"), ("worker-1", "store.put")} <= ways.keys()
         assert ways["worker-1", "edge-1"].delay_s > WAY.delay_s
         assert {size.model for size in learned.sizes} == {DRAFT, CLOUD}
+        assert {accuracy.part for accuracy in learned.accuracies} == {"draft in lab", "final refine"}
     logged = [one for one in read_log(tmp_path / "log") if one.outcome is not None and one.outcome.plan == "refine"]
     with_moves, without = _errors(logged[3:]), _errors(logged[3:], moves=False)
     assert with_moves < 0.15, (with_moves, without)

@@ -57,6 +57,27 @@ def test_an_idle_home_drafts_and_another_edge_is_the_backup() -> None:
     assert decision.draft_places[1].draft_s == pytest.approx(DRAFT_S + UNKNOWN_HANDOVER_S)
 
 
+def test_what_drafts_of_one_class_of_edges_were_off_by_teaches_nothing_of_another() -> None:
+    """One drafts for itself, and one of its class for an edge of another that is full."""
+    found = seen(
+        edge(1, node_class="gpu"), edge(2, node_class="gpu"), edge(3, node_class="cpu", remaining_s=60.0, queued=5)
+    )
+    for number in range(40):
+        query = ask(
+            job_id=f"vid_{number:026d}",
+            edge_id="edge-1" if number % 2 else "edge-3",
+            intent="iterate",
+            requested_plan="draft",
+        )
+        decision = decide(found, query, now_ns=WARM_NS, rng=random.Random(number))
+        record(found, query, decision, now_ns=WARM_NS)
+        chosen = decision.chosen()
+        assert decision.drafter != "edge-3" and chosen is not None and chosen.draft_s is not None
+        found.ended(outcome(decision, draft_s=2.0 * chosen.draft_s, drafted_by=decision.drafter), now_ns=WARM_NS)
+    learned = {name: spread.seen for name, spread in found.learned.spreads}
+    assert set(learned) == {"draft in gpu", "draft at a peer in gpu"} and sum(learned.values()) == 40
+
+
 def test_a_full_home_has_its_draft_made_by_another() -> None:
     decision = asked(seen(edge(1, remaining_s=3.0, in_flight=1, queued=8), edge(2)))
     assert decision.drafted_elsewhere

@@ -15,7 +15,7 @@ from adaptivegen.errors import BrokerUnavailable, InvalidRequest, NotFound, Unav
 from adaptivegen.heartbeat import POLICY_BUCKET
 from adaptivegen.nodes import NodeReport, drain_key
 from scheduler.decide.elastic import ElasticSettings
-from scheduler.decide.learned import DRAFT
+from scheduler.decide.learned import draft_part
 from scheduler.decide.ledger import MAX_POOLS
 from scheduler.decide.view import FORGET_AFTER_S, NodeTable, View
 from scheduler.drains import BY_OPERATOR, Drains
@@ -220,7 +220,7 @@ async def test_metrics_tell_of_nodes_pools_and_predictions() -> None:
     for known in (True, False):
         parts.view.hits.asked("edge-1", "acme", known)
     for off, upper in ((0.5, 1.0), (-0.5, 1.0), (2.0, 1.0)):  # two of three are within what was told
-        parts.view.learned.spreads.observe(DRAFT, off, upper=upper, centre=0.0)
+        parts.view.learned.spreads.observe(draft_part(), off, upper=upper, centre=0.0)
     text = generate_latest(SchedulerMetrics(parts.view, parts.scaling, time=parts.time).registry).decode()
     off_by = (math.exp(0.5) - 1.0, 1.0 - math.exp(-0.5), math.exp(2.0) - 1.0)
     error = re.search(r'adaptivegen_scheduler_prediction_error{part="draft"} (.*)', text)

@@ -6,7 +6,7 @@ import math
 import random
 
 from scheduler.decide.learn import LearnSettings
-from scheduler.decide.learned import DRAFT, DRAFT_AT_PEER, final_part
+from scheduler.decide.learned import draft_part, final_part
 from scheduler.decide.spreads import MAX_PARTS, Part, Spread, Spreads
 
 REFINE, CLOUD = (final_part(plan, "dated", "default") for plan in ("refine", "cloud"))
@@ -52,7 +52,7 @@ def test_outcomes_of_one_part_count_at_once_for_those_that_borrow_them() -> None
 
 
 def test_drafts_at_home_and_at_peers_are_of_one_family_and_finals_by_how_they_stand() -> None:
-    assert DRAFT.family == DRAFT_AT_PEER.family
+    assert draft_part().family == draft_part("gpu", at_peer=True).family
     assert REFINE.family == CLOUD.family != OTHERS.family
 
 
@@ -66,6 +66,16 @@ def test_pools_are_kept_apart_but_for_the_usual_one() -> None:
         told(spreads, slow, rng.gauss(0.0, 0.5))
         told(spreads, fast, rng.gauss(0.0, 0.02))
     assert spreads.upper(fast) < 0.1 < 0.5 < spreads.upper(slow)
+
+
+def test_drafts_are_kept_apart_by_the_class_of_edge_that_makes_them() -> None:
+    names = [draft_part(kind, at_peer=at_peer).name for kind in ("", "gpu") for at_peer in (False, True)]
+    assert names == ["draft", "draft at a peer", "draft in gpu", "draft at a peer in gpu"]
+    spreads, rng = Spreads(LearnSettings()), random.Random(5)
+    for _ in range(200):
+        told(spreads, draft_part("cpu"), rng.gauss(0.0, 0.5))
+        told(spreads, draft_part("gpu"), rng.gauss(0.0, 0.02))
+    assert spreads.upper(draft_part("gpu")) < 0.1 < 0.5 < spreads.upper(draft_part("cpu"))
 
 
 def test_what_is_kept_is_bounded() -> None:
