@@ -1,9 +1,9 @@
 """How soon drafts come when edges help one another by our placement, or by known load balancers, in simulated time.
 
 `python -m benchmarks.compare_drafters`. EDGES edges draft one at a time, in order of arrival; two schedulers place,
-each for half of the edges, and hear of the other's placements by heartbeats alone. A draft of another edge takes the
-handing over besides. A draft that fails at another edge is made at home. Every policy sees the same arrivals, over RUNS
-seeds.
+each for half of the edges. They hear of the other's placements by heartbeats; ours also tell one another, as the
+service does. A draft of another edge takes the handing over besides. A draft that fails at another edge is made at
+home. Every policy sees the same arrivals, over RUNS seeds.
 
 ours         `scheduler.decide`, as the service runs it: predictions, health, near-ties, exploration
 the others   `scheduler.decide.baselines`
@@ -38,6 +38,7 @@ from scheduler.decide.baselines import (
     TwoChoices,
 )
 from scheduler.decide.decide import decide, record
+from scheduler.decide.jobs import OpenJob
 from scheduler.decide.qoe import QoeSettings, patience
 from scheduler.decide.view import NodeTable, View
 
@@ -47,6 +48,7 @@ LONG_S = 240.0
 WARM_S = 40.0  # at the beginning, of which nothing is counted
 DRAFT_S = 0.37
 REPORT_TAKES_S = 0.01
+NEWS_TAKES_S = 0.002  # from scheduler to scheduler
 FAILS_AFTER_S = 0.005
 Event = tuple[float, int, Callable[[], None]]
 
@@ -86,6 +88,14 @@ class Scheduler(Protocol):
         """The edge that drafts."""
         ...
 
+    def news(self) -> OpenJob | None:
+        """What it tells the other scheduler of what it placed last."""
+        ...
+
+    def told(self, job: OpenJob, now_s: float) -> None:
+        """What the other one tells."""
+        ...
+
     def hear(self, report: NodeReport, now_s: float) -> None:
         """A heartbeat."""
         ...
@@ -106,6 +116,7 @@ class Ours:
         self._view = View(nodes=NodeTable(), cards=CARDS, decider=name)
         self._rng = rng
         self._decided: dict[int, Decision] = {}
+        self._placed: OpenJob | None = None
 
     def place(self, number: int, home: str, now_s: float) -> str:
         """See Scheduler."""
@@ -124,9 +135,17 @@ class Ours:
         )
         now_ns = int(now_s * 1e9)
         decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
-        record(self._view, query, decision, now_ns=now_ns)
+        self._placed = record(self._view, query, decision, now_ns=now_ns)
         self._decided[number] = decision
         return decision.draft_edge_id or home
+
+    def news(self) -> OpenJob | None:
+        """See Scheduler."""
+        return self._placed
+
+    def told(self, job: OpenJob, now_s: float) -> None:
+        """See Scheduler."""
+        self._view.hear_of(job, now_ns=int(now_s * 1e9))
 
     def hear(self, report: NodeReport, now_s: float) -> None:
         """See Scheduler."""
@@ -166,6 +185,12 @@ class Baseline:
         self._balancer.sent(chosen, now_s=now_s)
         self._sent[number] = chosen
         return chosen
+
+    def news(self) -> None:
+        """See Scheduler: each balances by itself."""
+
+    def told(self, job: OpenJob, now_s: float) -> None:
+        """See Scheduler."""
 
     def hear(self, report: NodeReport, now_s: float) -> None:
         """See Scheduler."""
@@ -292,6 +317,7 @@ class System:
     def _ask(self, number: int, home: str) -> None:
         scheduler = self._schedulers[NAMES.index(home) % 2]
         asked_s, where = self.now_s, scheduler.place(number, home, self.now_s)
+        self._spread_news(scheduler)
 
         def there(made_by: str) -> None:
             took_s = self.now_s - asked_s
@@ -317,6 +343,12 @@ class System:
             self.now_s + link_s / 2,
             lambda: self._draft(where, lambda ok: self.at(self.now_s + link_s / 2, lambda: back(ok))),
         )
+
+    def _spread_news(self, placed: Scheduler) -> None:
+        news = placed.news()
+        for other in self._schedulers:
+            if news is not None and other is not placed:
+                self.at(self.now_s + NEWS_TAKES_S, lambda other=other: other.told(news, self.now_s))  # type: ignore[misc]
 
     def _draft(self, name: str, then: Callable[[bool], None]) -> None:
         edge = self.edges[name]

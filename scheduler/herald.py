@@ -1,8 +1,8 @@
 """What schedulers tell one another: the jobs they place, at once, and every few seconds what tenants have used.
 
-Both are hints that make several schedulers agree sooner than the store would: a job that was not told of is found in
-the store within seconds, what was used is told again. Jobs go over core NATS; usage is kept in a bucket, so that a
-scheduler that starts anew knows what was used before.
+Both are hints that make several schedulers agree sooner than the store and heartbeats would: a job that was not told of
+is found in the store within seconds, its draft in the next heartbeat of its edge, what was used is told again. Jobs go
+over core NATS; usage is kept in a bucket, so that a scheduler that starts anew knows what was used before.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Herald:
             return
         now_ns = self._time.now_ns()
         for job in told.placed:
-            self._view.jobs.hear_of(job, now_ns=now_ns)
+            self._view.hear_of(job, now_ns=now_ns)
 
     async def _share_usage(self) -> None:
         while True:

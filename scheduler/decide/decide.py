@@ -15,7 +15,7 @@ from adaptivegen.placement import Candidate, Decision, PlacementQuery, Plan
 from scheduler.decide.admission import bar_of_deadline
 from scheduler.decide.choose import Admitted, Choice, admit, choose
 from scheduler.decide.flow import LATEST_DRAFT_S
-from scheduler.decide.jobs import OpenJob
+from scheduler.decide.jobs import OpenJob, SentDraft
 from scheduler.decide.moves import draft_card
 from scheduler.decide.plans import Situation, final_steps, look_at, weigh, weigh_final
 from scheduler.decide.predict import draft_at, draft_wait_s, final_work, newcomer, standing_of
@@ -88,26 +88,20 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     that is open now, None where there is none."""
     if not query.draft_known:
         view.hits.asked(query.edge_id, query.tenant, query.content_known)
-    if decision.makes_draft and not query.draft_known:
-        work = draft_at(view, query, decision.drafter, now_ns=now_ns)
-        work_s = work.total_s if work else 0.0
-        view.nodes.dispatch_draft(decision.drafter, work_s, now_ns=now_ns, tenant=query.tenant)
-        view.sent(decision.edge_id, decision.drafter, now_s=now_ns / 1e9)
-        view.sessions.note(
-            query.tenant, query.session, edge_id=decision.drafter, gain=decision.draft_gain, now_s=now_ns / 1e9
-        )
+    sent = _sent(view, query, decision, now_ns=now_ns)
+    if sent is not None:
+        view.send(sent, tenant=query.tenant, now_ns=now_ns)
     if decision.plan == "split":
         _finishing(view, query, decision, now_ns=now_ns)
     if decision.plan == "refuse":
         _promise(view, query, decision, now_ns=now_ns)
     if not (decision.makes_draft or decision.makes_final):
         return None
-    job = _open_job(view, query, decision, now_ns=now_ns)
+    job = _open_job(view, query, decision, sent, now_ns=now_ns)
     view.jobs.place(job)
     factor = view.draft_factor(decision.drafter, query.draft_model, now_ns=now_ns, asker=query.edge_id)
     known, standing = query.draft_known, standing_of(query)
-    drafts = decision.makes_draft and not known
-    if drafts and view.loads.left_s(decision.drafter, query.draft_model, now_ns=now_ns) is not None:
+    if sent is not None and view.loads.left_s(decision.drafter, query.draft_model, now_ns=now_ns) is not None:
         return job  # its times would tell of a model that is loaded again, not of drafts and finals
     drafter = view.nodes.get(decision.drafter)
     view.learned.expect(
@@ -121,6 +115,20 @@ def record(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int
     return job
 
 
+def _sent(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> SentDraft | None:
+    """The draft that a decision has made; None where it has none made."""
+    if query.draft_known or not decision.makes_draft:
+        return None
+    work = draft_at(view, query, decision.drafter, now_ns=now_ns)
+    return SentDraft(
+        edge_id=decision.drafter,
+        asked_by=decision.edge_id,
+        work_s=work.total_s if work else 0.0,
+        session=query.session,
+        gain=decision.draft_gain,
+    )
+
+
 def _finishing(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> None:
     """The edge that asked will have the rest of a split to do; it counts from now on, though it comes later."""
     draft, cloud = draft_card(view, query), view.cards[query.cloud_model]
@@ -131,9 +139,9 @@ def _finishing(view: View, query: PlacementQuery, decision: Decision, *, now_ns:
     view.nodes.dispatch_draft(query.edge_id, work_s, now_ns=now_ns)
 
 
-def _open_job(view: View, query: PlacementQuery, decision: Decision, *, now_ns: int) -> OpenJob:
+def _open_job(view: View, query: PlacementQuery, decision: Decision, sent: SentDraft | None, *, now_ns: int) -> OpenJob:
     chosen = decision.chosen()
-    known: dict[str, Any] = {"job_id": query.job_id, "tenant": query.tenant, "tier": query.tier}
+    known: dict[str, Any] = {"job_id": query.job_id, "tenant": query.tenant, "tier": query.tier, "sent": sent}
     if decision.makes_final:
         new = newcomer(view, query, now_ns=now_ns)
         known |= {"pool": decision.pool, "model": query.cloud_model, "deadline_at_ns": new.deadline_at_ns}

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptivegen.nodes import Seconds
+from adaptivegen.nodes import Finite, Seconds
 from adaptivegen.placement import Tier, ToldSteps
 from scheduler.decide.qoe import NEVER_S
 
@@ -52,6 +52,19 @@ class StepChoice(BaseModel):
         return self.whole_s if steps == self.whole else self.fewer_s
 
 
+class SentDraft(BaseModel):
+    """A draft that a decision has sent to an edge. asked_by: the edge that asked; work_s: predicted there; session: the
+    request's, empty for none; gain: QoE by which another edge would have been better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    edge_id: Name
+    asked_by: Name
+    work_s: Seconds = 0.0
+    session: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    gain: Finite = 0.0
+
+
 class OpenJob(BaseModel):
     """A placed job. Times are wall nanoseconds of the scheduler that tells of it.
 
@@ -61,7 +74,7 @@ class OpenJob(BaseModel):
     good_until_ns: until then its final counts in full, by the policy it was placed with, 0: not known; decided_at_ns:
     of its decision, as that says itself; steps: which of them it has is settled when its turn comes, None where that is
     decided; settled_steps: as it was settled last, 0: not yet, others_wait: fewer for the sake of others; guessed:
-    nothing is known but that it waits.
+    nothing is known but that it waits; sent: its draft, where one was sent to an edge with this decision.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -84,6 +97,7 @@ class OpenJob(BaseModel):
     settled_steps: Annotated[int, Field(ge=0, le=1000)] = 0
     others_wait: bool = False
     guessed: bool = False
+    sent: SentDraft | None = None
 
     @property
     def least_s(self) -> float:

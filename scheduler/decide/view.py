@@ -19,6 +19,7 @@ from adaptivegen.nodes import NodeKind, NodeReport
 from adaptivegen.placement import FINAL_PLANS, Attempt, Outcome
 from scheduler.decide.health import Healths
 from scheduler.decide.hits import Hits
+from scheduler.decide.jobs import OpenJob, SentDraft
 from scheduler.decide.learn import LEAST_S, MOST_FACTOR
 from scheduler.decide.learned import Learned
 from scheduler.decide.ledger import OpenJobs
@@ -212,10 +213,19 @@ class View:
         if node is not None and node.report.kind == "edge":
             self.healths.attempted(attempt.node_id, attempt.reporter, attempt.ok, now_s=now_ns / 1e9)
 
-    def sent(self, asking: str, drafting: str, *, now_s: float) -> None:
-        """A draft that one edge asked for was placed at another."""
-        self._sent[asking, drafting] = now_s
-        self._sent.move_to_end((asking, drafting))
+    def hear_of(self, job: OpenJob, *, now_ns: int) -> None:
+        """Another scheduler has just placed a job: what it sent out counts here, too, and its session stays there."""
+        if job.sent is not None:
+            self.send(job.sent, tenant=job.tenant, now_ns=now_ns)
+        self.jobs.hear_of(job, now_ns=now_ns)
+
+    def send(self, draft: SentDraft, *, tenant: str, now_ns: int) -> None:
+        """A tenant's draft was placed at an edge."""
+        now_s, pair = now_ns / 1e9, (draft.asked_by, draft.edge_id)
+        self.nodes.dispatch_draft(draft.edge_id, draft.work_s, now_ns=now_ns, tenant=tenant)
+        self.sessions.note(tenant, draft.session, edge_id=draft.edge_id, gain=draft.gain, now_s=now_s)
+        self._sent[pair] = now_s
+        self._sent.move_to_end(pair)
         while len(self._sent) > MAX_PAIRS:
             self._sent.popitem(last=False)
 

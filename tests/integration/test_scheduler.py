@@ -20,7 +20,7 @@ from adaptivegen.rpc.placement_client import PlacementClient
 from scheduler.decision_log import read_log
 from tests.schedulers import CLOCK, RNG, fleet, free_port, job_store, new_spec, scheduler, until
 from tests.servers import NatsServer
-from tests.unit.scheduler.builders import FINAL_S, done, of_plan, outcome, query, report
+from tests.unit.scheduler.builders import FINAL_S, done, draft_card, of_plan, outcome, query, report
 
 
 async def test_heartbeats_in_decisions_out(own_nats: NatsServer, tmp_path: Path) -> None:
@@ -97,6 +97,31 @@ async def test_an_outcome_reaches_the_scheduler_that_decided_whichever_is_asked_
         parts = [part.part for part in (await decided.admin.predictions()).accuracies]
         assert parts == ["draft", "final refine"]
         assert not (await other.admin.predictions()).accuracies
+
+
+async def test_a_session_is_drafted_where_another_scheduler_began_it(own_nats: NatsServer, tmp_path: Path) -> None:
+    lending = {"lends": draft_card().digest, "grpc_address": "127.0.0.1:1"}
+    session = {"session": "ada", "draft_digest": draft_card().digest}
+    async with (
+        scheduler(own_nats.url, tmp_path) as one,
+        scheduler(own_nats.url, tmp_path, node_id="scheduler-2") as other,
+        fleet(own_nats.url, report("edge-1", **lending), report("edge-2", **lending), report("worker-1")),
+    ):
+        for running in (one, other):
+            await running.sees(edge_1="healthy", edge_2="healthy", worker_1="healthy")
+        assert (
+            await one.place(query(**session, job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)))
+        ).drafter == "edge-1"
+
+        async def heard() -> bool | None:  # the hint of the first is on its way for a moment
+            return True if any(tenant.open_jobs for tenant in await other.admin.tenants()) else None
+
+        await until("the other scheduler hearing of the job", heard)
+        moved = await other.place(
+            query(**session, job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG), edge_id="edge-2")
+        )
+        assert moved.drafter == "edge-1"
+        assert "edge edge-1 drafts, as it did for this session." in [reason.lower() for reason in moved.reasons]
 
 
 async def test_bad_queries_are_typed_errors_and_serving_goes_on(own_nats: NatsServer, tmp_path: Path) -> None:

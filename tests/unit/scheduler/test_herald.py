@@ -69,6 +69,28 @@ async def test_a_job_that_one_scheduler_places_is_known_to_the_others() -> None:
         assert other.jobs.reserved_s("local") == one.jobs.reserved_s("local")
 
 
+async def test_a_draft_that_one_scheduler_sends_to_an_edge_counts_at_the_others_and_its_session_stays_there() -> None:
+    """Else two schedulers that are asked at once fill the same edge until its next heartbeat."""
+    shared = Shared()
+    (one, herald), (other, listening) = shared.scheduler("s-1"), shared.scheduler("s-2")
+    placement = Placement(one, time=SteadyTime(shared.clock), rng=random.Random(1), placed=herald.placed)
+    async with running(herald, listening):
+        decision = await placement.place(query(session="ada"))
+        await settle()
+        now_ns = shared.clock.now_ns()
+        assert decision.drafter == "edge-1"
+        here, there = (seen.nodes.get("edge-1") for seen in (one, other))
+        assert here is not None and there is not None
+        assert there.remaining_s(now_ns) == here.remaining_s(now_ns) > 0.0
+        assert there.waiting(now_ns) == here.waiting(now_ns)
+        session = other.sessions.get("local", "ada", now_s=now_ns / 1e9)
+        assert session is not None and session.edge_id == "edge-1"
+        assert other.sent_s("edge-1", "edge-1") == now_ns / 1e9
+        await placement.place(query(draft_known=True))  # a final of a draft that is there sends none
+        await settle()
+        assert there.remaining_s(now_ns) == here.remaining_s(now_ns)
+
+
 async def test_what_was_used_is_known_to_the_others_and_to_one_that_starts_anew() -> None:
     shared = Shared()
     (one, herald), (other, listening) = shared.scheduler("s-1"), shared.scheduler("s-2")
