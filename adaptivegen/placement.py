@@ -36,6 +36,7 @@ class Candidate(BaseModel):
     first_look_s: float | None = None
     draft_s: float | None = None
     final_s: float | None = None
+    first_look_upper_s: float | None = None
     draft_upper_s: float | None = None
     final_upper_s: float | None = None
     qoe: float = 1.0

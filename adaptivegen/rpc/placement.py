@@ -38,7 +38,7 @@ from adaptivegen.speakers import Speakers
 SERVICE = "adaptivegen.v1.PlacementService"
 PLACE = f"/{SERVICE}/Place"
 MOST_NEAR_BYTES = 2.0**40  # of a video's file
-_TIMES = ("first_look_s", "draft_s", "final_s", "draft_upper_s", "final_upper_s")  # of a candidate
+_TIMES = ("first_look_s", "draft_s", "final_s", "first_look_upper_s", "draft_upper_s", "final_upper_s")  # a candidate's
 _TIERS: dict[str, Tier] = {tier: tier for tier in TIERS}
 _NUMBERS = (*_TIMES, "qoe", "gpu_s", "score", "moved_bytes", "transfer_s", "load_s")
 
@@ -94,6 +94,7 @@ def decision_to_pb(decision: Decision) -> pb.Decision:
             first_look_s=seconds(candidate.first_look_s),
             draft_s=seconds(candidate.draft_s),
             final_s=seconds(candidate.final_s),
+            first_look_upper_s=candidate.first_look_upper_s,
             draft_upper_s=seconds(candidate.draft_upper_s),
             final_upper_s=seconds(candidate.final_upper_s),
             qoe=candidate.qoe,
@@ -202,6 +203,7 @@ def _decision(message: pb.Decision) -> Decision:
                 first_look_s=_optional(candidate.first_look_s),
                 draft_s=_optional(candidate.draft_s),
                 final_s=_optional(candidate.final_s),
+                first_look_upper_s=candidate.first_look_upper_s if candidate.HasField("first_look_upper_s") else None,
                 draft_upper_s=_optional(candidate.draft_upper_s),
                 final_upper_s=_optional(candidate.final_upper_s),
                 qoe=candidate.qoe,

@@ -208,7 +208,7 @@ def _details(situation: Situation, chosen: Candidate) -> list[str]:
     elif chosen.draft_s is not None:
         reasons.append(
             f"The draft is expected after {chosen.draft_s:.2f} s{_at_most(chosen.draft_upper_s)}, its first look after"
-            f" {chosen.first_look_s:.2f} s."
+            f" {chosen.first_look_s:.2f} s{_at_most(chosen.first_look_upper_s)}."
         )
     if chosen.makes_final:
         pool = situation.pool

@@ -200,8 +200,7 @@ class _Choice(NamedTuple):
         return draft_part(offer.node_class, at_peer=offer.edge_id != self.query.edge_id)
 
     def _upper_s(self, offer: Offer) -> float | None:
-        learned, part = self.view.learned, self._part(offer)
-        return learned.upper_s(part, learned.centred_s(part, offer.done_s))
+        return self.view.learned.told_s(self._part(offer), offer.done_s)[1]
 
     def _at(self, name: str, by_name: Mapping[str, float], note: str) -> Drafting:
         """The draft made at this edge."""

@@ -50,7 +50,7 @@ class Told(NamedTuple):
     settled: tuple[str, float] = ("", 0.0)
 
 
-DRAFTS = "draft"  # the family of their parts
+DRAFTS, LOOKS = "draft", "first look"  # the families of their parts
 USUAL_POOL = "default"  # whose parts need not be told apart by its name
 
 
@@ -59,6 +59,12 @@ def draft_part(node_class: str = "", *, at_peer: bool = False) -> Part:
     """What predictions of drafts are kept under: of the edge that asks or of one that drafts for it, and by its class
     of machines. While little is known of one, it is taken to be like all drafts."""
     return Part(f"draft{' at a peer' if at_peer else ''}{f' in {node_class}' if node_class else ''}", DRAFTS)
+
+
+@lru_cache(maxsize=MAX_READ_PARTS)
+def look_part(draft: Part) -> Part:
+    """What predictions of the first looks of such drafts are kept under."""
+    return Part(f"{LOOKS}{draft.name.removeprefix(DRAFTS)}", LOOKS)
 
 
 @lru_cache(maxsize=MAX_READ_PARTS)
@@ -147,13 +153,15 @@ class Learned:
 
     # ---- predictions --------------------------------------------------------------------------------------------
 
-    def centred_s(self, part: Part, predicted_s: float | None) -> float | None:
-        """A prediction of a part, moved to the middle of what is observed of such; None stays None."""
-        return predicted_s * math.exp(self.spreads.centre(part)) if predicted_s is not None else None
-
-    def upper_s(self, part: Part, predicted_s: float | None) -> float | None:
-        """The upper end of a prediction of a part; None stays None."""
-        return predicted_s * math.exp(self.spreads.upper(part)) if predicted_s is not None else None
+    def told_s(
+        self, part: Part, predicted_s: float | None, *, later_s: float = 0.0
+    ) -> tuple[float, float] | tuple[None, None]:
+        """A prediction of a part, moved to the middle of what is observed of such, and its upper end; None stays None.
+        later_s: by which that end may well be later than outcomes say."""
+        if predicted_s is None:
+            return None, None
+        centred_s = predicted_s * math.exp(self.spreads.centre(part))
+        return centred_s, centred_s * math.exp(self.spreads.upper(part)) + later_s
 
     def expect(
         self,
@@ -171,9 +179,10 @@ class Learned:
         chosen = decision.chosen()
         part = draft_part(draft_class, at_peer=decision.drafted_elsewhere)
         final = final_part(decision.plan, standing, decision.pool)
-        times = {} if chosen is None else {part: chosen.draft_s, final: chosen.final_s}
-        if draft_known or not decision.makes_draft:
-            times.pop(part, None)
+        drafts = {} if chosen is None else {part: chosen.draft_s, look_part(part): chosen.first_look_s}
+        times = {} if chosen is None else {final: chosen.final_s}
+        if decision.makes_draft and not draft_known:
+            times |= drafts
         if chosen is not None and chosen.load_s:
             times.pop(final)
         parts = {
@@ -201,9 +210,10 @@ class Learned:
             return {}
         del self._told[outcome.job_id]
         observed = {part: _draft_s(outcome, told) for part in told.parts if part.family == DRAFTS}
+        observed |= {part: _look_s(outcome, told) for part in told.parts if part.family == LOOKS}
         as_decided = "" in (outcome.made_with, outcome.cloud_model) or outcome.made_with == outcome.cloud_model
         if outcome.status == "completed" and as_decided:  # by another version it tells nothing of what was predicted
-            observed |= {part: _final_s(outcome, told) for part in told.parts if part.family != DRAFTS}
+            observed |= {part: _final_s(outcome, told) for part in told.parts if part.family not in (DRAFTS, LOOKS)}
         offs: dict[str, float] = {}
         for part, expected in told.parts.items():
             seconds = observed.get(part)
@@ -239,9 +249,20 @@ def _draft_s(outcome: Outcome, told: Told) -> float | None:
 
     Of one that failed and was made elsewhere nothing is known.
     """
-    if outcome.drafted_with not in ("", outcome.draft_model):
-        return None  # by another version it tells nothing of what was predicted
-    at_home = told.drafter == told.edge_id
-    if outcome.drafted_by == told.drafter or (not outcome.drafted_by and at_home):
-        return outcome.draft_s
-    return outcome.draft_s if outcome.draft_late and outcome.drafted_by else None
+    if _by_another_version(outcome):
+        return None
+    return outcome.draft_s if _made_as_told(outcome, told) or (outcome.draft_late and outcome.drafted_by) else None
+
+
+def _look_s(outcome: Outcome, told: Told) -> float | None:
+    """The same of its first look; of one that another was faster with nothing is known."""
+    return None if _by_another_version(outcome) or not _made_as_told(outcome, told) else outcome.first_look_s
+
+
+def _by_another_version(outcome: Outcome) -> bool:
+    """It tells nothing of what was predicted."""
+    return outcome.drafted_with not in ("", outcome.draft_model)
+
+
+def _made_as_told(outcome: Outcome, told: Told) -> bool:
+    return outcome.drafted_by == told.drafter or (not outcome.drafted_by and told.drafter == told.edge_id)

@@ -13,7 +13,7 @@ from adaptivegen.models.card import ModelCard
 from adaptivegen.models.pairs import latent_bytes
 from adaptivegen.placement import FINAL_PLANS, Candidate, PlacementQuery, Plan
 from scheduler.decide.drafters import Drafting, draft_quality, drafting
-from scheduler.decide.learned import final_part
+from scheduler.decide.learned import final_part, look_part
 from scheduler.decide.moves import NO_MOVES, draft_card
 from scheduler.decide.offered import NOTHING, Offered, handing_latents, near_quality, offered
 from scheduler.decide.predict import PoolWait, final_work, pool_wait, standing_of
@@ -64,12 +64,13 @@ class Situation(NamedTuple):
         learned = self.view.learned
         transfer_s = self.transfer_s(plan) if final_s is not None else 0.0
         final_s = final_s + transfer_s if final_s is not None else None
-        draft_upper_s = draft_s
-        if shown is None:
-            draft_s = learned.centred_s(self.drafting.part, draft_s)
-            draft_upper_s = _later(learned.upper_s(self.drafting.part, draft_s), self.drafting.load_s)
+        draft_upper_s, look_upper_s = draft_s, look_s
+        if shown is None and draft_s is not None:
+            drafted, load_s = self.drafting.part, self.drafting.load_s
+            draft_s, draft_upper_s = learned.told_s(drafted, draft_s, later_s=load_s)
+            look_s, look_upper_s = learned.told_s(look_part(drafted), look_s, later_s=load_s)
         part = final_part(plan, standing_of(self.query), self.pool.pool)
-        final_s = learned.centred_s(part, final_s)
+        final_s, upper_s = learned.told_s(part, final_s, later_s=later_s)
         settings, intent = self.view.policy.qoe, self.query.intent
         final_quality = self.final_quality(plan)
         if shown is None:
@@ -89,8 +90,9 @@ class Situation(NamedTuple):
             first_look_s=look_s,
             draft_s=draft_s,
             final_s=final_s,
+            first_look_upper_s=look_upper_s,
             draft_upper_s=draft_upper_s,
-            final_upper_s=_later(learned.upper_s(part, final_s), later_s),
+            final_upper_s=upper_s,
             qoe=value,
             gpu_s=gpu_s,
             score=value - self.view.policy.costs.of(gpu_s, intent=intent),
@@ -151,10 +153,6 @@ class Situation(NamedTuple):
             height=query.height,
             assumed=self.view.policy.qoe.unmeasured_final,
         )
-
-
-def _later(seconds: float | None, by_s: float) -> float | None:
-    return None if seconds is None else seconds + by_s
 
 
 def look_at(view: View, query: PlacementQuery, *, now_ns: int, rng: random.Random) -> Situation:

@@ -59,6 +59,7 @@ class _Expected(NamedTuple):
     height: int
     steps: int
     refined: bool
+    look_s: float | None
     draft_s: float | None
     final_s: float | None
     qoe: float
@@ -69,6 +70,7 @@ class _Expected(NamedTuple):
 class _Seen:
     """Predicted and observed, by part; None where the two cannot be compared."""
 
+    look_s: tuple[float, float] | None
     draft_s: tuple[float, float] | None
     final_s: tuple[float, float] | None
     qoe: tuple[float, float] | None
@@ -103,6 +105,7 @@ class Recent:
             height=query.height,
             steps=decision.final_steps,
             refined=decision.refine_t0 is not None,
+            look_s=chosen.first_look_s,
             draft_s=chosen.draft_s,
             final_s=chosen.final_s,
             qoe=chosen.qoe,
@@ -121,16 +124,18 @@ class Recent:
             return
         draft_s, final_s = _seconds(outcome.draft_s), _seconds(outcome.final_s)
         seen = _Seen(
+            look_s=_pair(told.look_s, _seconds(outcome.first_look_s)),
             draft_s=_pair(told.draft_s, draft_s),
             final_s=_pair(told.final_s, final_s) if _as_decided(told, outcome.plan) else None,
             qoe=_pair(told.qoe, _observed_qoe(told, outcome, cards, draft_s=draft_s, final_s=final_s)),
         )
-        if seen != _Seen(None, None, None):
+        if seen != _Seen(None, None, None, None):
             self._seen.append(seen)
 
     def compared(self) -> tuple[Compared, ...]:
-        """Draft, final and QoE of the last outcomes; a part of which nothing was seen is left out."""
+        """First look, draft, final and QoE of the last outcomes; a part of which nothing was seen is left out."""
         parts = {
+            "first look": [seen.look_s for seen in self._seen if seen.look_s is not None],
             "draft": [seen.draft_s for seen in self._seen if seen.draft_s is not None],
             "final": [seen.final_s for seen in self._seen if seen.final_s is not None],
             "qoe": [seen.qoe for seen in self._seen if seen.qoe is not None],

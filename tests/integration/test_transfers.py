@@ -116,7 +116,11 @@ async def test_finals_over_slow_links_are_predicted_with_the_time_of_moving_them
         assert {("edge-1", "store.get"), ("worker-1", "edge-1"), ("worker-1", "store.put")} <= ways.keys()
         assert ways["worker-1", "edge-1"].delay_s > WAY.delay_s
         assert {size.model for size in learned.sizes} == {DRAFT, CLOUD}
-        assert {accuracy.part for accuracy in learned.accuracies} == {"draft in lab", "final refine"}
+        assert {accuracy.part for accuracy in learned.accuracies} == {
+            "first look in lab",
+            "draft in lab",
+            "final refine",
+        }
     logged = [one for one in read_log(tmp_path / "log") if one.outcome is not None and one.outcome.plan == "refine"]
     with_moves, without = _errors(logged[3:]), _errors(logged[3:], moves=False)
     assert with_moves < 0.15, (with_moves, without)

@@ -149,6 +149,7 @@ class Candidate(_message.Message):
     MOVED_BYTES_FIELD_NUMBER: _builtins.int
     TRANSFER_S_FIELD_NUMBER: _builtins.int
     LOAD_S_FIELD_NUMBER: _builtins.int
+    FIRST_LOOK_UPPER_S_FIELD_NUMBER: _builtins.int
     plan: _builtins.str
     feasible: _builtins.bool
     reason: _builtins.str
@@ -174,6 +175,8 @@ class Candidate(_message.Message):
     """of final_s, for moving the draft and the final between nodes"""
     load_s: _builtins.float
     """of final_s, until a model is loaded that no worker has yet"""
+    first_look_upper_s: _builtins.float
+    """what 95 % of such first looks should not exceed; absent: none, or not told"""
     def __init__(
         self,
         *,
@@ -191,12 +194,15 @@ class Candidate(_message.Message):
         moved_bytes: _builtins.float = ...,
         transfer_s: _builtins.float = ...,
         load_s: _builtins.float = ...,
+        first_look_upper_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_look_upper_s", b"_first_look_upper_s", "first_look_upper_s", b"first_look_upper_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_s", b"draft_s", "draft_upper_s", b"draft_upper_s", "feasible", b"feasible", "final_s", b"final_s", "final_upper_s", b"final_upper_s", "first_look_s", b"first_look_s", "gpu_s", b"gpu_s", "load_s", b"load_s", "moved_bytes", b"moved_bytes", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score", "transfer_s", b"transfer_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_look_upper_s", b"_first_look_upper_s", "draft_s", b"draft_s", "draft_upper_s", b"draft_upper_s", "feasible", b"feasible", "final_s", b"final_s", "final_upper_s", b"final_upper_s", "first_look_s", b"first_look_s", "first_look_upper_s", b"first_look_upper_s", "gpu_s", b"gpu_s", "load_s", b"load_s", "moved_bytes", b"moved_bytes", "plan", b"plan", "qoe", b"qoe", "reason", b"reason", "score", b"score", "transfer_s", b"transfer_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_look_upper_s: _TypeAlias = _typing.Literal["first_look_upper_s"]  # noqa: Y015
+    _WhichOneofArgType__first_look_upper_s: _TypeAlias = _typing.Literal["_first_look_upper_s", b"_first_look_upper_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_look_upper_s) -> _WhichOneofReturnType__first_look_upper_s | None: ...
 
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
 

@@ -19,11 +19,10 @@ def told_and_seen(*, over: float, outcomes: int, seed: int) -> tuple[Learned, li
     part = final_part("refine", "awaited", "default")
     offs, held = [], []
     for _ in range(outcomes):
-        told_s = learned.centred_s(part, 10.0)
+        told_s, upper_s = learned.told_s(part, 10.0)
         assert told_s is not None
         seen_s = 10.0 * over * rng.lognormvariate(0.0, 0.05)
         upper, centre = learned.spreads.upper(part), learned.spreads.centre(part)
-        upper_s = learned.upper_s(part, told_s)
         offs.append(seen_s / told_s - 1.0)
         held.append(upper_s is not None and seen_s <= upper_s)
         learned.spreads.observe(part, math.log(seen_s / told_s), upper=upper, centre=centre)

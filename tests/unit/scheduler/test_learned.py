@@ -117,10 +117,12 @@ def test_outcomes_widen_and_narrow_what_predictions_are_told_with() -> None:
 def test_no_outcome_makes_predictions_that_are_none(seconds: float) -> None:
     seen = view()
     for _ in range(150):
-        seen.ended(outcome(placed(seen), final_s=seconds, draft_s=seconds), now_ns=NOW_NS)
+        went = outcome(placed(seen), final_s=seconds, draft_s=seconds, first_look_s=seconds)
+        seen.ended(went, now_ns=NOW_NS)
         seen = replace(view(), learned=seen.learned)
     for candidate in place(seen).candidates:
         for middle, upper in (
+            (candidate.first_look_s, candidate.first_look_upper_s),
             (candidate.draft_s, candidate.draft_upper_s),
             (candidate.final_s, candidate.final_upper_s),
         ):
@@ -132,6 +134,7 @@ def test_every_candidate_tells_an_upper_time_for_what_it_has() -> None:
     decision = place(view())
     for candidate in decision.candidates:
         for middle, upper in (
+            (candidate.first_look_s, candidate.first_look_upper_s),
             (candidate.draft_s, candidate.draft_upper_s),
             (candidate.final_s, candidate.final_upper_s),
         ):
@@ -167,6 +170,38 @@ def test_an_outcome_teaches_once_and_a_draft_whatever_became_of_its_final() -> N
     assert dict(seen.learned.spreads)["final refine"].seen == 1
     seen = view()
     assert seen.ended(outcome(placed(seen), status="cancelled", draft_s=0.4), now_ns=NOW_NS).keys() == {"draft"}
+
+
+def test_first_looks_are_predicted_as_they_are_seen() -> None:
+    seen = view()
+    before = of_plan(place(seen), "refine")
+    for _ in range(100):
+        decision = placed(seen)
+        chosen = decision.chosen()
+        assert chosen is not None and chosen.draft_s is not None and before.first_look_s is not None
+        went = outcome(decision, draft_s=chosen.draft_s, first_look_s=1.4 * before.first_look_s)
+        seen.ended(went, now_ns=NOW_NS)
+        seen = replace(view(), learned=seen.learned)  # idle again
+    after = of_plan(place(seen), "refine")
+    assert before.first_look_s is not None and after.first_look_s is not None
+    assert after.first_look_s == pytest.approx(1.4 * before.first_look_s, rel=0.05)
+    assert after.first_look_upper_s is not None and after.first_look_upper_s < 1.2 * after.first_look_s
+    assert dict(seen.learned.spreads)["first look"].seen == 100
+    assert any("its first look after" in reason and "mostly" in reason for reason in place(seen).reasons)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drafted_by": "edge-2", "draft_late": True},  # the look is of the edge that was faster
+        {"draft_model": "pocket-draft", "drafted_with": "pocket-draft-2"},
+        {"first_look_s": None},
+    ],
+)
+def test_a_look_that_another_edge_or_model_made_teaches_nothing(changes: dict[str, object]) -> None:
+    seen = view()
+    went = outcome(placed(seen), **{"first_look_s": 0.2, "draft_s": 0.4, **changes})
+    assert "first look" not in seen.ended(went, now_ns=NOW_NS)
 
 
 def test_an_upgrade_waits_for_no_draft_and_teaches_nothing_of_one() -> None:

@@ -70,6 +70,15 @@ def test_a_late_job_has_less_qoe_by_the_same_function() -> None:
     assert found["qoe"].predicted_p50 == of_plan(decision, "refine").qoe
 
 
+def test_first_looks_are_compared_too() -> None:
+    recent = Recent()
+    decision = placed(recent)
+    ended(recent, decision, first_look_s=0.3, draft_s=0.4, final_s=7.0)
+    look = parts(recent)["first look"]
+    assert (look.outcomes, look.observed_p50) == (1, 0.3)
+    assert look.predicted_p50 == of_plan(decision, "refine").first_look_s
+
+
 def test_percentiles_are_of_what_was_seen() -> None:
     recent = Recent()
     for number in range(100):
