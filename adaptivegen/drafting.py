@@ -31,6 +31,15 @@ def has_room(tenant: str, waiting: Mapping[str, int], *, queued: int, at_most: i
     return queued < at_most or (queued < 2 * at_most and waiting.get(tenant, 0) < share)
 
 
+def share_ahead(tenant: str, waiting: Mapping[str, int]) -> float:
+    """Share of the drafts that wait, by tenant, that go before a further one of a tenant, as tenants take turns: all of
+    its own, and of each other tenant about as many as those are with the new one. 1 where nothing is known."""
+    own, all_of_them = waiting.get(tenant, 0), sum(waiting.values())
+    if not all_of_them:
+        return 1.0
+    return (own + sum(min(count, own + 1) for whose, count in waiting.items() if whose != tenant)) / all_of_them
+
+
 class Wait(NamedTuple):
     """One that waits: for how long already, and for how long it lets others go first, in seconds; served_s: what its
     tenant has had."""

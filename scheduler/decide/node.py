@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adaptivegen.drafting import has_room
+from adaptivegen.drafting import has_room, share_ahead
 from adaptivegen.nodes import HEARTBEAT_S, NodeReport
 
 FRESH_FOR_S = 3 * HEARTBEAT_S
@@ -68,11 +68,33 @@ class Node:
             return "draining"
         return "healthy" if report.ready or report.has(model) else "loading"
 
-    def remaining_s(self, now_ns: int, *, factor: float = 1.0) -> float:
+    def remaining_s(self, now_ns: int, *, factor: float = 1.0, tenant: str = "") -> float:
         """Predicted seconds of work ahead of a new draft: as reported, less the age, and what was sent since.
 
-        factor: by how much the times of the card, by which an edge reports, are to be multiplied.
+        factor: by how much the times of the card, by which an edge reports, are to be multiplied; tenant: whose it is,
+        so that what others have waiting counts as far as it goes before; all of it where none is named.
         """
+        left_s = self._remaining_s(now_ns, factor)
+        if not left_s or not tenant or not self._others_wait(tenant):
+            return left_s
+        report = self.report
+        at_work = report.in_flight + report.queued
+        waiting_s = factor * report.remaining_s * report.queued / at_work if at_work else 0.0
+        waiting_s = min(left_s, waiting_s + sum(work_s for _, work_s, whose in self.dispatched if whose))
+        return left_s - (1.0 - share_ahead(tenant, self._waiting())) * waiting_s
+
+    def _others_wait(self, tenant: str) -> bool:
+        """Whether drafts of another tenant wait here, or are on their way."""
+        sent = any(whose not in ("", tenant) for _, _, whose in self.dispatched)
+        return sent or any(whose != tenant for whose in self.report.waiting)
+
+    def _waiting(self) -> Counter[str]:
+        """How many of each tenant wait here: by the report, and sent since."""
+        waiting = Counter(self.report.waiting)
+        waiting.update(whose for _, _, whose in self.dispatched if whose)
+        return waiting
+
+    def _remaining_s(self, now_ns: int, factor: float) -> float:
         report = self.report
         if not report.remaining_s:
             return self.dispatched_s
@@ -95,9 +117,7 @@ class Node:
         since; at_most: 0 for as many as come."""
         if not at_most or self.report.queued + len(self.dispatched) < at_most:  # as nearly always
             return False
-        waiting = Counter(self.report.waiting)
-        waiting.update(whose for _, _, whose in self.dispatched if whose)
-        return not has_room(tenant, waiting, queued=self.waiting(now_ns), at_most=at_most)
+        return not has_room(tenant, self._waiting(), queued=self.waiting(now_ns), at_most=at_most)
 
     def busy_slots(self, now_ns: int) -> int:
         """How many it has, also such as have outlasted what was predicted of them."""

@@ -209,7 +209,7 @@ def _links(view: View, query: PlacementQuery) -> Mapping[str, float]:
 def _offer(view: View, query: PlacementQuery, node: Node, work: Work, *, handover_s: float, now_ns: int) -> Offer:
     report, name = node.report, node.report.node_id
     factor = view.draft_factor(name, query.draft_model, now_ns=now_ns, asker=query.edge_id)
-    load_s = node.remaining_s(now_ns, factor=factor)
+    load_s = node.remaining_s(now_ns, factor=factor, tenant=query.tenant)
     weight = view.healths.weight(name, now_s=now_ns / 1e9, asker=query.edge_id)
     wait_s, here = load_s + handover_s, work.times(factor)
     done_s = wait_s + here.total_s

@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from adaptivegen.nodes import Loading
 from adaptivegen.placement import Decision
 from scheduler.decide.decide import record
@@ -47,6 +49,20 @@ def test_an_edge_is_sent_no_draft_of_another_beyond_what_it_lends() -> None:
         decision = asked(found)
         assert sorted(place.edge_id for place in decision.draft_places) == edges
         assert decision.drafted_elsewhere == ("edge-2" in edges)
+
+
+def test_a_tenant_with_little_at_an_edge_is_told_a_shorter_wait_than_one_with_much_there() -> None:
+    """Tenants take turns there: a draft of another goes before all but one of theirs."""
+    many = {"acme": 8}
+    found = seen(edge(1, **waiting(8, waiting=many, remaining_s=9 * DRAFT_S)))
+    made = {tenant: asked(found, tenant=tenant).draft_places[0].load_s for tenant in ("acme", "local")}
+    assert made["acme"] == pytest.approx(9 * DRAFT_S)
+    assert made["local"] == pytest.approx(2 * DRAFT_S)  # the one at hand, and one of the eight
+    for number in range(3):  # which were sent there a moment ago, and are in no report yet
+        query = ask(job_id=f"vid_{number:026d}", tenant="local")
+        record(found, query, asked(found, tenant="local"), now_ns=WARM_NS)
+    assert asked(found, tenant="local").draft_places[0].load_s == pytest.approx((1 + 3 + 4) * DRAFT_S)
+    assert asked(found, tenant="other").draft_places[0].load_s == pytest.approx((1 + 1 + 1) * DRAFT_S)
 
 
 def test_an_edge_that_tells_no_bound_is_sent_whatever_comes() -> None:
