@@ -33,7 +33,7 @@ def decisions_table(decisions: Iterable[DecisionInfo]) -> Rows:
 
 
 def print_explanation(console: Console, found: Explanation) -> None:
-    """A job, its candidates, the reasons, and what was done otherwise."""
+    """A job, its candidates, the reasons, and notes."""
     job, decision = found.job, found.decision
     console.print(f"{job.id} of tenant {job.tenant}: {job.status}", highlight=False, markup=False)
     console.print(
@@ -45,7 +45,7 @@ def print_explanation(console: Console, found: Explanation) -> None:
     console.print(_candidates_table(decision.candidates, decision.plan))
     if len(decision.draft_places) > 1:
         console.print(_places_table(decision))
-    for heading, lines in (("Reasons", decision.reasons), ("What was done otherwise", found.notes)):
+    for heading, lines in (("Reasons", decision.reasons), ("Notes", found.notes)):
         if lines:
             console.print(f"{heading}:", highlight=False)
             for line in lines:
