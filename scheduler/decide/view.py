@@ -329,7 +329,7 @@ class View:
         job = self.jobs.get(outcome.job_id)
         if job is not None and not 0 < outcome.decided_at_ns < job.decided_at_ns:
             self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns, decided_at_ns=max(0, outcome.decided_at_ns))
-            self._stored(outcome)
+            self._stored(job.tenant, outcome)
         elif job is None and gpu_s:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider, now_s=now_ns / 1e9)
@@ -342,11 +342,11 @@ class View:
         if draft is not None and outcome.draft_bytes:
             self.learned.sized(draft, size_bytes=outcome.draft_bytes, pixels=outcome.draft_pixels)
 
-    def _stored(self, outcome: Outcome) -> None:
+    def _stored(self, tenant: str, outcome: Outcome) -> None:
         """What was made is stored, from now on and not only from the next count on; a hit was before."""
         made = round(outcome.final_bytes + outcome.draft_bytes)
         if made and outcome.plan != "hit" and self.quotas.limits_storage:
-            self.stored_bytes[outcome.tenant] = self.stored_bytes.get(outcome.tenant, 0) + made
+            self.stored_bytes[tenant] = self.stored_bytes.get(tenant, 0) + made
 
     def digest(self) -> str:
         """A name for this state: equal digests of one scheduler, equal nodes, jobs, quotas and what is used

@@ -129,7 +129,7 @@ def test_what_jobs_have_made_counts_as_stored_at_once() -> None:
         asked = query(job_id=f"vid_{number:026d}")
         decision = place(seen, asked)
         record(seen, asked, decision, now_ns=NOW_NS)
-        told = outcome(decision, status="completed", tenant="local", **made)
+        told = outcome(decision, status="completed", tenant="other", **made)  # whose it is, its placing says
         for _ in range(2):  # the second is a repeat, as when an edge was not sure that the first was heard
             seen.ended(told, now_ns=NOW_NS + 5 * 10**9)
         return decision
