@@ -56,7 +56,7 @@ class DraftPlace(BaseModel):
     """An edge that was looked at to make the draft. `address`: host:port of its gRPC door.
 
     draft_s: predicted seconds from submission until the draft is at the edge that asked; load_s: seconds of work ahead
-    there; weight: below 1 while it has just come into rotation; chance: with which it was to be drawn.
+    of it there; weight: below 1 while it has just come into rotation; chance: with which it was to be drawn.
     """
 
     model_config = ConfigDict(frozen=True)

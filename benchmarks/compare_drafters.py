@@ -22,12 +22,9 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from adaptivegen.models.card import Refine
 from adaptivegen.nodes import FINISHED_TOLD, HEARTBEAT_S, FinishedWork, NodeReport
-from adaptivegen.placement import Attempt, Decision, Outcome, PlacementQuery
-from benchmarks.cards import make_card
+from benchmarks.drafters import CARDS, Baseline, Ours, Scheduler
 from scheduler.decide.baselines import (
     AlwaysHome,
     Balancer,
@@ -37,10 +34,7 @@ from scheduler.decide.baselines import (
     RoundRobin,
     TwoChoices,
 )
-from scheduler.decide.decide import decide, record
-from scheduler.decide.jobs import OpenJob
 from scheduler.decide.qoe import QoeSettings, patience
-from scheduler.decide.view import NodeTable, View
 
 RUNS = 5
 EDGES = 8
@@ -73,135 +67,6 @@ LOADS = {
     "edges half a second apart, one busy": Load(handover_s=0.5, first_edge=0.4),
     "one edge fails now and then": Load(flapping=True, first_edge=0.3),
 }
-
-
-CARDS = {
-    "draft": make_card("draft", side=128, steps=4, step_ms=50, text_ms=20),
-    "cloud": make_card("cloud", side=256, step_ms=500, refine=Refine(sources=("draft",), t0=0.5, steps=12)),
-}
-
-
-class Scheduler(Protocol):
-    """Chooses the edge of each draft, and is told what a scheduler is told."""
-
-    def place(self, number: int, home: str, now_s: float) -> str:
-        """The edge that drafts."""
-        ...
-
-    def news(self) -> OpenJob | None:
-        """What it tells the other scheduler of what it placed last."""
-        ...
-
-    def told(self, job: OpenJob, now_s: float) -> None:
-        """What the other one tells."""
-        ...
-
-    def hear(self, report: NodeReport, now_s: float) -> None:
-        """A heartbeat."""
-        ...
-
-    def ended(self, number: int, edge_id: str, took_s: float, now_s: float) -> None:
-        """A draft that it placed is there; edge_id: who made it."""
-        ...
-
-    def attempted(self, edge_id: str, asking: str, ok: bool, now_s: float) -> None:
-        """How it went at another edge."""
-        ...
-
-
-class Ours:
-    """The deciding modules of the scheduler, as its services feed them."""
-
-    def __init__(self, name: str, rng: random.Random) -> None:
-        self._view = View(nodes=NodeTable(), cards=CARDS, decider=name)
-        self._rng = rng
-        self._decided: dict[int, Decision] = {}
-        self._placed: OpenJob | None = None
-
-    def place(self, number: int, home: str, now_s: float) -> str:
-        """See Scheduler."""
-        query = PlacementQuery(
-            job_id=f"vid_{number:026d}",
-            tenant="t",
-            edge_id=home,
-            intent="iterate",
-            draft_model="draft",
-            cloud_model="cloud",
-            width=256,
-            height=256,
-            frames=24,
-            requested_plan="draft",
-            draft_digest=CARDS["draft"].digest,
-        )
-        now_ns = int(now_s * 1e9)
-        decision = decide(self._view, query, now_ns=now_ns, rng=self._rng)
-        self._placed = record(self._view, query, decision, now_ns=now_ns)
-        self._decided[number] = decision
-        return decision.draft_edge_id or home
-
-    def news(self) -> OpenJob | None:
-        """See Scheduler."""
-        return self._placed
-
-    def told(self, job: OpenJob, now_s: float) -> None:
-        """See Scheduler."""
-        self._view.hear_of(job, now_ns=int(now_s * 1e9))
-
-    def hear(self, report: NodeReport, now_s: float) -> None:
-        """See Scheduler."""
-        self._view.hear(report, now_ns=int(now_s * 1e9))
-
-    def ended(self, number: int, edge_id: str, took_s: float, now_s: float) -> None:
-        """See Scheduler."""
-        decision = self._decided.pop(number)
-        outcome = Outcome(
-            job_id=decision.job_id,
-            edge_id=decision.edge_id,
-            worker_id="",
-            plan="draft",
-            status="completed",
-            decided_by=decision.decided_by,
-            decided_at_ns=decision.decided_at_ns,
-            draft_s=took_s,
-            drafted_by=edge_id,
-        )
-        self._view.ended(outcome, now_ns=int(now_s * 1e9))
-
-    def attempted(self, edge_id: str, asking: str, ok: bool, now_s: float) -> None:
-        """See Scheduler."""
-        self._view.attempted(Attempt(node_id=edge_id, reporter=asking, ok=ok), now_ns=int(now_s * 1e9))
-
-
-class Baseline:
-    """A known balancer."""
-
-    def __init__(self, balancer: Balancer, rng: random.Random) -> None:
-        self._balancer, self._rng = balancer, rng
-        self._sent: dict[int, str] = {}
-
-    def place(self, number: int, home: str, now_s: float) -> str:
-        """See Scheduler."""
-        chosen = self._balancer.pick(NAMES, home=home, now_s=now_s, rng=self._rng)
-        self._balancer.sent(chosen, now_s=now_s)
-        self._sent[number] = chosen
-        return chosen
-
-    def news(self) -> None:
-        """See Scheduler: each balances by itself."""
-
-    def told(self, job: OpenJob, now_s: float) -> None:
-        """See Scheduler."""
-
-    def hear(self, report: NodeReport, now_s: float) -> None:
-        """See Scheduler."""
-        self._balancer.hear(report, now_s=now_s)
-
-    def ended(self, number: int, edge_id: str, took_s: float, now_s: float) -> None:
-        """See Scheduler."""
-        self._balancer.done(self._sent.pop(number), took_s=took_s, now_s=now_s)
-
-    def attempted(self, edge_id: str, asking: str, ok: bool, now_s: float) -> None:
-        """See Scheduler: none of the papers speaks of it."""
 
 
 NAMES = [f"edge-{number}" for number in range(EDGES)]
@@ -273,7 +138,7 @@ class System:
         self._schedulers: list[Scheduler] = [
             Ours(f"scheduler-{k}", random.Random(seed + 10 + k))
             if policy == "ours"
-            else Baseline(BALANCERS[policy](), random.Random(seed + 10 + k))
+            else Baseline(BALANCERS[policy](), NAMES, random.Random(seed + 10 + k))
             for k in range(2)
         ]
         self.took_s: list[float] = []

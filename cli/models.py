@@ -40,7 +40,7 @@ def push_model(
 ) -> None:
     """Put a version's card and weights into the object store, from where nodes fetch them when they are to have it.
 
-    Noted in the audit log, by the name of the user of this machine.
+    Noted in the audit log, in the same store, by the name of the user of this machine.
     """
     with failing():
         if store and data is not None:

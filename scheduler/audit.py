@@ -81,13 +81,13 @@ class Audit:
 
         Raises what `act` raises, and a storage error before.
         """
-        said = {name[:80]: str(value) for name, value in list(details.items())[:MAX_DETAILS]}
+        said = {name[:80]: _legal(str(value)) for name, value in list(details.items())[:MAX_DETAILS]}
         entry = AuditEntry(
             at_ns=self._time.now_ns(),
             scheduler=self._node_id,
-            by=by[:MAX_TEXT_CHARS],
+            by=_legal(by)[:MAX_TEXT_CHARS],
             action=action,
-            target=target[:MAX_TEXT_CHARS],
+            target=_legal(target)[:MAX_TEXT_CHARS],
             details={name: brief(text) for name, text in said.items()},
             whole={name: text[:MAX_WHOLE_CHARS] for name, text in said.items() if len(text) > MAX_TEXT_CHARS},
         )
@@ -138,6 +138,11 @@ class Audit:
             at_ns = min(int(key.rpartition("/")[2].partition("-")[0]), 2**63 - 1)
             outcome = f"unreadable: {exc.message}"[:MAX_TEXT_CHARS]
             return AuditEntry(at_ns=at_ns, scheduler="", by="", action="", target="", outcome=outcome)
+
+
+def _legal(text: str) -> str:
+    """Names of a shell may have bytes that are no UTF-8, which an entry cannot hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def brief(text: str) -> str:

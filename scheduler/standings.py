@@ -45,7 +45,7 @@ class StandingsTold:
 
     async def tell(self) -> None:
         """Tell now, if that is news or was not told for long. Raises BrokerUnavailable, PayloadTooLarge."""
-        if self._view.quotas.limits_storage and not self._view.stored_revision:
+        if self._view.quotas.limits_storage and not self._view.stored.counts:
             return  # what is stored was not counted yet in this life: another's word, or none, is better than nothing
         now_ns = self._time.now_ns()
         found = of_view(self._view, now_ns=now_ns)
@@ -61,7 +61,9 @@ def of_view(view: View, *, now_ns: int) -> Standings:
     of these, in that order, those that use most."""
     used = dict(view.jobs.usage.tenants(now_s=now_ns / 1e9))
     own = {name for name in view.quotas.values if name != EVERYBODY}
-    full = {name for name, stored in view.stored_bytes.items() if stored >= NEARLY * view.quotas.of(name).stored_bytes}
+    full = {
+        name for name, stored in view.stored.by_tenant.items() if stored >= NEARLY * view.quotas.of(name).stored_bytes
+    }
     known = {*own, *full, *view.jobs.tenants(), *used}
     names = sorted(known, key=lambda name: (name not in own, name not in full, -used.get(name, 0.0), name))
     tenants = {name: _standing(view, name, used.get(name, 0.0)) for name in names[:MAX_TENANTS]}
@@ -77,7 +79,7 @@ def _standing(view: View, tenant: str, used_s: float) -> Standing:
         priority=bool(quota.priority),
         used_gpu_s=round((used_s + jobs.reserved_s(tenant)) / WHOLE_S) * WHOLE_S,
         open_jobs=jobs.count(tenant),
-        stored=view.stored_bytes.get(tenant, 0),
+        stored=view.stored.of(tenant),
     )
 
 

@@ -158,20 +158,17 @@ class StorageSurvey:
         await purges.listen(self._bus, self._freed, clock=self._clock)
 
     async def _freed(self, purge: purges.Purge) -> None:
-        stored = self._view.stored_bytes.get(purge.tenant, 0)
-        if stored and purge.freed_bytes:
-            self._view.stored_bytes[purge.tenant] = max(0, stored - purge.freed_bytes)
-            self._view.stored_revision += 1
+        self._view.stored.freed(purge.tenant, purge.freed_bytes)
 
     async def count(self) -> None:
         """Count the bytes of all videos, drafts and finals, and of the uploads they were asked for with; raises a
         storage error, and then leaves the last count."""
         found: Counter[str] = Counter()
+        self._view.stored.begin_count()
         async for meta in self._blob.list("out/"):
             found[meta.key.split("/", 2)[1]] += meta.size_bytes
         async for meta in self._blob.list(uploads.PREFIX):
             job = uploads.job_of(meta.key)
             if job is not None:  # those of earlier versions go with no video, so no tenant could get rid of them
                 found[job[0]] += meta.size_bytes
-        self._view.stored_bytes = dict(found)
-        self._view.stored_revision += 1
+        self._view.stored.counted(found)

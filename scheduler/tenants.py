@@ -34,7 +34,7 @@ def _info(view: View, tenant: str, used_s: float) -> TenantInfo:
         used_gpu_s=used_s,
         reserved_gpu_s=view.jobs.reserved_s(tenant),
         open_jobs=view.jobs.count(tenant),
-        stored=view.stored_bytes.get(tenant, 0) if counted else None,
+        stored=view.stored.of(tenant) if counted else None,
     )
 
 

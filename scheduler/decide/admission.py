@@ -66,7 +66,7 @@ def bar_of_tenant(view: View, query: PlacementQuery, *, now_ns: int) -> Bar | No
         if len(jobs) >= MAX_OPEN:
             reason = f"{MAX_OPEN} jobs have not ended, which is all that are kept at a time"
             return Bar(Overloaded.code, reason, "jobs", UNSERVED_RETRY_S)
-    stored = view.stored_bytes.get(query.tenant, 0)
+    stored = view.stored.of(query.tenant)
     if stored >= quota.stored_bytes:
         reason = f"tenant {query.tenant} has stored {stored} bytes (videos, uploads); allowed: {quota.stored_bytes:.0f}"
         return Bar(QuotaExceeded.code, reason, "stored_bytes", None)

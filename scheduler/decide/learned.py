@@ -57,7 +57,7 @@ USUAL_POOL = "default"  # whose parts need not be told apart by its name
 @lru_cache(maxsize=MAX_READ_PARTS)
 def draft_part(node_class: str = "", *, at_peer: bool = False) -> Part:
     """What predictions of drafts are kept under: of the edge that asks or of one that drafts for it, and by its class
-    of machines. While little is known of one, it is taken to be like all drafts."""
+    of machines. While little is known of one, its upper end is taken to be like that of all drafts."""
     return Part(f"draft{' at a peer' if at_peer else ''}{f' in {node_class}' if node_class else ''}", DRAFTS)
 
 

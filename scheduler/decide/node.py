@@ -79,7 +79,8 @@ class Node:
             return left_s
         report = self.report
         at_work = report.in_flight + report.queued
-        waiting_s = factor * report.remaining_s * report.queued / at_work if at_work else 0.0
+        known = min(report.queued, sum(report.waiting.values()))  # of the others nobody has said whose they are
+        waiting_s = factor * report.remaining_s * known / at_work if at_work else 0.0
         waiting_s = min(left_s, waiting_s + sum(work_s for _, work_s, whose in self.dispatched if whose))
         return left_s - (1.0 - share_ahead(tenant, self._waiting())) * waiting_s
 

@@ -35,7 +35,7 @@ class Decided:
 class Compared:
     """One part of the last jobs: percentiles of what was predicted and of what was seen, of the same `outcomes` jobs.
 
-    part: `draft` and `final` are in seconds, `qoe` from 1 to 5.
+    part: `first look`, `draft` and `final` are in seconds, `qoe` from 1 to 5.
     """
 
     part: str

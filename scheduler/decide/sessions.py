@@ -14,6 +14,7 @@ GAIN = 0.15
 PATIENCE = 3
 DWELL_S = 5.0
 FORGET_AFTER_S = 600.0
+CROSSED_S = 0.5  # after which word of another scheduler is of a later decision
 MAX_TENANTS, MAX_SESSIONS = 1024, 256  # that are remembered, and sessions of each
 
 
@@ -41,6 +42,13 @@ class Sessions:
         sessions = self._tenants.get(tenant)
         session = sessions.get(name) if sessions is not None and name else None
         return session if session is not None and now_s - session.used_s <= FORGET_AFTER_S else None
+
+    def gives_way(self, tenant: str, name: str, *, edge_id: str, now_s: float) -> bool:
+        """Whether what another scheduler says of a session is taken over: not where both have just placed it, at two
+        edges, and this is the one of them that stays. They must agree, or they would change places for ever."""
+        known = self.get(tenant, name, now_s=now_s)
+        crossed = known is not None and known.edge_id != edge_id and now_s - known.used_s < CROSSED_S
+        return not crossed or known is None or edge_id < known.edge_id
 
     def note(self, tenant: str, name: str, *, edge_id: str, gain: float, now_s: float) -> None:
         """A decision placed a draft of the session at `edge_id`, where another would have been better by `gain`."""

@@ -30,6 +30,7 @@ from scheduler.decide.quota import AdmissionSettings, Quotas
 from scheduler.decide.readings import Readings
 from scheduler.decide.select import SelectSettings
 from scheduler.decide.sessions import Sessions
+from scheduler.decide.stored import Stored
 
 FORGET_AFTER_S = 600.0
 MAX_NODES = 4096
@@ -160,8 +161,7 @@ def _of_line(line: str) -> str:
 class View:
     """Everything a decision depends on besides the query, the time and chance; nodes, jobs, policy and learning change.
 
-    stored_bytes: of tenants' videos, where they are limited: as counted last, and what jobs have made since; counts
-    put right what was heard of in error or twice.
+    stored: bytes of tenants' videos, where they are limited.
     """
 
     nodes: NodeTable
@@ -178,8 +178,7 @@ class View:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     quotas: Quotas = field(default_factory=Quotas)
     readings: Readings = field(default_factory=Readings)
-    stored_bytes: dict[str, int] = field(default_factory=dict)
-    stored_revision: int = 0
+    stored: Stored = field(default_factory=Stored)
     _hashed: tuple[Policy, str] | None = field(default=None, init=False, repr=False, compare=False)  # for the digest
     jobs: OpenJobs = field(init=False)
     _sent: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
@@ -214,16 +213,18 @@ class View:
             self.healths.attempted(attempt.node_id, attempt.reporter, attempt.ok, now_s=now_ns / 1e9)
 
     def hear_of(self, job: OpenJob, *, now_ns: int) -> None:
-        """Another scheduler has just placed a job: what it sent out counts here, too, and its session stays there."""
-        if job.sent is not None:
-            self.send(job.sent, tenant=job.tenant, now_ns=now_ns)
+        """Another scheduler has just placed a job: what it sent out counts here, too, and its session stays there. Of a
+        job that is known here, or was, the draft is no news."""
+        if job.sent is not None and job.job_id not in self.jobs and not self.jobs.has_ended(job.job_id):
+            self.send(job.sent, tenant=job.tenant, now_ns=now_ns, heard=True)
         self.jobs.hear_of(job, now_ns=now_ns)
 
-    def send(self, draft: SentDraft, *, tenant: str, now_ns: int) -> None:
-        """A tenant's draft was placed at an edge."""
-        now_s, pair = now_ns / 1e9, (draft.asked_by, draft.edge_id)
-        self.nodes.dispatch_draft(draft.edge_id, draft.work_s, now_ns=now_ns, tenant=tenant)
-        self.sessions.note(tenant, draft.session, edge_id=draft.edge_id, gain=draft.gain, now_s=now_s)
+    def send(self, draft: SentDraft, *, tenant: str, now_ns: int, heard: bool = False) -> None:
+        """A tenant's draft was placed at an edge; heard: by another scheduler."""
+        now_s, pair, edge_id = now_ns / 1e9, (draft.asked_by, draft.edge_id), draft.edge_id
+        self.nodes.dispatch_draft(edge_id, draft.work_s, now_ns=now_ns, tenant=tenant)
+        if not heard or self.sessions.gives_way(tenant, draft.session, edge_id=edge_id, now_s=now_s):
+            self.sessions.note(tenant, draft.session, edge_id=edge_id, gain=draft.gain, now_s=now_s)
         self._sent[pair] = now_s
         self._sent.move_to_end(pair)
         while len(self._sent) > MAX_PAIRS:
@@ -327,9 +328,10 @@ class View:
         told = outcome.status == "completed" and (outcome.gpu_s > 0 or outcome.plan not in FINAL_PLANS)
         gpu_s = outcome.gpu_s if told else None
         job = self.jobs.get(outcome.job_id)
+        if self.quotas.limits_storage:
+            self.stored.made(job.tenant if job is not None else outcome.tenant, outcome)
         if job is not None and not 0 < outcome.decided_at_ns < job.decided_at_ns:
             self.jobs.settle(outcome.job_id, gpu_s=gpu_s, now_ns=now_ns, decided_at_ns=max(0, outcome.decided_at_ns))
-            self._stored(job.tenant, outcome)
         elif job is None and gpu_s:
             self.jobs.settle_unknown(outcome.job_id, outcome.tenant, gpu_s, outcome.decided_at_ns, now_ns=now_ns)
         return self.learned.outcome(outcome, decider=self.decider, now_s=now_ns / 1e9)
@@ -342,16 +344,10 @@ class View:
         if draft is not None and outcome.draft_bytes:
             self.learned.sized(draft, size_bytes=outcome.draft_bytes, pixels=outcome.draft_pixels)
 
-    def _stored(self, tenant: str, outcome: Outcome) -> None:
-        """What was made is stored, from now on and not only from the next count on; a hit was before."""
-        made = round(outcome.final_bytes + outcome.draft_bytes)
-        if made and outcome.plan != "hit" and self.quotas.limits_storage:
-            self.stored_bytes[tenant] = self.stored_bytes.get(tenant, 0) + made
-
     def digest(self) -> str:
         """A name for this state: equal digests of one scheduler, equal nodes, jobs, quotas and what is used
         of them as heard here, learning, ejections, policy."""
-        used = f"{self.jobs.revision:x}.{self.jobs.usage.revision:x}.{self.quotas.revision:x}.{self.stored_revision:x}"
+        used = f"{self.jobs.revision:x}.{self.jobs.usage.revision:x}.{self.quotas.revision:x}.{self.stored.revision:x}"
         learned = f"{self.learned.revision:x}.{self.hits.revision:x}.{self.healths.revision:x}.{used}"
         if self._hashed is None or self._hashed[0] is not self.policy:
             self._hashed = self.policy, f"{hash(self.policy) & 0xFFFF_FFFF:x}"

@@ -104,6 +104,18 @@ async def test_after_an_odd_answer_the_next_is_asked_and_without_one_it_is_a_typ
     assert not isinstance(caught.value, (InvalidRequest, ModelNotFound))  # an edge then decides alone
 
 
+async def test_a_scheduler_of_an_older_version_tells_no_upper_time_of_first_looks() -> None:
+    message = decision_to_pb(DECISION)
+    assert any(candidate.HasField("first_look_upper_s") for candidate in message.candidates)
+    for candidate in message.candidates:
+        candidate.ClearField("first_look_upper_s")
+    async with stranger(saying(message.SerializeToString())) as address:
+        client = PlacementClient([address], clock=SystemClock(), budget_s=DEADLINE_S)
+        decision = await client.place(QUERY)
+        await client.close()
+    assert {candidate.first_look_upper_s for candidate in decision.candidates} == {None}
+
+
 async def test_a_hit_of_known_content_is_taken() -> None:
     hit = but(plan="hit")
     async with stranger(saying(hit)) as address:

@@ -28,7 +28,7 @@ DECISION = Decision(
     decided_by="s1",
     decided_at_ns=2**60,
     reasons=("because é", ""),
-    candidates=(Candidate(plan="draft", feasible=False, reason="no", draft_s=0.0),),
+    candidates=(Candidate(plan="draft", feasible=False, reason="no", first_look_upper_s=0.2, draft_s=0.0),),
 )
 
 QUERY = PlacementQuery(

@@ -224,7 +224,7 @@ class DraftPlace(_message.Message):
     draft_s: _builtins.float
     """predicted seconds until the draft is at the edge that asked"""
     load_s: _builtins.float
-    """seconds of work ahead there"""
+    """seconds of work ahead of it there"""
     weight: _builtins.float
     """below 1 while it has just come into rotation"""
     chance: _builtins.float

@@ -224,5 +224,5 @@ async def test_uploads_count_as_what_a_tenant_has_stored_and_are_freed_with_thei
     await made.blob.put(f"inputs/t/{SHA256}", b"of an earlier version, which goes with no video")
     seen = view()
     await StorageSurvey(seen, made.blob, made.bus, clock=made.clock).count()
-    assert seen.stored_bytes == {"t": 6}
+    assert seen.stored.by_tenant == {"t": 6}
     assert (await remove(made.jobs, "t", A)).freed_bytes == 6

@@ -20,7 +20,6 @@ from tests.unit.scheduler.builders import (
     draft_card,
     of_plan,
     open_job,
-    outcome,
     place,
     query,
     report,
@@ -115,39 +114,10 @@ def test_a_reduced_final_may_fit_where_a_whole_one_does_not() -> None:
 
 def test_who_has_stored_as_much_as_allowed_is_refused_without_a_time() -> None:
     seen = limited(stored_bytes=1000)
-    seen.stored_bytes = {"local": 999, "other": 10**12}
+    seen.stored.by_tenant = {"local": 999, "other": 10**12}
     assert place(seen).plan == "refine"
-    seen.stored_bytes["local"] = 1000
+    seen.stored.by_tenant["local"] = 1000
     assert refused(place(seen), QuotaExceeded, param="stored_bytes") is None
-
-
-def test_what_jobs_have_made_counts_as_stored_at_once() -> None:
-    seen = limited(stored_bytes=1000)
-    seen.stored_bytes = {"local": 300}
-
-    def make(number: int, **made: object) -> Decision:
-        asked = query(job_id=f"vid_{number:026d}")
-        decision = place(seen, asked)
-        record(seen, asked, decision, now_ns=NOW_NS)
-        told = outcome(decision, status="completed", tenant="other", **made)  # whose it is, its placing says
-        for _ in range(2):  # the second is a repeat, as when an edge was not sure that the first was heard
-            seen.ended(told, now_ns=NOW_NS + 5 * 10**9)
-        return decision
-
-    assert make(1, draft_bytes=100.0, final_bytes=400.0).plan == "refine"
-    assert seen.stored_bytes == {"local": 800}
-    assert make(2, plan="hit", final_bytes=400.0).plan == "refine"
-    assert seen.stored_bytes == {"local": 800}  # a hit was stored before
-    assert make(3, final_bytes=200.0).plan == "refine"
-    assert refused(place(seen, query(job_id=f"vid_{4:026d}")), QuotaExceeded, param="stored_bytes") is None
-
-
-def test_nothing_is_kept_of_what_is_stored_while_nobodys_is_limited() -> None:
-    seen, asked = view(), query()
-    decision = place(seen, asked)
-    record(seen, asked, decision, now_ns=NOW_NS)
-    seen.ended(outcome(decision, status="completed", tenant="local", final_bytes=400.0), now_ns=NOW_NS)
-    assert seen.stored_bytes == {}
 
 
 def test_the_tier_priority_is_for_those_who_may_have_it() -> None:

@@ -21,6 +21,13 @@ async def change() -> str:
     return "changed"
 
 
+async def test_names_with_bytes_that_are_no_text_are_kept_as_far_as_they_are() -> None:
+    audit, _ = made()
+    await audit.carry_out("models-push", "a\udcffb", change, by="user \udcff", details={"reason": "\udcff"})
+    (entry,) = await audit.entries(10)
+    assert (entry.target, entry.by, entry.details) == ("a?b", "user ?", {"reason": "?"})
+
+
 async def test_a_change_is_kept_with_who_ordered_it_and_how_it_ended() -> None:
     audit, clock = made()
     done = await audit.carry_out("drain", "edge-1", change, by="ops", details={"workers": 3})

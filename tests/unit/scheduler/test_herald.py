@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from scheduler.steady import SteadyTime
 from scheduler.surveys import LOOK_EVERY_S, OpenJobSurvey, StorageSurvey
 from tests.jobs import make_spec
 from tests.unit.scheduler.away import AwayBus
-from tests.unit.scheduler.builders import JOB, NOW_NS, open_job, query, report, view
+from tests.unit.scheduler.builders import JOB, NOW_NS, draft_card, open_job, query, report, view
 
 
 class Shared:
@@ -89,6 +90,39 @@ async def test_a_draft_that_one_scheduler_sends_to_an_edge_counts_at_the_others_
         await placement.place(query(draft_known=True))  # a final of a draft that is there sends none
         await settle()
         assert there.remaining_s(now_ns) == here.remaining_s(now_ns)
+
+
+async def test_two_schedulers_that_place_one_session_at_once_agree_on_where_it_stays() -> None:
+    """Else each would take over what the other had, again and again."""
+    shared = Shared()
+    lent = {"lends": draft_card().digest, "grpc_address": "127.0.0.1:1"}
+    both = [shared.scheduler(name) for name in ("s-1", "s-2")]
+    placements = []
+    for seen, herald in both:
+        for name in ("edge-1", "edge-2"):
+            seen.hear(report(name, seq=5, **lent), now_ns=shared.clock.now_ns())
+        placements.append(Placement(seen, time=SteadyTime(shared.clock), rng=random.Random(1), placed=herald.placed))
+    drafters = []
+    async with running(*[herald for _, herald in both]):
+        for number in range(4):
+            asked = {"session": "ada", "draft_digest": draft_card().digest}
+            made = [
+                await placement.place(query(job_id=f"vid_{2 * number + k:026d}", edge_id=f"edge-{k + 1}", **asked))
+                for k, placement in enumerate(placements)
+            ]
+            drafters.append([decision.drafter for decision in made])
+            await settle()
+            await shared.clock.advance(0.2)
+    assert drafters == [["edge-1", "edge-2"], *[["edge-1", "edge-1"]] * 3]
+
+
+def test_a_scheduler_of_an_older_version_tells_of_no_drafts() -> None:
+    shared = Shared()
+    seen, herald = shared.scheduler("s-1")
+    told = json.loads(JobsTold(placed=(open_job("a"),)).model_dump_json())
+    del told["placed"][0]["sent"]
+    herald.take(Message(f"{SUBJECT}s-2", json.dumps(told).encode()))
+    assert (len(seen.jobs), herald.malformed) == (1, 0)
 
 
 async def test_what_was_used_is_known_to_the_others_and_to_one_that_starts_anew() -> None:
@@ -243,14 +277,14 @@ async def test_stored_bytes_are_counted_by_tenant_while_somebodys_are_limited() 
     async with asyncio.TaskGroup() as group:
         counting = group.create_task(StorageSurvey(seen, blob, MemoryBus(clock), clock=clock).run())
         await settle()
-        assert seen.stored_bytes == {}
+        assert seen.stored.by_tenant == {}
         seen.quotas.set({"a": {"stored_bytes": 10}})
         async with asyncio.timeout(20):
-            while not seen.stored_bytes:
+            while not seen.stored.by_tenant:
                 await clock.advance(LOOK_EVERY_S)
                 await asyncio.sleep(0.001)
         counting.cancel()
-    assert seen.stored_bytes == {"a": 8, "b": 1}
+    assert seen.stored.by_tenant == {"a": 8, "b": 1}
 
 
 # ---- turns and outcomes -----------------------------------------------------------------------------------------

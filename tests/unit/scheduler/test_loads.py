@@ -194,6 +194,8 @@ def test_an_edge_that_loads_its_model_again_drafts_when_it_has() -> None:
     assert refine.draft_s == pytest.approx(2.0 + 0.37)
     assert refine.draft_upper_s is not None and refine.draft_upper_s > 4.0
     assert any("loads its draft model, for about 2.0 s more" in reason for reason in decision.reasons)
+    known = of_plan(place(seen, query(content_known=True)), "hit")
+    assert (known.first_look_s, known.first_look_upper_s, known.draft_upper_s) == (0.0, 0.0, 0.0)
     later = place(seen, now_ns=NOW_NS + S)
     assert of_plan(later, "refine").draft_s == pytest.approx(1.0 + 0.37)
     seen.hear(report("edge-1", seq=2, ready=False), now_ns=NOW_NS)

@@ -124,7 +124,9 @@ def test_a_split_waits_for_the_worker_then_for_its_latents_and_the_edge_and_cost
 
 def test_a_split_waits_for_a_busy_edge() -> None:
     seen = offering("split", edge={"remaining_s": 9.0, "in_flight": 1})
-    assert of_plan(place(seen, query(**SMALL)), "split").final_s == pytest.approx(9.0 + 0.27)
+    made = of_plan(place(seen, query(**SMALL)), "split")
+    assert made.final_s == pytest.approx(9.0 + 0.27)
+    assert made.first_look_s is not None and made.first_look_upper_s is None  # of which nothing is learned
 
 
 def test_a_near_hit_is_shown_when_it_is_fetched_and_is_worth_what_its_prompt_has_in_common() -> None:

@@ -189,8 +189,8 @@ async def test_an_order_that_says_nothing_or_nonsense_is_refused(order: dict[str
 
 async def test_what_is_freed_is_taken_off_what_a_tenant_has_stored_before_the_next_count() -> None:
     seen, clock = view(), ManualClock()
-    bus, seen.stored_bytes = MemoryBus(clock), {"t": 30}
-    before = seen.stored_revision
+    bus, seen.stored.by_tenant = MemoryBus(clock), {"t": 30}
+    before = seen.stored.revision
     async with asyncio.TaskGroup() as group:
         task = group.create_task(StorageSurvey(seen, open_store("memory://"), bus, clock=clock).listen())
         await asyncio.sleep(0)
@@ -198,10 +198,10 @@ async def test_what_is_freed_is_taken_off_what_a_tenant_has_stored_before_the_ne
         await tell(bus, Purge(tenant="u", deleted=True, freed_bytes=20))
         await tell(bus, Purge(tenant="t", deleted=True, freed_bytes=20))
         async with asyncio.timeout(10):
-            while seen.stored_revision < before + 2:
+            while seen.stored.revision < before + 2:
                 await asyncio.sleep(0.001)
         task.cancel()
-    assert seen.stored_bytes == {"t": 0}
+    assert seen.stored.by_tenant == {"t": 0}
 
 
 def test_an_id_tells_when_it_was_made() -> None:

@@ -57,12 +57,25 @@ def test_a_tenant_with_little_at_an_edge_is_told_a_shorter_wait_than_one_with_mu
     found = seen(edge(1, **waiting(8, waiting=many, remaining_s=9 * DRAFT_S)))
     made = {tenant: asked(found, tenant=tenant).draft_places[0].load_s for tenant in ("acme", "local")}
     assert made["acme"] == pytest.approx(9 * DRAFT_S)
-    assert made["local"] == pytest.approx(2 * DRAFT_S)  # the one at hand, and one of the eight
+    assert made["local"] == pytest.approx(2 * DRAFT_S)  # the one at hand, and at most one of the eight
     for number in range(3):  # which were sent there a moment ago, and are in no report yet
         query = ask(job_id=f"vid_{number:026d}", tenant="local")
         record(found, query, asked(found, tenant="local"), now_ns=WARM_NS)
     assert asked(found, tenant="local").draft_places[0].load_s == pytest.approx((1 + 3 + 4) * DRAFT_S)
     assert asked(found, tenant="other").draft_places[0].load_s == pytest.approx((1 + 1 + 1) * DRAFT_S)
+
+
+def test_a_draft_that_is_sent_to_an_edge_makes_nobodys_wait_shorter() -> None:
+    """Also where it does not tell whose drafts wait there, as older edges."""
+    for told in ({}, {"acme": 2}, {"acme": 8}):
+        found = seen(edge(1, **waiting(8, waiting=told, remaining_s=9 * DRAFT_S, drafts_at_most=0)))
+        before = 0.0
+        for number in range(6):
+            load_s = asked(found, tenant="local").draft_places[0].load_s
+            assert load_s >= before - 1e-9
+            before = load_s
+            query = ask(job_id=f"vid_{number:026d}", tenant="acme")
+            record(found, query, asked(found, tenant="acme"), now_ns=WARM_NS)
 
 
 def test_an_edge_that_tells_no_bound_is_sent_whatever_comes() -> None:

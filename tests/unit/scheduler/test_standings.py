@@ -24,7 +24,7 @@ def test_limits_and_use_are_told_of_those_that_have_any_and_of_everybody_else_at
     seen.quotas.set({EVERYBODY: {"concurrent_jobs": 4}, "paid": {"gpu_seconds_per_hour": 100, "priority": 1}})
     seen.jobs.place(open_job(tenant="local", gpu_s=12.0))
     seen.jobs.usage.add("local", 30.0, decided_at_s=NOW_NS / 1e9, now_s=NOW_NS / 1e9)
-    seen.stored_bytes = {"local": 7}
+    seen.stored.by_tenant = {"local": 7}
     told = of_view(seen, now_ns=NOW_NS)
     assert told.everybody == Standing(concurrent_jobs=4) == told.of("nobody")
     assert told.of("paid") == Standing(concurrent_jobs=4, gpu_seconds_per_hour=100, priority=True)
@@ -46,7 +46,7 @@ def test_beyond_the_bound_those_that_use_least_are_told_as_everybody() -> None:
 def test_who_has_stored_what_it_may_is_told_of_though_it_uses_nothing() -> None:
     seen = view()
     seen.quotas.set({EVERYBODY: {"stored_bytes": 1000}})
-    seen.stored_bytes = {"full": 950, "little": 10}
+    seen.stored.by_tenant = {"full": 950, "little": 10}
     told = of_view(seen, now_ns=NOW_NS)
     assert {name: one.stored for name, one in told.tenants.items()} == {"full": 950}
 
@@ -97,6 +97,6 @@ async def test_nothing_is_told_while_what_is_stored_is_limited_and_not_counted_y
     made.view.quotas.set({EVERYBODY: {"stored_bytes": 1000}})
     await made.told.tell()
     assert await made.revision() == 0
-    made.view.stored_revision += 1
+    made.view.stored.counted({})
     await made.told.tell()
     assert await made.revision() > 0
