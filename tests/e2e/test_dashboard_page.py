@@ -101,13 +101,13 @@ async def test_a_request_is_shown_with_its_plan_its_reasons_and_what_became_of_i
 
         parts = visit.at("compared").locator(".part")
         await expect(parts).to_have_text(
-            ["draft (1 job)", "final (1 job)", "QoE, 1 to 5 (1 job)"], timeout=1000 * ENDED_S
+            ["first look (1 job)", "draft (1 job)", "final (1 job)", "QoE, 1 to 5 (1 job)"], timeout=1000 * ENDED_S
         )
         labels = await visit.at("compared").locator("span:not(.part):not(.value)").all_inner_texts()
-        assert labels == 3 * ["p50 predicted", "p50 observed", "p95 predicted", "p95 observed"]
+        assert labels == 4 * ["p50 predicted", "p50 observed", "p95 predicted", "p95 observed"]
         values = await visit.at("compared").locator(".value").all_inner_texts()
-        assert all(re.fullmatch(r"\d+\.\d\d s|\d+\.\d s", value) for value in values[:8]), values
-        assert all(1 <= float(value) <= 5 for value in values[8:]), values
+        assert all(re.fullmatch(r"\d+\.\d\d s|\d+\.\d s", value) for value in values[:12]), values
+        assert all(1 <= float(value) <= 5 for value in values[12:]), values
         await expect(visit.at("open")).to_have_text("0")
         await expect(reasons.get_by_role("listitem").first).to_be_visible()  # what was opened stays so
         assert await visit.page.evaluate("window.ran") is None

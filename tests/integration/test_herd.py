@@ -28,12 +28,12 @@ def drafted(times: float) -> tuple[FinishedWork, ...]:
 
 
 def edges() -> tuple[NodeReport, ...]:
-    """Two that are well, one that is four times as slow, and one with half a minute of work."""
+    """Two that are well, one that is four times as slow, and one with more work than all of them get here."""
     own: dict[str, dict[str, object]] = {
         "edge-1": {"finished": drafted(1.0)},
         "edge-2": {"finished": drafted(1.0)},
         "edge-3": {"finished": drafted(4.0)},
-        "edge-4": {"finished": drafted(1.0), "in_flight": 1, "queued": 80, "remaining_s": 30.0},
+        "edge-4": {"finished": drafted(1.0), "in_flight": 1, "queued": 160, "remaining_s": 60.0},
     }
     return tuple(
         report(name, lends=LENDS, grpc_address=f"127.0.0.1:{number}", **changes)
@@ -80,7 +80,7 @@ async def test_a_herd_of_requests_is_placed_whole_spread_by_what_edges_can_do_an
         tried = Counter(decision.drafter for decision in trials)
         quick = [drafters[name] - tried[name] for name in ("edge-1", "edge-2")]
         slow = drafters["edge-3"] - tried["edge-3"]
-        assert sum(quick) + slow + len(trials) == HERD  # none where half a minute of work is ahead
+        assert sum(quick) + slow + len(trials) == HERD  # none where a minute of work is ahead
         assert min(quick) >= 60
         assert 6 <= slow <= 50  # a fourth of what the quick ones get, as nearly as they are told apart
         assert len(trials) <= MOST_TRIALS
