@@ -255,8 +255,10 @@ def _draft_s(outcome: Outcome, told: Told) -> float | None:
 
 
 def _look_s(outcome: Outcome, told: Told) -> float | None:
-    """The same of its first look; of one that another was faster with nothing is known."""
-    return None if _by_another_version(outcome) or not _made_as_told(outcome, told) else outcome.first_look_s
+    """The same of its first look; of one that another was faster with, or that came to nothing, nothing is known."""
+    if outcome.draft_s is None or _by_another_version(outcome) or not _made_as_told(outcome, told):
+        return None
+    return outcome.first_look_s
 
 
 def _by_another_version(outcome: Outcome) -> bool:

@@ -64,10 +64,8 @@ class Situation(NamedTuple):
         learned = self.view.learned
         transfer_s = self.transfer_s(plan) if final_s is not None else 0.0
         final_s = final_s + transfer_s if final_s is not None else None
-        draft_upper_s, look_upper_s = (
-            draft_s,
-            look_s if draft_s is not None else None,
-        )  # of a split's nothing is learned
+        draft_upper_s = draft_s
+        look_upper_s = look_s if draft_s is not None else None  # of a split's nothing is learned
         if shown is None and draft_s:  # a hit, or what is there already, is no later than it is told
             drafted, load_s = self.drafting.part, self.drafting.load_s
             draft_s, draft_upper_s = learned.told_s(drafted, draft_s, later_s=load_s)

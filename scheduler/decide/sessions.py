@@ -14,7 +14,7 @@ GAIN = 0.15
 PATIENCE = 3
 DWELL_S = 5.0
 FORGET_AFTER_S = 600.0
-CROSSED_S = 0.5  # after which word of another scheduler is of a later decision
+CROSSED_S = 0.1  # in which word of another scheduler may have been on its way already
 MAX_TENANTS, MAX_SESSIONS = 1024, 256  # that are remembered, and sessions of each
 
 

@@ -44,6 +44,7 @@ class Stored:
 
     def freed(self, tenant: str, size_bytes: int) -> None:
         """So much was deleted."""
+        self._meanwhile[tenant] -= size_bytes  # below 0 it is dropped: a count has what it has listed
         if size_bytes and self.of(tenant):
             self.by_tenant[tenant] = max(0, self.of(tenant) - size_bytes)
             self.revision += 1

@@ -214,7 +214,8 @@ class View:
 
     def hear_of(self, job: OpenJob, *, now_ns: int) -> None:
         """Another scheduler has just placed a job: what it sent out counts here, too, and its session stays there. Of a
-        job that is known here, or was, the draft is no news."""
+        job that is known here, or was, the draft is no news. (One that is placed here after that counts twice until
+        the next heartbeat.)"""
         if job.sent is not None and job.job_id not in self.jobs and not self.jobs.has_ended(job.job_id):
             self.send(job.sent, tenant=job.tenant, now_ns=now_ns, heard=True)
         self.jobs.hear_of(job, now_ns=now_ns)

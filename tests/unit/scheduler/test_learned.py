@@ -196,6 +196,7 @@ def test_first_looks_are_predicted_as_they_are_seen() -> None:
         {"drafted_by": "edge-2", "draft_late": True},  # the look is of the edge that was faster
         {"draft_model": "pocket-draft", "drafted_with": "pocket-draft-2"},
         {"first_look_s": None},
+        {"draft_s": None},  # it failed, perhaps at a second edge
     ],
 )
 def test_a_look_that_another_edge_or_model_made_teaches_nothing(changes: dict[str, object]) -> None:

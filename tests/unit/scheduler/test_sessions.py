@@ -1,6 +1,7 @@
 """Where sessions stay, and when they move."""
 
 from scheduler.decide.sessions import (
+    CROSSED_S,
     DWELL_S,
     FORGET_AFTER_S,
     GAIN,
@@ -49,6 +50,14 @@ def test_moving_begins_a_new_stay() -> None:
     assert session is not None
     assert (session.edge_id, session.since_s, session.better) == ("b", 10.0, 1)
     assert stays(session, gain=3.0, now_s=11.0)
+
+
+def test_of_two_that_were_placed_at_once_one_gives_way_and_a_later_move_is_taken_over() -> None:
+    found = Sessions()
+    assert found.gives_way("t", "s", edge_id="b", now_s=0.0)
+    found.note("t", "s", edge_id="b", gain=0.0, now_s=0.0)
+    for now_s, taken in ((CROSSED_S / 2, ["a", "b"]), (2 * CROSSED_S, ["a", "b", "c"])):
+        assert [edge for edge in "abc" if found.gives_way("t", "s", edge_id=edge, now_s=now_s)] == taken
 
 
 def test_sessions_are_of_one_tenant_and_forgotten() -> None:

@@ -86,6 +86,8 @@ def test_what_is_made_while_a_count_goes_on_is_not_lost() -> None:
     stored.counted({"t": 700, "u": 5})
     assert (stored.by_tenant, stored.counts) == ({"t": 1100, "u": 5}, 1)
     stored.begin_count()
+    stored.made("t", made(3))
+    stored.freed("t", 400)
     stored.counted({"t": 1100})
     assert stored.by_tenant == {"t": 1100}
 
