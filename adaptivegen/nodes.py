@@ -25,6 +25,7 @@ MAX_REASON = 300  # characters, of why a model was not loaded
 NodeKind = Literal["edge", "worker"]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+NameOrNone = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")]
 NodeId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 WayName = Annotated[str, Field(pattern=r"^(store\.(put|get)|[a-z0-9][a-z0-9_-]{0,62})$")]
 ModelId = Annotated[str, Field(max_length=63)]
@@ -101,8 +102,8 @@ class NodeReport(BaseModel):
     started_at_ns: Annotated[int, Field(ge=0)]
     grpc_address: Annotated[str, Field(max_length=255)] = ""
     http_url: Annotated[str, Field(max_length=255)] = ""
-    pool: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
-    node_class: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    pool: NameOrNone = ""
+    node_class: NameOrNone = ""
     models: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()
     ready: bool = True
     draining: bool = False

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from adaptivegen.discovery.base import is_url
+from adaptivegen.nodes import NameOrNone
 from adaptivegen.settings import (
     LONGEST_S,
     ModelsMixin,
@@ -41,10 +42,8 @@ class EdgeSettings(ServiceSettings, SchedulersMixin, SigningMixin, ModelsMixin):
     draft_model: str = Field("pocket-draft", description="Model card of drafts.")
     cloud_model: str = Field("pocket-cloud", description="Model card of finals when a request names none.")
     pool: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Worker pool jobs go to.")
-    node_class: str = Field(
-        "",
-        pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$",
-        description="Kind of machine, where edges are of several; spreads of predictions are learned by it.",
+    node_class: NameOrNone = Field(
+        "", description="Kind of machine, where edges are of several; spreads of predictions are learned by it."
     )
     threads: int = Field(2, ge=1, le=256, description="CPU threads of the draft model.")
     max_waiting_drafts: int = Field(

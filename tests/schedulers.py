@@ -44,6 +44,11 @@ RNG = random.Random(20)
 Found = TypeVar("Found")
 
 
+def video_id() -> str:
+    """A new one."""
+    return new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -76,7 +81,7 @@ class Running:
         return {node.node_id: node.state for node in await self.admin.nodes()}
 
     async def place(self, asked: PlacementQuery | None = None) -> Decision:
-        return await self.placer.place(asked or query(job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)))
+        return await self.placer.place(asked or query(job_id=video_id()))
 
     async def sees(self, **states: str) -> None:
         """Wait until these nodes (with _ for -) are in these states."""

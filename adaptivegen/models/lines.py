@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adaptivegen.models.card import ModelCard, ModelName
+from adaptivegen.nodes import NameOrNone
 
 MAX_LINES = 64
 KEY = "models"  # of the lines in force, in the policy bucket
 Phase = Literal["steady", "trial", "loading", "canary"]
-NodeName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")]
 
 
 class Line(BaseModel):
@@ -37,7 +37,7 @@ class Line(BaseModel):
     phase: Phase = "steady"
     paused: bool = False
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
-    trial_node: NodeName = ""
+    trial_node: NameOrNone = ""
     rollout: Annotated[int, Field(ge=0)] = 0
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adaptivegen.nodes import Finite, Seconds
+from adaptivegen.nodes import Finite, NameOrNone, Seconds
 from adaptivegen.placement import Tier, ToldSteps
 from scheduler.decide.qoe import NEVER_S
 
@@ -61,7 +61,7 @@ class SentDraft(BaseModel):
     edge_id: Name
     asked_by: Name
     work_s: Seconds = 0.0
-    session: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    session: NameOrNone = ""
     gain: Finite = 0.0
 
 
@@ -82,7 +82,7 @@ class OpenJob(BaseModel):
     job_id: Annotated[str, Field(min_length=1, max_length=64)]
     tenant: Name
     tier: Tier = "default"
-    pool: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")] = ""
+    pool: NameOrNone = ""
     model: Annotated[str, Field(max_length=63)] = ""
     work_s: Seconds = 0.0
     gpu_s: Seconds = 0.0

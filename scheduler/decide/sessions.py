@@ -47,8 +47,7 @@ class Sessions:
         """Whether what another scheduler says of a session is taken over: not where both have just placed it, at two
         edges, and this is the one of them that stays. They must agree, or they would change places for ever."""
         known = self.get(tenant, name, now_s=now_s)
-        crossed = known is not None and known.edge_id != edge_id and now_s - known.used_s < CROSSED_S
-        return not crossed or known is None or edge_id < known.edge_id
+        return known is None or edge_id <= known.edge_id or now_s - known.used_s >= CROSSED_S
 
     def note(self, tenant: str, name: str, *, edge_id: str, gain: float, now_s: float) -> None:
         """A decision placed a draft of the session at `edge_id`, where another would have been better by `gain`."""

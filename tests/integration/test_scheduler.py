@@ -13,12 +13,11 @@ import pytest
 
 from adaptivegen.bus.nats import NatsBus
 from adaptivegen.errors import InvalidRequest, NotFound, Unavailable
-from adaptivegen.ids import new_video_id
 from adaptivegen.jobs.spec import Manifest
 from adaptivegen.rpc.admin_rows import JobFilter, NodeInfo
 from adaptivegen.rpc.placement_client import PlacementClient
 from scheduler.decision_log import read_log
-from tests.schedulers import CLOCK, RNG, fleet, free_port, job_store, new_spec, scheduler, until
+from tests.schedulers import CLOCK, fleet, free_port, job_store, new_spec, scheduler, until, video_id
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import FINAL_S, done, draft_card, of_plan, outcome, query, report
 
@@ -109,17 +108,13 @@ async def test_a_session_is_drafted_where_another_scheduler_began_it(own_nats: N
     ):
         for running in (one, other):
             await running.sees(edge_1="healthy", edge_2="healthy", worker_1="healthy")
-        assert (
-            await one.place(query(**session, job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)))
-        ).drafter == "edge-1"
+        assert (await one.place(query(**session, job_id=video_id()))).drafter == "edge-1"
 
         async def heard() -> bool | None:  # the hint of the first is on its way for a moment
             return True if any(tenant.open_jobs for tenant in await other.admin.tenants()) else None
 
         await until("the other scheduler hearing of the job", heard)
-        moved = await other.place(
-            query(**session, job_id=new_video_id(now_ns=CLOCK.now_ns(), rng=RNG), edge_id="edge-2")
-        )
+        moved = await other.place(query(**session, job_id=video_id(), edge_id="edge-2"))
         assert moved.drafter == "edge-1"
         assert "edge edge-1 drafts, as it did for this session." in [reason.lower() for reason in moved.reasons]
 
@@ -191,7 +186,7 @@ async def test_a_job_is_explained_and_listed(own_nats: NatsServer, tmp_path: Pat
 
 
 async def test_questions_about_nothing_are_typed_errors(own_nats: NatsServer, tmp_path: Path) -> None:
-    nobody = new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)
+    nobody = video_id()
     async with scheduler(own_nats.url, tmp_path) as running:
         for tenant in ("", "local"):
             with pytest.raises(NotFound):

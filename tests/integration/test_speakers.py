@@ -9,20 +9,15 @@ import pytest
 import trustme
 
 from adaptivegen.errors import PermissionDenied
-from adaptivegen.ids import new_video_id
 from adaptivegen.placement import Attempt, Outcome, Ticket
 from adaptivegen.rpc.channel import ClientTls
 from adaptivegen.rpc.placement_client import PlacementClient
 from tests.people import People
-from tests.schedulers import CLOCK, RNG, Running, scheduler
+from tests.schedulers import CLOCK, Running, scheduler, video_id
 from tests.servers import NatsServer
 from tests.unit.scheduler.builders import query
 
 Call = Callable[[PlacementClient, str], Awaitable[object]]
-
-
-def video_id() -> str:
-    return new_video_id(now_ns=CLOCK.now_ns(), rng=RNG)
 
 
 def ticket(worker_id: str) -> Ticket:
